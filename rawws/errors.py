@@ -1,0 +1,107 @@
+"""Errors: what the peer did wrong, what you did wrong, and the end of a connection.
+
+Two families. `LocalProtocolError`: this program misused the library, nothing was sent. `RemoteProtocolError`: the peer
+broke the protocol; it carries the close code with which the connection fails. Hostile bytes raise nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = [
+    "Close",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "HandshakeError",
+    "LocalProtocolError",
+    "RawwsError",
+    "RemoteProtocolError",
+]
+
+
+class RawwsError(Exception):
+    """The base of every error of this package."""
+
+
+class LocalProtocolError(RawwsError):
+    """This program asked for something that the protocol forbids; nothing was sent."""
+
+
+class RemoteProtocolError(RawwsError):
+    """The peer broke the protocol; `close_code` is what RFC 6455 section 7.4.1 names for it."""
+
+    def __init__(self, close_code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.close_code = close_code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} (close code {int(self.close_code)})"
+
+
+class HandshakeError(RawwsError):
+    """An opening handshake that fails.
+
+    On a server, `status` and `headers` are those of the refusal that is sent. On a client, they are those of the
+    response that came, or `status` is 0 where there was none.
+    """
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+    def __str__(self) -> str:
+        return f"{self.reason} (HTTP status {self.status})" if self.status else self.reason
+
+
+class Close(NamedTuple):
+    """The code and the reason of a Close frame; 1005 stands for a Close frame without a code."""
+
+    code: int
+    reason: str
+
+
+class ConnectionClosed(RawwsError):
+    """The connection is closed or closing, and what was asked can no longer be done.
+
+    `rcvd` and `sent` are the Close frames of the two directions, None where there was none. `code` and `reason` are
+    those of RFC 6455 section 7.1.5: what the peer sent, or 1006 where it vanished.
+    """
+
+    def __init__(self, rcvd: Close | None, sent: Close | None, rcvd_then_sent: bool | None = None) -> None:
+        super().__init__(rcvd, sent)
+        self.rcvd = rcvd
+        self.sent = sent
+        self.rcvd_then_sent = rcvd_then_sent
+
+    @property
+    def code(self) -> int:
+        """The close code of the connection (RFC 6455 section 7.1.5), 1006 if it ended without a Close frame."""
+        return 1006 if self.rcvd is None else self.rcvd.code
+
+    @property
+    def reason(self) -> str:
+        """The close reason of the connection (RFC 6455 section 7.1.6)."""
+        return "" if self.rcvd is None else self.rcvd.reason
+
+    def __str__(self) -> str:
+        if self.rcvd is None and self.sent is None:
+            return "the connection ended without a close frame"
+        parts = []
+        for verb, close in (("received", self.rcvd), ("sent", self.sent)):
+            if close is None:
+                parts.append(f"no close frame {verb}")
+            else:
+                parts.append(f"{verb} {close.code}" + (f" ({close.reason})" if close.reason else ""))
+        return "; ".join(parts)
+
+
+class ConnectionClosedOK(ConnectionClosed):
+    """The connection closed as agreed: both Close frames bear 1000, 1001 or no code."""
+
+
+class ConnectionClosedError(ConnectionClosed):
+    """The connection closed on an error: another close code, or none at all."""

@@ -1,0 +1,47 @@
+"""Keepalive: one timer for all the deadlines and pings of a server, or of a client (RFC 6455 section 5.5.2).
+
+A timer for each connection costs more than the connection: 8,000 of them are a heap to keep sorted. One sweep every
+second looks at each connection for a fraction of a microsecond; what is due is done up to one sweep late.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .websocket import Settings
+
+__all__ = ["Keepalive"]
+
+# Seconds between sweeps; shorter where an option asks for less than ten of them, so that none is over 10 % late.
+SWEEP = 1.0
+
+
+class Keepalive:
+    """The timer. It runs while there are connections."""
+
+    __slots__ = ("_handle", "_interval", "_settings")
+
+    def __init__(self, settings: Settings) -> None:
+        times = (settings.open_timeout, settings.close_timeout, settings.ping_interval, settings.ping_timeout)
+        self._interval = min([SWEEP, *(seconds / 10 for seconds in times if seconds)])
+        self._settings = settings
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Sweep from now on; nothing, if it does already."""
+        if self._handle is None:
+            self._handle = self._settings.loop.call_later(self._interval, self._sweep)
+
+    def _sweep(self) -> None:
+        self._handle = None
+        now = self._settings.loop.time()
+        for connection in tuple(self._settings.connections):
+            try:
+                connection.look_after(now)
+            except Exception:
+                self._settings.logger.exception("the keepalive of a connection failed")
+        if self._settings.connections:
+            self.start()

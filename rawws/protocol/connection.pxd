@@ -1,0 +1,48 @@
+cimport cython
+
+from .frames cimport FrameReader, FrameWriter
+from .messages cimport MessageReader
+
+@cython.final
+cdef class Connection:
+    cdef readonly FrameReader frames
+    cdef readonly MessageReader messages
+    cdef readonly object deflate
+    cdef list writers
+    cdef FrameWriter writer
+    cdef bint masks
+    cdef readonly int phase
+    cdef readonly object close_sent
+    cdef readonly object close_rcvd
+    cdef readonly object rcvd_then_sent
+    cdef public bint hold_pongs
+    cdef object pong_held
+    cdef object _random
+    cdef bytes _keys
+    cdef Py_ssize_t _keys_used
+
+    cpdef receive(self, bytes data)
+    cpdef receive_buffer(self, bytearray buffer, Py_ssize_t end)
+    cpdef keep_buffer(self)
+    @cython.locals(frames=FrameReader)
+    cpdef next_event(self)
+    cpdef receive_control(self, unsigned int opcode, bytes payload)
+    cpdef receive_eof(self)
+    @cython.locals(payload=bytes, first="unsigned int")
+    cpdef send(self, message, compress=*)
+    cpdef send_fragment(self, unsigned int opcode, bytes payload, bint final)
+    cpdef ping(self, bytes payload)
+    cpdef pong(self, bytes payload)
+    cpdef release_pong(self)
+    cpdef close(self, code=*, reason=*)
+    cpdef fail(self, code, reason)
+    cpdef send_close(self, code, reason, bytes payload)
+    @cython.locals(writer=FrameWriter)
+    cpdef write(self, unsigned int first, bytes payload)
+    @cython.locals(used=Py_ssize_t)
+    cpdef unsigned int next_key(self) except? 0
+    @cython.locals(writer=FrameWriter)
+    cpdef list data_to_send(self)
+    cpdef Py_ssize_t pending(self) except -1
+    cpdef step(self, step)
+    cpdef closed(self)

@@ -1,0 +1,377 @@
+"""Connection: octets to events and back, with the state of section 7 (RFC 6455 sections 5, 6 and 7).
+
+The core without I/O, for both roles. Give it what was read: `receive(data)`, then `next_event()` until None. Ask it to
+send: `send`, `ping`, `pong`, `close`. After either, write what `data_to_send()` returns.
+
+    connection = Connection(Role.SERVER)
+    connection.receive(data)
+    while (event := connection.next_event()) is not None:
+        ...                               # str, bytes, Fragment, Ping, Pong or Close
+    sock.sendall(b"".join(connection.data_to_send()))
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from rawws.errors import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, RemoteProtocolError
+
+from .closing import parse_close, serialize_close
+from .frames import FrameReader, FrameWriter
+from .messages import Fragment, MessageReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .deflate import PerMessageDeflate
+
+__all__ = ["TRANSITIONS", "Connection", "Event", "Phase", "Ping", "Pong", "Role", "State", "Step"]
+
+# Stands for "no limit"; twice this still fits the 64 bits of a length.
+UNLIMITED = 1 << 60
+# Masking keys are drawn this many bytes at a time: one system call for 256 of them.
+KEY_BLOCK = 1024
+
+
+class Role(enum.Enum):
+    """Which side of the connection this is."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class State(enum.IntEnum):
+    """The states that an application sees, with the numbers of the browsers' `readyState`."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class Phase(enum.IntEnum):
+    """The states of section 7: how far the closing handshake is."""
+
+    OPEN = 0
+    CLOSE_SENT = 1
+    CLOSE_RECEIVED = 2
+    CLOSE_DONE = 3
+    FAILED = 4
+    ENDED = 5
+
+
+class Step(enum.IntEnum):
+    """What moves a connection from one phase to the next."""
+
+    SEND_CLOSE = 0
+    RECEIVE_CLOSE = 1
+    FAIL = 2
+    END = 3
+
+
+# The whole of section 7. What is not in it cannot happen.
+TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
+    Phase.OPEN: {
+        # 7.1.2, _Start the WebSocket Closing Handshake_, from this side or the other.
+        Step.SEND_CLOSE: Phase.CLOSE_SENT,
+        Step.RECEIVE_CLOSE: Phase.CLOSE_RECEIVED,
+        # 7.1.7, _Fail the WebSocket Connection_.
+        Step.FAIL: Phase.FAILED,
+        Step.END: Phase.ENDED,
+    },
+    # 7.1.3: "Once a Close frame has been sent and received, the WebSocket closing handshake is complete".
+    Phase.CLOSE_SENT: {Step.RECEIVE_CLOSE: Phase.CLOSE_DONE, Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED},
+    Phase.CLOSE_RECEIVED: {Step.SEND_CLOSE: Phase.CLOSE_DONE, Step.END: Phase.ENDED},
+    # 7.1.1, _Close the WebSocket Connection_: only the end of TCP is left.
+    Phase.CLOSE_DONE: {Step.END: Phase.ENDED},
+    Phase.FAILED: {Step.END: Phase.ENDED},
+    Phase.ENDED: {},
+}
+
+STATES = {
+    Phase.OPEN: State.OPEN,
+    Phase.CLOSE_SENT: State.CLOSING,
+    Phase.CLOSE_RECEIVED: State.CLOSING,
+    Phase.CLOSE_DONE: State.CLOSING,
+    Phase.FAILED: State.CLOSING,
+    Phase.ENDED: State.CLOSED,
+}
+
+
+class Ping(NamedTuple):
+    """A Ping came; its Pong is among the data to send."""
+
+    payload: bytes
+
+
+class Pong(NamedTuple):
+    """A Pong came."""
+
+    payload: bytes
+
+
+Event = str | bytes | Fragment | Ping | Pong | Close
+
+
+class Connection:
+    """One end of a WebSocket connection whose opening handshake is done.
+
+    `max_size` limits a received message in bytes, after decompression; None means no limit. `writers` is a list that
+    connections may share, where an idle FrameWriter waits for its next use. `random` returns that many random bytes.
+    """
+
+    __slots__ = (
+        "_keys",
+        "_keys_used",
+        "_random",
+        "close_rcvd",
+        "close_sent",
+        "deflate",
+        "frames",
+        "hold_pongs",
+        "masks",
+        "messages",
+        "phase",
+        "pong_held",
+        "rcvd_then_sent",
+        "writer",
+        "writers",
+    )
+
+    def __init__(
+        self,
+        role: Role,
+        max_size: int | None = 1 << 20,
+        deflate: PerMessageDeflate | None = None,
+        writers: list[FrameWriter] | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.masks = role is Role.CLIENT
+        self.frames = FrameReader(role is Role.SERVER, deflate is not None)
+        self.messages = MessageReader(UNLIMITED if max_size is None else max_size, deflate)
+        self.deflate = deflate
+        self.writers = [] if writers is None else writers
+        self.writer: FrameWriter | None = None
+        self.phase = 0
+        self.close_sent: Close | None = None
+        self.close_rcvd: Close | None = None
+        self.rcvd_then_sent: bool | None = None
+        self.hold_pongs = False
+        self.pong_held: bytes | None = None
+        self._random = random
+        self._keys = b""
+        self._keys_used = 0
+
+    # -- receiving
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read from the peer; then call `next_event` until it returns None."""
+        self.receive_buffer(bytearray(data), len(data))
+
+    def receive_buffer(self, buffer: bytearray, end: int) -> None:
+        """Take `buffer[:end]` without a copy: it is changed in place, and lent until `keep_buffer`."""
+        self.frames.feed(buffer, end)
+
+    def keep_buffer(self) -> None:
+        """End the loan: copy what `next_event` did not read yet."""
+        self.frames.keep()
+
+    def next_event(self) -> Event | None:
+        """Return the next message or control event, None when more data is needed.
+
+        A message is a str or bytes. Pings are answered and a Close is replied to here: the answers are among the data
+        to send. Raises RemoteProtocolError where the peer broke the protocol: the connection is failed, a Close frame
+        with the code is among the data to send, and all that follows is ignored.
+        """
+        frames = self.frames
+        try:
+            while self.phase <= 1:
+                if not frames.in_frame:
+                    if not frames.read_header(self.messages.opcode != 0):
+                        return None
+                    if frames.first & 0x08 == 0:
+                        self.messages.begin_frame(frames)
+                if frames.first & 0x08:
+                    if not frames.has_payload():
+                        return None
+                    return self.receive_control(frames.first & 0x0F, frames.take_bytes())
+                if not frames.has_octets():
+                    return None
+                message = self.messages.receive(frames)
+                if message is not None:
+                    return message
+        except RemoteProtocolError as error:
+            self.fail(error.close_code, error.reason)
+            raise
+        # 1.4: after the Close frame of the peer there is no more data. 7.1.7: after a failure, an endpoint "MUST NOT
+        # continue to attempt to process data (including a responding Close frame) from the remote endpoint".
+        frames.discard()
+        return None
+
+    def receive_control(self, opcode: int, payload: bytes) -> Event:
+        """Do what a control frame asks for."""
+        if opcode == 0x9:
+            # 5.5.2: "Upon receipt of a Ping frame, an endpoint MUST send a Pong frame in response, unless it already
+            # received a Close frame." 5.5.3: it "may elect to send a Pong frame for only the most recently processed
+            # Ping frame" if it has not sent the earlier ones yet.
+            if self.phase == 0:
+                if self.hold_pongs:
+                    self.pong_held = payload
+                else:
+                    self.write(0x8A, payload)
+            return Ping(payload)
+        if opcode == 0xA:
+            return Pong(payload)
+        close = parse_close(payload)
+        self.close_rcvd = close
+        self.step(Step.RECEIVE_CLOSE)
+        if self.close_sent is None:
+            # 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the endpoint MUST
+            # send a Close frame in response. (When sending a Close frame in response, the endpoint typically echos the
+            # status code it received.)"
+            self.rcvd_then_sent = True
+            self.send_close(close.code, "", payload[:2])
+        else:
+            self.rcvd_then_sent = False
+        return close
+
+    def receive_eof(self) -> None:
+        """Take note that the peer sends nothing more: TCP ended, with or without a closing handshake."""
+        if self.phase != 5:
+            self.step(Step.END)
+
+    # -- sending
+
+    def send(self, message: str | bytes, compress: bool | None = None) -> None:
+        """Send a message in one frame. `compress` overrides the threshold of the extension, if one was negotiated.
+
+        Raises ConnectionClosed once a Close frame was sent or received, TypeError for anything but str and bytes.
+        """
+        if isinstance(message, str):
+            payload = message.encode("utf-8")
+            first = 0x81
+        elif isinstance(message, bytes):
+            payload = message
+            first = 0x82
+        else:
+            raise TypeError(f"message is {type(message).__name__}, allowed are str and bytes")
+        if self.phase != 0:
+            raise self.closed()
+        if self.deflate is not None:
+            if len(payload) >= self.deflate.threshold if compress is None else compress:
+                payload = self.deflate.compress(payload)
+                # RFC 7692 7.2.1: the first frame of a compressed message has the "Per-Message Compressed" bit, rsv1.
+                first |= 0x40
+        self.write(first, payload)
+
+    def send_fragment(self, opcode: int, payload: bytes, final: bool) -> None:
+        """Send one frame of a message in fragments; opcode 0x0 for all but the first. The caller keeps their order."""
+        if self.phase != 0:
+            raise self.closed()
+        self.write((0x80 if final else 0) | opcode, payload)
+
+    def ping(self, payload: bytes) -> None:
+        """Send a Ping of at most 125 bytes. Raises ConnectionClosed once a Close frame was sent or received."""
+        if self.phase != 0:
+            raise self.closed()
+        self.write(0x89, payload)
+
+    def pong(self, payload: bytes) -> None:
+        """Send a Pong of at most 125 bytes that nobody asked for, or the one that was held."""
+        if self.phase != 0:
+            raise self.closed()
+        self.write(0x8A, payload)
+
+    def release_pong(self) -> None:
+        """Send the Pong that was held while `hold_pongs` was set."""
+        self.hold_pongs = False
+        payload = self.pong_held
+        if payload is not None:
+            self.pong_held = None
+            if self.phase == 0:
+                self.write(0x8A, payload)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Start the closing handshake (section 7.1.2); once started, from either side, do nothing.
+
+        Raises LocalProtocolError for a code or a reason that may not be sent. The peer's Close comes as an event.
+        """
+        payload = serialize_close(code, reason)
+        if self.phase == 0:
+            self.send_close(code, reason, payload)
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection (section 7.1.7): send a Close frame if none was sent, and ignore what comes."""
+        if self.phase <= 1:
+            # 7.1.7: an endpoint "SHOULD send a Close frame with an appropriate status code (Section 7.4) before
+            # proceeding to _Close the WebSocket Connection_".
+            self.step(Step.FAIL)
+            if self.close_sent is None:
+                reason = reason.encode("utf-8")[:123].decode("utf-8", "ignore")
+                self.close_sent = Close(code, reason)
+                self.write(0x88, serialize_close(code, reason))
+            self.frames.discard()
+
+    def send_close(self, code: int, reason: str, payload: bytes) -> None:
+        """Send the one Close frame of this side."""
+        self.close_sent = Close(code, reason)
+        self.step(Step.SEND_CLOSE)
+        self.write(0x88, payload)
+
+    def write(self, first: int, payload: bytes) -> None:
+        """Gather a frame for the next `data_to_send`."""
+        writer = self.writer
+        if writer is None:
+            writer = self.writer = self.writers.pop() if self.writers else FrameWriter()
+        writer.write(first, payload, self.masks, self.next_key() if self.masks else 0)
+
+    def next_key(self) -> int:
+        """Return a fresh masking key."""
+        # 10.3: "Clients MUST choose a new masking key for each frame, using an algorithm that cannot be predicted by end
+        # applications that provide data." 5.3: it "MUST be derived from a strong source of entropy".
+        if self._keys_used == len(self._keys):
+            self._keys = self._random(KEY_BLOCK)
+            self._keys_used = 0
+        used = self._keys_used
+        self._keys_used = used + 4
+        return int.from_bytes(self._keys[used : used + 4], "little")
+
+    def data_to_send(self) -> list[bytes]:
+        """Return the octets that wait to be written, in order, and forget them."""
+        writer = self.writer
+        if writer is None:
+            return []
+        self.writer = None
+        chunks = writer.take()
+        self.writers.append(writer)
+        return chunks
+
+    def pending(self) -> int:
+        """Return how many bytes wait in `data_to_send`."""
+        return 0 if self.writer is None else self.writer.size()
+
+    # -- state
+
+    def step(self, step: Step) -> None:
+        """Go where the table says."""
+        self.phase = int(TRANSITIONS[Phase(self.phase)][step])
+
+    @property
+    def state(self) -> State:
+        """The state as the application sees it."""
+        return STATES[Phase(self.phase)]
+
+    def closed(self) -> ConnectionClosed:
+        """Return the exception that says how the connection closes or closed."""
+        # 7.4.1: 1000 "indicates a normal closure", 1001 that an endpoint is "going away"; 1005 stands for no code.
+        fine = {1000, 1001, 1005}
+        ok = (
+            self.close_rcvd is not None
+            and self.close_sent is not None
+            and self.close_rcvd.code in fine
+            and self.close_sent.code in fine
+        )
+        kind = ConnectionClosedOK if ok else ConnectionClosedError
+        return kind(self.close_rcvd, self.close_sent, self.rcvd_then_sent)

@@ -1,0 +1,58 @@
+cimport cython
+
+from .masking cimport copy_octets as copy
+from .masking cimport cut_octets as cut
+from .masking cimport mask_octets as mask
+from .masking cimport rotate
+
+@cython.locals(opcode="unsigned int", control=bint, form="unsigned int")
+cpdef check_header(
+    unsigned int first, unsigned int second, Py_ssize_t length, bint masked, bint rsv1, bint fragmented
+)
+
+@cython.final
+cdef class FrameReader:
+    cdef bytearray buffer
+    cdef Py_ssize_t position
+    cdef Py_ssize_t end
+    cdef bint lent
+    cdef bint masked
+    cdef bint rsv1
+    cdef readonly bint in_frame
+    cdef readonly unsigned int first
+    cdef readonly Py_ssize_t length
+    cdef readonly Py_ssize_t remaining
+    cdef unsigned int key
+
+    cpdef feed(self, bytearray buffer, Py_ssize_t end)
+    cpdef keep(self)
+    @cython.locals(
+        octets=bytearray, at=Py_ssize_t, available=Py_ssize_t, first="unsigned int", second="unsigned int",
+        length=Py_ssize_t, key="unsigned int", i=Py_ssize_t
+    )
+    cpdef bint read_header(self, bint fragmented) except -1
+    cpdef bint has_payload(self) except -1
+    cpdef bint has_octets(self) except -1
+    cpdef discard(self)
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
+    cpdef Py_ssize_t unmask(self) except -1
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
+    cpdef bytes take_bytes(self)
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
+    cpdef str take_text(self)
+
+@cython.final
+cdef class FrameWriter:
+    cdef bytearray octets
+    cdef Py_ssize_t length
+    cdef list chunks
+    cdef Py_ssize_t sealed
+
+    cpdef Py_ssize_t size(self) except -1
+    @cython.locals(
+        length=Py_ssize_t, at=Py_ssize_t, octets=bytearray, mask_bit="unsigned int", i=Py_ssize_t, hidden=bytearray
+    )
+    cpdef write(self, unsigned int first, bytes payload, bint masked, unsigned int key)
+    cpdef append(self, bytes octets)
+    @cython.locals(chunks=list)
+    cpdef list take(self)

@@ -1,0 +1,25 @@
+cimport cython
+
+from .frames cimport FrameReader
+
+@cython.final
+cdef class MessageReader:
+    cdef object deflate
+    cdef Py_ssize_t max_size
+    cdef public bint streaming
+    cdef readonly unsigned int opcode
+    cdef bint compressed
+    cdef bytearray held
+    cdef Py_ssize_t checked
+    cdef Py_ssize_t size
+    cdef Py_ssize_t wire_size
+
+    @cython.locals(first="unsigned int", length=Py_ssize_t, limit=Py_ssize_t)
+    cpdef begin_frame(self, FrameReader frames)
+    @cython.locals(final=bint)
+    cpdef receive(self, FrameReader frames)
+    cpdef receive_part(self, bytes data, bint final)
+    cpdef bytes inflate(self, bytes data, bint final)
+    @cython.locals(count=Py_ssize_t, over=bint)
+    cpdef check_text(self, bint final)
+    cpdef give_part(self, bint final)

@@ -1,0 +1,60 @@
+cimport cython
+
+from .protocol.connection cimport Connection
+
+cdef class Shared:
+    cdef readonly object loop
+    cdef bytearray buffer
+    cdef object view
+    cdef readonly list writers
+    cdef list dirty
+    cdef bint scheduled
+
+    cpdef add_dirty(self, Transport transport)
+    @cython.locals(dirty=list, transport=Transport)
+    cpdef flush(self)
+
+cdef class Transport:
+    cdef Shared shared
+    cdef public object opening
+    cdef public Connection connection
+    cdef readonly object transport
+    cdef int fd
+    cdef bint corked
+    cdef bint full
+    cdef readonly bint congested
+    cdef bint in_dirty
+    cdef readonly bint lost
+    cdef bint transport_holds
+    cdef bint reading_paused
+    cdef bint seen
+
+    cpdef connection_made(self, transport)
+    cpdef get_buffer(self, sizehint)
+    cpdef buffer_updated(self, Py_ssize_t nbytes)
+    cpdef data_received(self, bytes data)
+    cpdef eof_received(self)
+    cpdef connection_lost(self, exc)
+    cpdef pause_writing(self)
+    cpdef resume_writing(self)
+
+    @cython.locals(connection=Connection)
+    cpdef receive(self, bytearray buffer, Py_ssize_t count)
+    @cython.locals(connection=Connection)
+    cpdef pump(self)
+    cpdef pause_reading(self)
+    cpdef resume_reading(self)
+    cpdef wrote(self)
+    @cython.locals(chunks=list)
+    cpdef flush(self)
+    @cython.locals(sent=Py_ssize_t)
+    cpdef write(self, list chunks)
+    cpdef bint held(self) except -1
+
+    cpdef on_message(self, message)
+    cpdef on_event(self, event)
+    cpdef on_failure(self, error)
+    cpdef on_handler_error(self, error)
+    cpdef on_lost(self)
+    cpdef wake(self)
+    cpdef drained(self)

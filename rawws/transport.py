@@ -1,0 +1,291 @@
+"""Transport: the asyncio protocol of one connection, from the socket to the core and back.
+
+Laws:
+1. Cork: while one read is being processed, all that the connection writes is gathered, and leaves in one system call at
+   its end. What is written at other times leaves at the end of the loop's turn, in one call for each connection.
+2. Nothing for each connection that can be for each server: the read buffer, the writers, the timers are shared.
+3. What the kernel takes at once never goes through the transport's buffer; what it refuses does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rawws.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from rawws.protocol.connection import Connection
+    from rawws.protocol.frames import FrameWriter
+
+__all__ = ["Shared", "Transport"]
+
+# One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
+READ_SIZE = 262144
+# What is gathered is written when it reaches this size, even if more is about to follow.
+WRITE_SIZE = 65536
+# writev takes so many pieces at the most (IOV_MAX of Linux and macOS).
+MAX_PIECES = 1024
+
+
+class Shared:
+    """What all connections of one server, or of one client, share."""
+
+    __slots__ = ("buffer", "dirty", "loop", "scheduled", "view", "writers")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.buffer = bytearray(READ_SIZE)
+        self.view = memoryview(self.buffer)
+        self.writers: list[FrameWriter] = []
+        self.dirty: list[Transport] = []
+        self.scheduled = False
+
+    def add_dirty(self, transport: Transport) -> None:
+        """Have the connection write at the end of the loop's turn."""
+        self.dirty.append(transport)
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Let every connection write what it gathered in this turn."""
+        self.scheduled = False
+        dirty = self.dirty
+        self.dirty = []
+        for transport in dirty:
+            transport.flush()
+        # A burst may need a writer for each connection; afterwards a few are enough.
+        del self.writers[64:]
+
+
+class Transport:
+    """The asyncio protocol of one connection; `WebSocket` adds what a handler holds.
+
+    It serves loops that read into a buffer (uvloop asks for `get_buffer`) and those that hand over bytes
+    (`data_received`). Before the opening handshake is done, `opening` gets what is read.
+    """
+
+    __slots__ = (
+        "congested",
+        "connection",
+        "corked",
+        "fd",
+        "full",
+        "in_dirty",
+        "lost",
+        "opening",
+        "reading_paused",
+        "seen",
+        "shared",
+        "transport",
+        "transport_holds",
+    )
+
+    def __init__(self, shared: Shared, opening: Any) -> None:
+        self.shared = shared
+        self.opening = opening
+        self.connection: Connection | None = None
+        self.transport: Any = None
+        self.fd = -1
+        # `corked`: a read is being processed. `full`: the application has enough to read. `congested`: the peer reads
+        # too slowly. `transport_holds`: the transport may have bytes in its buffer. `seen`: something was received
+        # since the last look of the keepalive. `lost`: the TCP connection is gone.
+        self.corked = False
+        self.full = False
+        self.congested = False
+        self.in_dirty = False
+        self.lost = False
+        self.transport_holds = False
+        self.reading_paused = False
+        self.seen = False
+
+    # -- what the loop calls
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin with a new TCP connection, or a TLS one."""
+        self.transport = transport
+        if os.name == "posix" and transport.get_extra_info("sslcontext") is None:
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                self.fd = sock.fileno()
+        self.opening.begin(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's interface
+        """Return where the loop reads into."""
+        return self.shared.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what the loop read into the shared buffer."""
+        self.seen = True
+        if self.connection is None:
+            self.opening.receive(bytes(self.shared.buffer[:nbytes]))
+        else:
+            self.receive(self.shared.buffer, nbytes)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the loop read, from a loop that does not know buffers."""
+        self.seen = True
+        if self.connection is None:
+            self.opening.receive(data)
+        else:
+            self.receive(bytearray(data), len(data))
+
+    def eof_received(self) -> bool:
+        """Take note that the peer sends nothing more; the transport then closes itself."""
+        if self.connection is None:
+            self.opening.receive_eof()
+        else:
+            self.connection.receive_eof()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the cause is told by the close code
+        """End: from here on nothing is written, the descriptor may belong to another connection soon."""
+        self.fd = -1
+        self.lost = True
+        if self.connection is None:
+            self.opening.lose()
+        else:
+            self.connection.receive_eof()
+        self.on_lost()
+
+    def pause_writing(self) -> None:
+        """Take note that the transport's buffer is over its high-water mark."""
+        self.congested = True
+        if self.connection is not None:
+            self.connection.hold_pongs = True
+
+    def resume_writing(self) -> None:
+        """Take note that the transport's buffer is under its low-water mark."""
+        self.congested = False
+        if self.connection is not None:
+            self.connection.release_pong()
+            self.flush()
+        self.drained()
+
+    # -- reading
+
+    def receive(self, buffer: bytearray, count: int) -> None:
+        """Process one read: the messages in it, the handler they wake, and then one write."""
+        connection = self.connection
+        self.corked = True
+        connection.receive_buffer(buffer, count)
+        try:
+            self.pump()
+            self.wake()
+        finally:
+            connection.keep_buffer()
+            self.corked = False
+            self.flush()
+        if self.full:
+            self.pause_reading()
+
+    def pump(self) -> None:
+        """Hand the messages and control events that were read to the application, as many as it takes."""
+        connection = self.connection
+        try:
+            while not self.full:
+                event = connection.next_event()
+                if event is None:
+                    break
+                if isinstance(event, (str, bytes)):
+                    self.on_message(event)
+                else:
+                    self.on_event(event)
+                if connection.pending() >= WRITE_SIZE:
+                    self.flush()
+        except RemoteProtocolError as error:
+            self.on_failure(error)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
+            self.on_handler_error(error)
+
+    def pause_reading(self) -> None:
+        """Leave further bytes to the kernel, and so to the peer."""
+        if not self.reading_paused:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self.reading_paused:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    # -- writing
+
+    def wrote(self) -> None:
+        """See to it that what was just gathered is written: now, at the end of this read, or of this turn."""
+        if self.connection.pending() >= WRITE_SIZE:
+            self.flush()
+        elif not self.corked and not self.in_dirty:
+            self.in_dirty = True
+            self.shared.add_dirty(self)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        self.in_dirty = False
+        chunks = self.connection.data_to_send()
+        if chunks and not self.lost:
+            self.write(chunks)
+
+    def write(self, chunks: list[bytes]) -> None:
+        """Write to the socket at once what it takes, and leave the rest to the transport."""
+        if self.fd >= 0 and not self.held():
+            try:
+                if len(chunks) == 1:
+                    sent = os.write(self.fd, chunks[0])
+                else:
+                    sent = os.writev(self.fd, chunks[:MAX_PIECES])
+            except OSError:
+                # The socket takes nothing now (BlockingIOError); or it is broken, which the transport then finds out.
+                sent = 0
+            while chunks and sent >= len(chunks[0]):
+                sent -= len(chunks[0])
+                del chunks[0]
+            if not chunks:
+                return
+            if sent:
+                chunks[0] = chunks[0][sent:]
+        self.transport_holds = True
+        if len(chunks) == 1:
+            self.transport.write(chunks[0])
+        else:
+            self.transport.writelines(chunks)
+
+    def held(self) -> bool:
+        """Tell whether the transport has bytes that must go first."""
+        if self.transport_holds:
+            self.transport_holds = self.transport.get_write_buffer_size() > 0
+        return self.transport_holds
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were sent here and not taken by the kernel yet."""
+        waiting = 0 if self.connection is None else self.connection.pending()
+        return waiting + (self.transport.get_write_buffer_size() if not self.lost and self.held() else 0)
+
+    # -- what WebSocket adds
+
+    def on_message(self, message: str | bytes) -> None:
+        """Take a message."""
+
+    def on_event(self, event: Any) -> None:
+        """Take a control event or a fragment."""
+
+    def on_failure(self, error: RemoteProtocolError) -> None:
+        """Take note that the peer broke the protocol; the Close frame that says so is gathered."""
+
+    def on_handler_error(self, error: Exception) -> None:
+        """Take note that a callback raised."""
+
+    def on_lost(self) -> None:
+        """Take note that the connection is gone."""
+
+    def wake(self) -> None:
+        """Let a handler that waits for a message go on."""
+
+    def drained(self) -> None:
+        """Let those who wait for the write buffer go on."""

@@ -1,0 +1,99 @@
+cimport cython
+
+from .protocol.connection cimport Connection
+from .transport cimport Shared, Transport
+
+cdef class Settings(Shared):
+    cdef public object logger
+    cdef public set connections
+    cdef public object on_message
+    cdef public object on_close
+    cdef public object on_drain
+    cdef public double open_timeout
+    cdef public double close_timeout
+    cdef public double ping_interval
+    cdef public double ping_timeout
+    cdef public Py_ssize_t hard_limit
+
+@cython.final
+cdef class Done:
+    pass
+
+@cython.final
+cdef class Later:
+    cdef object _start
+    cdef object _iterator
+
+@cython.final
+cdef class Waiter:
+    cdef public bint _asyncio_future_blocking
+    cdef object callback
+    cdef object context
+    cdef object loop
+
+    cpdef wake(self)
+    cpdef wake_soon(self)
+
+@cython.final
+cdef class Receiver:
+    cdef WebSocket ws
+    cdef bint iterates
+
+@cython.final
+cdef class PendingPing:
+    cdef public bytes payload
+    cdef public double sent_at
+    cdef public object future
+
+# Not final: Cython takes a method of a final class for final where the `.py` defines it, and so for one that overrides.
+cdef class WebSocket(Transport):
+    cdef readonly Settings settings
+    cdef list queue
+    cdef Py_ssize_t queue_at
+    cdef Py_ssize_t queued
+    cdef int reading_stream
+    cdef Waiter waiter
+    cdef Receiver _receiver
+    cdef Receiver _iterator
+    cdef object drain_waiters
+    cdef object closed_waiters
+    cdef object held_messages
+    cdef object pings
+    cdef public object task
+    cdef public double deadline
+    cdef double pinged_at
+    cdef double alive_at
+    cdef Py_ssize_t last_buffered
+    cdef readonly double latency
+    cdef public bytes request_head
+    cdef object _request
+    cdef public object response
+    cdef public object subprotocol
+    cdef public object remote
+    cdef public object secure
+    cdef object _state
+    cdef object _id
+
+    cpdef bint has_message(self) except -1
+    @cython.locals(queue=list, at=Py_ssize_t)
+    cpdef take(self)
+    cpdef refill(self)
+    @cython.locals(waiter=Waiter)
+    cpdef wait(self, bint iterates)
+    cpdef on_message(self, message)
+    cpdef on_event(self, event)
+    @cython.locals(waiter=Waiter)
+    cpdef wake(self)
+    cpdef send(self, message, text=*, compress=*)
+    cpdef drained(self)
+    cpdef check_hard_limit(self)
+    cpdef close(self, code=*, reason=*)
+    cpdef set_deadline(self, double seconds)
+    cpdef on_failure(self, error)
+    cpdef give_up(self)
+    cpdef on_handler_error(self, error)
+    cpdef on_lost(self)
+    cpdef on_pong(self, bytes payload)
+    @cython.locals(settings=Settings)
+    cpdef look_after(self, double now)
+    cpdef bint makes_progress(self) except -1
