@@ -6,7 +6,10 @@ broke the protocol; it carries the close code with which the connection fails. H
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .responses import Received
 
 __all__ = [
     "Close",
@@ -14,9 +17,18 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "HandshakeError",
+    "InvalidHandshake",
+    "InvalidMessage",
+    "InvalidStatus",
+    "InvalidURI",
+    "InvalidUpgrade",
     "LocalProtocolError",
+    "NegotiationError",
+    "ProxyError",
     "RawwsError",
     "RemoteProtocolError",
+    "SecurityError",
+    "WebSocketException",
 ]
 
 
@@ -55,6 +67,48 @@ class HandshakeError(RawwsError):
 
     def __str__(self) -> str:
         return f"{self.reason} (HTTP status {self.status})" if self.status else self.reason
+
+
+# What `connect` raises. The names are those of `websockets`, for programs that catch them.
+
+
+class InvalidURI(RawwsError, ValueError):
+    """The URI is not one of a WebSocket server (RFC 6455 section 3), or that of a proxy is not one of a proxy."""
+
+
+class InvalidMessage(HandshakeError):
+    """What came is not an HTTP response, or the connection ended before there was one."""
+
+
+class InvalidStatus(HandshakeError):
+    """The server answered in HTTP, but did not switch protocols: a refusal, a web page, a redirect to nowhere.
+
+    `response` is what it answered; its body up to the first 16 KiB.
+    """
+
+    def __init__(self, response: Received, reason: str) -> None:
+        super().__init__(response.status, reason, tuple(response.headers.raw_items()))
+        self.response = response
+
+
+class InvalidUpgrade(HandshakeError):
+    """The server switched protocols, but its response does not answer this request, for example by a wrong key."""
+
+
+class NegotiationError(HandshakeError):
+    """The server chose a subprotocol or an extension that was not offered, or not so."""
+
+
+class SecurityError(HandshakeError):
+    """The server redirects without end, or from wss to ws."""
+
+
+class ProxyError(HandshakeError):
+    """The proxy does not open a way to the server; `status` is that of an HTTP proxy, 0 elsewhere."""
+
+
+InvalidHandshake = HandshakeError
+WebSocketException = RawwsError
 
 
 class Close(NamedTuple):

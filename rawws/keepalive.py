@@ -1,4 +1,4 @@
-"""Keepalive: one timer for all the deadlines and pings of a server, or of a client (RFC 6455 section 5.5.2).
+"""Keepalive: one timer for the deadlines and pings of a server, or of all clients (RFC 6455 section 5.5.2).
 
 A timer for each connection costs more than the connection: 8,000 of them are a heap to keep sorted. One sweep every
 second looks at each connection for a fraction of a microsecond; what is due is done up to one sweep late.
@@ -6,6 +6,7 @@ second looks at each connection for a fraction of a microsecond; what is due is 
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,28 +21,39 @@ SWEEP = 1.0
 
 
 class Keepalive:
-    """The timer. It runs while there are connections."""
+    """The timer. It runs while there are connections: those of `settings`."""
 
-    __slots__ = ("_handle", "_interval", "_settings")
+    __slots__ = ("_handle", "_interval", "settings")
 
     def __init__(self, settings: Settings) -> None:
-        times = (settings.open_timeout, settings.close_timeout, settings.ping_interval, settings.ping_timeout)
-        self._interval = min([SWEEP, *(seconds / 10 for seconds in times if seconds)])
-        self._settings = settings
+        self.settings = settings
+        self._interval = SWEEP
         self._handle: asyncio.TimerHandle | None = None
+        self.suit(settings)
+
+    def suit(self, settings: Settings) -> None:
+        """Sweep at least as often as these options need: clients share a timer, and not their options."""
+        times = (settings.open_timeout, settings.close_timeout, settings.ping_interval, settings.ping_timeout)
+        interval = min([SWEEP, *(seconds / 10 for seconds in times if seconds)])
+        if interval < self._interval:
+            self._interval = interval
+            if self._handle is not None:
+                self._handle.cancel()
+                self._handle = None
+                self.start()
 
     def start(self) -> None:
         """Sweep from now on; nothing, if it does already."""
         if self._handle is None:
-            self._handle = self._settings.loop.call_later(self._interval, self._sweep)
+            self._handle = self.settings.loop.call_later(self._interval, self._sweep)
 
     def _sweep(self) -> None:
         self._handle = None
-        now = self._settings.loop.time()
-        for connection in tuple(self._settings.connections):
+        now = monotonic()
+        for connection in tuple(self.settings.connections):
             try:
                 connection.look_after(now)
             except Exception:
-                self._settings.logger.exception("the keepalive of a connection failed")
-        if self._settings.connections:
+                self.settings.logger.exception("the keepalive of a connection failed")
+        if self.settings.connections:
             self.start()

@@ -36,7 +36,7 @@ class TrustedProxies:
             proxies = [proxies]
         self._all = "*" in proxies
         self._unix = self._all or "unix" in proxies
-        self._networks = [ipaddress.ip_network(proxy) for proxy in proxies if proxy not in {"*", "unix"}]
+        self._networks = [_network(proxy) for proxy in proxies if proxy not in {"*", "unix"}]
 
     def trusts(self, address: Address) -> bool:
         """Tell whether this address is that of a proxy."""
@@ -62,6 +62,13 @@ class TrustedProxies:
             raise HandshakeError(400, f"X-Forwarded-Proto is {scheme[:64]!r}, allowed are http, https, ws and wss")
         if scheme:
             ws.secure = scheme in {"https", "wss"}
+
+
+def _network(proxy: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(proxy)
+    except ValueError as error:
+        raise ValueError(f"trusted_proxies has {proxy!r}, which is no address or network: {error}") from None
 
 
 def _parse(entry: str) -> tuple[Address, int]:

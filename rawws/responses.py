@@ -11,7 +11,18 @@ from .protocol.http11 import Response as HttpResponse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Response"]
+__all__ = ["Received", "Response"]
+
+
+class Received(HttpResponse):
+    """A response as a client gets it."""
+
+    __slots__ = ()
+
+    @property
+    def status_code(self) -> int:
+        """The status, by its name in `websockets`."""
+        return self.status
 
 
 def Response(  # noqa: N802 - the name of the thing it makes

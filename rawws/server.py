@@ -6,35 +6,37 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import re
 import signal
 import socket
-import ssl as ssl_module
+import sys
 import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, final
 
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError
 from .keepalive import Keepalive
 from .protocol.connection import Connection, Role
-from .protocol.deflate import Compression, DeflateParameters, Deflater, PerMessageDeflate
+from .protocol.deflate import Compression, Deflater, PerMessageDeflate
+from .protocol.extensions import is_token
 from .protocol.handshake import Acceptance, Origins, accept, check_origin, check_upgrade, refusal
 from .protocol.http11 import (
     HeadReader,
     Request,
-    http_date,
     parse_request,
     serialize_fields,
     serialize_response,
 )
+from .protocol.http11 import Response as HttpResponse
 from .proxies import TrustedProxies
 from .websocket import Settings, WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-    from types import FrameType, TracebackType
+    import ssl as ssl_module
+    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from types import TracebackType
 
-    from .protocol.http11 import Response as HttpResponse
-
-__all__ = ["Handler", "Server", "run", "serve"]
+__all__ = ["Handler", "Server", "run", "serve", "unix_serve"]
 
 # How long the last bytes of a refusal may wait for the peer to read them, in seconds.
 LINGER = 2.0
@@ -68,8 +70,8 @@ class Opening:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.reader: HeadReader | None = HeadReader()
-        self.ws: WebSocket | None = None
+        self.reader = HeadReader()
+        self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
         self.answered = False
         self.task: asyncio.Task[None] | None = None
 
@@ -83,19 +85,22 @@ class Opening:
     def receive(self, data: bytes) -> None:
         """Take what came of the request."""
         # After a refusal nothing is processed: what follows it may be the smuggled second half of a request.
-        if self.answered or self.reader is None:
+        if self.answered:
+            return
+        if self.task is not None:
+            self.reader.rest += data
             return
         try:
             if not self.reader.receive(data):
                 return
             request = parse_request(self.reader.head)
-            ws = self._ws()
+            ws = self.ws
             proxies = self.server.proxies
             if proxies is not None:
                 proxies.apply(ws, request)
             process = self.server.process_request
             answer = None if process is None else process(ws, request)
-            if inspect.isawaitable(answer):
+            if answer is not None and inspect.isawaitable(answer):
                 # More must not arrive meanwhile; the deadline of the handshake goes on.
                 ws.pause_reading()
                 self.task = self.server.settings.loop.create_task(self._wait(request, answer))
@@ -109,22 +114,23 @@ class Opening:
     async def _wait(self, request: Request, answer: Awaitable[HttpResponse | None]) -> None:
         try:
             response = await answer
-            ws = self._ws()
+            ws = self.ws
             if not ws.lost:
                 self._go_on(request, response)
-                ws.resume_reading()
         except HandshakeError as error:
             self._respond(refusal(error))
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
 
-    def _go_on(self, request: Request, response: HttpResponse | None) -> None:
+    def _go_on(self, request: Request, response: Any) -> None:
         """Answer the request as `process_request` said, or do the handshake."""
         if response is not None:
+            if not isinstance(response, HttpResponse):
+                came = type(response).__name__
+                raise TypeError(f"process_request returned {came}, allowed are a Response and None")
             self._respond(response, omit_body=request.method == "HEAD")
             return
-        server, ws, reader = self.server, self._ws(), self.reader
-        assert reader is not None
+        server, ws, reader = self.server, self.ws, self.reader
         if server.closing:
             raise HandshakeError(503, "the server is shutting down")
         key = check_upgrade(request)
@@ -137,20 +143,28 @@ class Opening:
         ws.subprotocol = accepted.subprotocol
         ws.request_head = reader.head
         head = server.response_head(ws, request, accepted)
-        rest = reader.rest
+        connection = Connection(Role.SERVER, server.max_size, deflate, server.settings.shared.writers)
         self.answered = True
-        self.reader = None
         ws.write([head])
-        ws.open(Connection(Role.SERVER, server.max_size, deflate, server.settings.writers))
+        ws.open(connection)
         server.start_handler(ws)
-        if rest:
-            ws.data_received(rest)
+        if reader.rest:
+            # Frames came in the same segment. The handler's first step is due before them: so it can answer what stands
+            # before a Close. Nothing may be read meanwhile: libuv reads again at once where a read filled the buffer.
+            ws.pause_reading()
+            server.settings.loop.call_soon(self._deliver)
+        else:
+            ws.resume_reading()
+
+    def _deliver(self) -> None:
+        """Hand on what came behind the request."""
+        self.ws.resume_reading()
+        self.ws.data_received(self.reader.rest)
 
     def _respond(self, response: HttpResponse, *, omit_body: bool = False) -> None:
         """Send a response, and end the connection once the peer has it."""
-        ws = self._ws()
+        ws = self.ws
         self.answered = True
-        self.reader = None
         if ws.lost:
             return
         if "Connection" not in response.headers:
@@ -172,7 +186,10 @@ class Opening:
 
     def _fail(self, error: Exception) -> None:
         self._log(error)
-        self._respond(refusal(HandshakeError(500, "the server failed")))
+        if self.answered:
+            self.ws.abort()
+        else:
+            self._respond(refusal(HandshakeError(500, "the server failed")))
 
     def _log(self, error: Exception) -> None:
         self.server.settings.logger.error("opening handshake failed", exc_info=error)
@@ -187,18 +204,15 @@ class Opening:
 
     def expire(self) -> None:
         """End a handshake that takes too long."""
-        ws = self._ws()
-        if self.answered or self.reader is None:
+        ws = self.ws
+        if self.answered:
             ws.abort()
             return
         if self.task is not None:
             self.task.cancel()
-        self._respond(refusal(HandshakeError(408, "the request did not arrive in time")))
-
-    def _ws(self) -> WebSocket:
-        ws = self.ws
-        assert ws is not None
-        return ws
+            self._respond(refusal(HandshakeError(503, "the server did not decide in time")))
+        else:
+            self._respond(refusal(HandshakeError(408, "the request did not arrive in time")))
 
 
 class Server:
@@ -258,16 +272,24 @@ class Server:
         loop = self.settings.loop
         if options["ssl"] is None:
             del options["ssl"]
+        elif self.settings.open_timeout:
+            # The loop hands over a connection when its TLS handshake is done: so that has a deadline of its own.
+            options["ssl_handshake_timeout"] = self.settings.open_timeout
         if path is not None:
             del options["reuse_port"]
             self._servers.append(await loop.create_unix_server(self.make_protocol, path, **options))
         elif sock is not None:
             del options["reuse_port"]
-            for one in [sock] if isinstance(sock, socket.socket) else sock:
-                create = loop.create_unix_server if one.family == socket.AF_UNIX else loop.create_server
-                self._servers.append(await create(self.make_protocol, sock=one, **options))
+            try:
+                for one in [sock] if isinstance(sock, socket.socket) else sock:
+                    create = loop.create_unix_server if one.family == socket.AF_UNIX else loop.create_server
+                    self._servers.append(await create(self.make_protocol, sock=one, **options))
+            except BaseException:
+                for server in self._servers:
+                    server.close()
+                raise
         else:
-            self._servers.append(await loop.create_server(self.make_protocol, host, port, **options))
+            self._servers.append(await loop.create_server(self.make_protocol, host, port or 0, **options))
 
     # -- what users call
 
@@ -279,7 +301,7 @@ class Server:
     @property
     def connections(self) -> set[WebSocket]:
         """The connections that are open."""
-        return {ws for ws in self.settings.connections if ws.connection is not None}
+        return {ws for ws in self.settings.connections if ws.opening is None}
 
     def is_serving(self) -> bool:
         """Tell whether the server takes new connections."""
@@ -296,10 +318,10 @@ class Server:
         for server in self._servers:
             server.close()
         for ws in tuple(self.settings.connections):
-            if ws.connection is None:
+            if ws.opening is not None:
                 # One that is still in its opening handshake is answered with 503 when its request is complete; silent
                 # ones are not waited for.
-                if ws.opening is None or ws.opening.task is None:
+                if ws.opening.task is None:
                     ws.abort()
             else:
                 ws.close(code, reason)
@@ -334,11 +356,12 @@ class Server:
 
     # -- what connections call
 
-    def make_protocol(self) -> WebSocket:
+    def make_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol for a new connection."""
-        return WebSocket(self.settings, Opening(self))
+        # It has the methods of one, without the base class: a compiled class cannot have that.
+        return WebSocket(self.settings, Opening(self))  # type: ignore[return-value]
 
-    def accept(self, ws: WebSocket, request: Request, key: str) -> Acceptance[DeflateParameters]:
+    def accept(self, ws: WebSocket, request: Request, key: str) -> Acceptance:
         """Negotiate with a client whose request is a good one."""
         select = self.select_subprotocol
         return accept(
@@ -349,7 +372,7 @@ class Server:
             compression=self.compression,
         )
 
-    def response_head(self, ws: WebSocket, request: Request, accepted: Acceptance[DeflateParameters]) -> bytes:
+    def response_head(self, ws: WebSocket, request: Request, accepted: Acceptance) -> bytes:
         """Return the 101 response, with what `process_response` adds to it."""
         if self.process_response is None:
             return accepted.serialize(self.extra_fields)
@@ -364,7 +387,7 @@ class Server:
         now = time.time()
         if now >= self._date_at + 1:
             self._date_at = float(int(now))
-            self._date = http_date(now)
+            self._date = formatdate(now, usegmt=True)
         return self._date
 
     def start_handler(self, ws: WebSocket) -> None:
@@ -375,7 +398,11 @@ class Server:
             except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
                 ws.on_handler_error(error)
             return
-        task = self.settings.loop.create_task(self._handler(ws))
+        try:
+            task = self.settings.loop.create_task(self._handler(ws))
+        except Exception as error:  # noqa: BLE001 - the handler is no coroutine function, or raised before it was one
+            ws.on_handler_error(error)
+            return
         ws.task = task
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._handler_done(ws, task))
@@ -387,7 +414,7 @@ class Server:
         error = None if task.cancelled() else task.exception()
         if error is None:
             ws.close(1000)
-        elif isinstance(error, ConnectionClosed) and ws.connection is not None and ws.connection.phase:
+        elif isinstance(error, ConnectionClosed) and ws.opening is None and ws.connection.phase:
             # The handler ended because its connection did, which is no fault of it.
             ws.close(1000)
         elif isinstance(error, Exception):
@@ -441,51 +468,65 @@ def serve(
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     max_size: int | None = 1 << 20,
-    hard_limit: int = 1 << 20,
+    hard_limit: int | None = 1 << 20,
     trusted_proxies: Sequence[str] = (),
     logger: logging.Logger | None = None,
 ) -> Serve:
-    """Start a WebSocket server; use it as `async with serve(...) as server` or `server = await serve(...)`.
+    """Start a WebSocket server; `async with` what this returns, or await it, for the Server.
 
-    `handler` is a coroutine function that takes the connection, or a Handler. When it returns the connection closes with
-    1000, when it raises with 1011.
+    `handler` is a coroutine function that takes the connection, or a Handler. When it returns the connection closes
+    with 1000, when it raises with 1011.
 
-    Where: `host` (one or several) and `port`, or `path` of a unix socket, or listening sockets in `sock`; `ssl` for TLS.
+    Where: `host` (one or several) and `port`, or the `path` of a unix socket, or listening sockets in `sock`; `ssl` is
+    for TLS.
 
     Who may connect: browsers whose page has the same origin as the request's Host, unless `origins` says otherwise: a
     list of origins such as "https://example.com" or compiled regular expressions, with None for requests without an
     Origin header, or "*" for all. Programs that are no browsers send no Origin and are let in by default.
 
-    `process_request(ws, request)`, plain or asynchronous, may return a Response to answer with instead of the handshake;
-    None goes on. `process_response(ws, request, response)` may return another 101 response, with more headers.
+    `process_request(ws, request)`, plain or asynchronous, may return a Response to answer with instead of the
+    handshake; None goes on. `process_response(ws, request, response)` may add headers to the 101 response, or return
+    another one.
 
     Limits: times in seconds, None for no limit; `max_size` of a received message in bytes, after decompression (1009);
     `hard_limit` of what may wait for a slow peer when `send` is not awaited, in bytes (1013).
 
-    `trusted_proxies` are addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; none by default.
+    `trusted_proxies` are addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; by default
+    none.
 
     Raises ValueError or TypeError for options that make no sense, OSError where it cannot listen.
     """
-    if not callable(handler) and not isinstance(handler, Handler):
-        raise TypeError(f"handler is {type(handler).__name__}, allowed are a coroutine function and a rawws.Handler")
-    if isinstance(handler, type) and issubclass(handler, Handler):
-        raise TypeError(f"handler is the class {handler.__name__}, allowed is an instance of it: {handler.__name__}()")
-    if compression == "deflate":
-        compression = Compression()
-    elif isinstance(compression, str):
-        raise ValueError(f"compression is {compression!r}, allowed are 'deflate', None and a Compression")
+    check_handler(handler)
+    chosen_compression = Compression.of(compression)
+    check_origins(origins)
+    check_subprotocols(subprotocols)
+    for name, hook in (
+        ("process_request", process_request),
+        ("process_response", process_response),
+        ("select_subprotocol", select_subprotocol),
+    ):
+        if hook is not None and not callable(hook):
+            raise TypeError(f"{name} is {type(hook).__name__}, allowed are a callable and None")
+    if ssl is not None and not hasattr(ssl, "wrap_bio"):
+        raise TypeError(f"ssl is {type(ssl).__name__}, allowed are an ssl.SSLContext and None")
+    if logger is not None and not hasattr(logger, "exception"):
+        raise TypeError(f"logger is {type(logger).__name__}, allowed are a logging.Logger and None")
+    if port is not None and not isinstance(port, int):
+        raise TypeError(f"port is {type(port).__name__}, allowed are whole numbers")
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError(f"port is {port}, allowed are 0 to 65535")
+    if host is not None and port is None:
+        raise ValueError(f"host is {host!r} without a port, allowed is both or neither")
     if sum(option is not None for option in (path, sock, port)) != 1:
         raise ValueError("one of port, path and sock says where to listen, allowed is exactly one")
-    for name, value in (
-        ("open_timeout", open_timeout),
-        ("close_timeout", close_timeout),
-        ("ping_interval", ping_interval),
-        ("ping_timeout", ping_timeout),
-        ("max_size", max_size),
-        ("hard_limit", hard_limit),
-    ):
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} is {value}, allowed are numbers above 0 and None")
+    check_limits(
+        open_timeout=open_timeout,
+        close_timeout=close_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        max_size=max_size,
+        hard_limit=hard_limit,
+    )
     proxies = TrustedProxies(trusted_proxies) if trusted_proxies else None
 
     async def start() -> Server:
@@ -494,7 +535,7 @@ def serve(
         settings.close_timeout = close_timeout or 0.0
         settings.ping_interval = ping_interval or 0.0
         settings.ping_timeout = ping_timeout or 0.0
-        settings.hard_limit = hard_limit
+        settings.hard_limit = sys.maxsize if hard_limit is None else hard_limit
         server = Server(
             handler,
             settings,
@@ -505,13 +546,18 @@ def serve(
             process_request=process_request,
             process_response=process_response,
             max_size=max_size,
-            compression=compression,
+            compression=chosen_compression,
             proxies=proxies,
         )
         await server.listen(host, port, path, sock, ssl=ssl, reuse_port=reuse_port, backlog=backlog)
         return server
 
     return Serve(start)
+
+
+def unix_serve(handler: Any, path: str, **options: Any) -> Serve:
+    """Start a server on a unix socket; the same as `serve(handler, path=path, ...)`."""
+    return serve(handler, path=path, **options)
 
 
 def run(handler: Any, host: str | Sequence[str] | None = None, port: int | None = None, **options: Any) -> None:
@@ -528,17 +574,65 @@ def run(handler: Any, host: str | Sequence[str] | None = None, port: int | None 
         runner.run(main())
 
 
+def check_handler(handler: Any, *, callbacks: bool = False) -> None:
+    """Raise TypeError for what cannot be a handler; `callbacks` where only a Handler can."""
+    if isinstance(handler, type) and issubclass(handler, Handler):
+        raise TypeError(f"handler is the class {handler.__name__}, allowed is an instance of it: {handler.__name__}()")
+    if isinstance(handler, Handler):
+        for name in ("on_open", "on_message", "on_close", "on_drain"):
+            if inspect.iscoroutinefunction(getattr(handler, name)):
+                raise TypeError(f"{type(handler).__name__}.{name} is a coroutine function, allowed are plain functions")
+    elif callbacks or not callable(handler):
+        allowed = "a rawws.Handler" if callbacks else "a coroutine function and a rawws.Handler"
+        raise TypeError(f"handler is {type(handler).__name__}, allowed is {allowed}")
+
+
+def check_origins(origins: Any) -> None:
+    """Raise TypeError for what is not an option `origins`."""
+    for origin in [origins] if origins is None or isinstance(origins, str) else _listed("origins", origins):
+        if origin is not None and not isinstance(origin, (str, re.Pattern)):
+            raise TypeError(f"origins has a {type(origin).__name__}, allowed are str, compiled patterns and None")
+
+
+def check_subprotocols(subprotocols: Any) -> None:
+    """Raise TypeError or ValueError for what is not an option `subprotocols`."""
+    if isinstance(subprotocols, str):
+        raise TypeError(f"subprotocols is str, allowed is a list: [{subprotocols!r}]")
+    for subprotocol in _listed("subprotocols", subprotocols or ()):
+        if not is_token(subprotocol):
+            raise ValueError(f"subprotocols has {subprotocol!r}, allowed are tokens (RFC 6455 section 4.1)")
+
+
+def _listed(name: str, values: Any) -> list[Any]:
+    if not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} is {type(values).__name__}, allowed is a list")
+    return list(values)
+
+
+def check_limits(**limits: Any) -> None:
+    """Raise ValueError for a time or a size that is not above 0, TypeError for what is no number; None is no limit.
+
+    Times are in seconds and may be fractions, sizes are whole bytes.
+    """
+    for name, value in limits.items():
+        kinds = int if name in {"max_size", "hard_limit"} else (int, float)
+        if value is not None and not isinstance(value, kinds):
+            raise TypeError(f"{name} is {type(value).__name__}, allowed are numbers above 0 and None")
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}, allowed are numbers above 0 and None")
+
+
 async def _until_signal(server: Server) -> None:
     """Wait for the server's end, which the first SIGINT or SIGTERM begins and the second does not wait for."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
-    assert task is not None
 
     def stop() -> None:
         if server.closing:
             for ws in server.connections:
                 ws.abort()
-            task.cancel()
+            if task is not None:
+                task.cancel()
         else:
             server.settings.logger.info("closing %d connections", len(server.connections))
             server.close()

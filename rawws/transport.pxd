@@ -1,6 +1,12 @@
 cimport cython
 
+from rawws cimport posix as os
+
 from .protocol.connection cimport Connection
+
+cdef Py_ssize_t READ_SIZE
+cdef Py_ssize_t WRITE_SIZE
+cdef Py_ssize_t MAX_PIECES
 
 cdef class Shared:
     cdef readonly object loop
@@ -9,6 +15,7 @@ cdef class Shared:
     cdef readonly list writers
     cdef list dirty
     cdef bint scheduled
+    cdef public object clients
 
     cpdef add_dirty(self, Transport transport)
     @cython.locals(dirty=list, transport=Transport)
@@ -21,13 +28,14 @@ cdef class Transport:
     cdef readonly object transport
     cdef int fd
     cdef bint corked
-    cdef bint full
+    cdef readonly bint full
     cdef readonly bint congested
     cdef bint in_dirty
     cdef readonly bint lost
     cdef bint transport_holds
     cdef bint reading_paused
     cdef bint seen
+    cdef bint spoke
 
     cpdef connection_made(self, transport)
     cpdef get_buffer(self, sizehint)
@@ -47,13 +55,14 @@ cdef class Transport:
     cpdef wrote(self)
     @cython.locals(chunks=list)
     cpdef flush(self)
-    @cython.locals(sent=Py_ssize_t)
+    @cython.locals(count=Py_ssize_t, sent=Py_ssize_t, rest=list, chunk=bytes)
     cpdef write(self, list chunks)
     cpdef bint held(self) except -1
 
     cpdef on_message(self, message)
     cpdef on_event(self, event)
     cpdef on_failure(self, error)
+    cpdef on_end(self)
     cpdef on_handler_error(self, error)
     cpdef on_lost(self)
     cpdef wake(self)

@@ -16,25 +16,27 @@ from rawws.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
     from rawws.protocol.connection import Connection
     from rawws.protocol.frames import FrameWriter
 
-__all__ = ["Shared", "Transport"]
+__all__ = ["Shared", "Transport", "shared"]
 
 # One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
 READ_SIZE = 262144
 # What is gathered is written when it reaches this size, even if more is about to follow.
 WRITE_SIZE = 65536
+# `send` is to be waited for above the first mark, and no more under the second. websockets and asyncio chose alike.
+HIGH_WATER = 65536
+LOW_WATER = 16384
 # writev takes so many pieces at the most (IOV_MAX of Linux and macOS).
 MAX_PIECES = 1024
 
 
 class Shared:
-    """What all connections of one server, or of one client, share."""
+    """What all connections in one event loop share; `shared` returns it."""
 
-    __slots__ = ("buffer", "dirty", "loop", "scheduled", "view", "writers")
+    __slots__ = ("buffer", "clients", "dirty", "loop", "scheduled", "view", "writers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -43,6 +45,8 @@ class Shared:
         self.writers: list[FrameWriter] = []
         self.dirty: list[Transport] = []
         self.scheduled = False
+        # The keepalive of the clients, once there is one; a server has its own.
+        self.clients: Any = None
 
     def add_dirty(self, transport: Transport) -> None:
         """Have the connection write at the end of the loop's turn."""
@@ -60,6 +64,19 @@ class Shared:
             transport.flush()
         # A burst may need a writer for each connection; afterwards a few are enough.
         del self.writers[64:]
+
+
+def shared(loop: asyncio.AbstractEventLoop) -> Shared:
+    """Return what the connections in this loop share."""
+    found = LOOPS.get(loop)
+    if found is None:
+        for other in [other for other in LOOPS if other.is_closed()]:
+            LOOPS.pop(other, None)
+        found = LOOPS[loop] = Shared(loop)
+    return found
+
+
+LOOPS: dict[asyncio.AbstractEventLoop, Shared] = {}
 
 
 class Transport:
@@ -81,6 +98,7 @@ class Transport:
         "reading_paused",
         "seen",
         "shared",
+        "spoke",
         "transport",
         "transport_holds",
     )
@@ -88,12 +106,13 @@ class Transport:
     def __init__(self, shared: Shared, opening: Any) -> None:
         self.shared = shared
         self.opening = opening
-        self.connection: Connection | None = None
+        # There is one as soon as `opening` is None.
+        self.connection: Connection = None  # type: ignore[assignment]
         self.transport: Any = None
         self.fd = -1
         # `corked`: a read is being processed. `full`: the application has enough to read. `congested`: the peer reads
-        # too slowly. `transport_holds`: the transport may have bytes in its buffer. `seen`: something was received
-        # since the last look of the keepalive. `lost`: the TCP connection is gone.
+        # too slowly. `transport_holds`: the transport may have bytes in its buffer. `seen`, `spoke`: something was
+        # received, was sent since the last look of the keepalive. `lost`: the TCP connection is gone.
         self.corked = False
         self.full = False
         self.congested = False
@@ -102,6 +121,7 @@ class Transport:
         self.transport_holds = False
         self.reading_paused = False
         self.seen = False
+        self.spoke = False
 
     # -- what the loop calls
 
@@ -112,6 +132,9 @@ class Transport:
             sock = transport.get_extra_info("socket")
             if sock is not None:
                 self.fd = sock.fileno()
+        if self.fd < 0:
+            # A TLS transport has marks of its own, eight times these; a plain one has these on both loops.
+            transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
         self.opening.begin(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's interface
@@ -121,7 +144,7 @@ class Transport:
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the loop read into the shared buffer."""
         self.seen = True
-        if self.connection is None:
+        if self.opening is not None:
             self.opening.receive(bytes(self.shared.buffer[:nbytes]))
         else:
             self.receive(self.shared.buffer, nbytes)
@@ -129,24 +152,26 @@ class Transport:
     def data_received(self, data: bytes) -> None:
         """Take what the loop read, from a loop that does not know buffers."""
         self.seen = True
-        if self.connection is None:
+        if self.opening is not None:
             self.opening.receive(data)
         else:
             self.receive(bytearray(data), len(data))
 
     def eof_received(self) -> bool:
         """Take note that the peer sends nothing more; the transport then closes itself."""
-        if self.connection is None:
+        if self.opening is not None:
             self.opening.receive_eof()
         else:
             self.connection.receive_eof()
+            # What waits to be written still goes out, but not to a peer that never reads it.
+            self.on_end()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the cause is told by the close code
         """End: from here on nothing is written, the descriptor may belong to another connection soon."""
         self.fd = -1
         self.lost = True
-        if self.connection is None:
+        if self.opening is not None:
             self.opening.lose()
         else:
             self.connection.receive_eof()
@@ -155,13 +180,13 @@ class Transport:
     def pause_writing(self) -> None:
         """Take note that the transport's buffer is over its high-water mark."""
         self.congested = True
-        if self.connection is not None:
+        if self.opening is None:
             self.connection.hold_pongs = True
 
     def resume_writing(self) -> None:
         """Take note that the transport's buffer is under its low-water mark."""
         self.congested = False
-        if self.connection is not None:
+        if self.opening is None:
             self.connection.release_pong()
             self.flush()
         self.drained()
@@ -179,6 +204,8 @@ class Transport:
         finally:
             connection.keep_buffer()
             self.corked = False
+            if connection.phase >= 2:
+                self.on_end()
             self.flush()
         if self.full:
             self.pause_reading()
@@ -199,7 +226,7 @@ class Transport:
                     self.flush()
         except RemoteProtocolError as error:
             self.on_failure(error)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends its own connection only
             self.on_handler_error(error)
 
     def pause_reading(self) -> None:
@@ -227,33 +254,41 @@ class Transport:
     def flush(self) -> None:
         """Write what was gathered."""
         self.in_dirty = False
-        chunks = self.connection.data_to_send()
+        chunks = self.connection.take_data()
         if chunks and not self.lost:
+            self.spoke = True
             self.write(chunks)
 
     def write(self, chunks: list[bytes]) -> None:
         """Write to the socket at once what it takes, and leave the rest to the transport."""
+        rest: list[bytes | memoryview] = []
         if self.fd >= 0 and not self.held():
+            count = len(chunks)
             try:
-                if len(chunks) == 1:
+                if count == 1:
                     sent = os.write(self.fd, chunks[0])
+                    if sent == len(chunks[0]):
+                        return
                 else:
-                    sent = os.writev(self.fd, chunks[:MAX_PIECES])
+                    sent = os.writev(self.fd, chunks if count <= MAX_PIECES else chunks[:MAX_PIECES])
             except OSError:
                 # The socket takes nothing now (BlockingIOError); or it is broken, which the transport then finds out.
                 sent = 0
-            while chunks and sent >= len(chunks[0]):
-                sent -= len(chunks[0])
-                del chunks[0]
-            if not chunks:
+            for chunk in chunks:
+                if sent >= len(chunk):
+                    sent -= len(chunk)
+                else:
+                    rest.append(memoryview(chunk)[sent:] if sent else chunk)
+                    sent = 0
+            if not rest:
                 return
-            if sent:
-                chunks[0] = chunks[0][sent:]
-        self.transport_holds = True
-        if len(chunks) == 1:
-            self.transport.write(chunks[0])
         else:
-            self.transport.writelines(chunks)
+            rest.extend(chunks)
+        self.transport_holds = True
+        if len(rest) == 1:
+            self.transport.write(rest[0])
+        else:
+            self.transport.writelines(rest)
 
     def held(self) -> bool:
         """Tell whether the transport has bytes that must go first."""
@@ -264,7 +299,7 @@ class Transport:
     @property
     def buffered(self) -> int:
         """How many bytes were sent here and not taken by the kernel yet."""
-        waiting = 0 if self.connection is None else self.connection.pending()
+        waiting = 0 if self.opening is not None else self.connection.pending()
         return waiting + (self.transport.get_write_buffer_size() if not self.lost and self.held() else 0)
 
     # -- what WebSocket adds
@@ -276,7 +311,10 @@ class Transport:
         """Take a control event or a fragment."""
 
     def on_failure(self, error: RemoteProtocolError) -> None:
-        """Take note that the peer broke the protocol; the Close frame that says so is gathered."""
+        """Take note that the peer broke the protocol."""
+
+    def on_end(self) -> None:
+        """Answer the peer's Close, or its violation of the protocol, and end the TCP connection."""
 
     def on_handler_error(self, error: Exception) -> None:
         """Take note that a callback raised."""

@@ -3,9 +3,23 @@ cimport cython
 from .protocol.connection cimport Connection
 from .transport cimport Shared, Transport
 
-cdef class Settings(Shared):
+cdef Py_ssize_t QUEUE_SIZE
+cdef Py_ssize_t MESSAGE_COST
+cdef double LINGER
+cdef int NONE
+cdef int WAITING
+cdef int READING
+cdef int SKIPPING
+cdef int SKIPPING_FIRST
+cdef int JOINING
+cdef object DONE
+
+cdef class Settings:
+    cdef readonly object loop
+    cdef readonly Shared shared
     cdef public object logger
     cdef public set connections
+    cdef public object keepalive
     cdef public object on_message
     cdef public object on_close
     cdef public object on_drain
@@ -38,11 +52,21 @@ cdef class Waiter:
 cdef class Receiver:
     cdef WebSocket ws
     cdef bint iterates
+    cdef bint streams
+
+@cython.final
+cdef class Stream:
+    cdef WebSocket _ws
+    cdef object _decode
+    cdef object _decoder
+    cdef Receiver _receiver
+    cdef bint _started
 
 @cython.final
 cdef class PendingPing:
     cdef public bytes payload
     cdef public double sent_at
+    cdef public double latency
     cdef public object future
 
 # Not final: Cython takes a method of a final class for final where the `.py` defines it, and so for one that overrides.
@@ -51,29 +75,37 @@ cdef class WebSocket(Transport):
     cdef list queue
     cdef Py_ssize_t queue_at
     cdef Py_ssize_t queued
-    cdef int reading_stream
+    cdef public int stream
     cdef Waiter waiter
-    cdef Receiver _receiver
     cdef Receiver _iterator
+    cdef list joined
     cdef object drain_waiters
     cdef object closed_waiters
     cdef object held_messages
     cdef object pings
     cdef public object task
+    cdef bint ending
     cdef public double deadline
     cdef double pinged_at
     cdef double alive_at
+    cdef double spoke_at
     cdef Py_ssize_t last_buffered
     cdef readonly double latency
     cdef public bytes request_head
     cdef object _request
     cdef public object response
     cdef public object subprotocol
+    cdef public object username
     cdef public object remote
     cdef public object secure
     cdef object _state
     cdef object _id
 
+    cpdef check_open(self)
+    cpdef begin_stream(self)
+    cpdef end_stream(self)
+    cpdef join(self)
+    cpdef join_part(self, part, bint final)
     cpdef bint has_message(self) except -1
     @cython.locals(queue=list, at=Py_ssize_t)
     cpdef take(self)
@@ -90,7 +122,8 @@ cdef class WebSocket(Transport):
     cpdef close(self, code=*, reason=*)
     cpdef set_deadline(self, double seconds)
     cpdef on_failure(self, error)
-    cpdef give_up(self)
+    cpdef on_end(self)
+    cpdef fail(self, code, reason)
     cpdef on_handler_error(self, error)
     cpdef on_lost(self)
     cpdef on_pong(self, bytes payload)

@@ -8,57 +8,68 @@ Laws:
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
 import uuid
+from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConnectionClosedOK, LocalProtocolError
-from .protocol.connection import STATES, Phase, Pong, State
+from .errors import ConnectionClosed, ConnectionClosedOK, LocalProtocolError
+from .protocol.connection import Pong, State, state_of
 from .protocol.messages import Fragment
-from .transport import Shared, Transport
+from .transport import Transport, shared
 
 if TYPE_CHECKING:
     import asyncio
     import logging
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
     from contextvars import Context
 
     from .errors import RemoteProtocolError
     from .protocol.connection import Connection
     from .protocol.http11 import Request, Response
 
-__all__ = ["Later", "Settings", "WebSocket"]
+__all__ = ["Later", "Settings", "WebSocket", "broadcast"]
 
-# The queue of received messages, in bytes, with 64 for each message: reading stops above the first mark. What a peer can
+# The queue of received messages, in bytes, with 64 for each message: reading stops above this mark. What a peer can
 # make this side hold is the queue, one read (256 KiB) and one message.
 QUEUE_SIZE = 65536
 MESSAGE_COST = 64
+# How far the reading of a message in parts is: there is none; no part of it was taken yet; in the middle; broken off,
+# and what is left of it skipped; the same, and then the next one in parts; broken off before its first part, joined.
+NONE, WAITING, READING, SKIPPING, SKIPPING_FIRST, JOINING = range(6)
 # A peer that broke the protocol has so many seconds to read the Close frame that says so, and no more: measured on
 # peers, those that wait for the end of what comes are held for 20 to 30 s by one that goes on sending.
 LINGER = 2.0
 
 
-class Settings(Shared):
+class Settings:
     """The options that the connections of one server, or of one client, share; times in seconds, 0 for none."""
 
     __slots__ = (
         "close_timeout",
         "connections",
         "hard_limit",
+        "keepalive",
         "logger",
+        "loop",
         "on_close",
         "on_drain",
         "on_message",
         "open_timeout",
         "ping_interval",
         "ping_timeout",
+        "shared",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
-        super().__init__(loop)
+        self.loop = loop
+        self.shared = shared(loop)
         self.logger = logger
         self.connections: set[WebSocket] = set()
+        self.keepalive: Any = None
         self.on_message: Callable[[WebSocket, Any], object] | None = None
         self.on_close: Callable[[WebSocket, int, str], object] | None = None
         self.on_drain: Callable[[WebSocket], object] | None = None
@@ -163,7 +174,8 @@ class Waiter:
         context = self.context
         self.callback = None
         self.context = None
-        context.run(callback, self)
+        if callback is not None and context is not None:
+            context.run(callback, self)
 
     def wake_soon(self) -> None:
         """Run the task's next step in the loop's next turn."""
@@ -175,13 +187,14 @@ class Waiter:
 
 
 class Receiver:
-    """What `recv()` and `async for` await; one object serves all the calls of a connection, for it holds no state."""
+    """What `recv()` and `async for` await; it holds no state, so `async for` does with one for all messages."""
 
-    __slots__ = ("iterates", "ws")
+    __slots__ = ("iterates", "streams", "ws")
 
-    def __init__(self, ws: WebSocket, iterates: bool) -> None:
+    def __init__(self, ws: WebSocket, iterates: bool, streams: bool) -> None:
         self.ws = ws
         self.iterates = iterates
+        self.streams = streams
 
     def __await__(self) -> Receiver:
         return self
@@ -191,6 +204,8 @@ class Receiver:
 
     def __next__(self) -> Waiter:
         ws = self.ws
+        if ws.stream != 0 and not self.streams:
+            ws.end_stream()
         if ws.has_message():
             raise StopIteration(ws.take())
         return ws.wait(self.iterates)
@@ -207,15 +222,66 @@ class Receiver:
         """Do nothing."""
 
 
+class Stream:
+    """What `recv_streaming()` returns: the parts of one message, each str or bytes."""
+
+    __slots__ = ("_decode", "_decoder", "_receiver", "_started", "_ws")
+
+    def __init__(self, ws: WebSocket, decode: bool | None) -> None:
+        self._ws = ws
+        self._decode = decode
+        # A part of a binary message may end inside a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")() if decode else None
+        self._receiver: Receiver | None = None
+        self._started = False
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        if not self._started:
+            self._ws.begin_stream()
+            self._receiver = Receiver(self._ws, iterates=False, streams=True)
+            self._started = True
+        while self._receiver is not None:
+            part: Any = await self._receiver
+            final = True
+            if isinstance(part, Fragment):
+                final = part.final
+                self._ws.stream = NONE if final else READING
+                part = part.data
+            if final:
+                self._receiver = None
+            if self._decode is False and isinstance(part, str):
+                part = part.encode()
+            elif self._decoder is not None and isinstance(part, bytes):
+                part = self._decoder.decode(part, final)
+                if not part and not final:
+                    continue
+            return part  # type: ignore[no-any-return]
+        raise StopAsyncIteration
+
+
+class Latency(float):
+    """A time in seconds. It may be awaited once more: what `await ws.ping()` gives in `websockets` is awaited, too."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Latency]:
+        yield from ()
+        return self
+
+
 class PendingPing:
-    """A Ping whose Pong did not come yet."""
+    """A Ping whose Pong did not come yet: its `latency` is below 0 until then."""
 
-    __slots__ = ("future", "payload", "sent_at")
+    __slots__ = ("future", "latency", "payload", "sent_at")
 
-    def __init__(self, payload: bytes, sent_at: float, future: asyncio.Future[float] | None) -> None:
+    def __init__(self, payload: bytes, sent_at: float) -> None:
         self.payload = payload
         self.sent_at = sent_at
-        self.future = future
+        self.latency = -1.0
+        self.future: asyncio.Future[None] | None = None
 
 
 class WebSocket(Transport):
@@ -228,14 +294,15 @@ class WebSocket(Transport):
     __slots__ = (
         "_id",
         "_iterator",
-        "_receiver",
         "_request",
         "_state",
         "alive_at",
         "closed_waiters",
         "deadline",
         "drain_waiters",
+        "ending",
         "held_messages",
+        "joined",
         "last_buffered",
         "latency",
         "pinged_at",
@@ -243,35 +310,39 @@ class WebSocket(Transport):
         "queue",
         "queue_at",
         "queued",
-        "reading_stream",
         "remote",
         "request_head",
         "response",
         "secure",
         "settings",
+        "spoke_at",
+        "stream",
         "subprotocol",
         "task",
+        "username",
         "waiter",
     )
 
     def __init__(self, settings: Settings, opening: Any) -> None:
-        super().__init__(settings, opening)
+        super().__init__(settings.shared, opening)
         self.settings = settings
         self.queue: list[Any] = []
         self.queue_at = 0
         self.queued = 0
-        self.reading_stream = 0
+        self.stream = NONE
         self.waiter: Waiter | None = None
-        self._receiver: Receiver | None = None
         self._iterator: Receiver | None = None
+        self.joined: list[Any] = []
         self.drain_waiters: list[asyncio.Future[None]] | None = None
         self.closed_waiters: list[asyncio.Future[None]] | None = None
         self.held_messages: list[tuple[Any, Any]] | None = None
         self.pings: list[PendingPing] | None = None
         self.task: asyncio.Task[Any] | None = None
+        self.ending = False
         self.deadline = 0.0
         self.pinged_at = 0.0
         self.alive_at = 0.0
+        self.spoke_at = 0.0
         self.last_buffered = 0
         # The latency in seconds that the last answered Ping measured; 0 before the first.
         self.latency = 0.0
@@ -280,6 +351,8 @@ class WebSocket(Transport):
         # The response of the opening handshake, on a client.
         self.response: Response | None = None
         self.subprotocol: str | None = None
+        # Who this is, for `process_request` to say; a name of `websockets`.
+        self.username: Any = None
         # What a trusted proxy says: the client's address, and whether it came by TLS.
         self.remote: Any = None
         self.secure: bool | None = None
@@ -295,7 +368,12 @@ class WebSocket(Transport):
         connection.hold_pongs = self.congested
         self.opening = None
         self.deadline = 0.0
-        self.pinged_at = self.alive_at = self.settings.loop.time()
+        self.pinged_at = self.alive_at = self.spoke_at = monotonic()
+
+    def check_open(self) -> None:
+        """Raise LocalProtocolError before the opening handshake is done."""
+        if self.opening is not None:
+            raise LocalProtocolError("the opening handshake is not done yet")
 
     # -- receiving
 
@@ -305,13 +383,12 @@ class WebSocket(Transport):
         `decode` True makes text of a binary message, False bytes of a text message. A cancelled `recv` loses nothing.
         Raises ConnectionClosed after the last message, LocalProtocolError where another task waits already.
         """
+        self.check_open()
         if self.waiter is not None and self.waiter.callback is not None:
             raise self.concurrent()
         if decode is not None:
             return Later(lambda: self.recv_as(decode))
-        if self._receiver is None:
-            self._receiver = Receiver(self, iterates=False)
-        return self._receiver
+        return Receiver(self, iterates=False, streams=False)
 
     async def recv_as(self, decode: bool) -> str | bytes:
         """Return the next message as str or bytes."""
@@ -328,41 +405,79 @@ class WebSocket(Transport):
     def __anext__(self) -> Receiver:
         iterator = self._iterator
         if iterator is None:
-            iterator = self._iterator = Receiver(self, iterates=True)
+            iterator = self._iterator = Receiver(self, iterates=True, streams=False)
         return iterator
 
-    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
-        """Give the next message in the parts in which it arrives, without holding it whole.
+    def recv_streaming(self, decode: bool | None = None) -> Stream:
+        """Return an asynchronous iterator of the next message, in the parts in which it arrives.
 
-        `max_size` does not limit such a message, unless it is compressed. What is left of a message whose iteration is
-        broken off is skipped. Raises ConnectionClosed as `recv` does.
+        It is not held whole, so `max_size` does not limit it, unless it is compressed. What is left of a message whose
+        iteration is broken off is skipped. Raises ConnectionClosed as `recv` does.
         """
-        self.connection.messages.streaming = True
-        self.reading_stream = 1
-        final = False
-        try:
-            while not final:
-                part = await self.recv()
-                final = True
-                if isinstance(part, Fragment):
-                    final = part.final
-                    part = part.data
-                if decode is not None and decode != isinstance(part, str):
-                    part = part.decode() if decode else part.encode()
-                yield part
-        finally:
-            self.reading_stream = 0 if final else 2
-            if self.connection.messages.opcode == 0:
-                self.connection.messages.streaming = False
+        self.check_open()
+        return Stream(self, decode)
+
+    def begin_stream(self) -> None:
+        """Have the next message come in parts, unless it is here already."""
+        if self.waiter is not None and self.waiter.callback is not None:
+            raise self.concurrent()
+        if self.stream == WAITING:
+            return
+        self.end_stream()
+        if self.stream == SKIPPING:
+            self.stream = SKIPPING_FIRST
+        elif self.stream == NONE and not self.has_message():
+            self.stream = WAITING
+            self.connection.messages.streaming = True
+
+    def end_stream(self) -> None:
+        """Skip what is left of a message in parts; one of which no part was taken can still be received whole."""
+        if self.stream == WAITING:
+            self.join()
+        elif self.stream == SKIPPING_FIRST:
+            self.stream = SKIPPING
+        elif self.stream == READING:
+            self.stream = SKIPPING
+            while self.stream == SKIPPING and self.has_message():
+                if self.take().final:
+                    self.stream = NONE
+
+    def join(self) -> None:
+        """Make one message again of the parts in the queue, now or when the last one comes."""
+        if self.queue_at == len(self.queue):
+            self.connection.messages.streaming = False
+            self.stream = NONE
+            return
+        parts = []
+        for number in range(self.queue_at, len(self.queue)):
+            parts.append(self.queue[number].data)
+            if self.queue[number].final:
+                self.queue[: number + 1] = [parts[0][:0].join(parts)]
+                self.queue_at = 0
+                self.stream = NONE
+                return
+        self.queue.clear()
+        self.queue_at = 0
+        self.queued = sum(map(len, parts))
+        self.joined = parts
+        self.stream = JOINING
+
+    def join_part(self, part: Any, final: bool) -> None:
+        """Take a part of a message that is joined."""
+        self.joined.append(part)
+        self.queued += len(part)
+        if self.queued > self.connection.messages.max_size:
+            self.fail(1009, f"message is over {self.connection.messages.max_size} bytes, the limit")
+        elif final:
+            message = part[:0].join(self.joined)
+            self.joined = []
+            self.queued = 0
+            self.stream = NONE
+            self.on_message(message)
 
     def has_message(self) -> bool:
         """Tell whether a message can be taken."""
-        if self.queue_at < len(self.queue):
-            return True
-        if self.full:
-            self.refill()
-            return self.queue_at < len(self.queue)
-        return False
+        return self.queue_at < len(self.queue)
 
     def take(self) -> Any:
         """Take a message out of the queue."""
@@ -374,6 +489,8 @@ class WebSocket(Transport):
             queue.clear()
             self.queue_at = 0
             self.queued = 0
+            if self.full:
+                self.refill()
         else:
             queue[at - 1] = None
             self.queue_at = at
@@ -383,6 +500,8 @@ class WebSocket(Transport):
         """Go on with what was read and not processed, and with reading."""
         self.full = False
         self.pump()
+        if self.connection.phase >= 2 and not self.corked:
+            self.settings.loop.call_soon(self.on_end)
         if not self.full:
             if not self.corked:
                 self.connection.keep_buffer()
@@ -390,7 +509,11 @@ class WebSocket(Transport):
 
     def wait(self, iterates: bool) -> Waiter:
         """Return what the current task yields to wait for a message; raise where none can come."""
+        if self.opening is not None:
+            self.check_open()
         if self.connection.phase >= 2 or self.lost:
+            # All that came before the end was taken: now this side's Close frame may go.
+            self.connection.settle()
             error = self.connection.closed()
             if iterates and isinstance(error, ConnectionClosedOK):
                 raise StopAsyncIteration
@@ -400,7 +523,7 @@ class WebSocket(Transport):
             waiter = self.waiter = Waiter(self.settings.loop)
         elif waiter.callback is not None:
             raise self.concurrent()
-        waiter._asyncio_future_blocking = True
+        waiter._asyncio_future_blocking = True  # noqa: SLF001 - asyncio's name, on an object of ours
         return waiter
 
     def concurrent(self) -> LocalProtocolError:
@@ -413,7 +536,11 @@ class WebSocket(Transport):
             return
         callback = self.settings.on_message
         if callback is not None:
-            callback(self, message)
+            try:
+                callback(self, message)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
+                # What follows the message is still read: the peer's Close may be in it.
+                self.on_handler_error(error)
             return
         self.queue.append(message)
         self.queued += len(message) + MESSAGE_COST
@@ -421,10 +548,14 @@ class WebSocket(Transport):
             self.full = True
 
     def on_event(self, event: Any) -> None:
-        """Take a fragment, a Pong, or the peer's Close."""
+        """Take a fragment or a Pong."""
         if isinstance(event, Fragment):
-            if self.reading_stream == 2:
-                self.reading_stream = 0 if event.final else 2
+            if self.stream == SKIPPING or self.stream == SKIPPING_FIRST:
+                if event.final:
+                    self.connection.messages.streaming = self.stream == SKIPPING_FIRST
+                    self.stream = WAITING if self.stream == SKIPPING_FIRST else NONE
+            elif self.stream == JOINING:
+                self.join_part(event.data, event.final)
             elif self.connection.phase == 0:
                 self.queue.append(event)
                 self.queued += len(event.data) + MESSAGE_COST
@@ -432,13 +563,6 @@ class WebSocket(Transport):
                     self.full = True
         elif isinstance(event, Pong):
             self.on_pong(event.payload)
-        elif self.connection.phase == 3:
-            # RFC 6455 7.1.1: "the server MUST close the TCP connection first": it "SHOULD be the server" that holds
-            # TIME_WAIT. A client waits for that, until the deadline.
-            self.set_deadline(self.settings.close_timeout)
-            if not self.connection.masks:
-                self.flush()
-                self.transport.close()
 
     def wake(self) -> None:
         """Let the task that waits for a message take it, here and now."""
@@ -457,6 +581,8 @@ class WebSocket(Transport):
         iterable of str or of bytes goes out as one fragmented message (the asynchronous one must be awaited).
         Raises ConnectionClosed once the connection is closed or closing, TypeError for other types.
         """
+        if self.opening is not None:
+            self.check_open()
         if text is not None or self.held_messages is not None or not isinstance(message, (str, bytes)):
             return self.send_other(message, text, compress)
         if self.congested:
@@ -476,7 +602,7 @@ class WebSocket(Transport):
                 message = message.encode()
             if self.held_messages is None:
                 return self.send(message, None, compress)
-            if self.connection.phase != 0:
+            if not self.connection.may_send():
                 raise self.connection.closed()
             self.held_messages.append((message, compress))
             return Later(self.drain)
@@ -498,6 +624,8 @@ class WebSocket(Transport):
             raise TypeError("the parts of a message are str and bytes, allowed is one kind")
         if not encoded:
             return DONE
+        if self.congested:
+            self.check_hard_limit()
         last = len(encoded) - 1
         for number, (opcode, payload) in enumerate(encoded):
             self.connection.send_fragment(0 if number else opcode, payload, number == last)
@@ -530,7 +658,7 @@ class WebSocket(Transport):
         finally:
             held = self.held_messages
             self.held_messages = None
-            if self.connection.phase == 0:
+            if self.connection.may_send():
                 for message, compress in held:
                     self.send(message, None, compress)
         await self.drain()
@@ -540,27 +668,28 @@ class WebSocket(Transport):
 
         `data` is at most 125 bytes, by default four random ones. Raises ConnectionClosed, also while waiting.
         """
+        self.check_open()
         payload = control_payload(os.urandom(4) if data is None else data)
         if self.pings is not None and any(pending.payload == payload for pending in self.pings):
             raise LocalProtocolError(f"a ping with the data {payload!r} waits for its pong already")
+        if self.congested:
+            self.check_hard_limit()
         self.connection.ping(payload)
         self.wrote()
-        pending = PendingPing(payload, self.settings.loop.time(), None)
+        pending = PendingPing(payload, monotonic())
         if self.pings is None:
             self.pings = []
         self.pings.append(pending)
         return Later(lambda: self.wait_pong(pending))
 
-    async def wait_pong(self, pending: PendingPing) -> float:
+    async def wait_pong(self, pending: PendingPing) -> Latency:
         """Wait for a Pong."""
-        if self.pings is not None and pending in self.pings:
-            if self.lost:
-                raise self.connection.closed()
+        if pending.latency < 0 and not self.lost:
             pending.future = self.settings.loop.create_future()
             await pending.future
-            if self.lost and pending in (self.pings or ()):
-                raise self.connection.closed()
-        return pending.sent_at
+        if pending.latency < 0:
+            raise self.connection.closed()
+        return Latency(pending.latency)
 
     def on_pong(self, payload: bytes) -> None:
         """Answer those who wait for this Pong."""
@@ -569,37 +698,43 @@ class WebSocket(Transport):
         pings = self.pings or []
         for number, pending in enumerate(pings):
             if pending.payload == payload:
-                now = self.settings.loop.time()
+                now = monotonic()
                 self.latency = now - pending.sent_at
                 for answered in pings[: number + 1]:
-                    answered.sent_at = now - answered.sent_at
-                    if answered.future is not None and not answered.future.done():
-                        answered.future.set_result(answered.sent_at)
+                    answered.latency = now - answered.sent_at
+                    if answered.future is not None:
+                        release([answered.future])
                 self.pings = pings[number + 1 :] or None
                 return
 
     def pong(self, data: str | bytes = b"") -> Any:
         """Send a Pong that nobody asked for, a heartbeat in one direction (RFC 6455 section 5.5.3)."""
-        self.connection.pong(control_payload(data))
+        self.check_open()
+        payload = control_payload(data)
+        if self.congested:
+            self.check_hard_limit()
+        self.connection.pong(payload)
         self.wrote()
         return Later(self.drain) if self.congested else DONE
 
     async def drain(self) -> None:
         """Wait until the write buffer is under its low-water mark. Raises ConnectionClosed if the connection ends."""
-        if self.congested and not self.lost:
+        if not self.congested:
+            return
+        if not self.lost:
             waiter: asyncio.Future[None] = self.settings.loop.create_future()
             if self.drain_waiters is None:
                 self.drain_waiters = []
             self.drain_waiters.append(waiter)
             await waiter
-            if self.lost:
-                raise self.connection.closed()
+        if self.lost:
+            raise self.connection.closed()
 
     def drained(self) -> None:
         """Let those who wait in `drain` go on."""
         release(self.drain_waiters)
         self.drain_waiters = None
-        if self.settings.on_drain is not None and self.connection is not None and not self.lost:
+        if self.settings.on_drain is not None and self.opening is None and not self.lost:
             try:
                 self.settings.on_drain(self)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
@@ -608,9 +743,7 @@ class WebSocket(Transport):
     def check_hard_limit(self) -> None:
         """Disconnect a peer that reads so slowly that what waits for it is over the hard limit."""
         if self.connection.phase == 0 and self.buffered > self.settings.hard_limit:
-            self.connection.fail(1013, f"slow consumer: over {self.settings.hard_limit} bytes wait to be sent")
-            self.flush()
-            self.set_deadline(self.settings.close_timeout)
+            self.fail(1013, f"slow consumer: over {self.settings.hard_limit} bytes wait to be sent")
 
     # -- closing
 
@@ -621,8 +754,11 @@ class WebSocket(Transport):
         aborted if the peer does not answer within `close_timeout`. On a closed connection this does nothing.
         Raises LocalProtocolError for a code or a reason that may not be sent.
         """
+        self.check_open()
         self.connection.close(code, reason)
-        if self.connection.phase == 1:
+        if self.connection.phase == 4:
+            self.on_end()
+        elif self.connection.phase == 1:
             self.wrote()
             self.set_deadline(self.settings.close_timeout)
             if self.full:
@@ -641,34 +777,53 @@ class WebSocket(Transport):
 
     def abort(self) -> None:
         """End the TCP connection now, without a closing handshake."""
-        if not self.lost:
+        if self.transport is not None and not self.lost:
             self.transport.abort()
 
     def set_deadline(self, seconds: float) -> None:
         """Abort the connection so many seconds from now, or earlier where that was said before."""
         if seconds:
-            deadline = self.settings.loop.time() + seconds
+            deadline = monotonic() + seconds
             if not self.deadline or deadline < self.deadline:
                 self.deadline = deadline
 
     def on_failure(self, error: RemoteProtocolError) -> None:
-        """Tell the peer what it did wrong, and end."""
+        """Take note that the peer broke the protocol."""
         self.settings.logger.debug("%s broke the protocol: %s", self.remote_address, error)
-        self.give_up()
 
-    def give_up(self) -> None:
-        """End a failed connection: its Close frame is sent, then the sending side, then all that comes is dropped."""
+    def on_end(self) -> None:
+        """Answer the peer's Close, or its violation of the protocol, and end the TCP connection."""
+        connection = self.connection
+        connection.settle()
         self.flush()
-        if not self.lost:
-            # Closing with unread bytes resets the connection, and the reset may overtake the Close frame.
+        if self.ending or self.lost:
+            return
+        self.ending = True
+        if connection.phase == 5:
+            # Closing with unread bytes resets the connection, and the reset may overtake the Close frame: so the
+            # sending side ends, and what comes is read and dropped for a while.
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-            self.set_deadline(LINGER)
+            self.set_deadline(min(LINGER, self.settings.close_timeout or LINGER))
             self.full = False
             self.resume_reading()
+        else:
+            # RFC 6455 7.1.1: with the closing handshake done, the server closes the TCP connection first, so that it
+            # holds TIME_WAIT; a client waits for that, until the deadline.
+            self.set_deadline(self.settings.close_timeout)
+            if not connection.masks:
+                self.transport.close()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection for a reason of this side."""
+        self.connection.fail(code, reason)
+        self.on_end()
 
     def on_handler_error(self, error: Exception) -> None:
         """Log what a handler raised, once, and close with 1011."""
+        if isinstance(error, ConnectionClosed) and self.connection.phase != 0:
+            # It did not expect the end of its connection, which is no fault of it.
+            return
         self.settings.logger.error("connection handler failed", exc_info=error)
         if self.connection.phase == 0:
             self.close(1011, "internal error")
@@ -677,13 +832,13 @@ class WebSocket(Transport):
         """Wake all who wait, and tell the handler."""
         self.settings.connections.discard(self)
         self.full = False
-        if self.connection is not None:
+        if self.opening is None:
             if self.waiter is not None:
                 self.waiter.wake_soon()
-            release([pending.future for pending in self.pings or () if pending.future is not None])
+            release([ping.future for ping in self.pings or () if ping.future is not None])
             if self.settings.on_close is not None:
                 try:
-                    self.settings.on_close(self, self.close_code, self.close_reason)
+                    self.settings.on_close(self, self.connection.closed().code, self.connection.closed().reason)
                 except Exception:
                     self.settings.logger.exception("on_close failed")
         release(self.drain_waiters)
@@ -695,14 +850,15 @@ class WebSocket(Transport):
         """Do what is due at this time: end what is late, ping what is silent."""
         if self.deadline and now >= self.deadline:
             self.deadline = 0.0
-            if self.connection is None:
+            if self.opening is not None:
                 self.opening.expire()
             else:
                 self.abort()
             return
-        if self.connection is None or self.connection.phase != 0:
+        if self.opening is not None or self.connection.phase != 0:
             return
-        if self.seen or self.makes_progress():
+        # With a full queue nothing is read, and the Pong may be among it.
+        if self.seen or self.full or self.makes_progress():
             self.seen = False
             self.alive_at = now
         settings = self.settings
@@ -710,12 +866,20 @@ class WebSocket(Transport):
         # large message.
         if self.pings is not None and settings.ping_timeout:
             if now - max(self.alive_at, self.pings[0].sent_at) >= settings.ping_timeout:
-                self.connection.fail(1011, f"keepalive ping timeout: nothing came for {settings.ping_timeout:g} s")
-                self.give_up()
+                self.fail(1011, f"keepalive ping timeout: nothing came for {settings.ping_timeout:g} s")
                 return
-        if settings.ping_interval and now - self.pinged_at >= settings.ping_interval:
+        if self.spoke:
+            self.spoke = False
+            self.spoke_at = now
+        # A connection with traffic both ways needs no Ping to show that it is alive, neither to its ends nor to the
+        # proxies between; with traffic one way only it does, for a proxy may count each way by itself.
+        quiet_since = max(self.pinged_at, min(self.alive_at, self.spoke_at))
+        if settings.ping_interval and now - quiet_since >= settings.ping_interval:
             self.pinged_at = now
-            self.ping()
+            if self.congested:
+                self.check_hard_limit()
+            if self.connection.phase == 0:
+                self.ping()
 
     def makes_progress(self) -> bool:
         """Tell whether the peer has taken some of what waited for it at the last look."""
@@ -730,7 +894,7 @@ class WebSocket(Transport):
         """CONNECTING, OPEN, CLOSING or CLOSED, as in browsers."""
         if self.lost:
             return State.CLOSED
-        return State.CONNECTING if self.connection is None else STATES[Phase(self.connection.phase)]
+        return State.CONNECTING if self.opening is not None else state_of(self.connection.phase)
 
     @property
     def state(self) -> Any:
@@ -744,6 +908,15 @@ class WebSocket(Transport):
         self._state = value
 
     @property
+    def sent_request(self) -> Request | None:
+        """The request of the opening handshake, on a client."""
+        return self._request
+
+    @sent_request.setter
+    def sent_request(self, request: Request) -> None:
+        self._request = request
+
+    @property
     def id(self) -> uuid.UUID:
         """A unique name of the connection, for logs."""
         if self._id is None:
@@ -752,7 +925,7 @@ class WebSocket(Transport):
 
     @property
     def request(self) -> Request | None:
-        """The request of the opening handshake; parsed again when first asked for, for few ask and all would hold it."""
+        """The request of the opening handshake, parsed again when first asked for: few ask, and all would hold it."""
         if self._request is None and self.request_head:
             from .protocol.http11 import parse_request  # noqa: PLC0415
 
@@ -782,7 +955,7 @@ class WebSocket(Transport):
     @property
     def close_code(self) -> int | None:
         """The close code (RFC 6455 section 7.1.5): 1006 without a Close frame, None while the connection is open."""
-        if self.connection is None or not (self.lost or self.connection.phase):
+        if self.opening is not None or not (self.lost or self.connection.phase):
             return None
         return self.connection.closed().code if self.lost or self.connection.close_rcvd else None
 
@@ -797,6 +970,21 @@ def release(waiters: list[asyncio.Future[Any]] | None) -> None:
     for waiter in waiters or ():
         if not waiter.done():
             waiter.set_result(None)
+
+
+def broadcast(connections: Iterable[WebSocket], message: str | bytes | bytearray | memoryview) -> None:
+    """Send a message to many connections at once, without waiting for any; those that are not open are skipped.
+
+    One that reads too slowly delays no other: it is closed with 1013 when over `hard_limit` bytes wait for it. Raises
+    TypeError for what is no message.
+    """
+    if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"message is {type(message).__name__}, allowed are str, bytes, bytearray and memoryview")
+    for ws in tuple(connections):
+        if ws.opening is None and ws.connection.phase == 0:
+            # The hard limit may close it in the call.
+            with contextlib.suppress(ConnectionClosed):
+                ws.send(message)
 
 
 def encode_part(part: Any, text: bool | None) -> tuple[int, bytes]:

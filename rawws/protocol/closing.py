@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from rawws.errors import Close, LocalProtocolError, RemoteProtocolError
 
-__all__ = ["is_sendable", "parse_close", "serialize_close"]
-
 
 def is_sendable(code: int) -> bool:
     """Tell whether a Close frame may bear this code (RFC 6455 section 7.4, and the IANA registry for 1012 to 1014)."""
@@ -38,11 +36,18 @@ def parse_close(payload: bytes) -> Close:
 
 def serialize_close(code: int, reason: str) -> bytes:
     """Return the payload of a Close frame. Raises LocalProtocolError if it may not be sent."""
+    if not isinstance(code, int):
+        raise TypeError(f"close code is {type(code).__name__}, allowed is int")
+    if not isinstance(reason, str):
+        raise TypeError(f"close reason is {type(reason).__name__}, allowed is str")
     if code == 1005 and not reason:
         return b""
     if not is_sendable(code):
         raise LocalProtocolError(f"close code is {code}, allowed are 1000-1003, 1007-1014 and 3000-4999")
-    encoded = reason.encode("utf-8")
+    try:
+        encoded = reason.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"close reason has a lone surrogate at index {error.start}") from None
     # 5.5: "All control frames MUST have a payload length of 125 bytes or less"; two of them are the code.
     if len(encoded) > 123:
         raise LocalProtocolError(f"close reason is {len(encoded)} bytes in UTF-8, limit 123")

@@ -3,6 +3,8 @@ cimport cython
 from .frames cimport FrameReader, FrameWriter
 from .messages cimport MessageReader
 
+cdef Py_ssize_t KEY_BLOCK
+
 @cython.final
 cdef class Connection:
     cdef readonly FrameReader frames
@@ -15,6 +17,7 @@ cdef class Connection:
     cdef readonly object close_sent
     cdef readonly object close_rcvd
     cdef readonly object rcvd_then_sent
+    cdef readonly object violation
     cdef public bint hold_pongs
     cdef object pong_held
     cdef object _random
@@ -28,12 +31,14 @@ cdef class Connection:
     cpdef next_event(self)
     cpdef receive_control(self, unsigned int opcode, bytes payload)
     cpdef receive_eof(self)
-    @cython.locals(payload=bytes, first="unsigned int")
+    @cython.locals(text=str, payload=bytes, first="unsigned int")
     cpdef send(self, message, compress=*)
     cpdef send_fragment(self, unsigned int opcode, bytes payload, bint final)
     cpdef ping(self, bytes payload)
     cpdef pong(self, bytes payload)
     cpdef release_pong(self)
+    cpdef bint may_send(self) except -1
+    cpdef settle(self)
     cpdef close(self, code=*, reason=*)
     cpdef fail(self, code, reason)
     cpdef send_close(self, code, reason, bytes payload)
@@ -42,6 +47,7 @@ cdef class Connection:
     @cython.locals(used=Py_ssize_t)
     cpdef unsigned int next_key(self) except? 0
     @cython.locals(writer=FrameWriter)
+    cpdef list take_data(self)
     cpdef list data_to_send(self)
     cpdef Py_ssize_t pending(self) except -1
     cpdef step(self, step)

@@ -16,7 +16,14 @@ import enum
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from rawws.errors import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, RemoteProtocolError
+from rawws.errors import (
+    Close,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
 
 from .closing import parse_close, serialize_close
 from .frames import FrameReader, FrameWriter
@@ -56,10 +63,12 @@ class Phase(enum.IntEnum):
 
     OPEN = 0
     CLOSE_SENT = 1
+    # From here on nothing is received. In these two the application may still answer what came before.
     CLOSE_RECEIVED = 2
-    CLOSE_DONE = 3
-    FAILED = 4
-    ENDED = 5
+    VIOLATED = 3
+    CLOSE_DONE = 4
+    FAILED = 5
+    ENDED = 6
 
 
 class Step(enum.IntEnum):
@@ -67,37 +76,36 @@ class Step(enum.IntEnum):
 
     SEND_CLOSE = 0
     RECEIVE_CLOSE = 1
-    FAIL = 2
-    END = 3
+    RECEIVE_VIOLATION = 2
+    FAIL = 3
+    END = 4
 
 
 # The whole of section 7. What is not in it cannot happen.
 TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
+    # 7.1.2, _Start the WebSocket Closing Handshake_, from this side or the other, and 7.1.7, _Fail the WebSocket
+    # Connection_, for what the peer did or for another reason.
     Phase.OPEN: {
-        # 7.1.2, _Start the WebSocket Closing Handshake_, from this side or the other.
-        Step.SEND_CLOSE: Phase.CLOSE_SENT,
-        Step.RECEIVE_CLOSE: Phase.CLOSE_RECEIVED,
-        # 7.1.7, _Fail the WebSocket Connection_.
-        Step.FAIL: Phase.FAILED,
-        Step.END: Phase.ENDED,
+        Step.SEND_CLOSE: Phase.CLOSE_SENT, Step.RECEIVE_CLOSE: Phase.CLOSE_RECEIVED,
+        Step.RECEIVE_VIOLATION: Phase.VIOLATED, Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED,
     },
     # 7.1.3: "Once a Close frame has been sent and received, the WebSocket closing handshake is complete".
-    Phase.CLOSE_SENT: {Step.RECEIVE_CLOSE: Phase.CLOSE_DONE, Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED},
-    Phase.CLOSE_RECEIVED: {Step.SEND_CLOSE: Phase.CLOSE_DONE, Step.END: Phase.ENDED},
+    Phase.CLOSE_SENT: {
+        Step.RECEIVE_CLOSE: Phase.CLOSE_DONE, Step.RECEIVE_VIOLATION: Phase.FAILED,
+        Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED,
+    },
+    Phase.CLOSE_RECEIVED: {Step.SEND_CLOSE: Phase.CLOSE_DONE, Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED},
+    Phase.VIOLATED: {Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED},
     # 7.1.1, _Close the WebSocket Connection_: only the end of TCP is left.
     Phase.CLOSE_DONE: {Step.END: Phase.ENDED},
     Phase.FAILED: {Step.END: Phase.ENDED},
     Phase.ENDED: {},
-}
+}  # fmt: skip
 
-STATES = {
-    Phase.OPEN: State.OPEN,
-    Phase.CLOSE_SENT: State.CLOSING,
-    Phase.CLOSE_RECEIVED: State.CLOSING,
-    Phase.CLOSE_DONE: State.CLOSING,
-    Phase.FAILED: State.CLOSING,
-    Phase.ENDED: State.CLOSED,
-}
+
+def state_of(phase: int) -> State:
+    """Return what the application sees of a phase."""
+    return State.OPEN if phase == 0 else State.CLOSED if phase == 6 else State.CLOSING
 
 
 class Ping(NamedTuple):
@@ -123,22 +131,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_keys",
-        "_keys_used",
-        "_random",
-        "close_rcvd",
-        "close_sent",
-        "deflate",
-        "frames",
-        "hold_pongs",
-        "masks",
-        "messages",
-        "phase",
-        "pong_held",
-        "rcvd_then_sent",
-        "writer",
-        "writers",
-    )
+        "_keys", "_keys_used", "_random", "close_rcvd", "close_sent", "deflate", "frames", "hold_pongs", "masks",
+        "messages", "phase", "pong_held", "rcvd_then_sent", "violation", "writer", "writers",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -150,7 +145,9 @@ class Connection:
     ) -> None:
         self.masks = role is Role.CLIENT
         self.frames = FrameReader(role is Role.SERVER, deflate is not None)
-        self.messages = MessageReader(UNLIMITED if max_size is None else max_size, deflate)
+        if max_size is not None and max_size < 0:
+            raise ValueError(f"max_size is {max_size} bytes, allowed are 0 and more, or None")
+        self.messages = MessageReader(UNLIMITED if max_size is None else min(max_size, UNLIMITED), deflate)
         self.deflate = deflate
         self.writers = [] if writers is None else writers
         self.writer: FrameWriter | None = None
@@ -158,13 +155,12 @@ class Connection:
         self.close_sent: Close | None = None
         self.close_rcvd: Close | None = None
         self.rcvd_then_sent: bool | None = None
+        self.violation: RemoteProtocolError | None = None
         self.hold_pongs = False
         self.pong_held: bytes | None = None
         self._random = random
         self._keys = b""
         self._keys_used = 0
-
-    # -- receiving
 
     def receive(self, data: bytes) -> None:
         """Take what was read from the peer; then call `next_event` until it returns None."""
@@ -181,9 +177,9 @@ class Connection:
     def next_event(self) -> Event | None:
         """Return the next message or control event, None when more data is needed.
 
-        A message is a str or bytes. Pings are answered and a Close is replied to here: the answers are among the data
-        to send. Raises RemoteProtocolError where the peer broke the protocol: the connection is failed, a Close frame
-        with the code is among the data to send, and all that follows is ignored.
+        A message is a str or bytes. Pings are answered here. Raises RemoteProtocolError where the peer broke the
+        protocol. After that, or after a Close, all that follows is ignored; what came before can still be answered,
+        until `settle` or `data_to_send` writes this side's Close frame.
         """
         frames = self.frames
         try:
@@ -197,13 +193,15 @@ class Connection:
                     if not frames.has_payload():
                         return None
                     return self.receive_control(frames.first & 0x0F, frames.take_bytes())
-                if not frames.has_octets():
+                if frames.remaining > 0 and frames.position == frames.end:
                     return None
                 message = self.messages.receive(frames)
                 if message is not None:
                     return message
         except RemoteProtocolError as error:
-            self.fail(error.close_code, error.reason)
+            self.violation = error
+            self.step(Step.RECEIVE_VIOLATION)
+            frames.discard()
             raise
         # 1.4: after the Close frame of the peer there is no more data. 7.1.7: after a failure, an endpoint "MUST NOT
         # continue to attempt to process data (including a responding Close frame) from the remote endpoint".
@@ -226,38 +224,34 @@ class Connection:
             return Pong(payload)
         close = parse_close(payload)
         self.close_rcvd = close
+        self.rcvd_then_sent = self.close_sent is None
         self.step(Step.RECEIVE_CLOSE)
-        if self.close_sent is None:
-            # 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the endpoint MUST
-            # send a Close frame in response. (When sending a Close frame in response, the endpoint typically echos the
-            # status code it received.)"
-            self.rcvd_then_sent = True
-            self.send_close(close.code, "", payload[:2])
-        else:
-            self.rcvd_then_sent = False
         return close
 
     def receive_eof(self) -> None:
         """Take note that the peer sends nothing more: TCP ended, with or without a closing handshake."""
-        if self.phase != 5:
+        if self.phase != 6:
             self.step(Step.END)
-
-    # -- sending
 
     def send(self, message: str | bytes, compress: bool | None = None) -> None:
         """Send a message in one frame. `compress` overrides the threshold of the extension, if one was negotiated.
 
-        Raises ConnectionClosed once a Close frame was sent or received, TypeError for anything but str and bytes.
+        Raises ConnectionClosed once a Close frame was sent, TypeError for anything but str and bytes, and
+        LocalProtocolError for a str that has no UTF-8.
         """
         if isinstance(message, str):
-            payload = message.encode("utf-8")
+            text = message if type(message) is str else str.__str__(message)
+            try:
+                payload = text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise LocalProtocolError(f"message has a lone surrogate at index {error.start}") from None
             first = 0x81
         elif isinstance(message, bytes):
-            payload = message
+            payload = message if type(message) is bytes else bytes(message)
             first = 0x82
         else:
             raise TypeError(f"message is {type(message).__name__}, allowed are str and bytes")
-        if self.phase != 0:
+        if not self.may_send():
             raise self.closed()
         if self.deflate is not None:
             if len(payload) >= self.deflate.threshold if compress is None else compress:
@@ -268,19 +262,23 @@ class Connection:
 
     def send_fragment(self, opcode: int, payload: bytes, final: bool) -> None:
         """Send one frame of a message in fragments; opcode 0x0 for all but the first. The caller keeps their order."""
-        if self.phase != 0:
+        if not self.may_send():
             raise self.closed()
         self.write((0x80 if final else 0) | opcode, payload)
 
     def ping(self, payload: bytes) -> None:
-        """Send a Ping of at most 125 bytes. Raises ConnectionClosed once a Close frame was sent or received."""
-        if self.phase != 0:
+        """Send a Ping. Raises ConnectionClosed once a Close frame was sent, LocalProtocolError for over 125 bytes."""
+        if len(payload) > 125:
+            raise LocalProtocolError(f"ping payload is {len(payload)} bytes, limit 125")
+        if not self.may_send():
             raise self.closed()
         self.write(0x89, payload)
 
     def pong(self, payload: bytes) -> None:
-        """Send a Pong of at most 125 bytes that nobody asked for, or the one that was held."""
-        if self.phase != 0:
+        """Send a Pong that nobody asked for. Raises as `ping` does."""
+        if len(payload) > 125:
+            raise LocalProtocolError(f"pong payload is {len(payload)} bytes, limit 125")
+        if not self.may_send():
             raise self.closed()
         self.write(0x8A, payload)
 
@@ -293,26 +291,43 @@ class Connection:
             if self.phase == 0:
                 self.write(0x8A, payload)
 
+    def may_send(self) -> bool:
+        """Tell whether frames may be sent: until this side's Close frame, even after the peer's."""
+        # 5.5.1: "The application MUST NOT send any more data frames after sending a Close frame." It "MAY delay sending
+        # a Close frame until its current message is sent".
+        return self.phase == 0 or self.phase == 2 or self.phase == 3
+
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the closing handshake (section 7.1.2); once started, from either side, do nothing.
 
         Raises LocalProtocolError for a code or a reason that may not be sent. The peer's Close comes as an event.
         """
         payload = serialize_close(code, reason)
-        if self.phase == 0:
+        if self.phase == 0 or self.phase == 2:
             self.send_close(code, reason, payload)
+
+    def settle(self) -> None:
+        """Answer the peer's Close, or its violation of the protocol, with the Close frame of this side."""
+        if self.phase == 2 and self.close_rcvd is not None:
+            # 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the endpoint MUST
+            # send a Close frame in response. (When sending a Close frame in response, the endpoint typically echos the
+            # status code it received.)"
+            self.send_close(self.close_rcvd.code, "", serialize_close(self.close_rcvd.code, ""))
+        elif self.phase == 3 and self.violation is not None:
+            self.fail(self.violation.close_code, self.violation.reason)
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (section 7.1.7): send a Close frame if none was sent, and ignore what comes."""
-        if self.phase <= 1:
+        if self.phase <= 3:
             # 7.1.7: an endpoint "SHOULD send a Close frame with an appropriate status code (Section 7.4) before
             # proceeding to _Close the WebSocket Connection_".
+            reason = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+            payload = serialize_close(code, reason)
             self.step(Step.FAIL)
-            if self.close_sent is None:
-                reason = reason.encode("utf-8")[:123].decode("utf-8", "ignore")
-                self.close_sent = Close(code, reason)
-                self.write(0x88, serialize_close(code, reason))
             self.frames.discard()
+            if self.close_sent is None:
+                self.close_sent = Close(code, reason)
+                self.write(0x88, payload)
 
     def send_close(self, code: int, reason: str, payload: bytes) -> None:
         """Send the one Close frame of this side."""
@@ -329,17 +344,25 @@ class Connection:
 
     def next_key(self) -> int:
         """Return a fresh masking key."""
-        # 10.3: "Clients MUST choose a new masking key for each frame, using an algorithm that cannot be predicted by end
-        # applications that provide data." 5.3: it "MUST be derived from a strong source of entropy".
+        # 10.3: "Clients MUST choose a new masking key for each frame, using an algorithm that cannot be predicted by
+        # end applications that provide data." 5.3: it "MUST be derived from a strong source of entropy".
         if self._keys_used == len(self._keys):
-            self._keys = self._random(KEY_BLOCK)
+            keys = self._random(KEY_BLOCK)
+            if len(keys) != KEY_BLOCK:
+                raise ValueError(f"random returned {len(keys)} bytes, asked were {KEY_BLOCK}")
+            self._keys = keys
             self._keys_used = 0
         used = self._keys_used
         self._keys_used = used + 4
         return int.from_bytes(self._keys[used : used + 4], "little")
 
     def data_to_send(self) -> list[bytes]:
-        """Return the octets that wait to be written, in order, and forget them."""
+        """Return the octets to write, in order, and forget them."""
+        self.settle()
+        return self.take_data()
+
+    def take_data(self) -> list[bytes]:
+        """Return the octets that were gathered so far, without `settle`."""
         writer = self.writer
         if writer is None:
             return []
@@ -349,10 +372,8 @@ class Connection:
         return chunks
 
     def pending(self) -> int:
-        """Return how many bytes wait in `data_to_send`."""
+        """Return how many bytes were gathered."""
         return 0 if self.writer is None else self.writer.size()
-
-    # -- state
 
     def step(self, step: Step) -> None:
         """Go where the table says."""
@@ -361,7 +382,7 @@ class Connection:
     @property
     def state(self) -> State:
         """The state as the application sees it."""
-        return STATES[Phase(self.phase)]
+        return state_of(self.phase)
 
     def closed(self) -> ConnectionClosed:
         """Return the exception that says how the connection closes or closed."""

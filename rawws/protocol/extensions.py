@@ -1,15 +1,13 @@
 """Header lists: field values to tokens and extensions, and back (RFC 6455 section 9.1, RFC 9110 section 5.6).
 
-Laws:
-1. Linear time: a value is split at commas, semicolons and equals signs, each octet is looked at a fixed number of
-   times, and there is no regular expression.
-2. No tokenizer for quoted strings is needed: what is quoted must itself be a token, a token holds neither `,` nor `;`
-   nor `=`, and so a value that such a split would cut in the wrong place is malformed in any case.
+Laws: linear time, for a value is split and never searched back and forth. And no tokenizer for quoted strings: what is
+quoted must itself be a token, which has no `,`, `;` or `=`; so a value that a split would cut inside of quotes is
+malformed in any case.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 from rawws.errors import HandshakeError, LocalProtocolError
 
@@ -29,9 +27,9 @@ TCHARS = "!#$%&'*+-.^_`|~" + DIGITS + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmno
 _EXCERPT = 64
 
 
-def is_token(text: str) -> bool:
-    """Say whether `text` is a token of RFC 9110 section 5.6.2."""
-    return bool(text) and not text.strip(TCHARS)
+def is_token(text: object) -> TypeGuard[str]:
+    """Tell whether `text` is a str and a token (RFC 9110 section 5.6.2)."""
+    return isinstance(text, str) and text != "" and not text.strip(TCHARS)
 
 
 def excerpt(text: str) -> str:
@@ -39,40 +37,34 @@ def excerpt(text: str) -> str:
     return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")
 
 
-def parse_list(values: Iterable[str], header: str) -> list[str]:
-    """Split the comma-separated values of all `header` lines, empty elements left out; at least one must remain.
-
-    Raises `HandshakeError` with status 400.
-    """
-    # RFC 9110 5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty list elements". The size of a
-    # head is bounded, so any number that fits into one is reasonable.
+def parse_list(values: list[str], header: str) -> list[str]:
+    """Split the values of all `header` lines at commas; raises `HandshakeError` (400) if there are but empty ones."""
+    # RFC 9110 5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty list elements"; what fits into a
+    # head is reasonable.
     elements = [stripped for element in ",".join(values).split(",") if (stripped := element.strip(" \t"))]
-    if not elements:
+    if values and not elements:
         raise HandshakeError(400, f"the {header} header is empty, at least one element is needed")
     return elements
 
 
-def parse_tokens(values: Iterable[str], header: str) -> list[str]:
-    """Parse the values of all `header` lines as a list of tokens, as in Connection and Sec-WebSocket-Protocol.
-
-    Raises `HandshakeError` with status 400.
-    """
+def parse_tokens(values: list[str], header: str, also: str = "") -> list[str]:
+    """Split the values into tokens, in which the characters of `also` may be, too; raises `HandshakeError` (400)."""
     tokens = parse_list(values, header)
     for token in tokens:
-        _check_token(token, header)
+        if token.strip(TCHARS + also):
+            raise HandshakeError(400, f"{excerpt(token)} in the {header} header is not a token")
     return tokens
 
 
 def parse_extensions(header_value: str, header: str = "Sec-WebSocket-Extensions") -> list[Extension]:
-    """Parse the value of Sec-WebSocket-Extensions; several header lines are joined with a comma before.
+    """Parse the value of Sec-WebSocket-Extensions, of several lines joined by commas; raises `HandshakeError` (400).
 
-    Repeated extensions are alternatives in order of preference, and stay; what a repeated parameter means is for the
-    extension to say, so they stay as well. Raises `HandshakeError` with status 400.
+    Repeated extensions are alternatives in order of preference; of repeated parameters the extension must think.
     """
-    # RFC 6455 9.1: "If a value is received by either the client or the server during negotiation that does not conform
-    # to the ABNF below, the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_."
+    # RFC 6455 9.1: "If a value is received [...] that does not conform to the ABNF below, the recipient of such
+    # malformed data MUST immediately _Fail the WebSocket Connection_."
     extensions: list[Extension] = []
-    for element in parse_list((header_value,), header):
+    for element in parse_list([header_value], header):
         name, *parameters = element.split(";")
         name = _check_token(name.strip(" \t"), header)
         extensions.append((name, [_parse_parameter(parameter, header) for parameter in parameters]))
@@ -83,11 +75,10 @@ def format_extensions(extensions: Iterable[Extension]) -> str:
     """Write the value of Sec-WebSocket-Extensions; raises `LocalProtocolError` on what is not a token."""
     elements = []
     for name, parameters in extensions:
-        parts = [name] + [key if value is None else f"{key}={value}" for key, value in parameters]
-        for text in (name, *(text for pair in parameters for text in pair if text is not None)):
+        for text in (name, *(key for key, _ in parameters), *(value for _, value in parameters if value is not None)):
             if not is_token(text):
                 raise LocalProtocolError(f"{text!r} in an extension is not a token")
-        elements.append("; ".join(parts))
+        elements.append("; ".join([name, *(key if value is None else f"{key}={value}" for key, value in parameters)]))
     return ", ".join(elements)
 
 
@@ -99,17 +90,14 @@ def _check_token(text: str, header: str) -> str:
 
 def _parse_parameter(parameter: str, header: str) -> tuple[str, str | None]:
     name, equals, value = parameter.partition("=")
-    # RFC 6455 9.1: "this section is using ABNF syntax/rules from [RFC2616], including the "implied *LWS rule"", so
-    # spaces may stand on both sides of the equals sign.
-    name = _check_token(name.strip(" \t"), header)
+    # RFC 6455 9.1 refers to the "implied *LWS rule" of RFC 2616: spaces may be around each token.
+    name, value = _check_token(name.strip(" \t"), header), value.strip(" \t")
     if not equals:
         return name, None
-    value = value.strip(" \t")
-    if value[:1] == '"':
-        if len(value) == 1 or value[-1] != '"' or "\\\\" in value or value[-2] == "\\":
-            raise HandshakeError(400, f"{excerpt(value)} in the {header} header is not a quoted token")
-        # Each backslash escapes the character behind it, and none escapes a backslash, which is not part of a token.
-        value = value[1:-1].replace("\\", "")
-    # RFC 6455 9.1: "When using the quoted-string syntax variant, the value after quoted-string unescaping MUST conform
-    # to the 'token' ABNF."
-    return name, _check_token(value, header)
+    if value[:1] != '"':
+        return name, _check_token(value, header)
+    # Each backslash escapes the character behind it, and none escapes a backslash, which is not part of a token.
+    if len(value) == 1 or value[-1] != '"' or "\\\\" in value or value[-2] == "\\":
+        raise HandshakeError(400, f"{excerpt(value)} in the {header} header is not a quoted token")
+    # RFC 6455 9.1: "the value after quoted-string unescaping MUST conform to the 'token' ABNF."
+    return name, _check_token(value[1:-1].replace("\\", ""), header)

@@ -1,9 +1,14 @@
 cimport cython
 
-from .masking cimport copy_octets as copy
 from .masking cimport cut_octets as cut
 from .masking cimport mask_octets as mask
+from .masking cimport place_octets as place
 from .masking cimport rotate
+
+cdef Py_ssize_t LARGE
+cdef Py_ssize_t CAPACITY
+cdef Py_ssize_t KEPT
+cdef bytearray EMPTY
 
 @cython.locals(opcode="unsigned int", control=bint, form="unsigned int")
 cpdef check_header(
@@ -32,12 +37,13 @@ cdef class FrameReader:
     )
     cpdef bint read_header(self, bint fragmented) except -1
     cpdef bint has_payload(self) except -1
-    cpdef bint has_octets(self) except -1
     cpdef discard(self)
     @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
     cpdef Py_ssize_t unmask(self) except -1
     @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
     cpdef bytes take_bytes(self)
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
+    cpdef Py_ssize_t take_into(self, target, Py_ssize_t at) except -1
     @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
     cpdef str take_text(self)
 
@@ -50,7 +56,8 @@ cdef class FrameWriter:
 
     cpdef Py_ssize_t size(self) except -1
     @cython.locals(
-        length=Py_ssize_t, at=Py_ssize_t, octets=bytearray, mask_bit="unsigned int", i=Py_ssize_t, hidden=bytearray
+        length=Py_ssize_t, room=Py_ssize_t, at=Py_ssize_t, octets=bytearray, mask_bit="unsigned int", i=Py_ssize_t,
+        hidden=bytearray
     )
     cpdef write(self, unsigned int first, bytes payload, bint masked, unsigned int key)
     cpdef append(self, bytes octets)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from rawws.errors import RemoteProtocolError
 
-from .masking import copy, cut, mask, rotate
-
-__all__ = ["FrameReader", "FrameWriter", "check_header"]
+from .masking import cut, mask, place, rotate
 
 # Payloads of this size and above are written from where they are; below it a copy is cheaper than another chunk.
-LARGE = 16384
+LARGE = 2048
 # What a FrameWriter begins with; it grows as needed and is shared, so the number matters little.
 CAPACITY = 2048
+# Over this it is thrown away after a burst, because writers are kept for later.
+KEPT = 262144
 
 
 def check_header(first: int, second: int, length: int, masked: bool, rsv1: bool, fragmented: bool) -> None:
@@ -29,11 +29,15 @@ def check_header(first: int, second: int, length: int, masked: bool, rsv1: bool,
     control = opcode >= 0x8
     # 5.2: "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values."
     if first & 0x30 or (first & 0x40 and not rsv1):
-        raise RemoteProtocolError(1002, f"reserved bits are {first >> 4 & 0x7:03b}, and no extension gave them a meaning")
+        raise RemoteProtocolError(
+            1002, f"reserved bits are {first >> 4 & 0x7:03b}, and no extension gave them a meaning"
+        )
     # RFC 7692 6.1: "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames and non-first fragments
     # of a data message."
     if first & 0x40 and (control or opcode == 0x0):
-        raise RemoteProtocolError(1002, f"rsv1 is set on a frame of opcode {opcode:#x}, allowed on the first of a message")
+        raise RemoteProtocolError(
+            1002, f"rsv1 is set on a frame of opcode {opcode:#x}, allowed on the first of a message"
+        )
     # 5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket Connection_."
     if opcode > 0xA or 0x2 < opcode < 0x8:
         raise RemoteProtocolError(1002, f"opcode is {opcode:#x}, allowed are 0x0 to 0x2 and 0x8 to 0xa")
@@ -65,11 +69,14 @@ def check_header(first: int, second: int, length: int, masked: bool, rsv1: bool,
 class FrameReader:
     """The frames in octets that arrive in any pieces.
 
-    `feed` lends it a buffer until `keep`, which copies what was not read yet. `read_header` decodes a header into `first`, `length` and `remaining` (the
-    octets of the payload that were not taken yet). Then the payload is taken, whole or in pieces, unmasked in place.
+    `feed` lends it a buffer until `keep`, which copies what was not read yet. `read_header` decodes a header into
+    `first`, `length` and `remaining` (the octets of the payload that were not taken yet). Then the payload is taken,
+    whole or in pieces, unmasked in place.
     """
 
-    __slots__ = ("buffer", "end", "first", "in_frame", "key", "length", "lent", "masked", "position", "remaining", "rsv1")
+    __slots__ = (
+        "buffer", "end", "first", "in_frame", "key", "length", "lent", "masked", "position", "remaining", "rsv1",
+    )  # fmt: skip
 
     def __init__(self, masked: bool, rsv1: bool) -> None:
         self.masked = masked
@@ -153,10 +160,6 @@ class FrameReader:
         """Tell whether all that remains of the payload is here."""
         return self.remaining <= self.end - self.position
 
-    def has_octets(self) -> bool:
-        """Tell whether anything of the payload is here; an empty payload is."""
-        return self.remaining == 0 or self.position < self.end
-
     def discard(self) -> None:
         """Forget all that was not read."""
         self.position = self.end
@@ -182,6 +185,13 @@ class FrameReader:
         start = self.position
         stop = self.unmask()
         return cut(self.buffer, start, stop)
+
+    def take_into(self, target: bytearray, at: int) -> int:
+        """Take what is here of the payload, write it over `target[at:]`, and return where it ends there."""
+        start = self.position
+        stop = self.unmask()
+        place(target, at, self.buffer, start, stop)
+        return at + stop - start
 
     def take_text(self) -> str:
         """Take what is here of the payload, which must be UTF-8 to its end (raises UnicodeDecodeError)."""
@@ -209,8 +219,9 @@ class FrameWriter:
         """Append a frame of these first eight bits and this payload, masked with the key if `masked`."""
         length = len(payload)
         at = self.length
-        if len(self.octets) - at < 14 + length:
-            self.octets.extend(bytes(len(self.octets) + 14 + (length if length < LARGE else 0)))
+        room = 14 + (length if length < LARGE else 0)
+        if len(self.octets) - at < room:
+            self.octets.extend(bytes(len(self.octets) + room))
         octets = self.octets
         mask_bit = 0x80 if masked else 0
         octets[at] = first
@@ -234,7 +245,7 @@ class FrameWriter:
                 octets[at + i] = key >> (8 * i) & 0xFF
             at += 4
         if length < LARGE:
-            copy(octets, at, payload)
+            place(octets, at, payload, 0, length)
             if masked:
                 mask(octets, at, at + length, key)
             self.length = at + length
@@ -264,6 +275,8 @@ class FrameWriter:
             chunks = []
         if self.length:
             chunks.append(cut(self.octets, 0, self.length))
+        if len(self.octets) > KEPT:
+            self.octets = bytearray(CAPACITY)
         self.chunks = None
         self.length = 0
         self.sealed = 0

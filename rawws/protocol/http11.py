@@ -1,74 +1,56 @@
 """HTTP heads: bytes to requests and responses, and back (RFC 9112 sections 2 to 6, RFC 9110 sections 5 to 8).
 
 Laws:
-1. Split invariance: the same bytes in any pieces get the same verdict. Lines are judged in their order, and in a line
-   first its length, then its octets, then its grammar. The first fault is the verdict, raised as soon as its line is
-   complete: by `HeadReader.receive`, or by the parser where a small head came in one piece.
+1. Split invariance: the same bytes in any pieces get the same verdict, which is that on the first faulty line; in a
+   line the length is judged first, then the octets, then the grammar.
 2. What two parsers could read in two ways is refused, even where the RFC allows to be lenient (bare LF, obs-fold,
-   repeated Content-Length, an empty line before the request line, `%` in a host): that is what smuggling lives on.
+   repeated Content-Length, an empty line before the request line, `%` in a host): smuggling lives on that.
 3. Linear time: no regular expression, and no octet is searched again when the next one arrives.
-4. On a server a fault is a `HandshakeError` with the status to answer; on a client its status is 0, for what came was
-   no response. What this program would send that is not HTTP raises `LocalProtocolError`; nothing is stripped silently.
+4. A fault is a `HandshakeError`: on a server with the status to answer, on a client with status 0, for it was no
+   response. What this program would send that is not HTTP raises `LocalProtocolError`; nothing is stripped silently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from http import HTTPStatus
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeVar, final
 
 from rawws.errors import HandshakeError, LocalProtocolError
+
 from .extensions import DIGITS, TCHARS, excerpt, is_token, parse_list
 
 __all__ = [
-    "DEFAULT_LIMITS",
-    "HeadReader",
-    "Headers",
-    "Limits",
-    "MultipleValuesError",
-    "Request",
-    "Response",
-    "content_length",
-    "http_date",
-    "parse_request",
-    "parse_response",
-    "serialize_fields",
-    "serialize_request",
-    "serialize_response",
-]
+    "DEFAULT_LIMITS", "HeadReader", "Headers", "Limits", "MultipleValuesError", "Request", "Response", "content_length",
+    "parse_request", "parse_response", "serialize_fields", "serialize_request", "serialize_response",
+]  # fmt: skip
 
 # The octets that may stand in each part: `part.translate(None, OCTETS)` leaves those that may not, at memory speed.
 _VISIBLE = bytes(range(0x21, 0x7F))
-# RFC 9112 3.2: a fragment is not sent, so "#" is refused. Other visible characters that RFC 3986 would percent-encode
-# (`{`, `|`, `^`, ...) are allowed: browsers send them in queries.
-_TARGET = _VISIBLE.replace(b"#", b"")
 _REQUEST_LINE = b" " + _VISIBLE
-# RFC 9110 5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous"; other control characters
-# "are also invalid", and are refused as well.
+# RFC 9112 3.2: a fragment is never sent. What RFC 3986 would percent-encode (`{`, `|`) is: browsers do, in queries.
+_TARGET = _VISIBLE.replace(b"#", b"")
+# RFC 9110 5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous"; so are other controls.
 _FIELD = b"\t " + _VISIBLE + bytes(range(0x80, 0x100))
 
-# RFC 3986 3.2.2: reg-name, without "%", for who decodes it where is not agreed upon, and DNS has no need of it.
+# RFC 3986 3.2.2: reg-name, without "%": who decodes it where is not agreed upon, and DNS does not need it.
 _HOST = "-._~!$&'()*+,;=" + DIGITS + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _IPV6 = DIGITS + "ABCDEFabcdef:."
 
 # Names that need no check because nearly every handshake has them: 2 us less for a browser's head, interpreted.
-# fmt: off
 _KNOWN_NAMES = frozenset((
-    "accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection", "cookie", "host",
-    "origin", "pragma", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-key",
-    "sec-websocket-protocol", "sec-websocket-version", "upgrade", "user-agent", "x-forwarded-for", "x-forwarded-proto",
-))
-# fmt: on
+    "accept-encoding", "accept-language", "cache-control", "connection", "cookie", "host", "origin", "pragma",
+    "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version", "upgrade", "user-agent",
+))  # fmt: skip
+Start = TypeVar("Start", tuple[str, str, str, str], tuple[str, int, str])  # a request line, a status line
 _PHRASES = {int(status): status.phrase for status in HTTPStatus}
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_VERSIONS = {"HTTP/1.1", "HTTP/1.0"}
 
 
 class Limits(NamedTuple):
     """How large a head may be: bytes of a line without its CRLF, number of headers, bytes of the whole head."""
 
-    # RFC 9112 3 recommends to support 8000 octets at least; 8 KiB is what Apache, nginx and websockets take.
+    # RFC 9112 3 recommends to take 8000 octets at least; 8 KiB is what Apache, nginx and websockets take.
     max_line: int = 8192
     # Browsers send about 15, a chain of proxies adds about 10. Apache takes 100, websockets 128.
     max_headers: int = 64
@@ -88,8 +70,8 @@ class Headers(MutableMapping[str, str]):
     """Header fields: a mapping whose names ignore case and may repeat, as in `websockets`.
 
     `headers[name]` is the one value: `KeyError` if there is none, `MultipleValuesError` if there are several.
-    `headers[name] = value` adds a value and replaces none; it raises `LocalProtocolError` if that could not be sent.
-    Iteration gives each name once, in lower case; `raw_items` gives all fields in their order, as they were written.
+    `headers[name] = value` adds one and replaces none; `LocalProtocolError` if it cannot be sent. Iteration gives each
+    name once, in lower case.
     """
 
     __slots__ = ("_index", "_items")
@@ -97,7 +79,7 @@ class Headers(MutableMapping[str, str]):
     def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         self._items: list[tuple[str, str]] = []
         self._index: dict[str, list[str]] = {}
-        if items:
+        if items:  # the parser has none
             self.update(items)
 
     def __getitem__(self, name: str) -> str:
@@ -150,7 +132,6 @@ class Headers(MutableMapping[str, str]):
 
     def add_lines(self, lines: Iterable[str], *, octets_checked: bool = False) -> None:
         """Parse header lines without their CRLF and add them; raises `HandshakeError` with status 400."""
-        items, index = self._items, self._index
         for line in lines:
             if not octets_checked:
                 _check_octets(line, _FIELD)
@@ -158,19 +139,14 @@ class Headers(MutableMapping[str, str]):
             key = name.lower()
             if not colon or (key not in _KNOWN_NAMES and not is_token(name)):
                 # RFC 9112 5.1: "A server MUST reject, with a response status code of 400 (Bad Request), any received
-                # request message that contains whitespace between a header field name and colon." RFC 9112 5.2: "A
-                # server that receives an obs-fold in a request message [...] MUST either reject the message by sending
-                # a 400 (Bad Request), preferably with a representation explaining that obsolete line folding is
-                # unacceptable, or replace each received obs-fold". Neither line begins with a token and a colon.
+                # request message that contains whitespace between a header field name and colon." And 5.2: an obs-fold
+                # "MUST either [be answered with] a 400 (Bad Request)" or be unfolded.
                 hint = " (line folding is not allowed)" if line[:1] in {" ", "\t"} else ""
                 raise HandshakeError(400, f"the header line {excerpt(line)} is not a name, a colon and a value{hint}")
             # RFC 9112 5.1: "The field line value does not include that leading or trailing whitespace".
             value = value.strip(" \t")
-            items.append((name, value))
-            if key in index:
-                index[key].append(value)
-            else:
-                index[key] = [value]
+            self._items.append((name, value))
+            self._index.setdefault(key, []).append(value)
 
 
 class Request(NamedTuple):
@@ -196,9 +172,8 @@ class Response(NamedTuple):
 class HeadReader:
     """Collects the bytes of one head until the empty line that ends it, within `limits`.
 
-    Call `receive` with what arrives. When it returns True, give `head` to `parse_request`, or to `parse_response` if
-    the reader was made for a response; `rest` is what came behind the head, untouched. After an error the reader is of
-    no more use: answer, and process nothing of what follows.
+    When `receive` returns True, give `head` to `parse_request` (to `parse_response`, if the reader is for a response);
+    `rest` is what came behind it. After an error the reader is of no more use: process nothing of what follows.
     """
 
     __slots__ = ("_buffer", "_fields", "_limits", "_line", "_response", "_seen", "head", "rest")
@@ -207,11 +182,9 @@ class HeadReader:
         self._limits = limits
         self._response = response
         self._buffer = bytearray()
-        self._line = 0  # where the first line begins that is not judged yet
-        self._seen = 0  # up to where the end of that line was searched
+        self._line = self._seen = 0  # where the first line begins that is not judged yet, where its end can still come
         self._fields = 0
-        self.head = b""
-        self.rest = b""
+        self.head = self.rest = b""
 
     def receive(self, data: bytes) -> bool:
         """Take the next bytes; True when the head is complete. Raises `HandshakeError` (law 4)."""
@@ -227,7 +200,7 @@ class HeadReader:
         try:
             return self._judge_lines()
         except HandshakeError as error:
-            raise _for_client(error) if self._response else error from None
+            raise HandshakeError(0, error.reason) if self._response else error from None
 
     def _judge_lines(self) -> bool:
         buffer = self._buffer
@@ -243,72 +216,60 @@ class HeadReader:
             if line == "\r\n":
                 self.head, self.rest = bytes(buffer[: end + 1]), bytes(buffer[end + 1 :])
                 return True
-            self._judge_line(line.removesuffix("\r\n"))
+            line = line.removesuffix("\r\n")
+            if self._line == 0:
+                _parse_status_line(line) if self._response else _parse_request_line(line)
+            else:
+                self._fields += 1
+                if self._fields > self._limits.max_headers:
+                    raise HandshakeError(431, f"the head has more than {self._limits.max_headers} headers")
+                Headers().add_lines([line])
             self._line = self._seen = end + 1
-
-    def _judge_line(self, line: str) -> None:
-        if self._line:
-            self._fields += 1
-            if self._fields > self._limits.max_headers:
-                raise HandshakeError(431, f"the head has more than {self._limits.max_headers} headers")
-            Headers().add_lines((line,))
-        elif self._response:
-            _parse_status_line(line)
-        else:
-            _parse_request_line(line)
 
     def _check_length(self, line_feed: int) -> None:
         """Check where the LF of the current line stands, or the first place where it can still come."""
-        last = self._line + self._limits.max_line + 1
-        if last < self._limits.max_head:
-            if line_feed > last:
-                # RFC 9112 3: "A server that receives a request-target longer than any URI it wishes to parse MUST
-                # respond with a 414 (URI Too Long) status code".
-                status, what = (431, "a header line") if self._line else (414, "the first line")
-                raise HandshakeError(status, f"{what} is over the limit of {self._limits.max_line} bytes")
-        elif line_feed >= self._limits.max_head:
-            raise HandshakeError(431, f"the head is over the limit of {self._limits.max_head} bytes")
+        max_line, _, max_head = self._limits
+        last = self._line + max_line + 1
+        if line_feed <= min(last, max_head - 1):
+            return
+        if last >= max_head:
+            raise HandshakeError(431, f"the head is over the limit of {max_head} bytes")
+        if self._line:
+            raise HandshakeError(431, f"a header line is over the limit of {max_line} bytes")
+        # RFC 9112 3: "A server that receives a request-target longer than any URI it wishes to parse MUST respond with
+        # a 414 (URI Too Long) status code".
+        raise HandshakeError(414, f"the first line is over the limit of {max_line} bytes")
 
 
 def parse_request(head: bytes) -> Request:
-    """Parse the head of a request, its empty line included.
+    """Parse the head of a request, its empty line included; raises `HandshakeError` with 400, 405, 501 or 505.
 
-    An absolute-form target is reduced to its path, and Host replaced by its authority. Raises `HandshakeError` with
-    400, 405 (CONNECT), 501 (an unknown transfer coding) or 505.
+    An absolute-form target is reduced to its path, and Host replaced by its authority.
     """
-    lines, clean = _split_head(head, response=False)
-    method, authority, path, version = _parse_request_line(lines[0])
-    headers = Headers()
-    headers.add_lines(lines[1:], octets_checked=clean)
+    (method, authority, path, version), headers = _parse_head(head, _parse_request_line, response=False)
     hosts = headers.get_all("Host")
     # RFC 9112 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
-    # lacks a Host header field and to any request message that contains more than one Host header field line or a Host
-    # header field with an invalid field value."
+    # lacks a Host header field and to any request message that contains more than one [...] or an invalid" one.
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise HandshakeError(400, f"the request has {len(hosts)} Host headers, exactly one is needed")
     if hosts:
         _check_host(hosts[0])
     if authority:
-        # RFC 9112 3.2.2: "When an origin server receives a request with an absolute-form of request-target, the origin
-        # server MUST ignore the received Host header field (if any) and instead use the host information of the
-        # request-target."
+        # RFC 9112 3.2.2: "the origin server MUST ignore the received Host header field (if any) and instead use the
+        # host information of the request-target."
         headers.pop("Host", None)
         headers["Host"] = authority
-    if _check_framing(headers, version):
-        _check_codings(headers)
+    _check_framing(headers, version)
     return Request(method, path, headers, version)
 
 
 def parse_response(head: bytes) -> Response:
     """Parse the head of a response, its empty line included; raises `HandshakeError` with status 0."""
     try:
-        lines, clean = _split_head(head, response=True)
-        version, status, reason = _parse_status_line(lines[0])
-        headers = Headers()
-        headers.add_lines(lines[1:], octets_checked=clean)
+        (version, status, reason), headers = _parse_head(head, _parse_status_line, response=True)
         _check_framing(headers, version)
     except HandshakeError as error:
-        raise _for_client(error) from None
+        raise HandshakeError(0, error.reason) from None
     return Response(status, headers, b"", reason, version)
 
 
@@ -317,21 +278,12 @@ def content_length(headers: Headers) -> int | None:
     values = headers.get_all("Content-Length")
     if not values:
         return None
-    # RFC 9112 6.3: "If a message is received without Transfer-Encoding and with an invalid Content-Length header field,
-    # then the message framing is invalid and the recipient MUST treat it as an unrecoverable error". 18 digits are an
-    # exabyte; of more, int() is slow and other parsers overflow.
+    # RFC 9112 6.3: with an invalid Content-Length "the message framing is invalid and the recipient MUST treat it as an
+    # unrecoverable error". 18 digits are an exabyte; of more, int() is slow and other parsers overflow.
     value = values[0]
     if len(values) > 1 or not 1 <= len(value) <= 18 or value.strip(DIGITS):
         raise HandshakeError(400, f"Content-Length is {excerpt(', '.join(values))}, one number is allowed")
     return int(value)
-
-
-def http_date(timestamp: float) -> str:
-    """Write seconds since 1970 as the value of Date (RFC 9110 section 5.6.7); made to be called once a second."""
-    moment = datetime.fromtimestamp(timestamp, UTC)
-    # Not by strftime("%a ... %b"): its names of days and months are those of the locale.
-    day, month = _DAYS[moment.weekday()], _MONTHS[moment.month - 1]
-    return f"{day}, {moment.day:02} {month} {moment.year} {moment:%H:%M:%S} GMT"
 
 
 def serialize_fields(items: Iterable[tuple[str, str]]) -> bytes:
@@ -354,8 +306,8 @@ def serialize_request(request: Request) -> bytes:
 def serialize_response(response: Response, date: str = "", *, omit_body: bool = False) -> bytes:
     """Write a response, its body included unless `omit_body` (for HEAD); raises `LocalProtocolError`.
 
-    `date` (see `http_date`) is for a response without Date. Content-Length is added where neither it nor
-    Transfer-Encoding is there; with an empty body, one that is there may announce a body that is sent later.
+    `date` is for a response without Date. Content-Length is added if neither it nor Transfer-Encoding
+    is there; one that is there with an empty body announces a body that is sent later.
     """
     status, headers, body, phrase, _ = response
     if not isinstance(status, int) or not 100 <= status <= 599:
@@ -365,17 +317,15 @@ def serialize_response(response: Response, date: str = "", *, omit_body: bool = 
     reason = _encode(phrase or _PHRASES.get(status, ""), _FIELD, "the reason phrase")
     fields = list(headers.raw_items())
     lengths = headers.get_all("Content-Length")
-    # RFC 9110 6.6.1: "An origin server with a clock MUST generate a Date header field in all 2xx (Successful), 3xx
-    # (Redirection), and 4xx (Client Error) responses". The clock is the caller's.
+    # RFC 9110 6.6.1: "An origin server with a clock [...] MUST generate a Date header field in all 2xx (Successful),
+    # 3xx (Redirection), and 4xx (Client Error) responses". The clock is the caller's.
     if date and "Date" not in headers:
         fields.append(("Date", date))
-    # RFC 9110 8.6: "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
-    # (Informational) or 204 (No Content)."
+    # RFC 9110 8.6: "MUST NOT send a Content-Length [...] in any response with a status code of 1xx [...] or 204".
     if status < 200 or status in {204, 304}:
         if body or (lengths and status != 304):
             raise LocalProtocolError(f"a response with status {status} has no body and no Content-Length")
-    # RFC 9112 6.2: "A sender MUST NOT send a Content-Length header field in any message that contains a
-    # Transfer-Encoding header field."
+    # RFC 9112 6.2: "MUST NOT send a Content-Length header field in any message that contains a Transfer-Encoding".
     elif "Transfer-Encoding" in headers:
         if lengths:
             raise LocalProtocolError("a response has Content-Length and Transfer-Encoding, one of them is allowed")
@@ -385,10 +335,6 @@ def serialize_response(response: Response, date: str = "", *, omit_body: bool = 
         raise LocalProtocolError(f"Content-Length is {', '.join(lengths)}, the body has {len(body)} bytes")
     head = b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, reason, serialize_fields(fields))
     return head if omit_body else head + body
-
-
-def _for_client(error: HandshakeError) -> HandshakeError:
-    return HandshakeError(0, error.reason)
 
 
 def _check_first(octet: int, response: bool) -> None:
@@ -401,21 +347,21 @@ def _check_first(octet: int, response: bool) -> None:
 def _check_octets(line: str, allowed: bytes) -> None:
     refused = line.encode("latin-1").translate(None, allowed)
     if refused:
-        # RFC 9112 2.2: "A recipient of such a bare CR MUST consider that element to be invalid or replace each bare CR
-        # with SP". A bare LF, which it allows to accept, is refused as well (law 2).
+        # RFC 9112 2.2: "A recipient of such a bare CR MUST consider that element to be invalid or replace" it. A bare
+        # LF, which it allows to take for CRLF, is refused as well (law 2).
         where = "except as CRLF at the end of a line" if refused[0] in b"\r\n" else "there"
         raise HandshakeError(400, f"the head has a line with the octet 0x{refused[0]:02x}, not allowed {where}")
 
 
-def _split_head(head: bytes, *, response: bool) -> tuple[list[str], bool]:
-    """Return the lines of a head, and whether all octets but the CRLF behind each line are of `_FIELD`."""
+def _parse_head(head: bytes, parse_start: Callable[[str], Start], *, response: bool) -> tuple[Start, Headers]:
     if not head.endswith(b"\r\n\r\n"):
         raise HandshakeError(400, "the head does not end with an empty line")
-    # RFC 9112 2.2 has servers ignore an empty line before the request line, for the sake of ancient clients that sent
-    # one behind the body of a POST; here, CR is not the first octet of a method (law 2).
+    # RFC 9112 2.2 has servers ignore an empty line before the request line, for the sake of ancient clients (law 2).
     _check_first(head[0], response)
     lines = head[:-4].decode("latin-1").split("\r\n")
-    return lines, head.translate(None, _FIELD) == b"\r\n" * (len(lines) + 1)
+    start, headers = parse_start(lines[0]), Headers()
+    headers.add_lines(lines[1:], octets_checked=head.translate(None, _FIELD) == b"\r\n" * (len(lines) + 1))
+    return start, headers
 
 
 def _parse_request_line(line: str) -> tuple[str, str, str, str]:
@@ -426,7 +372,7 @@ def _parse_request_line(line: str) -> tuple[str, str, str, str]:
     target, _, version = rest.partition(" ")
     if not is_token(method) or not target:
         raise HandshakeError(400, f"the request line is {excerpt(line)}, expected are a method, a target and HTTP/1.1")
-    if version not in {"HTTP/1.1", "HTTP/1.0"}:
+    if version not in _VERSIONS:
         if len(version) != 8 or version[:5] != "HTTP/" or version[6] != "." or (version[5] + version[7]).strip(DIGITS):
             raise HandshakeError(400, f"the request line ends with {excerpt(version)}, expected is HTTP/1.1")
         hint = ", not HTTP/2 with prior knowledge" if version == "HTTP/2.0" else ""
@@ -437,37 +383,29 @@ def _parse_request_line(line: str) -> tuple[str, str, str, str]:
         raise HandshakeError(400, f"the request target is {excerpt(target)}, a fragment is not allowed")
     if target[0] == "/" or (target == "*" and method == "OPTIONS"):
         return method, "", target, version[5:]
-    return method, *_split_absolute(target), version[5:]
-
-
-def _split_absolute(target: str) -> tuple[str, str]:
-    # RFC 9112 3.2.2: "A server MUST accept the absolute-form in requests even though most HTTP/1.1 clients will only
-    # send the absolute-form to a proxy."
+    # RFC 9112 3.2.2: "A server MUST accept the absolute-form in requests".
     scheme, _, rest = target.partition("://")
     if scheme.lower() not in {"http", "https"}:
         raise HandshakeError(400, f"the request target is {excerpt(target)}, it must begin with '/'")
     end = min(end for end in (rest.find("/"), rest.find("?"), len(rest)) if end >= 0)
-    authority, path = rest[:end], rest[end:]
-    _check_host(authority)
-    return authority, path if path[:1] == "/" else "/" + path
+    _check_host(rest[:end])
+    return method, rest[:end], rest[end:] if rest[end : end + 1] == "/" else "/" + rest[end:], version[5:]
 
 
 def _parse_status_line(line: str) -> tuple[str, int, str]:
     """Return version, status and reason phrase."""
     _check_octets(line, _FIELD)
-    # RFC 9112 4: status-line = HTTP-version SP status-code SP [ reason-phrase ]. Many servers leave out the second SP
-    # where there is no phrase; nothing can be read in two ways there.
+    # RFC 9112 4: status-line = HTTP-version SP status-code SP [ reason-phrase ]. Many servers leave the second SP out.
     version, _, rest = line.partition(" ")
     status, _, reason = rest.partition(" ")
-    if version not in {"HTTP/1.1", "HTTP/1.0"} or len(status) != 3 or status.strip(DIGITS) or status[0] not in "12345":
+    if version not in _VERSIONS or len(status) != 3 or status.strip(DIGITS) or status[0] not in "12345":
         raise HandshakeError(400, f"the status line is {excerpt(line)}, expected are HTTP/1.1 and a status in 100..599")
     return version[5:], int(status), reason
 
 
 def _check_host(value: str) -> None:
     """Check `uri-host [ ":" port ]` (RFC 9110 section 7.2); raises `HandshakeError` with status 400."""
-    # RFC 9110 4.2.1: "A sender MUST NOT generate an "http" URI with an empty host identifier. A recipient that
-    # processes such a URI reference MUST reject it as invalid."
+    # RFC 9110 4.2.1, of an empty host: "A recipient that processes such a URI reference MUST reject it as invalid."
     if value[:1] == "[":
         address, _, tail = value[1:].partition("]")
         host, colon, port = tail.partition(":")
@@ -479,31 +417,24 @@ def _check_host(value: str) -> None:
         raise HandshakeError(400, f"the host is {excerpt(value)}, expected is a name or an address, and maybe a port")
 
 
-def _check_framing(headers: Headers, version: str) -> bool:
-    """Check Content-Length, and return whether there is a Transfer-Encoding."""
+def _check_framing(headers: Headers, version: str) -> None:
     length = content_length(headers)
-    coded = "Transfer-Encoding" in headers
-    # RFC 9112 6.1: "A server MAY reject a request that contains both Content-Length and Transfer-Encoding", and: "A
-    # server or client that receives an HTTP/1.0 message containing a Transfer-Encoding header field MUST treat the
-    # message as if the framing is faulty".
-    if coded and (length is not None or version == "1.0"):
+    if "Transfer-Encoding" not in headers:
+        return
+    # RFC 9112 6.1: "A server MAY reject a request that contains both Content-Length and Transfer-Encoding"; "an
+    # HTTP/1.0 message containing a Transfer-Encoding header field MUST [be treated] as if the framing is faulty".
+    if length is not None or version == "1.0":
         raise HandshakeError(400, "Transfer-Encoding is allowed in HTTP/1.1 and without Content-Length only")
-    return coded
-
-
-def _check_codings(headers: Headers) -> None:
     codings = [coding.lower() for coding in parse_list(headers.get_all("Transfer-Encoding"), "Transfer-Encoding")]
-    # RFC 9112 6.3: "If a Transfer-Encoding header field is present in a request and the chunked transfer coding is not
-    # the final encoding, the message body length cannot be determined reliably; the server MUST respond with the 400
-    # (Bad Request) status code". RFC 9112 6.1: "A server that receives a request message with a transfer coding it does
-    # not understand SHOULD respond with 501 (Not Implemented)."
+    # RFC 9112 6.3: where chunked "is not the final encoding, [...] the server MUST respond with the 400 (Bad Request)".
+    # RFC 9112 6.1: "a transfer coding it does not understand SHOULD [be answered] with 501 (Not Implemented)."
     if codings != ["chunked"]:
         status = 501 if codings[-1] == "chunked" and codings.count("chunked") == 1 else 400
         raise HandshakeError(status, f"Transfer-Encoding is {excerpt(', '.join(codings))}, allowed is chunked")
 
 
 def _encode_field(name: object, value: object) -> bytes:
-    if not isinstance(name, str) or not is_token(name):
+    if not is_token(name):
         raise LocalProtocolError(f"the header name {name!r} is not a token")
     octets = _encode(value, _FIELD, f"the value of the header {name}")
     if octets != octets.strip(b" \t"):

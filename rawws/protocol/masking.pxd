@@ -16,7 +16,11 @@ cpdef bytes cut(bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
 @cython.locals(octets="unsigned char *")
 cpdef bytes cut_octets(bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
 
-cpdef copy(bytearray buffer, Py_ssize_t at, bytes octets)
+cpdef bytearray blank(Py_ssize_t length)
 
-@cython.locals(target="unsigned char *", source="const unsigned char *", i=Py_ssize_t)
-cpdef copy_octets(bytearray buffer, Py_ssize_t at, bytes octets)
+cpdef bytes blank_octets(Py_ssize_t length)
+
+cpdef place(target, Py_ssize_t at, source, Py_ssize_t start, Py_ssize_t stop)
+
+@cython.locals(octets="unsigned char *", origin="const unsigned char *", i=Py_ssize_t)
+cpdef place_octets(target, Py_ssize_t at, source, Py_ssize_t start, Py_ssize_t stop)

@@ -8,8 +8,6 @@ two pairs: what copies octets in one step in Python is a loop in C.
 
 from __future__ import annotations
 
-__all__ = ["copy", "copy_octets", "cut", "cut_octets", "mask", "mask_octets", "rotate"]
-
 
 def mask(buffer: bytearray, start: int, stop: int, key: int) -> None:
     """XOR `buffer[start:stop]` in place with the key, repeated."""
@@ -62,14 +60,24 @@ def cut_octets(buffer: bytearray, start: int, stop: int) -> bytes | bytearray:
     return octets[start:stop]
 
 
-def copy(buffer: bytearray, at: int, octets: bytes) -> None:
-    """Write the octets over `buffer[at:]`, which is long enough."""
-    buffer[at : at + len(octets)] = octets
+def blank(length: int) -> bytearray:  # noqa: ARG001 - for the other twin
+    """Return where `place` may put so many octets, from the first to the last; `bytes()` of it is the result."""
+    return bytearray()
 
 
-def copy_octets(buffer: bytearray, at: int, octets: bytes) -> None:
+def blank_octets(length: int) -> bytes:
+    """Do the same; compiled, bytes that nobody else has yet can be written to, and `bytes()` of them is no copy."""
+    return bytes(length)
+
+
+def place(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int) -> None:
+    """Write `source[start:stop]` at `target[at:]`."""
+    target[at : at + stop - start] = source[start:stop]
+
+
+def place_octets(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int) -> None:
     """Do the same, octet by octet."""
-    target = buffer
-    source = octets
-    for i in range(len(octets)):
-        target[at + i] = source[i]
+    octets = target
+    origin = source
+    for i in range(stop - start):
+        octets[at + i] = origin[start + i]

@@ -1,6 +1,9 @@
 cimport cython
 
 from .frames cimport FrameReader
+from .masking cimport blank_octets as blank
+
+cdef Py_ssize_t PLACED
 
 @cython.final
 cdef class MessageReader:
@@ -10,16 +13,19 @@ cdef class MessageReader:
     cdef readonly unsigned int opcode
     cdef bint compressed
     cdef bytearray held
+    cdef object target
+    cdef Py_ssize_t filled
     cdef Py_ssize_t checked
     cdef Py_ssize_t size
     cdef Py_ssize_t wire_size
 
     @cython.locals(first="unsigned int", length=Py_ssize_t, limit=Py_ssize_t)
     cpdef begin_frame(self, FrameReader frames)
-    @cython.locals(final=bint)
+    @cython.locals(first="unsigned int", final=bint)
     cpdef receive(self, FrameReader frames)
+    cpdef receive_placed(self, FrameReader frames)
     cpdef receive_part(self, bytes data, bint final)
     cpdef bytes inflate(self, bytes data, bint final)
-    @cython.locals(count=Py_ssize_t, over=bint)
+    @cython.locals(rest=bytearray, count=Py_ssize_t, over=bint)
     cpdef check_text(self, bint final)
     cpdef give_part(self, bint final)

@@ -7,31 +7,24 @@ the pieces in which TCP brought them; and the verdict on the same octets is the 
 from __future__ import annotations
 
 import codecs
+from typing import Any, NamedTuple
 
 from rawws.errors import RemoteProtocolError
 
-from .deflate import PerMessageDeflate
+from .deflate import INVALID, PerMessageDeflate
 from .frames import FrameReader
+from .masking import blank
 
-__all__ = ["Fragment", "MessageReader"]
+# A binary message in one frame of up to this size gets its memory at once, and each octet is copied once. The memory is
+# zero pages until then, so what a header claims costs nothing.
+PLACED = 16777216
 
 
-class Fragment:
+class Fragment(NamedTuple):
     """A part of a message that is not held whole: `data` is str or bytes, `final` is True for the last part."""
 
-    __slots__ = ("data", "final")
-
-    def __init__(self, data: str | bytes, final: bool) -> None:
-        self.data = data
-        self.final = final
-
-    def __repr__(self) -> str:
-        return f"Fragment({self.data!r}, final={self.final})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fragment) and (self.data, self.final) == (other.data, other.final)
-
-    __hash__ = None  # type: ignore[assignment]
+    data: str | bytes
+    final: bool
 
 
 class MessageReader:
@@ -41,15 +34,21 @@ class MessageReader:
     so `max_size` does not limit it, unless it is compressed: there a few octets can stand for anything.
     """
 
-    __slots__ = ("checked", "compressed", "deflate", "held", "max_size", "opcode", "size", "streaming", "wire_size")
+    __slots__ = (
+        "checked", "compressed", "deflate", "filled", "held", "max_size", "opcode", "size", "streaming", "target",
+        "wire_size",
+    )  # fmt: skip
 
     def __init__(self, max_size: int, deflate: PerMessageDeflate | None) -> None:
         self.max_size = max_size
-        self.deflate = deflate
+        # There is one where `compressed` is ever True, and `held` is a bytearray where the methods below use it.
+        self.deflate: Any = deflate
         self.streaming = False
         self.opcode = 0
         self.compressed = False
-        self.held: bytearray | None = None
+        self.held: Any = None
+        self.target: bytearray | None = None
+        self.filled = 0
         self.checked = 0
         self.size = 0
         self.wire_size = 0
@@ -70,36 +69,56 @@ class MessageReader:
             if length > limit - self.wire_size:
                 raise RemoteProtocolError(1009, f"compressed message is over {limit} bytes, limit {self.max_size}")
             self.wire_size += length
-        elif not self.streaming:
+        elif self.streaming:
+            self.size = 0
+        else:
             if length > self.max_size - self.size:
                 raise RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
             self.size += length
 
     def receive(self, frames: FrameReader) -> str | bytes | Fragment | None:
         """Take the payload that is here of a data frame; return the message if that completes it, else None."""
-        final = frames.first & 0x80 != 0 and frames.has_payload()
-        if final and frames.first & 0x0F and not self.compressed and not self.streaming and self.held is None:
-            # The common case: a message in one frame, all there.
-            if self.opcode == 0x2:
+        first = frames.first
+        final = first & 0x80 != 0 and frames.has_payload()
+        if first & 0x80 and first & 0x0F and not self.compressed and not self.streaming and self.held is None:
+            if self.target is not None or (not final and first & 0x0F == 0x2 and frames.length <= PLACED):
+                return self.receive_placed(frames)
+            if final:
+                # The common case: a message in one frame, all there.
                 self.opcode = 0
-                return frames.take_bytes()
-            self.opcode = 0
-            try:
-                return frames.take_text()
-            except UnicodeDecodeError:
-                raise RemoteProtocolError(1007, "a text message is not valid UTF-8") from None
+                if first & 0x0F == 0x2:
+                    return frames.take_bytes()
+                try:
+                    return frames.take_text()
+                except UnicodeDecodeError:
+                    raise RemoteProtocolError(1007, "a text message is not valid UTF-8") from None
         return self.receive_part(frames.take_bytes(), final)
+
+    def receive_placed(self, frames: FrameReader) -> bytes | None:
+        """Take the payload that is here of a large binary message, and put it where it will stay."""
+        if self.target is None:
+            self.target = blank(frames.length)
+            self.filled = 0
+        self.filled = frames.take_into(self.target, self.filled)
+        if frames.in_frame:
+            return None
+        message = bytes(self.target)
+        self.target = None
+        self.opcode = 0
+        return message
 
     def receive_part(self, data: bytes, final: bool) -> str | bytes | Fragment | None:
         """Take some octets of a message; return the message if they are its last ones, a Fragment when streaming."""
-        if self.compressed and self.deflate is not None:
+        if self.compressed:
             data = self.inflate(data, final)
         if self.held is None:
-            self.held = bytearray()
+            # `streaming` may have been set in the middle of a large message.
+            self.held = bytearray() if self.target is None else bytearray(self.target[: self.filled])
+            self.target = None
             self.checked = 0
         self.held += data
-        # 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not, in fact, a
-        # valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
+        # 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not, in fact,
+        # a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
         if self.opcode == 0x1:
             self.check_text(final)
         if self.compressed and self.size > self.max_size:
@@ -114,28 +133,27 @@ class MessageReader:
         return message
 
     def inflate(self, data: bytes, final: bool) -> bytes:
-        """Return what the octets inflate to, and count it."""
-        assert self.deflate is not None
-        data = self.deflate.decompress(data, final, self.max_size - self.size)
-        self.size += len(data)
-        if self.size > self.max_size:
-            # Text before the limit is judged before the limit.
-            data = data[:-1]
-        return data
+        """Return what the octets inflate to, up to the limit, and count it."""
+        inflated: bytes = self.deflate.decompress(data, final, self.max_size - self.size)
+        self.size += len(inflated)
+        # Text before the limit is judged before the limit.
+        return inflated[:-1] if self.size > self.max_size else inflated
 
     def check_text(self, final: bool) -> None:
         """Check the octets that were not checked yet; those of an unfinished character wait unless `final`."""
-        assert self.held is not None
+        rest = self.held[self.checked :]
         over = self.compressed and self.size > self.max_size
         try:
-            _, count = codecs.utf_8_decode(self.held[self.checked :], "strict", final and not over)
+            _, count = codecs.utf_8_decode(rest, "strict", final and not over)
         except UnicodeDecodeError:
-            raise RemoteProtocolError(1007, "a text message is not valid UTF-8") from None
+            count = -1
+        # CPython waits for the third octet of a surrogate, which the second gives away already.
+        if count < 0 or (rest[count : count + 1] == b"\xed" and rest[count + 1 :] >= b"\xa0"):
+            raise RemoteProtocolError(1007, INVALID if self.compressed else "a text message is not valid UTF-8")
         self.checked += count
 
     def give_part(self, final: bool) -> Fragment | None:
         """Return what is held, as far as it is whole characters."""
-        assert self.held is not None
         if self.opcode == 0x1:
             data: str | bytes = self.held[: self.checked].decode("utf-8")
             del self.held[: self.checked]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["CloseCode", "Opcode"]
-
 
 @enum.unique
 class Opcode(enum.IntEnum):

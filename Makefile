@@ -1,0 +1,67 @@
+# rawws: `make run` and `make test` do all their own set-up; `make help` lists the rest.
+
+PORT ?= 8765
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: help run test build lint bench autobahn clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: build ## start the demo and name the page to open (PORT=8765)
+	@$(BIN)/python -m rawws demo --port $(PORT)
+
+test: lint ## lint, then every test compiled, then protocol, server and client interpreted
+	$(PYTEST)
+	@$(BIN)/coverage erase
+	RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/protocol
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='rawws/protocol/*' --fail-under=100
+	RAWWS_PURE=1 $(PYTEST) tests/server tests/client
+
+build: .venv/.rawws ## compile in place what has changed
+	@if $(BIN)/python .ci/can_compile.py; then \
+		[ -n "$$(find rawws -name '*.so')" ] || echo "compiling, once"; \
+		RAWWS_REQUIRE_COMPILED=1 $(BIN)/python setup.py build_ext --inplace >.venv/build.log 2>&1 \
+		|| { cat .venv/build.log; exit 1; }; fi
+
+lint: build .venv/.tests ## ruff and mypy
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+
+bench: build .venv/.bench ## measure against the peers (ARGS=--help tells how)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+autobahn: build .venv/.tests ## run the Autobahn suite and print its table (ARGS=--help tells how)
+	$(BIN)/python tests/autobahn/run.py $(ARGS)
+
+clean: ## remove all that was built and installed here
+	rm -rf .venv .deps build dist reports .coverage* *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf tests/interop/node/node_modules
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find rawws rawws_sse -name '*.so' -delete
+
+# Stamps. Compiling is left to `build`, where its messages can be seen.
+.venv/.rawws: pyproject.toml .ci/venv
+	@[ -x $(BIN)/python ] || .ci/venv
+	@echo "installing rawws into .venv"
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' >$@.in
+	@$(PIP) -r $@.in
+	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[uvloop]'
+	@touch $@
+
+.venv/.tests: .venv/.rawws tests/interop/node/package-lock.json
+	@.ci/packages chromium=chromium node=nodejs npm=npm
+	@echo "installing what the tests need"
+	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[test]'
+	@npm ci --silent --no-audit --no-fund --prefix tests/interop/node
+	@touch $@
+
+.venv/.bench: .venv/.rawws
+	@echo "installing the peers into .venv"
+	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[bench]'
+	@touch $@

@@ -1,0 +1,354 @@
+"""The command line: words to a running server, and every mistake to one line (`python -m rawws`)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import importlib
+import inspect
+import logging
+import platform
+import ssl
+import sys
+import threading
+import traceback
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from rawws import _twins, terminal
+from rawws._version import __version__
+from rawws.server import Handler, _until_signal, loop_factory, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["LIMITS", "main", "parser"]
+
+SERVE = """\
+Run a handler of yours. MODULE:OBJECT names it: the module as you would import
+it from this directory, and in it a coroutine function that takes the
+connection, or a rawws.Handler (the class or an instance).
+"""
+
+SERVE_EXAMPLES = """\
+examples:
+  If chat.py holds `async def chat(ws): ...`, this answers at ws://127.0.0.1:8765
+    {prog} serve chat:chat
+
+  On every address of this machine, for the pages of another site:
+    {prog} serve chat:chat --host 0.0.0.0 --host :: --origins https://a.example
+
+  With TLS, at wss://
+    {prog} serve chat:chat --port 443 --ssl-certfile cert.pem --ssl-keyfile key.pem
+
+  On a unix socket, behind a proxy on this machine:
+    {prog} serve chat:chat --uds /run/chat.sock
+"""
+
+DEMO = "Run a server with one page, on which you can send messages to an echo and talk in a chat room."
+
+STATUS = """
+Ctrl-C and SIGTERM close every connection properly and exit with 0; a second
+Ctrl-C does not wait (130). What fails exits with 1, a wrong option with 2.
+"""
+
+
+class CommandError(Exception):
+    """What the command cannot do, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 for what failed, 130 for a second Ctrl-C (argparse exits with 2, for usage)."""
+    words = parser()
+    options = words.parse_args(arguments)
+    if getattr(options, "uds", None) and (options.host or options.port is not None):
+        words.error("--uds stands for --host and --port, and not beside them")
+    if getattr(options, "ssl_keyfile", None) and not options.ssl_certfile:
+        words.error("--ssl-keyfile needs --ssl-certfile")
+    try:
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except CommandError as error:
+        print(f"rawws: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl-C before it serves, or a second one
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    prog = "rawws" if Path(sys.argv[0]).stem == "rawws" else "python -m rawws"
+    as_written = argparse.RawDescriptionHelpFormatter
+    whole = argparse.ArgumentParser(prog=prog, description="A WebSocket server, and a client.", allow_abbrev=False)
+    whole.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and what it runs on")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser(
+        "serve",
+        usage=f"{prog} serve MODULE:OBJECT [options]",
+        help="run a handler of yours: `async def handler(ws): ...`, or a rawws.Handler",
+        description=SERVE,
+        epilog=SERVE_EXAMPLES.format(prog=prog) + STATUS,
+        formatter_class=as_written,
+        allow_abbrev=False,
+    )
+    run.set_defaults(command=_serve)
+    run.add_argument("target", metavar="MODULE:OBJECT", type=_target, help="for example chat:chat")
+    _add_where(run)
+    _add_tls(run)
+    _add_limits(run)
+
+    demo = commands.add_parser(
+        "demo", help="run a page with an echo and a chat room, to see it work", description=DEMO, allow_abbrev=False
+    )
+    demo.set_defaults(command=_demo)
+    _add_where(demo, unix=False)
+    demo.add_argument("--open", action="store_true", help="open the page in a browser")
+    terminal.add_commands(commands, prog)
+    return whole
+
+
+def _add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
+    where = parser.add_argument_group("where it listens")
+    where.add_argument("--host", action="append", help="name or address; may be repeated (default: 127.0.0.1)")
+    where.add_argument("--port", type=_port, help="0 takes a free one (default: 8765)")
+    if unix:
+        where.add_argument("--uds", metavar="PATH", help="a unix socket, instead of host and port")
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error", "critical"),
+        default="info",
+        help="the least that is logged, on standard error (default: %(default)s)",
+    )
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--ssl-certfile", metavar="FILE", help="the certificate with its chain, in PEM; turns TLS on")
+    tls.add_argument("--ssl-keyfile", metavar="FILE", help="its private key, if it is not in the same file")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add options of `rawws.serve` under their own names; what is not given is left to its defaults."""
+    group = parser.add_argument_group("who may connect, how much and how long")
+    defaults = inspect.signature(serve).parameters
+
+    for name, (kind, metavar, text) in LIMITS.items():
+        default = defaults[name].default
+        shown = f"{text} (default: {default})" if default else text
+        group.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, metavar=metavar, default=argparse.SUPPRESS, help=shown
+        )
+    group.add_argument(
+        "--compression",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compress messages for those who ask for it (default: yes)",
+    )
+
+
+def _target(text: str) -> tuple[str, str]:
+    module, colon, name = text.partition(":")
+    if not (colon and module and name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODULE:OBJECT, for example chat:chat")
+    return module, name
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return int(text)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
+def _origins(text: str) -> str | list[str | None]:
+    # None: programs that are no browsers name no site, and could name any.
+    return "*" if text == "*" else [*_words(text), None]
+
+
+def _size(text: str) -> int:
+    number, factor = text.lower(), 1
+    if number[-1:] in {"k", "m"}:
+        number, factor = number[:-1], 1024 if number[-1] == "k" else 1024 * 1024
+    if not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, for example 65536, 64k or 1m")
+    return int(number) * factor
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds, more than 0")
+    return seconds
+
+
+def _seconds_or_off(text: str) -> float | None:
+    return None if text == "off" else _seconds(text)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    sys.path.insert(0, str(Path.cwd()))
+    handler = _load(*options.target)
+    given = {name: getattr(options, name) for name in LIMITS if name in options}
+    if not options.compression:
+        given["compression"] = None
+    return _run(
+        options, handler, lambda address: f"listening on {'wss' if options.ssl_certfile else 'ws'}://{address}", given
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from rawws.demo import app  # noqa: PLC0415 - only this command needs it
+
+    def announce(address: str) -> str:
+        # Nobody can open the address that stands for all of a machine's.
+        url = "http://" + address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        if options.open:
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+        return f"open {url}"
+
+    return _run(options, app.Demo(_product()), announce, {"process_request": app.answer})
+
+
+def _run(options: argparse.Namespace, handler: object, announce: Callable[[str], str], given: dict[str, Any]) -> int:
+    """Serve until a signal; print one line for each address as soon as it can be reached."""
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uds = getattr(options, "uds", None)
+    if uds:
+        given["path"] = uds
+    else:
+        given["host"] = options.host or ["127.0.0.1"]
+        given["port"] = 8765 if options.port is None else options.port
+    if getattr(options, "ssl_certfile", None):
+        given["ssl"] = _tls(options.ssl_certfile, options.ssl_keyfile)
+
+    async def main() -> None:
+        try:
+            running = await serve(handler, **given)
+        except OSError as error:
+            place = uds or f"{' and '.join(given['host'])}, port {given['port']}"
+            raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
+        except (TypeError, ValueError) as error:
+            raise CommandError(str(error)) from error
+        async with running:
+            for sock in running.sockets:
+                print(announce(_address(sock.getsockname())), f"({_product()}; Ctrl-C ends it)", flush=True)
+            await _until_signal(running)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main())
+    return 0
+
+
+def _address(name: Any) -> str:
+    """Write what `getsockname` returned as it stands in a URL."""
+    if isinstance(name, (str, bytes)):
+        return name if isinstance(name, str) else name.decode(errors="replace")
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reason(error: OSError) -> str:
+    """Describe in a few words why it cannot listen, and what helps."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; --port chooses another port"
+    if error.errno == errno.EACCES:
+        return "this user may not; ports from 1024 on need no privilege"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return error.strerror or str(error)
+
+
+def _tls(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # Browsers offer HTTP/2 first, and a WebSocket of this server is HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1"])
+    files = f"certificate {certfile}" + (f" with key {keyfile}" if keyfile else "")
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except ssl.SSLError as error:
+        raise CommandError(
+            f"cannot use {files}: {error.reason or error} (allowed: PEM, a certificate and its key)"
+        ) from error
+    except OSError as error:
+        raise CommandError(f"cannot read {files}: {error.strerror}") from error
+    return context
+
+
+# Options of `serve` under their own names; a default that they have stands in the signature alone.
+LIMITS: dict[str, tuple[Callable[[str], object], str, str]] = {
+    "origins": (_origins, "URL,URL", "the sites whose pages may connect, * for all (default: this server's own pages)"),
+    "subprotocols": (_words, "NAME,NAME", "the subprotocols that the handler speaks, the best first"),
+    "trusted_proxies": (_words, "ADDRESS,ADDRESS", "whose X-Forwarded-For and -Proto are believed (default: nobody's)"),
+    "max_size": (_size, "BYTES", "the largest message; 64k and 1m are understood"),
+    "open_timeout": (_seconds, "SECONDS", "how long an opening handshake may take"),
+    "close_timeout": (_seconds, "SECONDS", "how long a closing handshake may take"),
+    "ping_interval": (_seconds_or_off, "SECONDS", "the time from one ping to the next; off sends none"),
+    "ping_timeout": (_seconds_or_off, "SECONDS", "how long the answer to a ping may take; off waits for ever"),
+}
+
+
+def _load(module: str, name: str) -> object:
+    """Import what MODULE:OBJECT names; raises CommandError that says in one line what is wrong with it."""
+    try:
+        found: object = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = f"{module}.".startswith(f"{error.name}.")
+        why = f"there is no module {error.name!r} in {Path.cwd()} or installed" if missing else _fault(error)
+        raise CommandError(f"cannot import {module!r}: {why}") from error
+    except Exception as error:  # whatever the module of the user raised
+        raise CommandError(f"cannot import {module!r}: {_fault(error)}") from error
+    for attribute in name.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise CommandError(f"{module!r} has no {name!r}") from None
+    return _handler(found, f"{module}:{name}")
+
+
+def _handler(found: object, target: str) -> object:
+    """Return what `serve` takes, an instance of a Handler for its class; raises CommandError for what is no handler."""
+    if isinstance(found, type) and issubclass(found, Handler):
+        try:
+            return found()
+        except Exception as error:  # whatever the class of the user raised
+            raise CommandError(f"cannot make a {target}: {_fault(error)}") from error
+    if isinstance(found, Handler) or inspect.iscoroutinefunction(found):
+        return found
+    if not isinstance(found, type) and inspect.iscoroutinefunction(getattr(type(found), "__call__", None)):  # noqa: B004
+        return found
+    kind = "a function without `async`" if inspect.isroutine(found) else f"of type {type(found).__name__}"
+    kind = "a class" if isinstance(found, type) else kind
+    raise CommandError(f"{target} is {kind}; allowed are a coroutine function and a rawws.Handler")
+
+
+def _fault(error: Exception) -> str:
+    """Describe in one line what a module raised, and where."""
+    text = " ".join(str(error).split())
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
+    if isinstance(error, SyntaxError) or len(places) < 2:  # the first place is here; Python names that of a SyntaxError
+        return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text} ({Path(places[-1].filename).name}, line {places[-1].lineno})"
+
+
+@final
+class ShowVersion(argparse.Action):
+    """Print what runs here, when it is asked for and not before."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print, and exit with 0."""
+        print(_product())
+        parser.exit()
+
+
+def _product() -> str:
+    loop = "uvloop" if loop_factory() else "asyncio"
+    return f"rawws {__version__} ({_twins.running()}) on {loop} and Python {platform.python_version()}"

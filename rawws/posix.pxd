@@ -1,0 +1,51 @@
+# What C has in the place of Python's `os`: the same calls on a socket, without the interpreter between. transport.pxd
+# cimports this file under the name `os`, so `os.write` in transport.py is this function in the compiled twin.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+
+cdef extern from *:
+    """
+    #ifdef _WIN32
+    /* Never called: there is no descriptor to write to. */
+    struct iovec { void *iov_base; size_t iov_len; };
+    #define rawws_send(fd, octets, size) ((Py_ssize_t)-1)
+    #define writev(fd, pieces, count) ((Py_ssize_t)-1)
+    #else
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
+    #endif
+    #define rawws_send(fd, octets, size) send(fd, octets, size, MSG_NOSIGNAL)
+    #endif
+    """
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    Py_ssize_t rawws_send(int fd, const void *octets, size_t size) nogil
+    Py_ssize_t rawws_writev "writev"(int fd, const iovec *pieces, int count) nogil
+
+
+cdef inline Py_ssize_t write(int fd, bytes octets) except -1:
+    cdef Py_ssize_t sent = rawws_send(fd, PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets))
+    if sent < 0:
+        PyErr_SetFromErrno(OSError)
+    return sent
+
+
+cdef inline Py_ssize_t writev(int fd, list chunks) except -1:
+    # The caller passes 1024 at the most, as `os.writev` takes.
+    cdef iovec pieces[1024]
+    cdef int count = 0
+    cdef Py_ssize_t sent
+    for chunk in chunks:
+        pieces[count].iov_base = PyBytes_AS_STRING(chunk)
+        pieces[count].iov_len = PyBytes_GET_SIZE(chunk)
+        count += 1
+        if count == 1024:
+            break
+    sent = rawws_writev(fd, pieces, count)
+    if sent < 0:
+        PyErr_SetFromErrno(OSError)
+    return sent

@@ -1,0 +1,44 @@
+"""uvicorn: a bare ASGI application on `--ws websockets-sansio`, httptools and uvloop."""
+# mypy: disable-error-code="import-not-found"
+
+from typing import Any
+
+import uvicorn
+
+from . import HOST, STREAMED, TEXT, Options
+
+
+async def echo(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        if event.get("text") is not None:
+            await send({"type": "websocket.send", "text": event["text"]})
+        else:
+            await send({"type": "websocket.send", "bytes": event["bytes"]})
+
+
+async def stream(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] == "websocket.receive":
+        for _ in range(STREAMED):
+            await send({"type": "websocket.send", "text": TEXT})
+
+
+def serve(options: Options) -> None:
+    uvicorn.run(
+        stream if options.streaming else echo,
+        host=HOST,
+        port=options.port,
+        loop=options.loop,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_per_message_deflate=options.scenario.deflate,
+        ws_ping_interval=None,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        ssl_certfile=str(options.cert) if options.scenario.tls else None,
+        backlog=1024,
+    )

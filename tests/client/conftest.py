@@ -1,0 +1,17 @@
+"""Fixtures of the client's tests: those of the server's tests, and an environment without proxies."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.server.conftest import logged, pytest_generate_tests, pytest_pyfunc_call
+
+__all__ = ["logged", "pytest_generate_tests", "pytest_pyfunc_call"]
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what this machine says about proxies."""
+    for scheme in ("ws", "wss", "http", "https", "all", "no", "socks"):
+        for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
+            monkeypatch.delenv(name, raising=False)

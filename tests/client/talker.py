@@ -1,0 +1,56 @@
+"""A server that does what it is told to: the first word of a message is an order, or the message comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import sys
+from pathlib import Path
+
+import rawws
+
+
+async def talk(ws: rawws.WebSocket) -> None:
+    """Obey."""
+    async for message in ws:
+        order, _, rest = message.partition(" ") if isinstance(message, str) else ("", "", "")
+        if order == "close":
+            code, _, reason = rest.partition(" ")
+            await ws.close(int(code), reason)
+        elif order == "abort":
+            ws.abort()
+        elif order == "silence":
+            await ws.wait_closed()
+        elif order == "binary":
+            await ws.send(bytes(range(int(rest))))
+        elif order == "hostile":
+            await ws.send("\x1b[31mred\x1b[0m\x07 \x9b\u202e")
+        elif order == "later":
+            await asyncio.sleep(0.4)
+            await ws.send(rest)
+        elif order == "headers" and ws.request is not None:
+            await ws.send(json.dumps([*ws.request.headers.raw_items(), ("subprotocol", ws.subprotocol)]))
+        else:
+            await ws.send(message)
+
+
+async def main() -> None:
+    """Serve: with the certificate in the file that is named, or on that unix socket."""
+    argument = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    context = None
+    if argument and argument.suffix == ".pem":
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(argument)
+    options = {"origins": "*", "select_subprotocol": lambda _, offered: offered[-1] if offered else None}
+    if argument and not context:
+        server = await rawws.unix_serve(talk, str(argument), **options)
+        print("listening", flush=True)
+    else:
+        server = await rawws.serve(talk, "127.0.0.1", 0, ssl=context, **options)  # type: ignore[arg-type]
+        print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

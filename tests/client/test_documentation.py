@@ -1,0 +1,49 @@
+"""The pages about the client tell the truth: their tables match the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import rawws
+from tests.client.test_migration import PROGRAMS
+from tests.processes import ROOT
+
+CLIENT = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+MOVING = (ROOT / "docs" / "websockets.md").read_text(encoding="utf-8")
+
+
+def test_the_client_page_lists_every_option_with_its_default() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", CLIENT, re.MULTILINE))
+    parameters = inspect.signature(rawws.connect.__init__).parameters
+    defaults = {
+        name: parameter.default.__name__ if callable(parameter.default) else repr(parameter.default)
+        for name, parameter in parameters.items()
+        if name not in {"self", "uri"}
+    }
+    assert listed == defaults
+
+
+def test_every_exception_that_is_listed_exists_and_is_of_the_family_that_the_page_says() -> None:
+    listed = re.findall(r"^\| `rawws\.(\w+)` \|", CLIENT, re.MULTILINE)
+    kinds = [getattr(rawws, name) for name in listed]
+    first, last = listed.index("InvalidStatus"), listed.index("ProxyError")
+    assert [issubclass(kind, rawws.HandshakeError) for kind in kinds] == [
+        first <= number <= last for number in range(len(kinds))
+    ]
+    assert all(issubclass(kind, rawws.RawwsError) for kind in kinds)
+    subclasses = {kind.__name__ for kind in rawws.HandshakeError.__subclasses__()}
+    assert subclasses == set(listed[first : last + 1])
+
+
+@pytest.mark.parametrize("names", re.findall(r"\| `from rawws import ([\w, ]+)` \|", MOVING))
+def test_what_the_migration_page_imports_is_there(names: str) -> None:
+    assert all(hasattr(rawws, name) for name in names.split(", "))
+
+
+def test_the_migration_page_names_every_program() -> None:
+    named = {Path(path).name for path in re.findall(r"\(\.\./tests/client/programs/(\w+\.py)\)", MOVING)}
+    assert named == {path.name for path in PROGRAMS.glob("*.py")}

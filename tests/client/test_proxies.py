@@ -1,0 +1,171 @@
+"""Through a proxy: HTTP CONNECT and SOCKS5, and which proxy is taken."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+import rawws
+from rawws.dialing import _proxy_for, parse_uri
+from tests.client.peers import descriptors, http_proxy, socks_proxy, tls
+from tests.server.peers import eventually, serve
+
+
+async def echo(ws: rawws.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+def port(server: rawws.Server) -> int:
+    found: int = server.sockets[0].getsockname()[1]
+    return found
+
+
+async def talk(uri: str, **options: Any) -> None:
+    async with rawws.connect(uri, **options) as ws:
+        await ws.send("x" * 100_000)
+        assert await ws.recv() == "x" * 100_000
+
+
+async def test_an_http_proxy_is_asked_for_a_tunnel_with_its_own_credentials() -> None:
+    async with serve(echo) as server, http_proxy() as proxy:
+        target = f"localhost:{port(server)}"
+        headers = {"Authorization": "Bearer secret"}
+        await talk(f"ws://{target}/", proxy=f"http://me:p%40ss@127.0.0.1:{proxy.port}", additional_headers=headers)
+        authorization = "Proxy-Authorization: Basic bWU6cEBzcw==\r\n"
+        assert proxy.asked == [f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n"]
+
+
+async def test_tls_is_spoken_with_the_server_and_not_with_the_proxy() -> None:
+    part = tls()
+    async with serve(echo, ssl=part.server) as server, http_proxy() as proxy:
+        await talk(f"wss://localhost:{port(server)}", proxy=f"http://127.0.0.1:{proxy.port}", ssl=part.client)
+        assert proxy.asked[0].startswith(f"CONNECT localhost:{port(server)} ")
+
+
+async def test_a_proxy_without_a_scheme_is_an_http_proxy() -> None:
+    async with serve(echo) as server, http_proxy() as proxy:
+        await talk(f"ws://127.0.0.1:{port(server)}", proxy=f"127.0.0.1:{proxy.port}")
+        assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "match"),
+    [
+        (
+            b"HTTP/1.1 407 Who Are You\r\nProxy-Authenticate: Basic\r\n\r\n",
+            407,
+            "the proxy 127.0.0.1 answered 'Who Are",
+        ),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", 502, "'Bad Gateway'"),
+        (b"220 smtp.example\r\n", 0, "gave no HTTP response: the first byte is 0x32"),
+        (b"", 0, "gave no HTTP response: it ended the connection before its response"),
+    ],
+)
+async def test_a_proxy_that_refuses_is_a_proxy_error(answer: bytes, status: int, match: str) -> None:
+    async with http_proxy(answer) as proxy:
+        before = descriptors()
+        with pytest.raises(rawws.ProxyError, match=match) as caught:
+            await rawws.connect("ws://a.example/", proxy=f"http://127.0.0.1:{proxy.port}")
+        assert caught.value.status == status
+        assert ("Proxy-Authenticate", "Basic") in caught.value.headers or status != 407
+        assert proxy.asked == ["CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n"]
+        await eventually(lambda: descriptors() == before)
+
+
+async def test_a_silent_proxy_is_left_after_open_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        number = silent.getsockname()[1]
+        with pytest.raises(TimeoutError, match="it was not connected"):
+            await rawws.connect("ws://a.example/", proxy=f"http://127.0.0.1:{number}", open_timeout=0.1)
+
+
+@pytest.mark.parametrize(("scheme", "kind", "host"), [("socks5", 1, "127.0.0.1"), ("socks5h", 3, "localhost")])
+async def test_a_socks5_proxy_gets_an_address_and_with_socks5h_the_name(
+    scheme: str, kind: int, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("python_socks.async_.asyncio._resolver.Resolver.resolve", resolve)
+    async with serve(echo) as server, socks_proxy() as proxy:
+        await talk(f"ws://localhost:{port(server)}", proxy=f"{scheme}://127.0.0.1:{proxy.port}")
+        assert proxy.asked == [(kind, host, port(server))]
+
+
+async def resolve(*_: object, **__: object) -> tuple[int, str]:
+    """Look `localhost` up: it may be ::1 first, where the server is not."""
+    return socket.AF_INET, "127.0.0.1"
+
+
+async def test_a_socks5_proxy_gets_user_and_password() -> None:
+    async with serve(echo) as server, socks_proxy(("me", "p@ss")) as proxy:
+        await talk(f"ws://127.0.0.1:{port(server)}", proxy=f"socks5h://me:p%40ss@127.0.0.1:{proxy.port}")
+        assert len(proxy.asked) == 1
+
+
+async def test_tls_runs_through_a_socks_proxy() -> None:
+    part = tls()
+    async with serve(echo, ssl=part.server) as server, socks_proxy() as proxy:
+        await talk(f"wss://localhost:{port(server)}", proxy=f"socks5h://127.0.0.1:{proxy.port}", ssl=part.client)
+
+
+async def test_a_socks_proxy_that_refuses_is_a_proxy_error() -> None:
+    async with socks_proxy(reply=5) as proxy:
+        before = descriptors()
+        with pytest.raises(rawws.ProxyError, match=r"the proxy 127.0.0.1:.* answered: .*refused"):
+            await rawws.connect("ws://a.example/", proxy=f"socks5h://127.0.0.1:{proxy.port}")
+        await eventually(lambda: descriptors() == before)
+
+
+async def test_without_python_socks_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "python_socks", None)
+    with pytest.raises(ImportError, match=r"pip install 'rawws\[socks\]'"):
+        await rawws.connect("ws://a.example/", proxy="socks5://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "match"),
+    [
+        ("https://p.example", "the scheme of the proxy is 'https', allowed are http://, socks4://"),
+        ("http://", "it has no host"),
+        ("http://p.example:x", "Port could not be cast"),
+    ],
+)
+async def test_a_bad_proxy_is_an_invalid_uri(proxy: str, match: str) -> None:
+    with pytest.raises(rawws.InvalidURI, match=match):
+        await rawws.connect("ws://a.example/", proxy=proxy)
+
+
+@pytest.mark.parametrize(
+    ("uri", "environment", "proxy"),
+    [
+        ("ws://a.example/", {}, None),
+        ("ws://a.example/", {"http_proxy": "http://p:1"}, "http://p:1"),
+        ("wss://a.example/", {"http_proxy": "http://p:1"}, None),
+        ("wss://a.example/", {"HTTPS_PROXY": "http://p:2"}, "http://p:2"),
+        ("ws://a.example/", {"HTTPS_PROXY": "http://p:2", "http_proxy": "http://p:1"}, "http://p:2"),
+        ("wss://a.example/", {"all_proxy": "socks5://p:3"}, "socks5://p:3"),
+        ("wss://a.example/", {"wss_proxy": "http://p:4", "https_proxy": "http://p:2"}, "http://p:4"),
+        ("ws://a.example/", {"socks_proxy": "http://p:5", "http_proxy": "http://p:1"}, "socks5h://p:5"),
+        ("ws://a.example/", {"http_proxy": "http://p:1", "no_proxy": "b.example, a.example"}, None),
+        ("ws://x.a.example/", {"http_proxy": "http://p:1", "no_proxy": ".a.example"}, None),
+        ("ws://a.example:8080/", {"http_proxy": "http://p:1", "no_proxy": "a.example:8080"}, None),
+        ("ws://[::1]/", {"http_proxy": "http://p:1"}, "http://p:1"),
+        ("ws://a.example/", {"http_proxy": "http://p:1", "no_proxy": "*"}, None),
+    ],
+)
+def test_the_environment_names_the_proxy(
+    uri: str, environment: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert _proxy_for(parse_uri(uri)) == proxy
+
+
+async def test_the_proxy_of_the_environment_is_taken_unless_it_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve(echo) as server, http_proxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        await talk(f"ws://127.0.0.1:{port(server)}")
+        assert len(proxy.asked) == 1
+        await talk(f"ws://127.0.0.1:{port(server)}", proxy=None)
+        assert len(proxy.asked) == 1

@@ -1,0 +1,391 @@
+"""`python -m rawws connect` and `send`, as a person and a script use them: real processes, pipes and a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self, final
+
+import pytest
+import trustme
+
+from rawws.terminal import _fit, _legible, _width
+from tests.processes import LOOPBACK, ROOT, Process
+
+TALKER: Final = Path(__file__).with_name("talker.py")
+TIMEOUT: Final = 15.0
+
+
+@pytest.fixture(scope="module")
+def uri() -> Iterator[str]:
+    with Process([sys.executable, TALKER], listens=True) as server:
+        yield f"ws://{LOOPBACK}:{server.port}"
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "rawws", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "TERM": "xterm-256color"}
+
+
+def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    result = subprocess.run(
+        command(*arguments), input=stdin, env=environment(), capture_output=True, timeout=TIMEOUT, check=False
+    )
+    assert b"Traceback" not in result.stderr, result.stderr.decode()
+    return result
+
+
+# -- send
+
+
+def test_send_prints_the_first_answer(uri: str) -> None:
+    result = run("send", uri, "Grüße")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "Grüße\n".encode(), b"")
+
+
+def test_send_takes_the_message_from_standard_input(uri: str) -> None:
+    assert run("send", uri, "-", stdin="several\nlines ü\n".encode()).stdout == "several\nlines ü\n\n".encode()
+    assert run("send", uri, "-", "--binary", stdin=b"\xff\x00\n").stdout == b"\xff\x00\n"
+
+
+def test_send_without_reply_waits_for_none(uri: str) -> None:
+    result = run("send", uri, "silence", "--no-reply")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_send_that_gets_no_answer_in_time_exits_with_4(uri: str) -> None:
+    result = run("send", uri, "silence", "--timeout", "0.2")
+    assert (result.returncode, result.stderr) == (4, b"rawws: no answer came within 0.2 s\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "line"),
+    [
+        ("close 1000 enough", 0, ""),
+        ("close 1011 oh", 3, "rawws: the connection ended: received 1011 (oh); sent 1011\n"),
+        ("abort", 3, "rawws: the connection ended: no close frame received; sent 1000\n"),
+    ],
+)
+def test_the_exit_status_tells_how_the_connection_ended(uri: str, message: str, status: int, line: str) -> None:
+    for result in (run("send", uri, message), run("connect", uri, stdin=f"{message}\n".encode())):
+        assert result.returncode == status
+        if message == "abort":
+            assert result.stderr.startswith(b"rawws: the connection ended")
+        else:
+            assert result.stderr.decode() == line
+
+
+def test_text_that_is_not_utf_8_is_told(uri: str) -> None:
+    result = run("send", uri, "-", stdin=b"ab\xff")
+    assert (result.returncode, result.stderr) == (
+        1,
+        b"rawws: the message is not UTF-8 at byte 2; --binary sends it as it is\n",
+    )
+    result = run("connect", uri, stdin=b"ab\xff\n")
+    assert (result.returncode, result.stderr) == (1, b"rawws: the input is not UTF-8; --binary sends it as it is\n")
+
+
+# -- options
+
+
+def test_the_options_of_the_handshake_reach_the_server(uri: str) -> None:
+    options = ["--header", "X-Token: a: b", "--header", "Cookie:c=1", "--subprotocol", "v2", "--subprotocol", "v1"]
+    result = run("send", uri, "headers", *options, "--origin", "https://a.example", "--no-compression")
+    headers = [tuple(pair) for pair in json.loads(result.stdout)]
+    assert ("X-Token", "a: b") in headers
+    assert ("Cookie", "c=1") in headers
+    assert ("Sec-WebSocket-Protocol", "v2, v1") in headers
+    assert ("subprotocol", "v1") in headers
+    assert ("Origin", "https://a.example") in headers
+    assert not [name for name, _ in headers if name == "Sec-WebSocket-Extensions"]
+
+
+def test_a_unix_socket_is_reached(tmp_path: Path) -> None:
+    with Process([sys.executable, TALKER, tmp_path / "s"]) as server:
+        server.wait_for(lambda output: "listening" in output, "it listens")
+        assert run("send", "ws://localhost/", "hi", "--uds", tmp_path / "s").stdout == b"hi\n"
+
+
+def test_a_certificate_is_verified_unless_it_shall_not_be(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with Process([sys.executable, TALKER, tmp_path / "server.pem"], listens=True) as server:
+        uri = f"wss://{LOOPBACK}:{server.port}"
+        assert run("send", uri, "hi", "--ca", tmp_path / "ca.pem").stdout == b"hi\n"
+        assert run("send", uri, "hi", "--insecure").stdout == b"hi\n"
+        result = run("send", uri, "hi")
+        assert result.returncode == 1
+        assert b"its certificate is not good: " in result.stderr
+        assert b"--ca names an authority, --insecure takes any" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["send", "http://localhost", "x"], "rawws: the URI is 'http://localhost', it must begin with ws:// or wss://"),
+        (["send", "ws://localhost", "x", "--header", "no colon"], "'no colon' is not NAME: VALUE"),
+        (["send", "ws://localhost", "x", "--header", "a b: c"], "rawws: the header name 'a b' is not a token"),
+        (["send", "ws://localhost", "x", "--timeout", "0"], "'0' is not a time in seconds, more than 0"),
+        (["connect", "ws://localhost", "--linger", "x"], "'x' is not a time in seconds, more than 0"),
+        (["send", "wss://localhost", "x", "--ca", "/nowhere"], "cannot use the certificates in /nowhere: No such file"),
+        (["send", "ws://localhost"], "the following arguments are required: MESSAGE"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exits_with_2(arguments: list[str], line: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert line in result.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "line"),
+    [
+        ("ws://127.0.0.1:1", [], "cannot connect to ws://127.0.0.1:1: "),
+        ("ws://nowhere.invalid", [], "cannot connect to ws://nowhere.invalid: "),
+        ("ws://127.0.0.1:1", ["--proxy", "http://127.0.0.1:2"], "cannot connect to ws://127.0.0.1:1: "),
+    ],
+)
+def test_what_cannot_be_reached_is_one_line_and_exits_with_1(target: str, options: list[str], line: str) -> None:
+    for result in (run("send", target, "x", *options), run("connect", target, *options)):
+        assert result.returncode == 1
+        assert result.stderr.decode().startswith(f"rawws: {line}")
+        assert result.stderr.count(b"\n") == 1
+        assert result.stdout == b""
+
+
+# -- connect in a pipe
+
+
+def test_in_a_pipe_each_line_is_a_message_and_the_output_is_what_comes(uri: str) -> None:
+    result = run("connect", uri, "--linger", "0.3", stdin=b"one\r\ntwo\n\nfour")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"one\ntwo\n\nfour\n", b"")
+
+
+def test_at_the_end_of_the_input_it_waits_for_what_still_comes(uri: str) -> None:
+    assert run("connect", uri, stdin=b"later at last\n").stdout == b"at last\n"
+    assert run("connect", uri, "--linger", "0.1", stdin=b"later at last\n").stdout == b""
+    result = run("connect", uri, "--linger", "off", stdin=b"later at last\nclose 1000\n")
+    assert (result.returncode, result.stdout) == (0, b"at last\n")
+
+
+def test_binary_in_a_pipe_is_copied_unchanged(uri: str) -> None:
+    result = run("connect", uri, "--binary", "--linger", "0.3", stdin=b"\xff\xfe\n\x00\n")
+    assert result.stdout == b"\xff\xfe\x00"
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(uri: str) -> None:
+    script = f"yes 'a line' | head -100000 | {' '.join(command('connect', uri))} | head -2"
+    result = subprocess.run(
+        ["bash", "-c", script + '; echo "${PIPESTATUS[2]}"'],
+        env=environment(),
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (result.stdout, result.stderr) == (b"a line\na line\n0\n", b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_the_connection_properly(uri: str, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        command("connect", uri),
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"hi\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"hi\n"
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+# -- connect on a terminal
+
+
+@final
+class Terminal:
+    """A program on a terminal of 100 columns and 24 rows."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.output = ""
+        self._pid, self._fd = pty.fork()
+        if self._pid == 0:
+            os.execvpe(sys.executable, command(*arguments), environment())
+        termios.tcsetwinsize(self._fd, (24, 100))
+        self.before = termios.tcgetattr(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+        os.close(self._fd)
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._fd, text.encode())
+
+    def until(self, text: str) -> str:
+        """Return what was written up to this text, and forget it."""
+        deadline = time.monotonic() + TIMEOUT
+        while text not in self.output:
+            assert time.monotonic() < deadline, self.output
+            if select.select([self._fd], [], [], 0.1)[0]:
+                try:
+                    self.output += os.read(self._fd, 65536).decode(errors="replace")
+                except OSError as error:  # Linux says so when nobody has the terminal open any more
+                    assert error.errno == errno.EIO  # noqa: PT017
+                    assert text in self.output, self.output
+        before, _, self.output = self.output.partition(text)
+        return before
+
+    def status(self) -> int:
+        """Wait for the end and return the exit status."""
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            # What is not read may keep it from ending.
+            if select.select([self._fd], [], [], 0.02)[0]:
+                with contextlib.suppress(OSError):
+                    self.output += os.read(self._fd, 65536).decode(errors="replace")
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(self.output)
+
+
+def test_on_a_terminal_there_is_a_prompt_and_what_comes_is_coloured(uri: str) -> None:
+    with Terminal("connect", uri) as terminal:
+        terminal.until(f"connected to {uri}")
+        terminal.until("> ")
+        terminal.type("hello\r")
+        terminal.until("\x1b[32m<\x1b[0m hello")
+        terminal.type("\x04")
+        terminal.until("closed: received 1000; sent 1000")
+        assert terminal.status() == 0
+        assert termios.tcgetattr(terminal._fd) == terminal.before
+
+
+def test_a_message_goes_above_the_line_that_is_being_typed(uri: str) -> None:
+    with Terminal("connect", uri) as terminal:
+        terminal.until("> ")
+        terminal.type("later surprise\r")
+        terminal.until("> ")
+        terminal.type("half a line")
+        terminal.until("half a line")
+        # Save the cursor, make room, insert a row, write, restore the cursor, follow the line down.
+        came = terminal.until("\x1b[32m<\x1b[0m surprise\x1b8\x1b[1B")
+        assert re.search(r"\x1b7\r?\n\x1b\[1A\x1b\[1L$", came), came
+        terminal.type(" done\r")
+        terminal.until("\x1b[32m<\x1b[0m half a line done")
+
+
+def test_the_history_brings_a_line_back(uri: str) -> None:
+    with Terminal("connect", uri) as terminal:
+        terminal.until("> ")
+        for word in ("first", "second"):
+            terminal.type(f"{word}\r")
+            terminal.until(f"\x1b[32m<\x1b[0m {word}")
+        terminal.type("\x1b[A\x1b[A\r")
+        terminal.until("\x1b[32m<\x1b[0m first")
+
+
+def test_ctrl_c_closes_properly_and_leaves_the_terminal_as_it_was(uri: str) -> None:
+    with Terminal("connect", uri) as terminal:
+        terminal.until("> ")
+        terminal.type("half a li")
+        terminal.until("half a li")
+        terminal.type("\x03")
+        assert terminal.status() == 0
+        assert "Traceback" not in terminal.output
+        assert termios.tcgetattr(terminal._fd) == terminal.before
+
+
+def test_an_end_by_the_server_ends_it_while_it_waits_for_a_line(uri: str) -> None:
+    with Terminal("connect", uri) as terminal:
+        terminal.until("> ")
+        terminal.type("close 1011 oh\r")
+        terminal.until("rawws: the connection ended: received 1011 (oh); sent 1011")
+        assert terminal.status() == 3
+        assert termios.tcgetattr(terminal._fd) == terminal.before
+
+
+def test_binary_and_hostile_messages_are_made_legible(uri: str) -> None:
+    with Terminal("connect", uri, "--ping", "0.1") as terminal:
+        terminal.until("> ")
+        terminal.until("pong after ")
+        terminal.type("binary 40\r")
+        terminal.until("binary 00 01 02")
+        terminal.until("1e 1f ... (40 bytes)")
+        terminal.type("hostile\r")
+        terminal.until(r"\x1b[31mred\x1b[0m\x07 \x9b\u202e")
+
+
+def test_without_colours_there_are_none(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    with Terminal("connect", uri) as terminal:
+        terminal.until("> ")
+        terminal.type("hello\r")
+        assert "\x1b[32m" not in terminal.until("< hello")
+
+
+@pytest.mark.parametrize(
+    ("message", "legible"),
+    [
+        ("a\tb\nc", "a       b\nc"),
+        ("\x00\x1b\x7f\x9b", r"\x00\x1b\x7f\x9b"),
+        ("\u202e\ufeff\ue000", r"\u202e\ufeff\ue000"),
+        ("👩\u200d👧 漢字 ñ n\u0303", "👩\u200d👧 漢字 ñ n\u0303"),
+        (b"", "binary "),
+        (b"\xff\x00", "binary ff 00"),
+        (bytes(33), "binary " + " ".join(["00"] * 32) + " ... (33 bytes)"),
+    ],
+)
+def test_no_message_reaches_the_terminal_as_a_command(message: str | bytes, legible: str) -> None:
+    assert _legible(message) == legible
+
+
+@pytest.mark.parametrize(
+    ("lines", "fitted"),
+    [
+        (["abc"], ("abc", 1)),
+        ([""], ("", 1)),
+        (["a" * 10, "b" * 11], ("a" * 10 + "\n" + "b" * 11, 3)),
+        (["漢" * 6], ("漢" * 6, 2)),
+        (list("abcde"), ("a\nb\nc\nd\ne", 5)),
+        (list("abcdef"), ("a\nb\nc\nd\n... (4 more characters)", 5)),
+        (["a", "b" * 100], ("a\n... (101 more characters)", 2)),
+        (["a" * 100], ("a" * 20 + "\n... (80 more characters)", 3)),
+    ],
+)
+def test_a_message_takes_no_more_rows_than_there_are(lines: list[str], fitted: tuple[str, int]) -> None:
+    assert _fit(lines, 10, 5) == fitted
+
+
+def test_the_width_counts_columns_and_not_colours() -> None:
+    assert _width("\x1b[32m<\x1b[0m 漢n\u0303") == 5

@@ -1,0 +1,45 @@
+"""The numbers of the wire (RFC 6455 sections 5.2 and 7.4, and the IANA registry)."""
+
+from __future__ import annotations
+
+from rawws.protocol.closing import is_sendable
+from rawws.protocol.opcodes import CloseCode, Opcode
+
+
+def test_opcodes_have_the_numbers_of_section_5_2() -> None:
+    assert {opcode.name: opcode.value for opcode in Opcode} == {
+        "CONTINUATION": 0x0,
+        "TEXT": 0x1,
+        "BINARY": 0x2,
+        "CLOSE": 0x8,
+        "PING": 0x9,
+        "PONG": 0xA,
+    }
+
+
+def test_close_codes_have_the_numbers_of_section_7_4_and_the_registry() -> None:
+    assert {code.name: code.value for code in CloseCode} == {
+        "NORMAL_CLOSURE": 1000,
+        "GOING_AWAY": 1001,
+        "PROTOCOL_ERROR": 1002,
+        "UNSUPPORTED_DATA": 1003,
+        "NO_STATUS_RCVD": 1005,
+        "ABNORMAL_CLOSURE": 1006,
+        "INVALID_DATA": 1007,
+        "POLICY_VIOLATION": 1008,
+        "MESSAGE_TOO_BIG": 1009,
+        "MANDATORY_EXTENSION": 1010,
+        "INTERNAL_ERROR": 1011,
+        "SERVICE_RESTART": 1012,
+        "TRY_AGAIN_LATER": 1013,
+        "BAD_GATEWAY": 1014,
+        "TLS_HANDSHAKE": 1015,
+    }
+
+
+def test_the_close_codes_that_never_stand_in_a_frame_cannot_be_sent() -> None:
+    assert {code.name for code in CloseCode if not is_sendable(code)} == {
+        "NO_STATUS_RCVD",
+        "ABNORMAL_CLOSURE",
+        "TLS_HANDSHAKE",
+    }

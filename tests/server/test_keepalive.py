@@ -1,0 +1,144 @@
+"""Keepalive: who is silent is closed, who is only slow is not, and one timer serves all connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import rawws
+from rawws.protocol.connection import Ping
+from tests.server.peers import Peer, eventually, held, serve
+
+SILENCE = (1011, "keepalive ping timeout: nothing came for 0.2 s")
+
+
+async def test_pings_go_out_at_every_interval_and_measure_the_latency() -> None:
+    async with held(ping_interval=0.05, ping_timeout=5) as (ws, peer):
+        payloads = set()
+        for _ in range(4):
+            event = await peer.event()
+            assert isinstance(event, Ping)
+            payloads.add(event.payload)
+            await peer.flush()
+        assert len(payloads) == 4
+        await eventually(lambda: ws.latency > 0)
+
+
+async def test_without_an_interval_no_ping_goes_out_and_silence_is_no_fault() -> None:
+    async with held(ping_interval=None, ping_timeout=0.05) as (ws, peer):
+        await asyncio.sleep(0.3)
+        await ws.send("first")
+        assert await peer.event() == "first"
+
+
+async def test_without_a_timeout_pings_go_out_and_silence_is_no_fault() -> None:
+    async with held(ping_interval=0.05, ping_timeout=None) as (ws, peer):
+        await asyncio.sleep(0.3)
+        assert ws.ready_state is rawws.State.OPEN
+        assert isinstance(await peer.event(), Ping)
+
+
+async def test_a_silent_peer_is_closed_with_1011_and_a_reason() -> None:
+    async with held(ping_interval=0.05, ping_timeout=0.2, close_timeout=0.2) as (ws, peer):
+        assert await peer.closed() == SILENCE
+        await ws.wait_closed()
+        assert ws.close_code == 1006
+
+
+async def test_a_handler_learns_from_recv_that_its_peer_was_silent() -> None:
+    errors: list[rawws.ConnectionClosedError] = []
+
+    async def handler(ws: rawws.WebSocket) -> None:
+        try:
+            await ws.recv()
+        except rawws.ConnectionClosedError as error:
+            errors.append(error)
+
+    async with serve(handler, ping_interval=0.05, ping_timeout=0.2, close_timeout=0.2) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.shake_hands()
+        await eventually(lambda: errors)
+        peer.close()
+    assert errors[0].sent == SILENCE
+    assert errors[0].rcvd is None
+
+
+async def test_a_peer_that_answers_stays() -> None:
+    async with held(ping_interval=0.03, ping_timeout=0.1) as (ws, peer):
+        for _ in range(12):
+            assert isinstance(await peer.event(), Ping)
+            await peer.flush()
+        assert ws.ready_state is rawws.State.OPEN
+
+
+async def test_a_peer_in_the_middle_of_a_large_message_is_not_silent() -> None:
+    """Its Pong can only come when the message is through."""
+    async with held(ping_interval=0.05, ping_timeout=0.2) as (ws, peer):
+        await peer.write(b"\x82\xfe\x03\xe8\x00\x00\x00\x00")
+        for _ in range(20):
+            await peer.write(bytes(50))
+            await asyncio.sleep(0.03)
+        assert await ws.recv() == bytes(1000)
+
+
+async def test_a_peer_that_reads_slowly_what_waits_for_it_is_not_silent() -> None:
+    """The Ping waits behind it, so no Pong can come."""
+    async with held(slow=True, ping_interval=0.05, ping_timeout=0.2, hard_limit=None) as (ws, peer):
+        ws.send(bytes(500_000))
+        for _ in range(40):
+            await peer.read(4096)
+            await asyncio.sleep(0.02)
+        assert ws.buffered > 0
+        assert ws.ready_state is rawws.State.OPEN
+
+
+async def test_a_peer_that_neither_reads_nor_sends_is_dropped() -> None:
+    async with held(slow=True, ping_interval=0.05, ping_timeout=0.2, close_timeout=0.2) as (ws, _):
+        ws.send(bytes(500_000))
+        await ws.wait_closed()
+        assert ws.close_code == 1006
+
+
+async def test_a_peer_whose_messages_the_handler_does_not_take_is_not_silent() -> None:
+    """The server does not read then, so it cannot see a Pong; that is no fault of the peer."""
+    async with held(ping_interval=0.05, ping_timeout=0.2) as (ws, peer):
+        sending = asyncio.create_task(
+            peer.write(b"\x82\xfe\x03\xe8\x00\x00\x00\x00".join([b"", *[bytes(1000)] * 20_000]))
+        )
+        await asyncio.sleep(0.8)
+        assert ws.ready_state is rawws.State.OPEN
+        for _ in range(20_000):
+            assert await ws.recv() == bytes(1000)
+        await sending
+
+
+async def test_after_a_pause_of_the_handler_a_silent_peer_is_noticed_again() -> None:
+    async with held(ping_interval=0.05, ping_timeout=0.2, close_timeout=0.2) as (ws, peer):
+        await peer.send(*[bytes(1000)] * 100)
+        await asyncio.sleep(0.4)
+        assert ws.ready_state is rawws.State.OPEN
+        for _ in range(100):
+            await ws.recv()
+        assert await peer.closed() == SILENCE
+
+
+def timers() -> int:
+    """Return how many timers there are: each is an object of the loop."""
+    gc.collect()
+    return sum(type(thing).__name__ == "TimerHandle" and not thing.cancelled() for thing in gc.get_objects())
+
+
+async def test_one_timer_and_no_task_serve_all_connections() -> None:
+    async with serve(rawws.Handler(), ping_interval=0.05, ping_timeout=5) as server:
+        address = server.sockets[0].getsockname()
+        before = timers()
+        peers = [await Peer.reach(address) for _ in range(40)]
+        for peer in peers[:30]:
+            await peer.shake_hands()
+        assert timers() - before <= 1
+        # That of the test, and that of its guard.
+        assert len(asyncio.all_tasks()) == 2
+        for peer in peers[:30]:
+            assert isinstance(await peer.event(), Ping)
+        for peer in peers:
+            peer.close()

@@ -1,0 +1,181 @@
+"""Pings and Pongs: latency, what answers what, and that a flood of them is no growth (RFC 6455 5.5.2, 5.5.3)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import rawws
+from rawws.protocol.connection import Ping, Pong
+from tests.server.peers import eventually, held
+
+
+async def test_ping_gives_the_latency_in_seconds() -> None:
+    async with held() as (ws, peer):
+        assert ws.latency == 0
+        task = asyncio.ensure_future(ws.ping())
+        event = await peer.event()
+        assert isinstance(event, Ping)
+        assert len(event.payload) == 4
+        await asyncio.sleep(0.05)
+        await peer.flush()
+        latency = await task
+        assert latency >= 0.05
+        assert ws.latency == latency
+
+
+@pytest.mark.parametrize(
+    ("data", "payload"),
+    [
+        ("ü", "ü".encode()),
+        (b"data", b"data"),
+        (bytearray(b"a"), b"a"),
+        (memoryview(b"m"), b"m"),
+        (b"", b""),
+        ("x" * 125, b"x" * 125),
+    ],
+)
+async def test_ping_and_pong_carry_their_data(data: Any, payload: bytes) -> None:
+    async with held() as (ws, peer):
+        ws.ping(data)
+        ws.pong(data)
+        assert await peer.event() == Ping(payload)
+        assert await peer.event() == Pong(payload)
+
+
+async def test_ping_acts_without_await_and_measures_all_the_same() -> None:
+    async with held() as (ws, peer):
+        waiting = ws.ping(b"one")
+        assert await peer.event() == Ping(b"one")
+        await peer.flush()
+        await eventually(lambda: ws.latency > 0)
+        assert await waiting == ws.latency
+
+
+async def test_the_pong_of_a_later_ping_answers_the_earlier_ones() -> None:
+    async with held() as (ws, peer):
+        tasks = [asyncio.ensure_future(ws.ping(f"{number}")) for number in range(3)]
+        await asyncio.sleep(0)
+        peer.connection.pong(b"1")
+        await peer.flush()
+        first, second = await asyncio.gather(*tasks[:2])
+        assert first >= second
+        assert not tasks[2].done()
+        peer.connection.pong(b"2")
+        await peer.flush()
+        await tasks[2]
+
+
+async def test_a_ping_with_data_that_waits_already_is_refused() -> None:
+    async with held() as (ws, peer):
+        waiting = ws.ping(b"same")
+        with pytest.raises(rawws.LocalProtocolError, match="b'same' waits for its pong already"):
+            ws.ping("same")
+        assert await peer.event() == Ping(b"same")
+        await peer.flush()
+        await waiting
+        ws.ping(b"same")
+
+
+@pytest.mark.parametrize("name", ["ping", "pong"])
+async def test_control_frames_over_125_bytes_are_refused(name: str) -> None:
+    async with held() as (ws, peer):
+        for data in ("x" * 126, "ü" * 63):
+            with pytest.raises(rawws.LocalProtocolError, match="payload is 126 bytes, limit 125"):
+                getattr(ws, name)(data)
+        with pytest.raises(TypeError, match="data is int, allowed are str, bytes"):
+            getattr(ws, name)(1)
+        await ws.send("next")
+        assert await peer.event() == "next"
+
+
+@pytest.mark.parametrize("end", ["close", "start_close"])
+async def test_ping_that_waits_raises_when_the_connection_ends(end: str) -> None:
+    async with held() as (ws, peer):
+        task = asyncio.ensure_future(ws.ping())
+        not_awaited = ws.ping()
+        await asyncio.sleep(0)
+        result = getattr(peer, end)()
+        if result is not None:
+            await result
+            peer.close()
+        with pytest.raises(rawws.ConnectionClosed):
+            await task
+        with pytest.raises(rawws.ConnectionClosed):
+            await not_awaited
+
+
+async def test_ping_that_was_cancelled_leaves_the_others_alone() -> None:
+    async with held() as (ws, peer):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ws.ping(b"slow"), 0.02)
+        task = asyncio.ensure_future(ws.ping(b"next"))
+        await asyncio.sleep(0)
+        while await peer.event() != Ping(b"next"):
+            pass
+        await peer.flush()
+        await task
+
+
+async def test_unsolicited_pongs_are_ignored() -> None:
+    async with held() as (ws, peer):
+        task = asyncio.ensure_future(ws.ping(b"mine"))
+        await asyncio.sleep(0)
+        for payload in (b"", b"yours", b"mine "):
+            peer.connection.pong(payload)
+        await peer.send("message")
+        assert await ws.recv() == "message"
+        assert not task.done()
+        assert ws.latency == 0
+        peer.connection.pong(b"mine")
+        await peer.flush()
+        await task
+
+
+async def test_pings_are_answered_while_the_handler_does_something_else() -> None:
+    async with held() as (_, peer):
+        for payload in (b"", b"one", b"x" * 125):
+            peer.connection.ping(payload)
+            await peer.flush()
+            assert await peer.event() == Pong(payload)
+
+
+async def test_pings_within_a_fragmented_message_are_answered_at_once() -> None:
+    async with held() as (ws, peer):
+        await peer.fragment(1, b"a")
+        peer.connection.ping(b"between")
+        await peer.flush()
+        assert await peer.event() == Pong(b"between")
+        await peer.fragment(0, b"b", final=True)
+        assert await ws.recv() == "ab"
+
+
+async def test_pings_are_answered_in_order_with_what_is_sent() -> None:
+    async with held() as (_, peer):
+        for number in range(100):
+            peer.connection.ping(f"{number}".encode())
+        await peer.flush()
+        assert [await peer.event() for _ in range(100)] == [Pong(f"{number}".encode()) for number in range(100)]
+
+
+async def test_a_flood_of_pings_to_a_peer_that_does_not_read_is_answered_by_the_last() -> None:
+    """600,000 of them grew peers by 70 to 126 MB."""
+    async with held(slow=True) as (ws, peer):
+        for number in range(60_000):
+            peer.connection.ping(f"{number}".encode())
+        data = b"".join(peer.connection.take_data())
+        largest = 0
+        for at in range(0, len(data), 20_000):
+            await peer.write(data[at : at + 20_000])
+            await asyncio.sleep(0)
+            largest = max(largest, ws.buffered)
+        assert largest < 400_000
+        answered = 0
+        event = None
+        while event != Pong(b"59999"):
+            event = await peer.event()
+            assert isinstance(event, Pong)
+            answered += 1
+        assert answered < 60_000

@@ -1,0 +1,357 @@
+"""`python -m rawws` as a person types it: real processes, real sockets, real signals."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+from websockets import ConnectionClosedError, ConnectionClosedOK, Subprotocol
+from websockets.sync.client import ClientConnection, connect, unix_connect
+
+import rawws
+from rawws import cli
+from tests.processes import LOOPBACK, ROOT, Process, ProcessError
+
+HANDLERS = """
+import rawws
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+class Shout(rawws.Handler):
+    def on_message(self, ws, message):
+        ws.send(message.upper())
+
+class Echo:
+    async def __call__(self, ws):
+        await echo(ws)
+
+class Picky(rawws.Handler):
+    def __init__(self, room):
+        pass
+
+class Namespace:
+    shout = Shout()
+
+instance = Echo()
+number = 7
+
+def not_async(ws):
+    pass
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory as a newcomer has it: one module, and one of every kind of broken one."""
+    (tmp_path / "chat.py").write_text(HANDLERS)
+    (tmp_path / "needy.py").write_text("import a_package_that_nobody_has\n")
+    (tmp_path / "torn.py").write_text("def half(:\n")
+    (tmp_path / "raising.py").write_text("\n\nprint({}['key'])\n")
+    return tmp_path
+
+
+def rawws_command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "rawws", *map(str, arguments)]
+
+
+def run(here: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
+    command = rawws_command(*arguments)
+    return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=20, check=False)
+
+
+def start(here: Path, *arguments: str | Path) -> Process:
+    process = Process(rawws_command(*arguments), cwd=here)
+    try:
+        process.wait_for(lambda output: "Ctrl-C ends it" in output, "it says where it listens")
+    except BaseException:
+        process.stop()
+        raise
+    return process
+
+
+def port(process: Process) -> int:
+    found = re.search(r"://\S+:(\d+) ", process.output)
+    assert found is not None, process.output
+    return int(found[1])
+
+
+def echoes(ws: ClientConnection, message: str = "Grüße") -> str | bytes:
+    ws.send(message)
+    return ws.recv(timeout=10)
+
+
+# What goes well
+
+
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [("chat:echo", "Grüße"), ("chat:Shout", "GRÜSSE"), ("chat:Namespace.shout", "GRÜSSE"), ("chat:instance", "Grüße")],
+)
+def test_serve_runs_what_the_target_names(here: Path, target: str, answer: str) -> None:
+    with start(here, "serve", target, "--port", "0") as process, connect(f"ws://{LOOPBACK}:{port(process)}") as ws:
+        assert echoes(ws) == answer
+
+
+def test_the_startup_line_says_where_it_listens_and_what_runs(here: Path) -> None:
+    with start(here, "serve", "chat:echo", "--port", "0") as process:
+        line = process.output.strip()
+        assert re.fullmatch(
+            r"listening on ws://127\.0\.0\.1:\d+ \(rawws [\w.]+ \((compiled|interpreted)\) on (uvloop|asyncio) "
+            r"and Python 3\.\d+\.\d+\w*; Ctrl-C ends it\)",
+            line,
+        )
+
+
+def test_serve_listens_on_every_host_that_is_named(here: Path) -> None:
+    arguments = ["serve", "chat:echo", "--host", "127.0.0.1", "--host", "127.0.0.2", "--port", "0"]
+    with start(here, *arguments) as process:
+        process.wait_for(lambda output: output.count("listening on") == 2, "both lines")
+        for host, number in re.findall(r"ws://(\S+):(\d+)", process.output):
+            with connect(f"ws://{host}:{number}") as ws:
+                assert echoes(ws) == "Grüße"
+
+
+def test_an_ipv6_address_is_shown_as_it_is_typed_into_a_client(here: Path) -> None:
+    with start(here, "serve", "chat:echo", "--host", "::1", "--port", "0") as process:
+        found = re.search(r"ws://\[::1\]:\d+", process.output)
+        assert found is not None
+        with connect(found[0]) as ws:
+            assert echoes(ws) == "Grüße"
+
+
+def test_serve_listens_on_a_unix_socket(here: Path) -> None:
+    with start(here, "serve", "chat:echo", "--uds", "chat.sock"), unix_connect(str(here / "chat.sock")) as ws:
+        assert echoes(ws) == "Grüße"
+
+
+def test_serve_speaks_tls(here: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(here / "both.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with start(here, "serve", "chat:echo", "--port", "0", "--ssl-certfile", "both.pem") as process:
+        assert "wss://" in process.output
+        with connect(f"wss://{LOOPBACK}:{port(process)}", ssl=context) as ws:
+            assert echoes(ws) == "Grüße"
+
+
+def test_the_limits_reach_the_server(here: Path) -> None:
+    limits = ["--max-size", "1k", "--subprotocols", "chat.v2, chat.v1", "--no-compression"]
+    with (
+        start(here, "serve", "chat:echo", "--port", "0", *limits) as process,
+        connect(f"ws://{LOOPBACK}:{port(process)}", subprotocols=[Subprotocol("chat.v1")]) as ws,
+    ):
+        assert ws.subprotocol == "chat.v1"
+        assert ws.response is not None
+        assert "Sec-WebSocket-Extensions" not in ws.response.headers
+        assert echoes(ws, "x" * 1024) == "x" * 1024
+        ws.send("x" * 1025)
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            ws.recv(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "origin", "status"),
+    [
+        ([], "https://elsewhere.example", "403"),
+        (["--origins", "https://a.example,https://b.example"], "https://b.example", "101"),
+        (["--origins", "https://a.example,https://b.example"], "https://c.example", "403"),
+        (["--origins", "https://a.example"], None, "101"),
+        (["--origins", "*"], "https://c.example", "101"),
+    ],
+)
+def test_origins_decide_which_pages_may_connect(
+    here: Path, options: list[str], origin: str | None, status: str
+) -> None:
+    header = f"Origin: {origin}\r\n" if origin else ""
+    request = (
+        f"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{header}"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    with (
+        start(here, "serve", "chat:echo", "--port", "0", *options) as process,
+        socket.create_connection((LOOPBACK, port(process)), timeout=10) as sock,
+    ):
+        sock.sendall(request.encode())
+        assert sock.recv(4096).split(b" ")[1].decode() == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_the_connections_and_exits_with_0(here: Path, number: signal.Signals) -> None:
+    with start(here, "serve", "chat:echo", "--port", "0") as process:
+        with connect(f"ws://{LOOPBACK}:{port(process)}") as ws:
+            assert echoes(ws) == "Grüße"
+            os.kill(process.pid, number)
+            with pytest.raises(ConnectionClosedOK, match="1001"):
+                ws.recv(timeout=10)
+        assert "Traceback" not in process.result(10)
+
+
+def test_a_second_signal_waits_for_nobody(here: Path) -> None:
+    with start(here, "serve", "chat:echo", "--port", "0", "--close-timeout", "60") as process:
+        with socket.create_connection((LOOPBACK, port(process)), timeout=10) as sock:  # it will not answer the close
+            sock.sendall(
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
+            os.kill(process.pid, signal.SIGINT)
+            assert sock.recv(4096)[:1] == b"\x88"
+            os.kill(process.pid, signal.SIGINT)
+            with pytest.raises(ProcessError, match="ended with status 130"):
+                process.result(10)
+        assert "Traceback" not in process.output
+
+
+def test_version_names_the_twin_that_runs(here: Path) -> None:
+    found = run(here, "--version")
+    assert re.fullmatch(
+        r"rawws [\w.]+ \((compiled|interpreted)\) on (uvloop|asyncio) and Python 3\.\d+\.\d+\w*\n", found.stdout
+    )
+    assert found.returncode == 0
+
+
+def test_pure_makes_the_interpreted_twin_run_beside_compiled_files(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAWWS_PURE", "1")
+    assert "(interpreted)" in run(here, "--version").stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["demo", "--help"]])
+def test_help_fits_a_terminal_and_fails_nothing(here: Path, arguments: list[str]) -> None:
+    found = run(here, *arguments)
+    assert found.returncode == 0
+    assert found.stderr == ""
+    assert max(map(len, found.stdout.splitlines())) <= 100
+
+
+def test_the_defaults_that_help_shows_are_those_of_serve(here: Path) -> None:
+    shown = " ".join(run(here, "serve", "--help").stdout.split())
+    for name in cli.LIMITS:
+        default = inspect.signature(rawws.serve).parameters[name].default
+        if default:
+            flag = f"--{name.replace('_', '-')} "
+            assert f"(default: {default})" in shown[shown.rindex(flag) :].partition(" --")[0]
+
+
+# What goes wrong: one line, a status, no traceback
+
+
+def fails(found: subprocess.CompletedProcess[str], status: int) -> str:
+    """Check the manners of a failure, and return its one line."""
+    assert found.returncode == status, found.stderr
+    assert found.stdout == ""
+    lines = found.stderr.splitlines()
+    if status == 2:
+        assert lines[0].startswith("usage: ")
+        lines = [line for line in lines if line.startswith("python -m rawws")]
+    assert len(lines) == 1, found.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("nowhere:echo", r"cannot import 'nowhere': there is no module 'nowhere' in \S+ or installed"),
+        ("chat.inner:echo", r"cannot import 'chat\.inner': .*"),
+        ("chat:nothing", r"'chat' has no 'nothing'"),
+        ("chat:Namespace.nothing", r"'chat' has no 'Namespace\.nothing'"),
+        ("chat:number", r"chat:number is of type int; allowed are a coroutine function and a rawws\.Handler"),
+        ("chat:not_async", r"chat:not_async is a function without `async`; allowed are .*"),
+        ("chat:Echo", r"chat:Echo is a class; allowed are .*"),
+        ("chat:Picky", r"cannot make a chat:Picky: TypeError: .*'room'.*"),
+        (
+            "needy:echo",
+            r"cannot import 'needy': ModuleNotFoundError: .*'a_package_that_nobody_has' \(needy\.py, line 1\)",
+        ),
+        ("torn:echo", r"cannot import 'torn': SyntaxError: .* \(torn\.py, line 1\)"),
+        ("raising:echo", r"cannot import 'raising': KeyError: 'key' \(raising\.py, line 3\)"),
+    ],
+)
+def test_a_target_that_cannot_be_served_is_one_line(here: Path, target: str, line: str) -> None:
+    assert re.fullmatch(f"rawws: {line}", fails(run(here, "serve", target), 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "required: COMMAND"),
+        (["dance"], "dance"),
+        (["serve"], "required: MODULE:OBJECT"),
+        (["serve", "chat"], "'chat' is not MODULE:OBJECT, for example chat:chat"),
+        (["serve", "chat:"], "'chat:' is not MODULE:OBJECT"),
+        (["serve", "chat:echo", "--port", "65536"], "'65536' is not a port, 0 to 65535"),
+        (["serve", "chat:echo", "--port", "http"], "'http' is not a port"),
+        (["serve", "chat:echo", "--max-size", "1g"], "'1g' is not a number of bytes"),
+        (["serve", "chat:echo", "--max-size", "0"], "'0' is not a number of bytes"),
+        (["serve", "chat:echo", "--open-timeout", "0"], "'0' is not a time in seconds"),
+        (["serve", "chat:echo", "--open-timeout", "nan"], "'nan' is not a time in seconds"),
+        (["serve", "chat:echo", "--open-timeout", "off"], "'off' is not a time in seconds"),
+        (["serve", "chat:echo", "--ping-interval", "soon"], "'soon' is not a time in seconds"),
+        (["serve", "chat:echo", "--compress"], "unrecognized arguments: --compress"),
+        (["serve", "chat:echo", "--log-level", "loud"], "invalid choice: 'loud'"),
+        (["serve", "chat:echo", "--uds", "x", "--port", "1"], "--uds stands for --host and --port"),
+        (["serve", "chat:echo", "--ssl-keyfile", "x"], "--ssl-keyfile needs --ssl-certfile"),
+    ],
+)
+def test_a_wrong_word_on_the_command_line_exits_with_2(here: Path, arguments: list[str], words: str) -> None:
+    assert words in fails(run(here, *arguments), 2)
+
+
+@pytest.mark.parametrize("command", [["serve", "chat:echo"], ["demo"]])
+def test_a_busy_port_is_one_line(here: Path, command: list[str]) -> None:
+    with socket.create_server((LOOPBACK, 0)) as other:
+        number = str(other.getsockname()[1])
+        line = fails(run(here, *command, "--port", number), 1)
+    assert line == (
+        f"rawws: cannot listen on 127.0.0.1, port {number}: another program listens there; --port chooses another port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 8765: this machine has no such address"),
+        (["--host", "name.invalid"], "cannot listen on name.invalid, port 8765: "),
+        (["--uds", "no/such/folder/chat.sock"], "cannot listen on no/such/folder/chat.sock: No such file or directory"),
+        (["--trusted-proxies", "a proxy"], "a proxy"),
+        (["--ssl-certfile", "none.pem"], "cannot read certificate none.pem: No such file or directory"),
+        (["--ssl-certfile", "chat.py"], "cannot use certificate chat.py: "),
+        (["--ssl-certfile", "chat.py", "--ssl-keyfile", "none.pem"], "certificate chat.py with key none.pem: "),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(here: Path, arguments: list[str], words: str) -> None:
+    assert words in fails(run(here, "serve", "chat:echo", *arguments), 1)
+
+
+# The demo, without a browser
+
+
+def test_the_demo_names_the_page_and_answers_health_checks(here: Path) -> None:
+    with start(here, "demo", "--port", "0") as process:
+        number = port(process)
+        assert process.output.startswith(f"open http://127.0.0.1:{number} (rawws ")
+        assert get(number, "/healthz") == (200, b"ok\n")
+        assert get(number, "/nothing")[0] == 404
+        status, page = get(number, "/?x=1")
+        assert status == 200
+        assert page.startswith(b"<!doctype html>")
+
+
+def get(number: int, path: str) -> tuple[int, bytes]:
+    with socket.create_connection((LOOPBACK, number), timeout=10) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{number}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body

@@ -1,0 +1,174 @@
+"""The README and the docs tell the truth: their programs run, their commands exist, their tables match the code."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+import shlex
+import signal
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+import pytest
+from websockets.sync.client import connect
+
+import rawws
+from rawws import cli
+from tests.processes import LOOPBACK, ROOT, Process, free_port
+from tests.test_layers import ORDER
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PORT = "8765"  # what every example listens on
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def name(self) -> str:
+        """The file that a program says it is, in its first line."""
+        named = re.match(r"# (\w+\.py)\n", self.text)
+        return named[1] if named else f"line_{self.line}.py"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(page, text.count("\n", 0, found.start()) + 1, found[1], found[2])
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+PROGRAMS = [block for block in BLOCKS if block.language == "python"]
+COMMANDS = [block for block in BLOCKS if block.language == "sh"]
+
+
+def start(block: Block, folder: Path) -> Process:
+    """Run a program that serves, on a port that is free here."""
+    port = free_port()
+    (folder / block.name).write_text(block.text.replace(PORT, str(port)), encoding="utf-8")
+    return Process([sys.executable, "-W", "error", block.name], cwd=folder, listens=port)
+
+
+def program(page: str, name: str) -> Block:
+    return next(block for block in PROGRAMS if block.page == ROOT / page and block.name == name)
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert {block.language for block in BLOCKS} <= {"python", "sh"}
+    assert len(PROGRAMS) >= 5
+    assert len(COMMANDS) >= 3
+
+
+@pytest.mark.parametrize("block", [block for block in PROGRAMS if "rawws.connect(" in block.text], ids=str)
+def test_a_program_with_its_own_client_prints_and_ends(block: Block, tmp_path: Path) -> None:
+    (tmp_path / block.name).write_text(block.text.replace(PORT, str(free_port())), encoding="utf-8")
+    with Process([sys.executable, "-W", "error", block.name], cwd=tmp_path) as process:
+        assert process.result(20) == "Hello\n"
+
+
+@pytest.mark.parametrize("block", [block for block in PROGRAMS if "rawws.connect(" not in block.text], ids=str)
+def test_a_program_serves_what_it_says(block: Block, tmp_path: Path) -> None:
+    with start(block, tmp_path) as process:
+        with connect(f"ws://{LOOPBACK}:{process.port}/") as ws:
+            ws.send("Grüße")
+            assert ws.recv(timeout=10) == "Grüße"
+            ws.send(b"\x00\xff")
+            assert ws.recv(timeout=10) == b"\x00\xff"
+        if "/healthz" in block.text:
+            with urlopen(f"http://{LOOPBACK}:{process.port}/healthz", timeout=10) as answer:
+                assert (answer.status, answer.read()) == (200, b"ok\n")
+        os.kill(process.pid, signal.SIGINT)
+        assert "Traceback" not in process.result(10)
+
+
+def test_the_twenty_lines_are_a_chat_of_twenty_lines(tmp_path: Path) -> None:
+    chat = program("README.md", "chat.py")
+    assert len(chat.text.strip().splitlines()) <= 26  # with the blank ones
+    with (
+        start(chat, tmp_path) as process,
+        connect(f"ws://{LOOPBACK}:{process.port}") as ada,
+        connect(f"ws://{LOOPBACK}:{process.port}") as grace,
+    ):
+        for person, text in ((ada, "Do you hear me?"), (grace, "Loud and clear")):
+            person.send(text)
+            assert [ada.recv(timeout=10), grace.recv(timeout=10)] == [text, text]
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
+    names = {program.name for program in PROGRAMS if program.page == block.page}
+    lines = [shlex.split(line, comments=True) for line in block.text.splitlines()]
+    assert [line for line in lines if line]
+    for command, *arguments in filter(None, lines):
+        match Path(command).name, arguments:
+            case "make", [target]:
+                assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            case ("python", ["-m", "rawws", *options]) | ("rawws", options):
+                parse(options, names)
+            case "python", [name]:
+                assert name in names
+            case "pip", ["install", what]:
+                extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+                assert what == "." or what.removeprefix(".[").removesuffix("]") in extras
+            case "curl", [url]:
+                assert url.startswith(f"http://127.0.0.1:{PORT}/")
+            case _:
+                pytest.fail(f"{block}: nothing is known of {command} {arguments}")
+
+
+def parse(options: list[str], names: set[str]) -> None:
+    """Check that a `rawws` command parses, and that what it serves stands on the same page."""
+    if options == ["--version"]:
+        return
+    found = cli.parser().parse_args(options)
+    if "target" in found:
+        module, name = found.target
+        assert f"{module}.py" in names
+        assert name == module  # the page's program defines it by the name of its file
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        assert not target.startswith("http"), f"{target}: a link elsewhere cannot be checked here"
+        aim = page.parent / file if file else page
+        assert aim.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", aim.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_options_page_lists_every_option_with_its_default() -> None:
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
+    parameters = inspect.signature(rawws.serve).parameters
+    assert listed == {name: repr(parameters[name].default) for name in parameters if name != "handler"}
+    flags = set(re.findall(r"--[a-z][a-z-]*", text))
+    [commands] = [action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    known = {flag for action in commands.choices["serve"]._actions for flag in action.option_strings}
+    assert flags == known - {"-h", "--help", "--compression"}
+
+
+def test_the_design_page_lists_the_rooms_in_the_order_of_the_law() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(rawws/[\w/]+)(?:\.py|/)` \|.*\| (yes)? ?\|$", text, re.MULTILINE)
+    named = [name.replace("/", ".") for name, _ in rows]
+    assert named == [room for room in ORDER if room in named]
+    assert {room for room in ORDER if room.startswith("rawws.protocol.")} <= set(named)
+    for name, compiled in rows:
+        assert (ROOT / f"{name}.py").exists() or (ROOT / name).is_dir(), name
+        assert (ROOT / f"{name}.pxd").exists() == bool(compiled), name
