@@ -1,4 +1,4 @@
-"""Autobahn: every case of the suite, against our server as real processes, on both twins.
+"""Autobahn: every case of the suite, against our server and our client as real processes, on both twins.
 
 The verdicts come from `run.py`, which these tests run as a user would. Groups 9, 12 and 13 (16 MiB messages, hundreds
 of thousands of messages to compress) run on the compiled twin alone: minutes of work for two processors.
@@ -54,3 +54,11 @@ def test_the_cases_without_heavy_load_pass_in_each_style_on_each_loop(
     assert cases(found) == WITHOUT_HEAVY
     assert f", {twin}, {style}" in str(found["peer"])
     assert f"{loop} loop" in str(found["peer"])
+
+
+@pytest.mark.parametrize("twin", ["compiled", "interpreted"])
+def test_our_client_passes_the_cases_without_heavy_load(tmp_path: Path, twin: str) -> None:
+    pure = ["--pure"] if twin == "interpreted" else []
+    found = verdict(tmp_path, "--role", "client", "--cases", "1-7,10", *pure)
+    assert cases(found) == WITHOUT_HEAVY
+    assert f", {twin}" in str(found["peer"])
