@@ -31,7 +31,8 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Logged]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each `async def` test the two loops."""
     if inspect.iscoroutinefunction(metafunc.function):
-        metafunc.fixturenames.append("loop_name")
+        if "loop_name" not in metafunc.fixturenames:
+            metafunc.fixturenames.append("loop_name")
         metafunc.parametrize("loop_name", LOOPS)
 
 

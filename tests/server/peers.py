@@ -248,6 +248,11 @@ class Logged:
         assert len(found) == count
         self._taken += found
 
+    def forget(self) -> None:
+        """Let go of the tracebacks that were taken: their frames hold what was in them."""
+        for record in self._taken:
+            record.exc_info = None
+
 
 @asynccontextmanager
 async def connected(server: rawws.Server, *fields: str, receive_buffer: int = 0) -> AsyncIterator[Peer]:
