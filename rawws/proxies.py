@@ -40,6 +40,7 @@ class TrustedProxies:
 
     def trusts(self, address: Address) -> bool:
         """Tell whether this address is that of a proxy."""
+        address = _plain(address)
         return self._all or any(address in network for network in self._networks)
 
     def apply(self, ws: WebSocket, request: Request) -> None:
@@ -71,17 +72,23 @@ def _network(proxy: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise ValueError(f"trusted_proxies has {proxy!r}, which is no address or network: {error}") from None
 
 
+def _plain(address: Address) -> Address:
+    """Return the IPv4 address that a socket for both versions shows as an IPv6 one."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def _parse(entry: str) -> tuple[Address, int]:
     """Return the address and the port (0 if none is told) of `1.2.3.4`, `1.2.3.4:5`, `::1` or `[::1]:5`."""
     host, port = entry, ""
     if entry.startswith("["):
-        host, _, port = entry[1:].partition("]")
-        port = port.removeprefix(":")
+        host, bracket, port = entry[1:].partition("]")
+        # Without the bracket this is no address: ip_address refuses the empty host.
+        host, port = (host, port.removeprefix(":")) if bracket else ("", "")
     elif entry.count(":") == 1:
         host, _, port = entry.partition(":")
     try:
-        if port and not (port.isascii() and port.isdigit()):
+        if port and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
             raise ValueError
-        return ipaddress.ip_address(host), int(port or 0)
+        return _plain(ipaddress.ip_address(host)), int(port or 0)
     except ValueError:
         raise HandshakeError(400, f"X-Forwarded-For has {entry[:64]!r}, which is not an address") from None

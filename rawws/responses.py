@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from .protocol.http11 import Headers
@@ -44,4 +43,4 @@ def Response(  # noqa: N802 - the name of the thing it makes
         content_type = "text/plain; charset=utf-8"
     if content_type is not None and "Content-Type" not in fields:
         fields["Content-Type"] = content_type
-    return HttpResponse(HTTPStatus(status), fields, body.encode() if isinstance(body, str) else body)
+    return HttpResponse(int(status), fields, body.encode() if isinstance(body, str) else body)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError
 from .keepalive import Keepalive
+from .protocol.closing import serialize_close
 from .protocol.connection import Connection, Role
 from .protocol.deflate import Compression, Deflater, PerMessageDeflate
 from .protocol.extensions import is_token
@@ -314,6 +315,8 @@ class Server:
         """
         if self.closing:
             return
+        # What may not be sent is refused before anything is closed.
+        serialize_close(code, reason)
         self.closing = True
         for server in self._servers:
             server.close()
@@ -325,6 +328,13 @@ class Server:
                     ws.abort()
             else:
                 ws.close(code, reason)
+
+    def abort(self) -> None:
+        """End all connections now, without a closing handshake, and cancel their handlers."""
+        for ws in tuple(self.settings.connections):
+            ws.abort()
+        for task in tuple(self._tasks):
+            task.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until all connections and their handlers are done."""
@@ -340,9 +350,10 @@ class Server:
     async def serve_forever(self) -> None:
         """Wait until the server is closed; being cancelled closes it."""
         try:
-            if self._stopped is None:
-                self._stopped = self.settings.loop.create_future()
-            await asyncio.shield(self._stopped)
+            if not self.closing:
+                if self._stopped is None:
+                    self._stopped = self.settings.loop.create_future()
+                await asyncio.shield(self._stopped)
         finally:
             self.close()
             await self.wait_closed()
@@ -629,8 +640,7 @@ async def _until_signal(server: Server) -> None:
 
     def stop() -> None:
         if server.closing:
-            for ws in server.connections:
-                ws.abort()
+            server.abort()
             if task is not None:
                 task.cancel()
         else:

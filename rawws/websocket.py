@@ -461,6 +461,8 @@ class WebSocket(Transport):
         self.queued = sum(map(len, parts))
         self.joined = parts
         self.stream = JOINING
+        if self.full:
+            self.refill()
 
     def join_part(self, part: Any, final: bool) -> None:
         """Take a part of a message that is joined."""
@@ -500,6 +502,9 @@ class WebSocket(Transport):
         """Go on with what was read and not processed, and with reading."""
         self.full = False
         self.pump()
+        if self.connection.pending():
+            # Pongs, for example, which nobody else would see off.
+            self.wrote()
         if self.connection.phase >= 2 and not self.corked:
             self.settings.loop.call_soon(self.on_end)
         if not self.full:

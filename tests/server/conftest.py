@@ -28,6 +28,13 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Logged]:
     assert errors.left() == []
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> None:
+    """Have the garbage collector leave out what was imported: each test collects."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each `async def` test the two loops."""
     if inspect.iscoroutinefunction(metafunc.function):

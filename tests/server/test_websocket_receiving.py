@@ -463,6 +463,70 @@ async def test_parts_of_one_large_frame_arrive_before_it_is_complete() -> None:
         assert last == "100000"
 
 
+@pytest.mark.parametrize("kind", [1, 2])
+@pytest.mark.parametrize("fragments", [False, True])
+async def test_a_message_that_is_half_here_can_be_streamed(kind: int, fragments: bool) -> None:
+    """What came of it while nobody streamed is its first part."""
+    async with held() as (ws, peer):
+        payload = b"x" * 300_000
+        if fragments:
+            await peer.fragment(kind, payload[:200_000])
+        else:
+            data = bytes([0x80 | kind]) + b"\xff" + len(payload).to_bytes(8, "big") + bytes(4) + payload
+            await peer.write(data[:200_014])
+        await asyncio.sleep(0.02)
+        parts: list[Any] = []
+
+        async def stream() -> None:
+            parts.extend([part async for part in ws.recv_streaming()])
+
+        task = asyncio.create_task(stream())
+        await asyncio.sleep(0.02)
+        if fragments:
+            await peer.fragment(0, payload[200_000:], final=True)
+        else:
+            await peer.write(data[200_014:])
+        await task
+        assert parts[0][:0].join(parts) == (payload.decode() if kind == 1 else payload)
+        await peer.send("next")
+        assert await ws.recv() == "next"
+
+
+async def test_a_stream_given_up_before_its_first_part_is_received_whole_though_it_is_large() -> None:
+    async with held(max_size=250_000) as (ws, peer):
+        for last, size in ((b"b", 199_999), (b"c", 100_000)):
+            task = asyncio.create_task(anext(ws.recv_streaming()))
+            await asyncio.sleep(0)
+            task.cancel()
+            await peer.fragment(2, b"a" * 100_000)
+            await asyncio.sleep(0.02)
+            receiving = asyncio.create_task(ws.recv())
+            await asyncio.sleep(0.02)
+            for _ in range(size // 100_000):
+                await peer.fragment(0, b"a" * 50_000)
+            await peer.fragment(0, last, final=True)
+            assert await receiving == b"a" * (100_000 + size // 100_000 * 50_000) + last
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_stream_given_up_before_its_first_part_is_held_to_max_size() -> None:
+    async with held(max_size=250_000) as (ws, peer):
+        task = asyncio.create_task(anext(ws.recv_streaming()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await peer.fragment(2, bytes(200_000))
+        await asyncio.sleep(0.02)
+        receiving = asyncio.create_task(ws.recv())
+        await asyncio.sleep(0)
+        await peer.fragment(0, bytes(100_000))
+        close = await peer.finish()
+        assert close is not None
+        assert close[0] == 1009
+        with pytest.raises(rawws.ConnectionClosedError):
+            await receiving
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_streamed_message_may_be_larger_than_max_size() -> None:
     async def handler(ws: rawws.WebSocket) -> None:
         size = 0
@@ -685,12 +749,14 @@ async def test_a_handler_that_does_not_read_makes_the_peer_wait_and_loses_nothin
 
 async def test_a_ping_behind_a_full_queue_is_answered_when_the_handler_has_read_it_empty() -> None:
     async with held() as (ws, peer):
-        for _ in range(10):
-            peer.connection.send(bytes(20_000))
+        # They are all in one read, and more than the queue takes.
+        for _ in range(1500):
+            peer.connection.send("")
         peer.connection.ping(b"are you there")
         await peer.flush()
-        for _ in range(10):
-            assert await ws.recv() == bytes(20_000)
+        await asyncio.sleep(0.02)
+        for _ in range(1500):
+            assert await ws.recv() == ""
         assert await peer.event() == Pong(b"are you there")
 
 
