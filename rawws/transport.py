@@ -285,10 +285,13 @@ class Transport:
         else:
             rest.extend(chunks)
         self.transport_holds = True
-        if len(rest) == 1:
-            self.transport.write(rest[0])
-        else:
+        if self.fd < 0:
             self.transport.writelines(rest)
+            return
+        # The writelines of asyncio's sockets does not call `pause_writing` (Python 3.12.1, 3.13.0: a peer that does not
+        # read would never be noticed). Of these writes only the first tries the socket.
+        for piece in rest:
+            self.transport.write(piece)
 
     def held(self) -> bool:
         """Tell whether the transport has bytes that must go first."""

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +279,7 @@ async def handler(ws):
     finally:
         print("handler ended", flush=True)
 
-rawws.run(handler, "127.0.0.1", int(sys.argv[1]), close_timeout=5)
+rawws.run(handler, "127.0.0.1", int(sys.argv[1]), close_timeout=60)
 print("run returned", flush=True)
 """
 
@@ -331,11 +330,9 @@ async def test_a_second_signal_waits_neither_for_peers_nor_for_handlers(
         os.kill(process.pid, number)
         assert await peer.closed() == (1001, "")
         assert process.poll() is None
-        started = time.monotonic()
         os.kill(process.pid, number)
+        # The deadline of the test is long before the handler's hour.
         assert await ended(process) != 0
-        # Long before close_timeout, and not in an hour.
-        assert time.monotonic() - started < 4
         assert "handler ended" in process.output
         assert "run returned" not in process.output
         peer.close()

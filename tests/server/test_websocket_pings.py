@@ -22,7 +22,8 @@ async def test_ping_gives_the_latency_in_seconds() -> None:
         await asyncio.sleep(0.05)
         await peer.flush()
         latency = await task
-        assert latency >= 0.05
+        # Loops round the time of a sleep to milliseconds.
+        assert latency > 0.045
         assert ws.latency == latency
 
 

@@ -12,15 +12,27 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.protocol.connection import Pong
+from rawws.protocol.connection import Ping, Pong
 from tests.server.peers import Peer, connected, eventually, held, serve
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
 # Ways to make a task; the eager one is there from Python 3.12 on.
-FACTORIES: dict[str, Any] = {"default": None}
+FACTORIES: dict[str, Any] = {
+    "default": None,
+    # What asyncio falls back to where its C module is missing; it calls `send` where that one calls `__next__`.
+    "python": lambda loop, coroutine, **options: asyncio.tasks._PyTask(  # type: ignore[attr-defined]
+        coroutine, loop=loop, **{name: value for name, value in options.items() if name != "eager_start"}
+    ),
+}
 if hasattr(asyncio, "eager_task_factory"):
-    FACTORIES["eager"] = asyncio.eager_task_factory
+
+    def eager(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        """Make an eager task. uvloop 0.23 says so itself (`eager_start`), which asyncio's own factory does not take."""
+        options["eager_start"] = True
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    FACTORIES["eager"] = eager
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -341,7 +353,14 @@ async def test_every_task_factory_serves(factory: str) -> None:
     asyncio.get_running_loop().set_task_factory(FACTORIES[factory])
 
     async def handler(ws: rawws.WebSocket) -> None:
-        await ws.send(await asyncio.create_task(ws.recv()))
+        await asyncio.create_task(ws.send(await asyncio.create_task(ws.recv())))
+        assert await asyncio.create_task(ws.ping()) > 0
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ws.recv(), 0.01)
+        for awaitable in (ws.send("x"), ws.ping(), ws.recv()):
+            task = asyncio.create_task(awaitable)
+            task.cancel()
+            await asyncio.wait([task])
         async for message in ws:
             await ws.send(message)
 
@@ -354,6 +373,9 @@ async def test_every_task_factory_serves(factory: str) -> None:
             message = b"\x81\x82\x00\x00\x00\x00hi"
             await peer.shake_hands(then=message)
             assert await peer.message() == "hi"
+            assert isinstance(await peer.event(), Ping)
+            await peer.flush()
+            assert await peer.message() == "x"
             await peer.send("there", "again")
             assert [await peer.message(), await peer.message()] == ["there", "again"]
             await peer.start_close()
@@ -665,6 +687,34 @@ async def test_a_stream_cancelled_before_its_first_part_loses_nothing() -> None:
         assert await peer.message() == "whole"
 
 
+async def test_a_stream_given_up_before_its_first_part_is_received_whole_when_that_comes() -> None:
+    async with held() as (ws, peer):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await anext(ws.recv_streaming())
+        receiving = asyncio.create_task(ws.recv())
+        await asyncio.sleep(0)
+        await peer.fragment(1, b"wh")
+        await peer.fragment(0, b"ole", final=True)
+        assert await receiving == "whole"
+
+
+async def test_a_second_stream_given_up_before_the_first_was_skipped_loses_nothing() -> None:
+    async with held() as (ws, peer):
+        await peer.fragment(1, b"first")
+        assert await anext(ws.recv_streaming()) == "first"
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await anext(ws.recv_streaming())
+        receiving = asyncio.create_task(ws.recv())
+        await asyncio.sleep(0)
+        await peer.fragment(0, b"skipped", final=True)
+        await peer.fragment(1, b"wh")
+        await peer.fragment(0, b"ole", final=True)
+        assert await receiving == "whole"
+
+
 async def test_a_stream_whose_first_part_came_with_the_cancellation_loses_nothing() -> None:
     async with held() as (ws, peer):
 
@@ -769,6 +819,31 @@ async def test_many_small_messages_fill_the_queue_too() -> None:
         for _ in range(20_000):
             assert await ws.recv() == ""
         assert await ws.recv() == "last"
+
+
+async def test_the_close_behind_a_full_queue_in_one_read_is_answered() -> None:
+    async with held() as (ws, peer):
+        for _ in range(1500):
+            peer.connection.send("")
+        await peer.start_close(1000, "bye")
+        await asyncio.sleep(0.02)
+        assert ws.ready_state is rawws.State.OPEN
+        for _ in range(1500):
+            assert await ws.recv() == ""
+        assert await peer.finish() == (1000, "")
+
+
+async def test_a_violation_behind_a_full_queue_in_one_read_is_answered() -> None:
+    async with held() as (ws, peer):
+        for _ in range(1500):
+            peer.connection.send("")
+        await peer.write(b"".join(peer.connection.take_data()) + b"\x81\x00")
+        await asyncio.sleep(0.02)
+        for _ in range(1500):
+            assert await ws.recv() == ""
+        close = await peer.closed()
+        assert close is not None
+        assert close[0] == 1002
 
 
 async def test_the_close_behind_a_full_queue_is_answered_and_nothing_before_it_is_lost() -> None:

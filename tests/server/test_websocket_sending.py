@@ -292,6 +292,8 @@ async def test_an_asynchronous_message_on_a_closing_connection_raises_connection
         await asyncio.sleep(0)
         await peer.start_close()
         assert await peer.finish() == (1000, "")
+        with pytest.raises(rawws.ConnectionClosed):
+            ws.send("waits no longer")
         go_on.set()
         with pytest.raises(rawws.ConnectionClosed):
             await task
