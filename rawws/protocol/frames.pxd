@@ -1,5 +1,6 @@
 cimport cython
 
+from .masking cimport blank_octets as blank
 from .masking cimport cut_octets as cut
 from .masking cimport mask_octets as mask
 from .masking cimport place_octets as place
@@ -38,13 +39,13 @@ cdef class FrameReader:
     cpdef bint read_header(self, bint fragmented) except -1
     cpdef bint has_payload(self) except -1
     cpdef discard(self)
-    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
-    cpdef Py_ssize_t unmask(self) except -1
-    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(count=Py_ssize_t)
+    cpdef Py_ssize_t advance(self) except -1
+    @cython.locals(data=bytes)
     cpdef bytes take_bytes(self)
-    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, key="unsigned int")
     cpdef Py_ssize_t take_into(self, target, Py_ssize_t at) except -1
-    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, key="unsigned int")
     cpdef str take_text(self)
 
 @cython.final
@@ -57,7 +58,7 @@ cdef class FrameWriter:
     cpdef Py_ssize_t size(self) except -1
     @cython.locals(
         length=Py_ssize_t, room=Py_ssize_t, at=Py_ssize_t, octets=bytearray, mask_bit="unsigned int", i=Py_ssize_t,
-        hidden=bytearray
+        hidden=bytes
     )
     cpdef write(self, unsigned int first, bytes payload, bint masked, unsigned int key)
     cpdef append(self, bytes octets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rawws.errors import RemoteProtocolError
 
-from .masking import cut, mask, place, rotate
+from .masking import blank, cut, mask, place, rotate
 
 # Payloads of this size and above are written from where they are; below it a copy is cheaper than another chunk.
 LARGE = 2048
@@ -164,39 +164,37 @@ class FrameReader:
         """Forget all that was not read."""
         self.position = self.end
 
-    def unmask(self) -> int:
-        """Unmask what is here of the payload, take it, and return where it stops; it began at `position`."""
-        start = self.position
-        stop = self.end
-        if self.remaining < stop - start:
-            stop = start + self.remaining
-        if self.masked:
-            mask(self.buffer, start, stop, self.key)
-        self.remaining -= stop - start
-        if self.remaining == 0:
-            self.in_frame = False
-        elif self.masked:
-            self.key = rotate(self.key, stop - start)
-        self.position = stop
-        return stop
+    def advance(self) -> int:
+        """Take what is here of the payload, still masked, and return where it stops; it began at `position`."""
+        count = min(self.remaining, self.end - self.position)
+        self.position += count
+        self.remaining -= count
+        self.in_frame = self.remaining > 0
+        if self.in_frame:
+            self.key = rotate(self.key, count)
+        return self.position
 
     def take_bytes(self) -> bytes:
         """Take what is here of the payload."""
-        start = self.position
-        stop = self.unmask()
-        return cut(self.buffer, start, stop)
+        data = blank(min(self.remaining, self.end - self.position))
+        self.take_into(data, 0)
+        return bytes(data)
 
     def take_into(self, target: bytearray, at: int) -> int:
         """Take what is here of the payload, write it over `target[at:]`, and return where it ends there."""
         start = self.position
-        stop = self.unmask()
-        place(target, at, self.buffer, start, stop)
+        key = self.key
+        stop = self.advance()
+        place(target, at, self.buffer, start, stop, key)
         return at + stop - start
 
     def take_text(self) -> str:
         """Take what is here of the payload, which must be UTF-8 to its end (raises UnicodeDecodeError)."""
         start = self.position
-        stop = self.unmask()
+        key = self.key
+        stop = self.advance()
+        if key:
+            mask(self.buffer, start, stop, key)
         return self.buffer[start:stop].decode("utf-8")
 
 
@@ -245,15 +243,13 @@ class FrameWriter:
                 octets[at + i] = key >> (8 * i) & 0xFF
             at += 4
         if length < LARGE:
-            place(octets, at, payload, 0, length)
-            if masked:
-                mask(octets, at, at + length, key)
+            place(octets, at, payload, 0, length, key if masked else 0)
             self.length = at + length
         else:
             self.length = at
             if masked:
-                hidden = bytearray(payload)
-                mask(hidden, 0, length, key)
+                hidden = blank(length)
+                place(hidden, 0, payload, 0, length, key)
                 payload = bytes(hidden)
             self.append(payload)
 

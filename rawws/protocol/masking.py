@@ -23,22 +23,16 @@ def mask_octets(buffer: bytearray, start: int, stop: int, key: int) -> None:
     # RFC 6455 5.3: "Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original data
     # ("original-octet-i") with octet at index i modulo 4 of the masking key ("masking-key-octet-j")"
     octets = buffer
-    key0 = key & 0xFF
-    key1 = key >> 8 & 0xFF
-    key2 = key >> 16 & 0xFF
-    key3 = key >> 24 & 0xFF
+    key0, key1, key2, key3 = key & 0xFF, key >> 8 & 0xFF, key >> 16 & 0xFF, key >> 24
     while start + 4 <= stop:
         octets[start] ^= key0
         octets[start + 1] ^= key1
         octets[start + 2] ^= key2
         octets[start + 3] ^= key3
         start += 4
-    if start < stop:
-        octets[start] ^= key0
-    if start + 1 < stop:
-        octets[start + 1] ^= key1
-    if start + 2 < stop:
-        octets[start + 2] ^= key2
+    for last in range(start, stop):
+        octets[last] ^= key & 0xFF
+        key >>= 8
 
 
 def rotate(key: int, count: int) -> int:
@@ -70,14 +64,25 @@ def blank_octets(length: int) -> bytes:
     return bytes(length)
 
 
-def place(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int) -> None:
-    """Write `source[start:stop]` at `target[at:]`."""
+def place(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int, key: int) -> None:
+    """Write `source[start:stop]`, masked with the key unless that is 0, at `target[at:]`."""
     target[at : at + stop - start] = source[start:stop]
+    if key:
+        mask(target, at, at + stop - start, key)
 
 
-def place_octets(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int) -> None:
+def place_octets(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int, key: int) -> None:
     """Do the same, octet by octet."""
     octets = target
     origin = source
-    for i in range(stop - start):
-        octets[at + i] = origin[start + i]
+    key0, key1, key2, key3 = key & 0xFF, key >> 8 & 0xFF, key >> 16 & 0xFF, key >> 24
+    while start + 4 <= stop:
+        octets[at] = origin[start] ^ key0
+        octets[at + 1] = origin[start + 1] ^ key1
+        octets[at + 2] = origin[start + 2] ^ key2
+        octets[at + 3] = origin[start + 3] ^ key3
+        start += 4
+        at += 4
+    for last in range(start, stop):
+        octets[at + last - start] = origin[last] ^ (key & 0xFF)
+        key >>= 8

@@ -99,20 +99,23 @@ def test_both_ways_to_cut_are_a_slice(data: bytes, start: int, length: int) -> N
 
 
 @pytest.mark.parametrize(("blank", "place"), [(blank, place), (blank_octets, place_octets)], ids=["slices", "octets"])
-@given(parts=st.lists(st.binary(max_size=50), min_size=2, max_size=5), before=st.integers(0, 9))
-def test_what_is_placed_part_by_part_is_the_whole(
-    blank: Callable[[int], Any], place: Callable[..., None], parts: list[bytes], before: int
+@given(
+    parts=st.lists(st.binary(max_size=50), min_size=1, max_size=5),
+    before=st.integers(0, 9),
+    key=st.just(bytes(4)) | keys,
+)
+def test_what_is_placed_part_by_part_is_the_whole_masked_as_by_the_naive_loop(
+    blank: Callable[[int], Any], place: Callable[..., None], parts: list[bytes], before: int, key: bytes
 ) -> None:
     whole = b"".join(parts)
-    if compiled("masking") or blank is not blank_octets:
-        target = blank(len(whole))
-    else:
+    target = blank(len(whole))
+    if not compiled("masking"):
         # Interpreted, `blank_octets` is there for the C that is made of it.
-        target = bytearray(blank(len(whole)))
+        target = bytearray(target)
     at = 0
     for part in parts:
-        if part and len(whole) > 1:
-            place(target, at, bytearray(b"<" * before + part + b">"), before, before + len(part))
-            at += len(part)
-    if len(whole) > 1:
-        assert bytes(target) == whole
+        source = bytearray(b"<" * before + part + b">")
+        place(target, at, source, before, before + len(part), rotate(number(key), at))
+        assert source == b"<" * before + part + b">"
+        at += len(part)
+    assert bytes(target) == masked(whole, key)
