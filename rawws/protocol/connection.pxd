@@ -34,6 +34,7 @@ cdef class Connection:
     @cython.locals(text=str, payload=bytes, first="unsigned int")
     cpdef send(self, message, compress=*)
     cpdef send_fragment(self, unsigned int opcode, bytes payload, bint final)
+    cpdef send_frames(self, bytes octets)
     cpdef ping(self, bytes payload)
     cpdef pong(self, bytes payload)
     cpdef release_pong(self)
@@ -42,8 +43,8 @@ cdef class Connection:
     cpdef close(self, code=*, reason=*)
     cpdef fail(self, code, reason)
     cpdef send_close(self, code, reason, bytes payload)
-    @cython.locals(writer=FrameWriter)
     cpdef write(self, unsigned int first, bytes payload)
+    cpdef FrameWriter gather(self)
     @cython.locals(used=Py_ssize_t)
     cpdef unsigned int next_key(self) except? 0
     @cython.locals(writer=FrameWriter)

@@ -266,6 +266,12 @@ class Connection:
             raise self.closed()
         self.write((0x80 if final else 0) | opcode, payload)
 
+    def send_frames(self, octets: bytes) -> None:
+        """Send whole messages that were encoded for many connections (unmasked: from a server only)."""
+        if not self.may_send():
+            raise self.closed()
+        self.gather().append(octets)
+
     def ping(self, payload: bytes) -> None:
         """Send a Ping. Raises ConnectionClosed once a Close frame was sent, LocalProtocolError for over 125 bytes."""
         if len(payload) > 125:
@@ -337,10 +343,13 @@ class Connection:
 
     def write(self, first: int, payload: bytes) -> None:
         """Gather a frame for the next `data_to_send`."""
-        writer = self.writer
-        if writer is None:
-            writer = self.writer = self.writers.pop() if self.writers else FrameWriter()
-        writer.write(first, payload, self.masks, self.next_key() if self.masks else 0)
+        self.gather().write(first, payload, self.masks, self.next_key() if self.masks else 0)
+
+    def gather(self) -> FrameWriter:
+        """Return where frames are gathered."""
+        if self.writer is None:
+            self.writer = self.writers.pop() if self.writers else FrameWriter()
+        return self.writer
 
     def next_key(self) -> int:
         """Return a fresh masking key."""
@@ -387,12 +396,6 @@ class Connection:
     def closed(self) -> ConnectionClosed:
         """Return the exception that says how the connection closes or closed."""
         # 7.4.1: 1000 "indicates a normal closure", 1001 that an endpoint is "going away"; 1005 stands for no code.
-        fine = {1000, 1001, 1005}
-        ok = (
-            self.close_rcvd is not None
-            and self.close_sent is not None
-            and self.close_rcvd.code in fine
-            and self.close_sent.code in fine
-        )
-        kind = ConnectionClosedOK if ok else ConnectionClosedError
+        codes = {1006 if close is None else close.code for close in (self.close_rcvd, self.close_sent)}
+        kind = ConnectionClosedOK if codes <= {1000, 1001, 1005} else ConnectionClosedError
         return kind(self.close_rcvd, self.close_sent, self.rcvd_then_sent)

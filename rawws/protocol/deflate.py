@@ -216,7 +216,7 @@ class Deflater:
 class PerMessageDeflate:
     """The extension on one connection: what to do with its messages, and the state between them, if any."""
 
-    __slots__ = ("_deflater", "_final_blocks", "_history", "_stream", "_takeover", "threshold")
+    __slots__ = ("_final_blocks", "_history", "_stream", "_takeover", "deflater", "shares", "threshold")
 
     def __init__(self, parameters: DeflateParameters, server: bool, settings: Compression, shared: Shared) -> None:
         self.threshold = settings.threshold
@@ -231,7 +231,8 @@ class PerMessageDeflate:
             deflater = Deflater(bits, takeover, settings.level, settings.memory_level)
             if not takeover:
                 shared[key] = deflater
-        self._deflater = deflater
+        # Whether others get the same octets for the same message: those with the same deflater.
+        self.deflater, self.shares = deflater, not takeover
         self._stream: zlib._Decompress | None = None
         # The last octets that came out, for the case that a block with BFINAL ends zlib's stream but not the window.
         self._history = bytearray()
@@ -239,7 +240,7 @@ class PerMessageDeflate:
 
     def compress(self, data: bytes) -> bytes:
         """Return the payload of a compressed message."""
-        return self._deflater.compress(data)
+        return self.deflater.compress(data)
 
     def decompress(self, data: bytes, final: bool, limit: int) -> bytes:
         """Return what the next octets of a message inflate to; `final` is True where they are its last.

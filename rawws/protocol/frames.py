@@ -266,9 +266,7 @@ class FrameWriter:
 
     def take(self) -> list[bytes]:
         """Return all that waits, in order, and be empty."""
-        chunks = self.chunks
-        if chunks is None:
-            chunks = []
+        chunks = self.chunks or []
         if self.length:
             chunks.append(cut(self.octets, 0, self.length))
         if len(self.octets) > KEPT:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 def mask(buffer: bytearray, start: int, stop: int, key: int) -> None:
     """XOR `buffer[start:stop]` in place with the key, repeated."""
-    if stop > start:
-        length = stop - start
-        repeated = (key.to_bytes(4, "little") * (length // 4 + 1))[:length]
-        octets = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(repeated, "little")
-        buffer[start:stop] = octets.to_bytes(length, "little")
+    length = stop - start
+    repeated = (key.to_bytes(4, "little") * (length // 4 + 1))[:length]
+    octets = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(repeated, "little")
+    buffer[start:stop] = octets.to_bytes(length, "little")
 
 
 def mask_octets(buffer: bytearray, start: int, stop: int, key: int) -> None:

@@ -30,6 +30,7 @@ from tests.protocol.wire import (
     PONG,
     TEXT,
     deflate_for,
+    frame,
     frames_in,
     octets_of,
     outcome,
@@ -439,6 +440,15 @@ def test_fragments_are_sent_one_by_one(role: Role) -> None:
     assert sent(connection) == [(FIRST_TEXT, b"Hel"), (PING, b"between"), (LAST, b"lo")]
 
 
+def test_frames_that_were_encoded_before_leave_in_their_order() -> None:
+    connection = Connection(Role.SERVER)
+    connection.send("one")
+    connection.send_frames(frame(TEXT, b"two") + frame(BINARY, b"three"))
+    connection.send("four")
+    octets = b"".join(connection.data_to_send())
+    assert octets == frame(TEXT, b"one") + frame(TEXT, b"two") + frame(BINARY, b"three") + frame(TEXT, b"four")
+
+
 @pytest.mark.parametrize("end", ["our close", "the peer's close", "a failure", "the end of tcp"])
 def test_nothing_is_sent_after_the_close(role: Role, end: str) -> None:
     connection = Connection(role)
@@ -455,6 +465,7 @@ def test_nothing_is_sent_after_the_close(role: Role, end: str) -> None:
         (connection.send, "x"),
         (connection.send, b"x"),
         (connection.send_fragment, 0x1, b"x", True),
+        (connection.send_frames, frame(TEXT, b"x")),
         (connection.ping, b""),
         (connection.pong, b""),
     ]
