@@ -8,6 +8,7 @@ import errno
 import importlib
 import inspect
 import logging
+import os
 import platform
 import ssl
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws import _twins, terminal
 from rawws._version import __version__
-from rawws.server import Handler, _until_signal, loop_factory, serve
+from rawws.server import Handler, Server, _until_signal, loop_factory, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +46,9 @@ examples:
 
   On a unix socket, behind a proxy on this machine:
     {prog} serve chat:chat --uds /run/chat.sock
+
+  One process for each core; what one of them holds in memory, the others do not:
+    {prog} serve chat:chat --workers auto
 """
 
 DEMO = "Run a server with one page, on which you can send messages to an echo and talk in a chat room."
@@ -65,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = words.parse_args(arguments)
     if getattr(options, "uds", None) and (options.host or options.port is not None):
         words.error("--uds stands for --host and --port, and not beside them")
+    if getattr(options, "uds", None) and options.workers > 1:
+        words.error("--workers shares a port, not a unix socket")
     if getattr(options, "ssl_keyfile", None) and not options.ssl_certfile:
         words.error("--ssl-keyfile needs --ssl-certfile")
     try:
@@ -97,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_serve)
     run.add_argument("target", metavar="MODULE:OBJECT", type=_target, help="for example chat:chat")
     _add_where(run)
+    run.add_argument(
+        "--workers", type=_workers, default=1, metavar="N", help="processes on one port; auto is one for each core"
+    )
     _add_tls(run)
     _add_limits(run)
 
@@ -159,6 +168,14 @@ def _target(text: str) -> tuple[str, str]:
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 to 999, or auto")
     return int(text)
 
 
@@ -230,22 +247,65 @@ def _run(options: argparse.Namespace, handler: object, announce: Callable[[str],
     if getattr(options, "ssl_certfile", None):
         given["ssl"] = _tls(options.ssl_certfile, options.ssl_keyfile)
 
+    def show(running: Server) -> None:
+        for sock in running.sockets:
+            print(announce(_address(sock.getsockname())), f"({_product()}; Ctrl-C ends it)", flush=True)
+
+    workers = getattr(options, "workers", 1)
+    if workers == 1:
+        _live(handler, given, show)
+    else:
+        _share(workers, handler, given, announce)
+    return 0
+
+
+def _live(handler: object, given: dict[str, Any], show: Callable[[Server], None]) -> None:
+    """Serve in this process."""
+
     async def main() -> None:
         try:
             running = await serve(handler, **given)
         except OSError as error:
-            place = uds or f"{' and '.join(given['host'])}, port {given['port']}"
+            place = given.get("path") or f"{' and '.join(given['host'])}, port {given['port']}"
             raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
         except (TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
         async with running:
-            for sock in running.sockets:
-                print(announce(_address(sock.getsockname())), f"({_product()}; Ctrl-C ends it)", flush=True)
+            show(running)
             await _until_signal(running)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())
-    return 0
+
+
+def _share(count: int, handler: object, given: dict[str, Any], announce: Callable[[str], str]) -> None:
+    """Serve in several processes, on one port."""
+    from rawws.workers import Post, Reserved, StartError, Supervisor  # noqa: PLC0415 - not on every system
+
+    def work(post: Post) -> None:
+        try:
+            _live(handler, given, post.ready)
+        except CommandError as error:
+            print(f"rawws: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except asyncio.CancelledError:
+            raise SystemExit(130) from None
+
+    try:
+        with Reserved(given["host"], given["port"]) as reserved:
+            given |= {"port": reserved.port, "reuse_port": True}
+            addresses = [_address(sock.getsockname()) for sock in reserved.sockets]
+
+            def show() -> None:
+                for address in addresses:
+                    print(announce(address), f"({count} workers; {_product()}; Ctrl-C ends it)", flush=True)
+
+            Supervisor(count, work, show).run()
+    except OSError as error:
+        place = f"{' and '.join(given['host'])}, port {given['port']}"
+        raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
+    except (StartError, RuntimeError) as error:
+        raise CommandError(str(error)) from error
 
 
 def _address(name: Any) -> str:

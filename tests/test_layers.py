@@ -38,6 +38,7 @@ ORDER = [
     "rawws.dialing",
     "rawws.opening",
     "rawws.client",
+    "rawws.workers",
     "rawws.terminal",
     "rawws.routes",
     "rawws.topics",
