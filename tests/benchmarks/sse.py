@@ -1,0 +1,252 @@
+"""`python -m tests.benchmarks.sse`: one event to 1,000 event streams, and what an idle stream costs.
+
+Each server is a fresh process on one core, the subscribers are sockets in this process on another. A request to
+/publish makes the server send one event to all streams; the next one follows when all subscribers have the first.
+Reported are the medians of the rounds: CPU of the server process per delivery, memory per idle stream, ratios to rawws.
+"""
+# mypy: disable-error-code="import-not-found, import-untyped"
+
+import argparse
+import asyncio
+import os
+import select
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, final
+
+from .process import ROOT, free_port
+
+HOST: Final = "127.0.0.1"
+DATA: Final = '{"pair": "EURUSD", "bid": 1.08431, "ask": 1.08433, "at": 1789}'
+WARM: Final = 32
+GOALS: Final = (("cpu_us", "sse-starlette", 0.25), ("cpu_us", "aiohttp-sse", 0.4))
+MEMORY_GOAL: Final = 6144
+PATIENCE: Final = 20.0
+
+
+async def rawws(port: int) -> None:
+    import rawws  # noqa: PLC0415
+
+    routes = rawws.Routes()
+    streams: set[rawws.EventStream] = set()
+
+    @routes.get("/events")
+    def events(request: Any) -> rawws.EventStream:
+        stream = rawws.EventStream(on_close=streams.discard, keepalive=None)
+        streams.add(stream)
+        return stream
+
+    @routes.get("/publish")
+    def publish(request: Any) -> None:
+        rawws.broadcast(streams, rawws.Event(DATA))
+
+    async with rawws.serve(routes, HOST, port) as server:
+        await server.serve_forever()
+
+
+async def starlette(port: int) -> None:
+    import uvicorn  # noqa: PLC0415
+    from sse_starlette import EventSourceResponse, ServerSentEvent  # noqa: PLC0415
+    from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.responses import Response  # noqa: PLC0415
+    from starlette.routing import Route  # noqa: PLC0415
+
+    queues: set[asyncio.Queue[Any]] = set()
+
+    async def follow(queue: asyncio.Queue[Any]) -> Any:
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            queues.discard(queue)
+
+    async def events(request: Any) -> Any:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        queues.add(queue)
+        return EventSourceResponse(follow(queue), ping=3600)
+
+    async def publish(request: Any) -> Any:
+        event = ServerSentEvent(data=DATA)
+        for queue in queues:
+            queue.put_nowait(event)
+        return Response(status_code=204)
+
+    app = Starlette(routes=[Route("/events", events), Route("/publish", publish)])
+    config = uvicorn.Config(app, HOST, port, http="httptools", log_level="error", access_log=False)
+    await uvicorn.Server(config).serve()
+
+
+async def aiohttp(port: int) -> None:
+    from aiohttp import web  # noqa: PLC0415
+    from aiohttp_sse import sse_response  # noqa: PLC0415
+
+    streams: set[Any] = set()
+
+    async def events(request: Any) -> Any:
+        async with sse_response(request) as stream:
+            streams.add(stream)
+            try:
+                await stream.wait()
+            finally:
+                streams.discard(stream)
+        return stream
+
+    async def publish(request: Any) -> Any:
+        for stream in tuple(streams):
+            await stream.send(DATA)
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.add_routes([web.get("/events", events), web.get("/publish", publish)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    await asyncio.Event().wait()
+
+
+SERVERS: Final[dict[str, Callable[[int], Coroutine[Any, Any, None]]]] = {
+    "rawws": rawws,
+    "sse-starlette": starlette,
+    "aiohttp-sse": aiohttp,
+}
+
+
+@final
+class Subscribers:
+    """The sockets of all subscribers, and one that asks to publish."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.socks: dict[int, socket.socket] = {}
+        self.epoll = select.epoll()
+        self.asking = socket.create_connection((HOST, port))
+
+    def open(self, count: int) -> None:
+        """Open this many more."""
+        for _ in range(count):
+            sock = socket.create_connection((HOST, self.port))
+            sock.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+            self.socks[sock.fileno()] = sock
+            self.epoll.register(sock, select.EPOLLIN)
+        heads: dict[int, bytes] = {}
+        new = list(self.socks)[-count:]
+        deadline = time.monotonic() + PATIENCE
+        while len(heads) < count or not all(head.endswith(b"\r\n\r\n") for head in heads.values()):
+            for fd, _ in self.epoll.poll(0.1):
+                heads[fd] = heads.get(fd, b"") + self.socks[fd].recv(65536)
+            assert time.monotonic() < deadline, f"only {len(heads)} of {count} streams began"
+        assert all(b" 200 " in heads[fd].partition(b"\r\n")[0] for fd in new)
+
+    def publish(self) -> None:
+        """Have one event published; return when all have it."""
+        self.asking.sendall(b"GET /publish HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        got: dict[int, bytes] = {}
+        missing = len(self.socks)
+        deadline = time.monotonic() + PATIENCE
+        while missing:
+            for fd, _ in self.epoll.poll(0):
+                data = got[fd] = got.get(fd, b"") + self.socks[fd].recv(65536)
+                # The end of the event, and of the chunk around it.
+                missing -= DATA.encode() in data and data.endswith((b"\n\r\n", b"\n\n\r\n"))
+            assert time.monotonic() < deadline, f"{missing} streams wait for their event"
+        answer = self.asking.recv(65536)
+        assert b" 204 " in answer.partition(b"\r\n")[0], answer
+
+    def close(self) -> None:
+        for sock in [*self.socks.values(), self.asking]:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        self.epoll.close()
+
+
+def memory(pid: int) -> int:
+    found = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if "Pss_Anon" in line)
+    return int(found.split()[1]) * 1024
+
+
+def measure(name: str, count: int, seconds: float, cpu: int) -> dict[str, float]:
+    """Return the figures of one round of one server."""
+    port = free_port()
+    command = [sys.executable, "-m", f"{__package__}.sse", "--serve", name, "--port", str(port), "--cpu", str(cpu)]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                with socket.socket() as probe:
+                    if not probe.connect_ex((HOST, port)):
+                        break
+                assert process.poll() is None and time.monotonic() < deadline, f"{name} did not start"
+                time.sleep(0.05)
+            subscribers = Subscribers(port)
+            subscribers.open(WARM)
+            subscribers.publish()
+            time.sleep(0.3)
+            before = memory(process.pid)
+            subscribers.open(count - WARM)
+            time.sleep(0.3)
+            each = (memory(process.pid) - before) / (count - WARM)
+            for _ in range(3):
+                subscribers.publish()
+            published, until = 0, time.monotonic() + seconds
+            cpu_before = time.clock_gettime_ns(~process.pid << 3 | 2)
+            while time.monotonic() < until:
+                subscribers.publish()
+                published += 1
+            spent = time.clock_gettime_ns(~process.pid << 3 | 2) - cpu_before
+            subscribers.close()
+            return {"cpu_us": spent / 1000 / published / count, "memory": each}
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.sse", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--serve", choices=SERVERS, help="be this server; the benchmark does it by itself")
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--cpu", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        import uvloop  # noqa: PLC0415
+
+        os.sched_setaffinity(0, {given.cpu})
+        uvloop.run(SERVERS[given.serve](given.port))
+        return
+    first, *_, last = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {first})
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in SERVERS}
+    for number in range(given.rounds):
+        for name, found in rounds.items():
+            print(f"\r\033[Kround {number + 1}/{given.rounds}: {name}", end="", file=sys.stderr, flush=True)
+            found.append(measure(name, given.streams, given.seconds, last))
+    print(file=sys.stderr)
+    medians = {
+        name: {key: statistics.median(cell[key] for cell in found) for key in found[0]}
+        for name, found in rounds.items()
+    }
+    print(f"{'':16}{'CPU us/delivery':>16}{'x':>7}{'KiB/stream':>12}{'x':>7}{'spread':>8}")
+    base = medians["rawws"]
+    for name, row in medians.items():
+        costs = [cell["cpu_us"] for cell in rounds[name]]
+        spread = (max(costs) - min(costs)) / row["cpu_us"]
+        ratios = [row[key] / base[key] for key in ("cpu_us", "memory")]
+        print(
+            f"{name:16}{row['cpu_us']:16.2f}{ratios[0]:7.2f}{row['memory'] / 1024:12.2f}{ratios[1]:7.2f}{spread:8.0%}"
+        )
+    for key, other, goal in GOALS:
+        ratio = base[key] / medians[other][key]
+        print(f"{'met' if ratio <= goal else 'MISSED':8}rawws / {other}: {ratio:.2f}, goal {goal:.2f}")
+    met = base["memory"] <= MEMORY_GOAL
+    print(f"{'met' if met else 'MISSED':8}memory of an idle stream: {base['memory']:,.0f} bytes, goal {MEMORY_GOAL:,}")
+
+
+if __name__ == "__main__":
+    main()
