@@ -19,7 +19,7 @@ import trustme
 from .load import WrongReplyError
 from .measure import measure
 from .process import SERVERS
-from .report import chart, goals, medians, table
+from .report import chart, goals, markdown, medians, table
 from .scenarios import SCENARIOS
 
 PACKAGES = ("rawws", "picows", "aiofastnet", "socketify", "granian", "aiohttp", "uvicorn", "websockets", "uvloop")
@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help=f"1 round of 0.5 s, at most 1,000 connections, {', '.join(QUICK)}")
     add("--output", type=Path, default=Path("reports/bench"), help="path for .json, .svg, .png (default: %(default)s)")
     add("--report", type=Path, metavar="JSON", help="measure nothing: print and draw an earlier run")
+    add("--markdown", action="store_true", help="print the table of docs/benchmarks.md too")
     given = parser.parse_args()
     given.scenarios = given.scenarios or list(QUICK if given.quick else SCENARIOS)
     given.servers = given.servers or [name for name in SERVERS if not name.endswith("-asyncio")]
@@ -137,6 +138,8 @@ def main() -> int:
     given.output.with_suffix(".json").write_text(json.dumps(saved, indent=1) + "\n")
     print(*(f"{title}: {value}" for title, value in (saved["machine"] | saved["options"]).items()), sep="\n")
     print(*table(saved["medians"]), *goals(saved["medians"]), sep="\n")
+    if given.markdown:
+        print("", *markdown(saved["medians"]), sep="\n")
     failed = sorted({(cell["scenario"], cell["server"], cell["error"]) for cell in saved["cells"] if "error" in cell})
     print(*(f"failed: {scenario} {server}: {error}" for scenario, server, error in failed), sep="\n")
     print("written:", given.output.with_suffix(".json"), *chart(saved["medians"], saved["machine"], given.output))

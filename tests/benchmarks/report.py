@@ -37,6 +37,8 @@ GOALS: Final = (
     ("handshake", "rawws", "cpu_us", 0.35, "handshake", "picows"),
     ("echo-1", "rawws-pure", "cpu_us", 0.60, "echo-1", "websockets"),
     ("echo-16", "rawws-pure", "cpu_us", 0.20, "echo-16", "websockets"),
+    ("echo-1", "uvicorn-rawws", "cpu_us", 0.55, "echo-1", "uvicorn"),
+    ("echo-16", "uvicorn-rawws", "cpu_us", 0.35, "echo-16", "uvicorn"),
     ("scale-1024", "rawws", "cpu_us", 1.25, "echo-1", "rawws"),
     ("scale-8000", "rawws", "cpu_us", 1.25, "echo-1", "rawws"),
     ("scale-1024", "limit", "cpu_us", 1.25, "echo-1", "limit"),  # the kernel's and the loop's own growth
@@ -89,6 +91,23 @@ def table(result: Medians) -> Iterator[str]:
             yield f"  warning: other processes took up to {noise:.0%} of a core; the machine is not quiet"
 
 
+def markdown(result: Medians) -> Iterator[str]:
+    """Yield one table for docs/benchmarks.md: a row for each server, CPU and its ratio to rawws for each scenario."""
+    shown = [name for name in result if name != "idle"]
+    heads = [*shown, *(["idle"] if "idle" in result else [])]
+    yield "| | " + " | ".join(heads) + " |"
+    yield "|---|" + "---|" * len(heads)
+    names = [name for name in SERVERS if any(name in servers for servers in result.values())]
+    for name in names:
+        cells = []
+        for scenario in heads:
+            row = result[scenario].get(name)
+            metric, unit = ("memory", 1024.0) if scenario == "idle" else ("cpu_us", 1.0)
+            ratio = "" if row is None or f"{metric}_ratio" not in row else f" ({row[f'{metric}_ratio']:.2f} x)"
+            cells.append("" if row is None else f"{row[metric] / unit:.{2 if row[metric] / unit < 100 else 0}f}{ratio}")
+        yield f"| {SERVERS[name].label} | " + " | ".join(cells) + " |"
+
+
 def goals(result: Medians) -> Iterator[str]:
     """Yield one line for each goal whose figures are there."""
     yield "\ngoals (of those that this run can judge)"
@@ -120,7 +139,9 @@ def chart(result: Medians, versions: dict[str, str], stem: Path) -> list[Path]:
     import matplotlib as mpl  # noqa: PLC0415 - only who draws needs it
 
     mpl.use("Agg")
-    mpl.rcParams.update({"font.size": 9.5, "text.color": INK, "svg.hashsalt": "rawws", "hatch.linewidth": 0.6})
+    mpl.rcParams.update(
+        {"font.size": 9.5, "text.color": INK, "svg.hashsalt": "rawws", "svg.fonttype": "none", "hatch.linewidth": 0.6}
+    )
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     rows = (len(panels) + 1) // 2
