@@ -14,13 +14,13 @@ help: ## show this list
 run: build ## start the demo and name the page to open (PORT=8765)
 	@$(BIN)/python -m rawws demo --port $(PORT)
 
-test: lint ## lint, then every test compiled, then protocol, server and client interpreted
+test: lint ## lint, then every test compiled, then all that has a compiled twin interpreted
 	$(PYTEST)
 	@$(BIN)/coverage erase
-	RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/protocol
+	RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/protocol tests/sse tests/server/test_bodies.py
 	@$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --include='rawws/protocol/*' --fail-under=100
-	RAWWS_PURE=1 $(PYTEST) tests/server tests/client
+	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*,rawws/bodies.py' --fail-under=100
+	RAWWS_PURE=1 $(PYTEST) tests/server tests/client tests/integrations
 
 build: .venv/.rawws ## compile in place what has changed
 	@if $(BIN)/python .ci/can_compile.py; then \

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from . import _twins as _twins  # isort: skip - chooses the twin, so it comes first
 
+from rawws_sse import Event
+
 from ._version import __version__ as __version__
 from .client import connect, unix_connect
 from .errors import (
@@ -12,6 +14,7 @@ from .errors import (
     ConnectionClosedError,
     ConnectionClosedOK,
     HandshakeError,
+    InvalidContentType,
     InvalidHandshake,
     InvalidMessage,
     InvalidStatus,
@@ -25,12 +28,18 @@ from .errors import (
     SecurityError,
     WebSocketException,
 )
+from .event_stream import EventStream
+from .events import events
+from .handlers import Handler
+from .long_poll import LongPoll
 from .protocol.connection import State
 from .protocol.deflate import Compression
 from .protocol.http11 import Headers, Request
 from .protocol.opcodes import CloseCode, Opcode
+from .requests import HttpRequest
 from .responses import Response
-from .server import Handler, Server, run, serve, unix_serve
+from .routes import Route, Routes
+from .server import Server, run, serve, unix_serve
 from .websocket import WebSocket, broadcast
 
 __all__ = [
@@ -40,15 +49,20 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Event",
+    "EventStream",
     "Handler",
     "HandshakeError",
     "Headers",
+    "HttpRequest",
+    "InvalidContentType",
     "InvalidHandshake",
     "InvalidMessage",
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
     "LocalProtocolError",
+    "LongPoll",
     "NegotiationError",
     "Opcode",
     "ProxyError",
@@ -56,6 +70,8 @@ __all__ = [
     "RemoteProtocolError",
     "Request",
     "Response",
+    "Route",
+    "Routes",
     "SecurityError",
     "Server",
     "State",
@@ -63,6 +79,7 @@ __all__ = [
     "WebSocketException",
     "broadcast",
     "connect",
+    "events",
     "run",
     "serve",
     "unix_connect",

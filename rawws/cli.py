@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws import _twins, terminal
 from rawws._version import __version__
-from rawws.server import Handler, Server, _until_signal, loop_factory, serve
+from rawws.handlers import Handler
+from rawws.routes import Routes
+from rawws.server import Server, _until_signal, loop_factory, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -381,13 +383,13 @@ def _handler(found: object, target: str) -> object:
             return found()
         except Exception as error:  # whatever the class of the user raised
             raise CommandError(f"cannot make a {target}: {_fault(error)}") from error
-    if isinstance(found, Handler) or inspect.iscoroutinefunction(found):
+    if isinstance(found, (Handler, Routes)) or inspect.iscoroutinefunction(found):
         return found
     if not isinstance(found, type) and inspect.iscoroutinefunction(getattr(type(found), "__call__", None)):  # noqa: B004
         return found
     kind = "a function without `async`" if inspect.isroutine(found) else f"of type {type(found).__name__}"
     kind = "a class" if isinstance(found, type) else kind
-    raise CommandError(f"{target} is {kind}; allowed are a coroutine function and a rawws.Handler")
+    raise CommandError(f"{target} is {kind}; allowed are a coroutine function, a rawws.Handler and a rawws.Routes")
 
 
 def _fault(error: Exception) -> str:

@@ -6,18 +6,16 @@ import asyncio
 import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 from ._version import __version__
-from .dialing import Target, Way, dial, parse_uri
-from .errors import InvalidStatus, InvalidURI, SecurityError
+from .dialing import Target, Way, added_headers, dial, follow, parse_uri
+from .handlers import Handler, check_handler
 from .keepalive import Keepalive
 from .opening import Opening
 from .protocol.deflate import Compression
-from .protocol.extensions import excerpt
 from .protocol.http11 import Headers
 from .retrying import asked_wait, full_jitter, never_heals
-from .server import Handler, check_handler, check_limits
+from .server import check_limits
 from .transport import shared
 from .websocket import Settings, WebSocket
 
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["connect", "unix_connect"]
 
 USER_AGENT = f"rawws/{__version__}"
-# As in websockets; browsers follow 20. Enough for every honest chain.
-MAX_REDIRECTS = 10
-REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # A connection that lived for so many seconds was a good one: after its end the waits begin with the shortest.
 STABLE = 10.0
 
@@ -142,29 +137,27 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
 
     async def _connect(self) -> WebSocket:
         """Connect, and follow redirects, within `open_timeout`."""
-        target, redirect = self.target, None
-        opening = Opening(self, target)
+        opening = Opening(self, self.target)
+
+        async def attempt(target: Target, way: Way) -> WebSocket:
+            nonlocal opening
+            opening = Opening(self, target)
+            return await self._attempt(opening, way)
+
         try:
             async with asyncio.timeout(self.open_timeout) as timeout:
-                for _ in range(MAX_REDIRECTS + 1):
-                    opening = Opening(self, target)
-                    try:
-                        return await self._attempt(opening)
-                    except InvalidStatus as error:
-                        target, redirect = self._redirected(target, error), error
+                return await follow(self.target, self.way, attempt)
         except TimeoutError:
             # The network has timeouts of its own.
             if not timeout.expired():
                 raise
-            came = opening.progress()
-            raise TimeoutError(f"no connection to {target.authority} within {self.open_timeout:g} s: {came}") from None
-        status = 0 if redirect is None else redirect.status
-        raise SecurityError(status, f"the server redirects over {MAX_REDIRECTS} times, the last to {target.uri!r}")
+            where, came = opening.target.authority, opening.progress()
+            raise TimeoutError(f"no connection to {where} within {self.open_timeout:g} s: {came}") from None
 
-    async def _attempt(self, opening: Opening) -> WebSocket:
+    async def _attempt(self, opening: Opening, way: Way) -> WebSocket:
         ws = WebSocket(self._settings(), opening)
         try:
-            await dial(lambda: ws, opening.target, self._way_to(opening.target))
+            await dial(lambda: ws, opening.target, way)
             await opening.answer
         except BaseException:
             ws.abort()
@@ -198,43 +191,8 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         return settings
 
     def headers_for(self, target: Target) -> list[tuple[str, str]]:
-        """Return the added headers of a request; what may be a secret goes to the origin that it is meant for."""
-        # Not Authorization and Cookie alone: tokens have many names.
-        headers = self.headers if target.origin == self.target.origin else []
-        names = {name.lower() for name, _ in headers}
-        if target.authorization is not None and "authorization" not in names:
-            headers = [("Authorization", target.authorization), *headers]
-        if self.user_agent is not None and "user-agent" not in names:
-            headers = [("User-Agent", self.user_agent), *headers]
-        return headers
-
-    def _way_to(self, target: Target) -> Way:
-        """Return how to reach a target; the name in the certificate is that of the first one only."""
-        return self.way if target.origin == self.target.origin else self.way._replace(server_hostname=None)
-
-    def _redirected(self, target: Target, refusal: InvalidStatus) -> Target:
-        """Return where a refusal sends the client, or raise it."""
-        locations = refusal.response.headers.get_all("Location")
-        if refusal.status not in REDIRECTS or len(locations) != 1:
-            raise refusal
-        uri = urljoin(target.uri, locations[0])
-        # A server names its own scheme: http for ws, https for wss.
-        for http, ws in (("http://", "ws://"), ("https://", "wss://")):
-            if uri.startswith(http):
-                uri = ws + uri.removeprefix(http)
-        try:
-            # RFC 9110 10.2.2: a fragment may stand in Location, and is for the client.
-            new = parse_uri(uri.partition("#")[0])
-        except InvalidURI as error:
-            raise InvalidStatus(refusal.response, f"the server redirects to {excerpt(locations[0])}: {error}") from None
-        if target.secure and not new.secure:
-            raise SecurityError(refusal.status, f"the server redirects from wss to {excerpt(uri)}, which is not secret")
-        if self.way.sock is not None or (self.way.path is not None and new.origin != target.origin):
-            given = "sock" if self.way.sock is not None else "path"
-            raise InvalidStatus(refusal.response, f"the server redirects to {excerpt(uri)}, but {given} is given")
-        if new.authorization is None and new.origin == target.origin:
-            new = new._replace(authorization=target.authorization)
-        return new
+        """Return the added headers of a request."""
+        return added_headers(target, self.target, self.headers, self.user_agent)
 
     # -- again and again
 

@@ -17,6 +17,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "HandshakeError",
+    "InvalidContentType",
     "InvalidHandshake",
     "InvalidMessage",
     "InvalidStatus",
@@ -89,6 +90,10 @@ class InvalidStatus(HandshakeError):
     def __init__(self, response: Received, reason: str) -> None:
         super().__init__(response.status, reason, tuple(response.headers.raw_items()))
         self.response = response
+
+
+class InvalidContentType(InvalidStatus):
+    """The server answered a request for events with something else, or in a coding that was not asked for."""
 
 
 class InvalidUpgrade(HandshakeError):

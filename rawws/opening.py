@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, final
 
+from .bodies import Body
 from .errors import HandshakeError, InvalidMessage, InvalidStatus, InvalidUpgrade
 from .protocol.connection import Connection, Role
 from .protocol.deflate import PerMessageDeflate
 from .protocol.extensions import excerpt
 from .protocol.handshake import build_request, check_response, make_key
-from .protocol.http11 import HeadReader, content_length, parse_response, serialize_request
+from .protocol.http11 import HeadReader, parse_response, serialize_request
 from .responses import Received
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .protocol.http11 import Response
     from .websocket import WebSocket
 
-__all__ = ["Opening"]
+__all__ = ["BODY_SIZE", "BODY_WAIT", "MAX_INTERIM", "Opening", "refusal_of"]
 
 # Responses that come before the one that counts; one or two are usual.
 MAX_INTERIM = 8
@@ -40,6 +41,7 @@ class Opening:
         "begun",
         "body",
         "came",
+        "decoder",
         "interim",
         "key",
         "options",
@@ -47,7 +49,6 @@ class Opening:
         "refusal",
         "rest",
         "target",
-        "wanted",
         "ws",
     )
 
@@ -62,10 +63,10 @@ class Opening:
         self.begun = False
         self.came = 0
         self.interim = 0
-        # A response that is no handshake, as much of its body as came, and how much of it will be read.
+        # A response that is no handshake, what decodes its body, and as much of that as came.
         self.refusal: Response | None = None
+        self.decoder: Body | None = None
         self.body = bytearray()
-        self.wanted = 0
         # What came behind a response that is a handshake.
         self.rest = b""
 
@@ -153,8 +154,8 @@ class Opening:
         ws.response = response = Received(*response)
         if response.status != 101:
             self.refusal = response
-            length = 0 if response.status in {204, 304} else content_length(response.headers)
-            self.wanted = BODY_SIZE if length is None else min(length, BODY_SIZE)
+            if response.status not in {204, 304}:
+                self.decoder = Body(response.headers, max_size=None, until_eof=True)
             ws.set_deadline(BODY_WAIT)
             self._take_body(rest)
             return
@@ -190,27 +191,22 @@ class Opening:
             ws.resume_reading()
 
     def _take_body(self, data: bytes) -> None:
-        """Collect the body of a refusal up to its end."""
-        self.body += data
-        chunked = self.refusal is not None and "Transfer-Encoding" in self.refusal.headers
-        if len(self.body) >= self.wanted or (chunked and self.body.endswith(b"0\r\n\r\n")):
+        """Collect the body of a refusal up to its end, or to where it makes no sense any more."""
+        decoder = self.decoder
+        try:
+            self.body += decoder.receive(data) if decoder else b""
+        except HandshakeError:
+            decoder = None
+        if decoder is None or decoder.done or len(self.body) >= BODY_SIZE:
             self._refuse()
 
     def _refuse(self) -> None:
         """Fail with the refusal, whose body came as far as it did."""
         if self.refusal is None or self.answer.done():
             return
-        body = bytes(self.body[: self.wanted])
-        body = dechunk(body) if "Transfer-Encoding" in self.refusal.headers else body
-        refusal = Received(*self.refusal._replace(body=body))
-        self.ws.response = refusal
-        kind = ", ".join(refusal.headers.get_all("Content-Type")).partition(";")[0].strip()
-        reason = f"the server answered {excerpt(refusal.reason_phrase)} and not with a WebSocket handshake"
-        if kind == "text/plain" and refusal.body:
-            reason += f": {excerpt(refusal.body.decode('utf-8', 'replace').partition(chr(10))[0].rstrip())}"
-        elif kind:
-            reason += f", but with {excerpt(kind)}"
-        self._fail(InvalidStatus(refusal, reason))
+        error = refusal_of(self.refusal, bytes(self.body), "a WebSocket handshake")
+        self.ws.response = error.response
+        self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         # Who waits for the answer ends the connection. Here it is too early: a loop that is still handing over a socket
@@ -219,14 +215,13 @@ class Opening:
             self.answer.set_exception(error)
 
 
-def dechunk(data: bytes) -> bytes:
-    """Decode the chunked transfer coding (RFC 9112 section 7.1), as far as the data goes."""
-    body = b""
-    while True:
-        line, end, data = data.partition(b"\r\n")
-        digits = line.partition(b";")[0].strip()
-        if not end or not digits or len(digits) > 8 or digits.strip(b"0123456789abcdefABCDEF"):
-            return body
-        size = int(digits, 16)
-        body += data[:size]
-        data = data[size + 2 :]
+def refusal_of(response: Response, body: bytes, wanted: str) -> InvalidStatus:
+    """Return the error for a response, with the beginning of its body, that is not what was wanted."""
+    received = Received(*response._replace(body=body[:BODY_SIZE]))
+    kind = ", ".join(received.headers.get_all("Content-Type")).partition(";")[0].strip()
+    reason = f"the server answered {excerpt(received.reason_phrase)} and not with {wanted}"
+    if kind == "text/plain" and received.body:
+        reason += f": {excerpt(received.body.decode('utf-8', 'replace').partition(chr(10))[0].rstrip())}"
+    elif kind:
+        reason += f", but with {excerpt(kind)}"
+    return InvalidStatus(received, reason)

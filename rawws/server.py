@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import re
 import signal
@@ -15,205 +14,37 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, final
 
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError
+from .exchange import Exchange
+from .handlers import Handler, check_handler
 from .keepalive import Keepalive
 from .protocol.closing import serialize_close
-from .protocol.connection import Connection, Role
-from .protocol.deflate import Compression, Deflater, PerMessageDeflate
+from .protocol.deflate import Compression, Deflater
 from .protocol.extensions import is_token
-from .protocol.handshake import Acceptance, Origins, accept, check_origin, check_upgrade, refusal
-from .protocol.http11 import (
-    HeadReader,
-    Request,
-    parse_request,
-    serialize_fields,
-    serialize_response,
-)
+from .protocol.handshake import Acceptance, Origins, accept, check_origin
+from .protocol.http11 import Request, serialize_fields, serialize_response
 from .protocol.http11 import Response as HttpResponse
 from .proxies import TrustedProxies
+from .routes import Routes
 from .websocket import Settings, WebSocket
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
     from types import TracebackType
 
 __all__ = ["Handler", "Server", "run", "serve", "unix_serve"]
 
-# How long the last bytes of a refusal may wait for the peer to read them, in seconds.
-LINGER = 2.0
-
-
-class Handler:
-    """Callbacks for all the connections of a server: one instance serves them, what belongs to one is in `ws.state`.
-
-    Each is called in the event loop and must not block it. What one raises is logged, and closes its connection with
-    1011.
-    """
-
-    def on_open(self, ws: WebSocket) -> None:
-        """Take a new connection, its opening handshake done."""
-
-    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
-        """Take a message: str for text, bytes for binary."""
-
-    def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
-        """Take note of the end: the close code and reason that the peer sent, 1006 where it sent none."""
-
-    def on_drain(self, ws: WebSocket) -> None:
-        """Take note that the write buffer, which was over its high-water mark, is under its low-water mark."""
-
 
 @final
-class Opening:
-    """The opening handshake of one connection, or the plain HTTP request that came instead."""
+class Endpoint:
+    """A handler, and the settings of its connections."""
 
-    __slots__ = ("answered", "reader", "server", "task", "ws")
+    __slots__ = ("handler", "on_open", "settings")
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.reader = HeadReader()
-        self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
-        self.answered = False
-        self.task: asyncio.Task[None] | None = None
-
-    def begin(self, ws: WebSocket) -> None:
-        """Begin with a new connection."""
-        self.ws = ws
-        ws.set_deadline(self.server.settings.open_timeout)
-        self.server.settings.connections.add(ws)
-        self.server.keepalive.start()
-
-    def receive(self, data: bytes) -> None:
-        """Take what came of the request."""
-        # After a refusal nothing is processed: what follows it may be the smuggled second half of a request.
-        if self.answered:
-            return
-        if self.task is not None:
-            self.reader.rest += data
-            return
-        try:
-            if not self.reader.receive(data):
-                return
-            request = parse_request(self.reader.head)
-            ws = self.ws
-            proxies = self.server.proxies
-            if proxies is not None:
-                proxies.apply(ws, request)
-            process = self.server.process_request
-            answer = None if process is None else process(ws, request)
-            if answer is not None and inspect.isawaitable(answer):
-                # More must not arrive meanwhile; the deadline of the handshake goes on.
-                ws.pause_reading()
-                self.task = self.server.settings.loop.create_task(self._wait(request, answer))
-                return
-            self._go_on(request, answer)
-        except HandshakeError as error:
-            self._respond(refusal(error))
-        except Exception as error:  # noqa: BLE001 - whatever process_request raises, it ends this connection only
-            self._fail(error)
-
-    async def _wait(self, request: Request, answer: Awaitable[HttpResponse | None]) -> None:
-        try:
-            response = await answer
-            ws = self.ws
-            if not ws.lost:
-                self._go_on(request, response)
-        except HandshakeError as error:
-            self._respond(refusal(error))
-        except Exception as error:  # noqa: BLE001 - as above
-            self._fail(error)
-
-    def _go_on(self, request: Request, response: Any) -> None:
-        """Answer the request as `process_request` said, or do the handshake."""
-        if response is not None:
-            if not isinstance(response, HttpResponse):
-                came = type(response).__name__
-                raise TypeError(f"process_request returned {came}, allowed are a Response and None")
-            self._respond(response, omit_body=request.method == "HEAD")
-            return
-        server, ws, reader = self.server, self.ws, self.reader
-        if server.closing:
-            raise HandshakeError(503, "the server is shutting down")
-        key = check_upgrade(request)
-        secure = ws.secure if ws.secure is not None else ws.extra("sslcontext") is not None
-        check_origin(request, server.origins, "https" if secure else "http", request.headers.get("Host") or "")
-        accepted = server.accept(ws, request, key)
-        deflate = None
-        if accepted.parameters is not None and server.compression is not None:
-            deflate = PerMessageDeflate(accepted.parameters, True, server.compression, server.deflaters)
-        ws.subprotocol = accepted.subprotocol
-        ws.request_head = reader.head
-        head = server.response_head(ws, request, accepted)
-        connection = Connection(Role.SERVER, server.max_size, deflate, server.settings.shared.writers)
-        self.answered = True
-        ws.write([head])
-        ws.open(connection)
-        server.start_handler(ws)
-        if reader.rest:
-            # Frames came in the same segment. The handler's first step is due before them: so it can answer what stands
-            # before a Close. Nothing may be read meanwhile: libuv reads again at once where a read filled the buffer.
-            ws.pause_reading()
-            server.settings.loop.call_soon(self._deliver)
-        else:
-            ws.resume_reading()
-
-    def _deliver(self) -> None:
-        """Hand on what came behind the request."""
-        self.ws.resume_reading()
-        self.ws.data_received(self.reader.rest)
-
-    def _respond(self, response: HttpResponse, *, omit_body: bool = False) -> None:
-        """Send a response, and end the connection once the peer has it."""
-        ws = self.ws
-        self.answered = True
-        if ws.lost:
-            return
-        if "Connection" not in response.headers:
-            response.headers["Connection"] = "close"
-        try:
-            data = serialize_response(response, self.server.date(), omit_body=omit_body)
-        except Exception as error:  # noqa: BLE001 - a response that process_request made and that is none
-            self._log(error)
-            data = serialize_response(refusal(HandshakeError(500, "the server failed")), self.server.date())
-        ws.write([data])
-        ws.deadline = 0.0
-        ws.set_deadline(LINGER)
-        ws.resume_reading()
-        # Closing with unread bytes resets the connection, and the reset may overtake the response.
-        if ws.transport.can_write_eof():
-            ws.transport.write_eof()
-        else:
-            ws.transport.close()
-
-    def _fail(self, error: Exception) -> None:
-        self._log(error)
-        if self.answered:
-            self.ws.abort()
-        else:
-            self._respond(refusal(HandshakeError(500, "the server failed")))
-
-    def _log(self, error: Exception) -> None:
-        self.server.settings.logger.error("opening handshake failed", exc_info=error)
-
-    def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more."""
-
-    def lose(self) -> None:
-        """Take note that the connection is gone."""
-        if self.task is not None:
-            self.task.cancel()
-
-    def expire(self) -> None:
-        """End a handshake that takes too long."""
-        ws = self.ws
-        if self.answered:
-            ws.abort()
-            return
-        if self.task is not None:
-            self.task.cancel()
-            self._respond(refusal(HandshakeError(503, "the server did not decide in time")))
-        else:
-            self._respond(refusal(HandshakeError(408, "the request did not arrive in time")))
+    def __init__(self, handler: Any, settings: Settings) -> None:
+        self.handler = handler
+        self.on_open: Any = handler.on_open if isinstance(handler, Handler) else None
+        self.settings = settings.with_callbacks(handler) if isinstance(handler, Handler) else settings
 
 
 class Server:
@@ -233,14 +64,19 @@ class Server:
         max_size: int | None,
         compression: Compression | None,
         proxies: TrustedProxies | None,
+        keep_alive_timeout: float,
     ) -> None:
         self.settings = settings
         self.keepalive = Keepalive(settings)
         self.closing = False
         self.origins = origins
+        # For other requests than WebSockets: the origins that may send cookies, and whether others may ask as well.
+        listed = [origins] if isinstance(origins, str) else list(origins or ())
+        self._all = "*" in listed
+        self._listed = [origin for origin in listed if origin not in {"*", None}]
         self.subprotocols = subprotocols
         self.select_subprotocol = select_subprotocol
-        # What every 101 response has besides what was negotiated, checked and written once.
+        # What every response of an endpoint has, and every 101 besides what was negotiated, checked and written once.
         self.extra_fields = serialize_fields([("Server", server_header)] if server_header else [])
         self.process_request = process_request
         self.process_response = process_response
@@ -248,13 +84,12 @@ class Server:
         self.compression = compression
         self.proxies = proxies
         self.deflaters: dict[tuple[int, int, int], Deflater] = {}
-        self._handler = handler
-        self._on_open: Any = None
-        if isinstance(handler, Handler):
-            self._on_open = handler.on_open
-            settings.on_message = handler.on_message
-            settings.on_close = handler.on_close
-            settings.on_drain = handler.on_drain
+        self.keep_alive_timeout = keep_alive_timeout
+        # What takes every connection, or else the table that tells.
+        self.endpoint = None if isinstance(handler, Routes) else Endpoint(handler, settings)
+        self.routes: Routes = handler if isinstance(handler, Routes) else Routes()
+        self._endpoints: dict[int, Endpoint] = {}
+        self._dirty: list[Exchange] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped: asyncio.Future[None] | None = None
@@ -322,10 +157,7 @@ class Server:
             server.close()
         for ws in tuple(self.settings.connections):
             if ws.opening is not None:
-                # One that is still in its opening handshake is answered with 503 when its request is complete; silent
-                # ones are not waited for.
-                if ws.opening.task is None:
-                    ws.abort()
+                ws.opening.shut_down()
             else:
                 ws.close(code, reason)
 
@@ -370,7 +202,7 @@ class Server:
     def make_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol for a new connection."""
         # It has the methods of one, without the base class: a compiled class cannot have that.
-        return WebSocket(self.settings, Opening(self))  # type: ignore[return-value]
+        return WebSocket(self.settings, Exchange(self))  # type: ignore[return-value]
 
     def accept(self, ws: WebSocket, request: Request, key: str) -> Acceptance:
         """Negotiate with a client whose request is a good one."""
@@ -401,22 +233,71 @@ class Server:
             self._date = formatdate(now, usegmt=True)
         return self._date
 
-    def start_handler(self, ws: WebSocket) -> None:
+    def endpoint_of(self, handler: Any) -> Endpoint:
+        """Return the endpoint of a route for WebSockets."""
+        endpoint = self._endpoints.get(id(handler))
+        if endpoint is None:
+            endpoint = self._endpoints[id(handler)] = Endpoint(handler, self.settings)
+        return endpoint
+
+    def start_handler(self, ws: WebSocket, endpoint: Endpoint) -> None:
         """Hand an open connection to the application."""
-        if self.settings.on_message is not None:
+        ws.settings = endpoint.settings
+        if endpoint.on_open is not None:
             try:
-                self._on_open(ws)
+                endpoint.on_open(ws)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
                 ws.on_handler_error(error)
             return
         try:
-            task = self.settings.loop.create_task(self._handler(ws))
+            task = self.settings.loop.create_task(endpoint.handler(ws))
         except Exception as error:  # noqa: BLE001 - the handler is no coroutine function, or raised before it was one
             ws.on_handler_error(error)
             return
         ws.task = task
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._handler_done(ws, task))
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what answers a request; `wait_closed` waits for it, too."""
+        task = self.settings.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def add_dirty(self, exchange: Exchange) -> None:
+        """Have a connection write at the end of the loop's turn."""
+        if not self._dirty:
+            self.settings.loop.call_soon(self._flush)
+        self._dirty.append(exchange)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for exchange in dirty:
+            exchange.dirty = False
+            exchange.flush()
+
+    def cross_origin(self, request: Request, scheme: str) -> bytes:
+        """Return the header lines that let the page of an allowed origin read the response (WHATWG Fetch 3.3).
+
+        Raises HandshakeError with 403 for the page of another origin; same-origin pages, and what is no browser, need
+        no permission.
+        """
+        vary = b"Vary: Origin\r\n" if self._listed else b""
+        if "Origin" not in request.headers:
+            return vary
+        with contextlib.suppress(HandshakeError):
+            check_origin(request, None, scheme, request.headers.get("Host") or "")
+            return vary
+        try:
+            origin = check_origin(request, self._listed, "", "")
+        except HandshakeError:
+            if not self._all:
+                raise
+            return b"Access-Control-Allow-Origin: *\r\n" + vary
+        return vary + serialize_fields(
+            [("Access-Control-Allow-Origin", origin or ""), ("Access-Control-Allow-Credentials", "true")]
+        )
 
     def _handler_done(self, ws: WebSocket, task: asyncio.Task[Any]) -> None:
         """Close the connection of a handler that returned with 1000, of one that raised with 1011."""
@@ -480,13 +361,14 @@ def serve(
     ping_timeout: float | None = 20,
     max_size: int | None = 1 << 20,
     hard_limit: int | None = 1 << 20,
+    keep_alive_timeout: float | None = 75,
     trusted_proxies: Sequence[str] = (),
     logger: logging.Logger | None = None,
 ) -> Serve:
     """Start a WebSocket server; `async with` what this returns, or await it, for the Server.
 
     `handler` is a coroutine function that takes the connection, or a Handler. When it returns the connection closes
-    with 1000, when it raises with 1011.
+    with 1000, when it raises with 1011. Or it is a table of Routes, which answer plain HTTP as well.
 
     Where: `host` (one or several) and `port`, or the `path` of a unix socket, or listening sockets in `sock`; `ssl` is
     for TLS.
@@ -499,15 +381,18 @@ def serve(
     handshake; None goes on. `process_response(ws, request, response)` may add headers to the 101 response, or return
     another one.
 
-    Limits: times in seconds, None for no limit; `max_size` of a received message in bytes, after decompression (1009);
-    `hard_limit` of what may wait for a slow peer when `send` is not awaited, in bytes (1013).
+    Limits: times in seconds, None for no limit; `max_size` of a received message in bytes, after decompression (1009),
+    and of the body of a request (413); `hard_limit` of what may wait for a slow peer when `send` is not awaited, in
+    bytes (1013); `keep_alive_timeout` of what an HTTP connection may be silent between its requests, by default longer
+    than the 60 s of most proxies, so that it is they who end it and no request meets a closed connection.
 
     `trusted_proxies` are addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; by default
     none.
 
     Raises ValueError or TypeError for options that make no sense, OSError where it cannot listen.
     """
-    check_handler(handler)
+    if not isinstance(handler, Routes):
+        check_handler(handler)
     chosen_compression = Compression.of(compression)
     check_origins(origins)
     check_subprotocols(subprotocols)
@@ -537,6 +422,7 @@ def serve(
         ping_timeout=ping_timeout,
         max_size=max_size,
         hard_limit=hard_limit,
+        keep_alive_timeout=keep_alive_timeout,
     )
     proxies = TrustedProxies(trusted_proxies) if trusted_proxies else None
 
@@ -559,6 +445,7 @@ def serve(
             max_size=max_size,
             compression=chosen_compression,
             proxies=proxies,
+            keep_alive_timeout=keep_alive_timeout or 0.0,
         )
         await server.listen(host, port, path, sock, ssl=ssl, reuse_port=reuse_port, backlog=backlog)
         return server
@@ -583,19 +470,6 @@ def run(handler: Any, host: str | Sequence[str] | None = None, port: int | None 
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())
-
-
-def check_handler(handler: Any, *, callbacks: bool = False) -> None:
-    """Raise TypeError for what cannot be a handler; `callbacks` where only a Handler can."""
-    if isinstance(handler, type) and issubclass(handler, Handler):
-        raise TypeError(f"handler is the class {handler.__name__}, allowed is an instance of it: {handler.__name__}()")
-    if isinstance(handler, Handler):
-        for name in ("on_open", "on_message", "on_close", "on_drain"):
-            if inspect.iscoroutinefunction(getattr(handler, name)):
-                raise TypeError(f"{type(handler).__name__}.{name} is a coroutine function, allowed are plain functions")
-    elif callbacks or not callable(handler):
-        allowed = "a rawws.Handler" if callbacks else "a coroutine function and a rawws.Handler"
-        raise TypeError(f"handler is {type(handler).__name__}, allowed is {allowed}")
 
 
 def check_origins(origins: Any) -> None:

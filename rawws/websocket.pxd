@@ -69,9 +69,19 @@ cdef class PendingPing:
     cdef public double latency
     cdef public object future
 
+@cython.final
+cdef class Encoded:
+    cdef readonly object message
+    cdef readonly bytes payload
+    cdef readonly bytes plain
+    cdef unsigned int first
+    cdef dict frames
+
+    cpdef compressed(self, deflate)
+
 # Not final: Cython takes a method of a final class for final where the `.py` defines it, and so for one that overrides.
 cdef class WebSocket(Transport):
-    cdef readonly Settings settings
+    cdef public Settings settings
     cdef list queue
     cdef Py_ssize_t queue_at
     cdef Py_ssize_t queued
@@ -81,6 +91,7 @@ cdef class WebSocket(Transport):
     cdef list joined
     cdef object drain_waiters
     cdef object closed_waiters
+    cdef public object followers
     cdef object held_messages
     cdef object pings
     cdef public object task
@@ -98,6 +109,7 @@ cdef class WebSocket(Transport):
     cdef public object username
     cdef public object remote
     cdef public object secure
+    cdef public object path_params
     cdef object _state
     cdef object _id
 
@@ -117,6 +129,8 @@ cdef class WebSocket(Transport):
     @cython.locals(waiter=Waiter)
     cpdef wake(self)
     cpdef send(self, message, text=*, compress=*)
+    @cython.locals(connection=Connection, octets=bytes)
+    cpdef send_encoded(self, Encoded encoded)
     cpdef drained(self)
     cpdef check_hard_limit(self)
     cpdef close(self, code=*, reason=*)

@@ -12,12 +12,14 @@ import codecs
 import contextlib
 import os
 import uuid
+from collections.abc import Mapping
 from time import monotonic
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConnectionClosed, ConnectionClosedOK, LocalProtocolError
 from .protocol.connection import Pong, State, state_of
+from .protocol.frames import FrameWriter
 from .protocol.messages import Fragment
 from .transport import Transport, shared
 
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
 
     from .errors import RemoteProtocolError
     from .protocol.connection import Connection
+    from .protocol.deflate import PerMessageDeflate
     from .protocol.http11 import Request, Response
 
-__all__ = ["Later", "Settings", "WebSocket", "broadcast"]
+__all__ = ["Encoded", "Later", "Settings", "WebSocket", "broadcast"]
 
 # The queue of received messages, in bytes, with 64 for each message: reading stops above this mark. What a peer can
 # make this side hold is the queue, one read (256 KiB) and one message.
@@ -40,6 +43,7 @@ MESSAGE_COST = 64
 # How far the reading of a message in parts is: there is none; no part of it was taken yet; in the middle; broken off,
 # and what is left of it skipped; the same, and then the next one in parts; broken off before its first part, joined.
 NONE, WAITING, READING, SKIPPING, SKIPPING_FIRST, JOINING = range(6)
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 # A peer that broke the protocol has so many seconds to read the Close frame that says so, and no more: measured on
 # peers, those that wait for the end of what comes are held for 20 to 30 s by one that goes on sending.
 LINGER = 2.0
@@ -78,6 +82,18 @@ class Settings:
         self.ping_interval = 20.0
         self.ping_timeout = 20.0
         self.hard_limit = 1 << 20
+
+    def with_callbacks(self, handler: Any) -> Settings:
+        """Return the same options, for the same connections, with the callbacks of a Handler."""
+        settings = Settings(self.loop, self.logger)
+        for name in ("connections", "keepalive", "hard_limit", "open_timeout", "close_timeout"):
+            setattr(settings, name, getattr(self, name))
+        settings.ping_interval = self.ping_interval
+        settings.ping_timeout = self.ping_timeout
+        settings.on_message = handler.on_message
+        settings.on_close = handler.on_close
+        settings.on_drain = handler.on_drain
+        return settings
 
 
 class Done:
@@ -284,6 +300,52 @@ class PendingPing:
         self.future: asyncio.Future[None] | None = None
 
 
+class Encoded:
+    """A message for many connections: framed once, and compressed once for all that share a compressor."""
+
+    __slots__ = ("first", "frames", "message", "payload", "plain")
+
+    def __init__(self, message: Any) -> None:
+        """Take a str as text, bytes-like as binary. Raises TypeError for others, LocalProtocolError without UTF-8."""
+        if isinstance(message, (bytearray, memoryview)):
+            message = bytes(message)
+        self.message = message
+        if isinstance(message, str):
+            try:
+                self.payload = message.encode()
+            except UnicodeEncodeError as error:
+                raise LocalProtocolError(f"message has a lone surrogate at index {error.start}") from None
+        elif isinstance(message, bytes):
+            self.payload = message
+        else:
+            allowed = "str, bytes, bytearray and memoryview"
+            raise TypeError(f"message is {type(message).__name__}, allowed are {allowed}")
+        self.first = 0x81 if isinstance(message, str) else 0x82
+        self.plain = frame(self.first, self.payload)
+        self.frames: dict[Any, bytes] | None = None
+
+    def compressed(self, deflate: PerMessageDeflate) -> bytes | None:
+        """Return the frame for a connection with this extension, None where it must compress for itself."""
+        if len(self.payload) < deflate.threshold:
+            return self.plain
+        if not deflate.shares:
+            return None
+        if self.frames is None:
+            self.frames = {}
+        found = self.frames.get(deflate.deflater)
+        if found is None:
+            # RFC 7692 7.2.1: the first frame of a compressed message has the "Per-Message Compressed" bit, rsv1.
+            found = self.frames[deflate.deflater] = frame(self.first | 0x40, deflate.compress(self.payload))
+        return found
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """Return one unmasked frame."""
+    writer = FrameWriter()
+    writer.write(first, payload, False, 0)
+    return b"".join(writer.take())
+
+
 class WebSocket(Transport):
     """A WebSocket connection.
 
@@ -301,10 +363,12 @@ class WebSocket(Transport):
         "deadline",
         "drain_waiters",
         "ending",
+        "followers",
         "held_messages",
         "joined",
         "last_buffered",
         "latency",
+        "path_params",
         "pinged_at",
         "pings",
         "queue",
@@ -335,6 +399,8 @@ class WebSocket(Transport):
         self.joined: list[Any] = []
         self.drain_waiters: list[asyncio.Future[None]] | None = None
         self.closed_waiters: list[asyncio.Future[None]] | None = None
+        # Those who are told when the connection takes more, and when it is gone: the hubs that it is subscribed to.
+        self.followers: list[Any] | None = None
         self.held_messages: list[tuple[Any, Any]] | None = None
         self.pings: list[PendingPing] | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -356,6 +422,8 @@ class WebSocket(Transport):
         # What a trusted proxy says: the client's address, and whether it came by TLS.
         self.remote: Any = None
         self.secure: bool | None = None
+        # What the path of its route has in braces.
+        self.path_params: Mapping[str, str] = NO_PARAMS
         self._state: Any = None
         self._id: uuid.UUID | None = None
 
@@ -596,6 +664,18 @@ class WebSocket(Transport):
         self.wrote()
         return Later(self.drain) if self.congested else DONE
 
+    def send_encoded(self, encoded: Encoded) -> None:
+        """Send a message that many connections get. Raises as `send` does."""
+        connection = self.connection
+        octets = encoded.plain if connection.deflate is None else encoded.compressed(connection.deflate)
+        if octets is None or self.held_messages is not None or connection.masks:
+            self.send(encoded.message)
+            return
+        if self.congested:
+            self.check_hard_limit()
+        connection.send_frames(octets)
+        self.wrote()
+
     def send_other(self, message: Any, text: bool | None, compress: bool | None) -> Any:
         """Send what is not simply a str or bytes, or not simply now."""
         if isinstance(message, (bytearray, memoryview)):
@@ -724,21 +804,26 @@ class WebSocket(Transport):
 
     async def drain(self) -> None:
         """Wait until the write buffer is under its low-water mark. Raises ConnectionClosed if the connection ends."""
-        if not self.congested:
-            return
-        if not self.lost:
+        if self.congested:
+            await self.wait_drained()
+            if self.lost:
+                raise self.connection.closed()
+
+    async def wait_drained(self) -> None:
+        """Wait until the write buffer is under its low-water mark, or the connection ends."""
+        if self.congested and not self.lost:
             waiter: asyncio.Future[None] = self.settings.loop.create_future()
             if self.drain_waiters is None:
                 self.drain_waiters = []
             self.drain_waiters.append(waiter)
             await waiter
-        if self.lost:
-            raise self.connection.closed()
 
     def drained(self) -> None:
         """Let those who wait in `drain` go on."""
         release(self.drain_waiters)
         self.drain_waiters = None
+        for follower in self.followers or ():
+            follower.drained()
         if self.settings.on_drain is not None and self.opening is None and not self.lost:
             try:
                 self.settings.on_drain(self)
@@ -846,8 +931,22 @@ class WebSocket(Transport):
                     self.settings.on_close(self, self.connection.closed().code, self.connection.closed().reason)
                 except Exception:
                     self.settings.logger.exception("on_close failed")
+        followers, self.followers = self.followers, None
+        for follower in followers or ():
+            follower.lost()
         release(self.drain_waiters)
         release(self.closed_waiters)
+
+    def follow(self, follower: Any) -> None:
+        """Have `follower.drained()` called when the write buffer is under its low-water mark, `lost()` at the end."""
+        self.check_open()
+        if self.lost or self.connection.phase != 0:
+            raise self.connection.closed()
+        self.followers = [*(self.followers or ()), follower]
+
+    def unfollow(self, follower: Any) -> None:
+        """Call it no more."""
+        self.followers = [other for other in self.followers or () if other is not follower] or None
 
     # -- the keepalive's look
 
@@ -893,6 +992,11 @@ class WebSocket(Transport):
         return self.last_buffered < before
 
     # -- facts
+
+    @property
+    def hard_limit(self) -> int:
+        """How many bytes may wait for the peer."""
+        return self.settings.hard_limit
 
     @property
     def ready_state(self) -> State:
@@ -977,19 +1081,24 @@ def release(waiters: list[asyncio.Future[Any]] | None) -> None:
             waiter.set_result(None)
 
 
-def broadcast(connections: Iterable[WebSocket], message: str | bytes | bytearray | memoryview) -> None:
+def broadcast(connections: Iterable[Any], message: Any) -> None:
     """Send a message to many connections at once, without waiting for any; those that are not open are skipped.
 
-    One that reads too slowly delays no other: it is closed with 1013 when over `hard_limit` bytes wait for it. Raises
+    Among the connections may be EventStreams: they take a str as the data of an event, and Events. One that reads too
+    slowly delays no other: it is closed, a WebSocket with 1013, when over `hard_limit` bytes wait for it. Raises
     TypeError for what is no message.
     """
-    if not isinstance(message, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"message is {type(message).__name__}, allowed are str, bytes, bytearray and memoryview")
-    for ws in tuple(connections):
-        if ws.opening is None and ws.connection.phase == 0:
+    encoded: Encoded | None = None
+    for receiver in tuple(connections):
+        if not isinstance(receiver, WebSocket):
+            if not receiver.closed:
+                receiver.send(message)
+        elif receiver.opening is None and receiver.connection.phase == 0:
+            if encoded is None:
+                encoded = Encoded(message)
             # The hard limit may close it in the call.
             with contextlib.suppress(ConnectionClosed):
-                ws.send(message)
+                receiver.send_encoded(encoded)
 
 
 def encode_part(part: Any, text: bool | None) -> tuple[int, bytes]:

@@ -267,7 +267,10 @@ def fails(found: subprocess.CompletedProcess[str], status: int) -> str:
         ("chat.inner:echo", r"cannot import 'chat\.inner': .*"),
         ("chat:nothing", r"'chat' has no 'nothing'"),
         ("chat:Namespace.nothing", r"'chat' has no 'Namespace\.nothing'"),
-        ("chat:number", r"chat:number is of type int; allowed are a coroutine function and a rawws\.Handler"),
+        (
+            "chat:number",
+            r"chat:number is of type int; allowed are a coroutine function, a rawws\.Handler and a rawws\.Routes",
+        ),
         ("chat:not_async", r"chat:not_async is a function without `async`; allowed are .*"),
         ("chat:Echo", r"chat:Echo is a class; allowed are .*"),
         ("chat:Picky", r"cannot make a chat:Picky: TypeError: .*'room'.*"),

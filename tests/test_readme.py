@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import pkgutil
 import re
 import shlex
 import signal
@@ -50,7 +51,11 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-PROGRAMS = [block for block in BLOCKS if block.language == "python"]
+# Those of sse.md are no servers of rawws: tests/sse/test_documentation.py runs them. Those of http.md are no echo:
+# tests/server/test_http_documentation.py.
+ELSEWHERE = {"http.md", "sse.md"}
+PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]
+CLIENTS = [block for block in PROGRAMS if "rawws.connect(" in block.text or "rawws.events(" in block.text]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
 
 
@@ -71,14 +76,14 @@ def test_every_block_says_what_it_is() -> None:
     assert len(COMMANDS) >= 3
 
 
-@pytest.mark.parametrize("block", [block for block in PROGRAMS if "rawws.connect(" in block.text], ids=str)
+@pytest.mark.parametrize("block", CLIENTS, ids=str)
 def test_a_program_with_its_own_client_prints_and_ends(block: Block, tmp_path: Path) -> None:
     (tmp_path / block.name).write_text(block.text.replace(PORT, str(free_port())), encoding="utf-8")
     with Process([sys.executable, "-W", "error", block.name], cwd=tmp_path) as process:
         assert process.result(20) == "Hello\n"
 
 
-@pytest.mark.parametrize("block", [block for block in PROGRAMS if "rawws.connect(" not in block.text], ids=str)
+@pytest.mark.parametrize("block", [block for block in PROGRAMS if block not in CLIENTS], ids=str)
 def test_a_program_serves_what_it_says(block: Block, tmp_path: Path) -> None:
     with start(block, tmp_path) as process:
         with connect(f"ws://{LOOPBACK}:{process.port}/") as ws:
@@ -122,6 +127,9 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
             case "pip", ["install", what]:
                 extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
                 assert what == "." or what.removeprefix(".[").removesuffix("]") in extras
+            case "uvicorn", [target, "--ws", name]:
+                assert f"{target.partition(':')[0]}.py" in names
+                assert callable(pkgutil.resolve_name(name))
             case "curl", [url]:
                 assert url.startswith(f"http://127.0.0.1:{PORT}/")
             case _:
@@ -144,7 +152,7 @@ def test_a_link_leads_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         file, _, anchor = target.partition("#")
-        assert not target.startswith("http"), f"{target}: a link elsewhere cannot be checked here"
+        assert not target.startswith(("http:", "https:")), f"{target}: a link elsewhere cannot be checked here"
         aim = page.parent / file if file else page
         assert aim.exists(), target
         if anchor:

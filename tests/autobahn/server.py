@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import contextlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -83,7 +83,40 @@ async def aiohttp_peer(_style: str) -> AsyncIterator[tuple[int, str]]:
         await runner.cleanup()
 
 
-PEERS: Final[dict[str, Peer]] = {"rawws": rawws_peer, "websockets": websockets_peer, "aiohttp": aiohttp_peer}
+@contextlib.asynccontextmanager
+async def uvicorn_peer(_style: str) -> AsyncIterator[tuple[int, str]]:
+    """Serve with `uvicorn` and the class of this project for `--ws`."""
+    import uvicorn  # noqa: PLC0415
+
+    from rawws import _twins, _version  # noqa: PLC0415
+
+    async def echo(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({**event, "type": "websocket.send"})
+
+    ws = "rawws.integrations.uvicorn:WebSocketProtocol"
+    server = uvicorn.Server(
+        uvicorn.Config(echo, HOST, 0, ws=ws, ws_max_size=MAX_SIZE, lifespan="off", log_level="warning")
+    )
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
+        await asyncio.sleep(0.01)
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield port, f"rawws {_version.__version__}, {_twins.running()}, in uvicorn {uvicorn.__version__}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+PEERS: Final[dict[str, Peer]] = {
+    "rawws": rawws_peer,
+    "websockets": websockets_peer,
+    "aiohttp": aiohttp_peer,
+    "uvicorn": uvicorn_peer,
+}
 
 
 async def serve(peer: str, style: str) -> None:

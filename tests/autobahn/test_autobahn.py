@@ -57,6 +57,14 @@ def test_the_cases_without_heavy_load_pass_in_each_style_on_each_loop(
 
 
 @pytest.mark.parametrize("twin", ["compiled", "interpreted"])
+def test_the_cases_without_heavy_load_pass_in_uvicorn(tmp_path: Path, twin: str) -> None:
+    pure = ["--pure"] if twin == "interpreted" else []
+    found = verdict(tmp_path, "--peer", "uvicorn", "--cases", "1-7,10", *pure)
+    assert cases(found) == WITHOUT_HEAVY
+    assert f", {twin}, in uvicorn" in str(found["peer"])
+
+
+@pytest.mark.parametrize("twin", ["compiled", "interpreted"])
 def test_our_client_passes_the_cases_without_heavy_load(tmp_path: Path, twin: str) -> None:
     pure = ["--pure"] if twin == "interpreted" else []
     found = verdict(tmp_path, "--role", "client", "--cases", "1-7,10", *pure)

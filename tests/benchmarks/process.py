@@ -45,6 +45,7 @@ SERVERS: Final = {
     "granian": Variant("granian", "granian (Rust)", deflate=False),
     "aiohttp": Variant("aiohttp", "aiohttp"),
     "uvicorn": Variant("uvicorn", "uvicorn"),
+    "uvicorn-rawws": Variant("uvicorn", "uvicorn with rawws", "rawws"),
     "websockets": Variant("websockets", "websockets"),
     "websockets-asyncio": Variant("websockets", "websockets, stdlib loop", loop="asyncio"),
 }

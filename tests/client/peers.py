@@ -132,8 +132,10 @@ class Proxy:
 
 
 @asynccontextmanager
-async def http_proxy(answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> AsyncIterator[Proxy]:
-    """Run an HTTP proxy that knows CONNECT alone; with another answer than 200 it refuses."""
+async def http_proxy(
+    answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", *, ssl: ssl.SSLContext | None = None
+) -> AsyncIterator[Proxy]:
+    """Run an HTTP proxy that knows CONNECT alone, in TLS with `ssl`; with another answer than 200 it refuses."""
 
     async def connect(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -142,7 +144,7 @@ async def http_proxy(answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> AsyncIterato
         host, _, port = head.split()[1].rpartition(":")
         return (host.strip("[]"), int(port)) if b" 200 " in answer else None
 
-    async with _proxy(connect) as proxy:
+    async with _proxy(connect, ssl) as proxy:
         yield proxy
 
 
@@ -176,7 +178,7 @@ async def socks_proxy(user: tuple[str, str] | None = None, reply: int = 0) -> As
 
 
 @asynccontextmanager
-async def _proxy(connect: Callable[..., Any]) -> AsyncIterator[Proxy]:
+async def _proxy(connect: Callable[..., Any], ssl: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
     proxy = Proxy()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -205,7 +207,7 @@ async def _proxy(connect: Callable[..., Any]) -> AsyncIterator[Proxy]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    listening = await asyncio.start_server(begin, HOST, 0)
+    listening = await asyncio.start_server(begin, HOST, 0, ssl=ssl)
     proxy.port = listening.sockets[0].getsockname()[1]
     try:
         yield proxy

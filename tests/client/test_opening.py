@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.opening import BODY_SIZE, dechunk
+from rawws.opening import BODY_SIZE
 from rawws.protocol.http11 import Request
 from tests.client.peers import accepted, descriptors, response, scripted, tls
 from tests.server.peers import eventually, serve
@@ -264,18 +264,16 @@ async def test_a_chunked_body_of_a_refusal_is_decoded(ends: bool) -> None:
         assert "'busy, later'" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("data", "body"),
-    [
-        (b"", b""),
-        (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
-        (b"A\r\nabc", b"abc"),
-        (b"-1\r\nabc", b""),
-        (b"9" * 9 + b"\r\nabc", b""),
-    ],
-)
-def test_a_chunked_body_counts_as_far_as_it_goes(data: bytes, body: bytes) -> None:
-    assert dechunk(data) == body
+async def test_a_body_that_is_no_body_is_taken_as_far_as_it_made_sense() -> None:
+    head = b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbusy\r\n"
+    async with scripted(lambda _: head) as server:
+        failing = asyncio.ensure_future(failure(server.uri))
+        await eventually(lambda: server.transports)
+        await asyncio.sleep(0.1)
+        server.transports[0].write(b"-1\r\n")
+        error = await failing
+        assert isinstance(error, rawws.InvalidStatus)
+        assert error.response.body == b"busy"
 
 
 async def test_of_an_endless_body_only_the_beginning_is_read() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 from typing import Any
 
 import pytest
 
 import rawws
-from rawws.dialing import _proxy_for, parse_uri
-from tests.client.peers import descriptors, http_proxy, socks_proxy, tls
+from rawws.dialing import HTTP, WS, _proxy_for, parse_uri
+from tests.client.peers import Tls, descriptors, http_proxy, socks_proxy, tls
 from tests.server.peers import eventually, serve
 
 
@@ -43,6 +45,76 @@ async def test_tls_is_spoken_with_the_server_and_not_with_the_proxy() -> None:
     async with serve(echo, ssl=part.server) as server, http_proxy() as proxy:
         await talk(f"wss://localhost:{port(server)}", proxy=f"http://127.0.0.1:{proxy.port}", ssl=part.client)
         assert proxy.asked[0].startswith(f"CONNECT localhost:{port(server)} ")
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> Tls:
+    """Return a certificate of localhost that this machine trusts."""
+    part = tls()
+    monkeypatch.setattr("rawws.dialing._default_context", lambda: part.client)
+    return part
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+async def test_an_https_proxy_is_asked_in_tls_and_what_goes_through_it_may_be_tls_too(
+    trusted: Tls, secure: bool
+) -> None:
+    inside = tls("127.0.0.1")
+    context, scheme = (inside.server, "wss") if secure else (None, "ws")
+    async with serve(echo, ssl=context) as server, http_proxy(ssl=trusted.server) as proxy:
+        target = f"127.0.0.1:{port(server)}"
+        await talk(
+            f"{scheme}://{target}/",
+            proxy=f"https://me:p%40ss@localhost:{proxy.port}",
+            ssl=inside.client if secure else None,
+        )
+        authorization = "Proxy-Authorization: Basic bWU6cEBzcw==\r\n"
+        assert proxy.asked == [f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n"]
+
+
+async def test_a_certificate_is_checked_of_the_https_proxy_and_of_the_server_behind_it(trusted: Tls) -> None:
+    inside = tls("127.0.0.1")
+    async with serve(echo, ssl=inside.server) as server, http_proxy(ssl=trusted.server) as proxy:
+        before = descriptors()
+        uri = f"wss://127.0.0.1:{port(server)}/"
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"127\.0\.0\.1"):
+            await rawws.connect(uri, proxy=f"https://127.0.0.1:{proxy.port}", ssl=inside.client)
+        assert proxy.asked == []
+        # Where asyncio stumbles over it (CPython #113214) it says so, too.
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: None)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await rawws.connect(uri, proxy=f"https://localhost:{proxy.port}")
+        assert len(proxy.asked) == 1
+        await eventually(lambda: descriptors() == before)
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (b"HTTP/1.1 407 Who Are You\r\n\r\n", "the proxy localhost answered 'Who Are You'"),
+        (b"220 smtp.example\r\n", "the proxy localhost gave no HTTP response: the first byte is 0x32"),
+        (b"", "the proxy localhost gave no HTTP response: it ended the connection before its response"),
+        (b"HTTP/1.1 200 OK\r\n\r\nearly", "the proxy localhost sent 5 bytes behind its response, none is due"),
+    ],
+)
+async def test_an_https_proxy_that_refuses_is_a_proxy_error(trusted: Tls, answer: bytes, match: str) -> None:
+    async with serve(echo) as server, http_proxy(answer, ssl=trusted.server) as proxy:
+        before = descriptors()
+        with pytest.raises(rawws.ProxyError, match=match):
+            await rawws.connect(f"ws://127.0.0.1:{port(server)}/", proxy=f"https://localhost:{proxy.port}")
+        assert len(proxy.asked) == 1
+        await eventually(lambda: descriptors() <= before)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_silent_server_behind_an_https_proxy_is_left_after_open_timeout(trusted: Tls, scheme: str) -> None:
+    async with http_proxy(ssl=trusted.server) as proxy:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            before = descriptors()
+            uri = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises(TimeoutError, match=r"within 0\.3 s"):
+                await rawws.connect(uri, proxy=f"https://localhost:{proxy.port}", open_timeout=0.3)
+            await eventually(lambda: descriptors() <= before)
 
 
 async def test_a_proxy_without_a_scheme_is_an_http_proxy() -> None:
@@ -126,7 +198,7 @@ async def test_without_python_socks_the_error_says_what_to_install(monkeypatch: 
 @pytest.mark.parametrize(
     ("proxy", "match"),
     [
-        ("https://p.example", "the scheme of the proxy is 'https', allowed are http://, socks4://"),
+        ("ftp://p.example", "the scheme of the proxy is 'ftp', allowed are http://, https://, socks4://"),
         ("http://", "it has no host"),
         ("http://p.example:x", "Port could not be cast"),
     ],
@@ -152,6 +224,9 @@ async def test_a_bad_proxy_is_an_invalid_uri(proxy: str, match: str) -> None:
         ("ws://a.example:8080/", {"http_proxy": "http://p:1", "no_proxy": "a.example:8080"}, None),
         ("ws://[::1]/", {"http_proxy": "http://p:1"}, "http://p:1"),
         ("ws://a.example/", {"http_proxy": "http://p:1", "no_proxy": "*"}, None),
+        ("http://a.example/", {"https_proxy": "http://p:2", "http_proxy": "http://p:1"}, "http://p:1"),
+        ("https://a.example/", {"https_proxy": "http://p:2", "http_proxy": "http://p:1"}, "http://p:2"),
+        ("http://a.example/", {"https_proxy": "http://p:2", "all_proxy": "socks5://p:3"}, "socks5://p:3"),
     ],
 )
 def test_the_environment_names_the_proxy(
@@ -159,7 +234,7 @@ def test_the_environment_names_the_proxy(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert _proxy_for(parse_uri(uri)) == proxy
+    assert _proxy_for(parse_uri(uri, WS if uri.startswith("ws") else HTTP)) == proxy
 
 
 async def test_the_proxy_of_the_environment_is_taken_unless_it_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ class Options:
 
     scenario: Scenario
     port: int
-    style: Literal["callback", "coroutine"]
+    style: Literal["callback", "coroutine", "rawws"]
     loop: Literal["uvloop", "asyncio"]
     cert: Path
 

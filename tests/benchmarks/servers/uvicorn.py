@@ -1,4 +1,4 @@
-"""uvicorn: a bare ASGI application on `--ws websockets-sansio`, httptools and uvloop."""
+"""uvicorn: a bare ASGI application on httptools, uvloop and `--ws websockets-sansio`, or on our class for `--ws`."""
 # mypy: disable-error-code="import-not-found"
 
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import uvicorn
 
 from . import HOST, STREAMED, TEXT, Options
+
+WS = {"callback": "websockets-sansio", "rawws": "rawws.integrations.uvicorn:WebSocketProtocol"}
 
 
 async def echo(_scope: Any, receive: Any, send: Any) -> None:
@@ -33,7 +35,7 @@ def serve(options: Options) -> None:
         port=options.port,
         loop=options.loop,
         http="httptools",
-        ws="websockets-sansio",
+        ws=WS[options.style],
         ws_per_message_deflate=options.scenario.deflate,
         ws_ping_interval=None,
         lifespan="off",

@@ -1,0 +1,636 @@
+"""Exchange: the HTTP requests of one connection to responses, or the last one to a WebSocket (RFC 9112 section 9).
+
+Laws:
+1. One after the other: while a response is due, what follows its request is held, up to a limit, and then not read.
+2. After a refusal nothing is processed: what follows it may be the smuggled second half of a request.
+3. The server of one handler answers one request; that of Routes goes on as long as the client wants.
+4. Whatever a hook, an endpoint or a client does, it ends its own connection only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from time import monotonic
+from typing import TYPE_CHECKING, Any, BinaryIO, final
+
+from .bodies import Body
+from .errors import HandshakeError
+from .event_stream import EventStream
+from .long_poll import LongPoll
+from .protocol.connection import Connection, Role
+from .protocol.deflate import PerMessageDeflate
+from .protocol.extensions import parse_tokens
+from .protocol.handshake import check_origin, check_upgrade, refusal
+from .protocol.http11 import Headers, HeadReader, Request, content_length, parse_request, serialize_response
+from .protocol.http11 import Response as HttpResponse
+from .requests import HttpRequest
+from .responses import FileResponse, as_response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .routes import Place
+    from .server import Endpoint, Server
+    from .websocket import WebSocket
+
+__all__ = ["Exchange"]
+
+# A request is read; a response is due; the connection ends.
+READING, BUSY, ENDED = range(3)
+# How long the last bytes of a refusal may wait for the peer to read them, in seconds.
+LINGER = 2.0
+# What is held of requests whose turn has not come: more than that is left to the kernel, in bytes, beside one read.
+HELD = 16384
+# How long a client may read nothing of what waits for it, in seconds: that of nginx (send_timeout).
+PATIENCE = 60.0
+# The slowest body that is waited for, in bytes a second, beside `open_timeout`. Apache's mod_reqtimeout asks for 500,
+# which lets 1 MiB take 35 minutes.
+SLOWEST = 16384
+# So many requests of one connection are answered before the others have a turn: about 1 ms.
+BATCH = 32
+# What is gathered is written when it reaches this size, even if more is about to follow: as for WebSockets.
+WRITE_SIZE = 65536
+# Of a file, so much is read at a time; less than that is read in the event loop, for a thread costs more.
+PIECE = 65536
+
+
+@final
+class Exchange:
+    """The HTTP side of one connection, up to its end or to a WebSocket."""
+
+    __slots__ = (
+        "answer",
+        "chunked",
+        "corked",
+        "dirty",
+        "gathered",
+        "held",
+        "omit_body",
+        "phase",
+        "reader",
+        "sent",
+        "server",
+        "taken",
+        "task",
+        "turn",
+        "waiting",
+        "wrote_at",
+        "ws",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.reader: HeadReader | None = HeadReader()
+        self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
+        self.phase = READING
+        # What process_request, or a file, is waited for in.
+        self.task: asyncio.Task[Any] | None = None
+        # The request that is read or answered, and what answers it later.
+        self.turn: Turn | None = None
+        self.answer: EventStream | LongPoll | None = None
+        # What came behind it; what is written at the end of this read, or of the loop's turn.
+        self.held = b""
+        self.gathered: list[bytes] = []
+        self.waiting = 0
+        self.corked = self.dirty = False
+        # Of the response: what begin_turn found out.
+        self.omit_body = self.chunked = False
+        # Bytes written since the connection began, how many of them the client had taken at the last look, and when.
+        self.sent = self.taken = 0
+        self.wrote_at = 0.0
+
+    def begin(self, ws: WebSocket) -> None:
+        """Begin with a new connection."""
+        self.ws = ws
+        ws.set_deadline(self.server.settings.open_timeout)
+        self.server.settings.connections.add(ws)
+        self.server.keepalive.start()
+
+    # -- reading
+
+    def receive(self, data: bytes) -> None:
+        """Take what came."""
+        if self.phase == READING:
+            self.corked = True
+            self._advance(data)
+        elif self.phase == BUSY:
+            self._hold(data)
+
+    def _advance(self, data: bytes) -> None:
+        """Process what came, up to a request whose response is due later; then write what it gave."""
+        for _ in range(BATCH):
+            if not data or self.phase != READING:
+                break
+            turn = self.turn
+            data = self._try(self._read_head, data) if turn is None else self._try(self._read_body, turn, data)
+        self.corked = False
+        if self.gathered:
+            self.flush()
+        if self.phase == READING and (data or self.ws.congested):
+            # The other connections have a turn, or the client has to read what it was answered.
+            self.phase = BUSY
+            self._hold(data)
+            if self.ws.congested:
+                self.set_deadline(PATIENCE)
+                self.task = self.server.start(self._catch_up())
+            else:
+                self.server.settings.loop.call_soon(self._resume)
+        elif data and self.phase == BUSY:
+            self._hold(data)
+
+    def _try(self, step: Callable[..., bytes | None], *arguments: Any) -> bytes:
+        """Do a step, which returns what it leaves of what came; answer what it raises."""
+        try:
+            return step(*arguments) or b""
+        except HandshakeError as error:
+            self._refuse(error)
+        except Exception as error:  # noqa: BLE001 - whatever a hook or an endpoint raises, it ends this connection only
+            self._fail(error)
+        return b""
+
+    def _hold(self, data: bytes) -> None:
+        self.held += data
+        if len(self.held) > HELD:
+            self.ws.pause_reading()
+
+    def _resume(self) -> None:
+        """Go on with what was held."""
+        if self.phase != BUSY or self.ws.lost:
+            return
+        self.phase = READING
+        data, self.held = self.held, b""
+        self.ws.resume_reading()
+        self.corked = True
+        self._advance(data)
+
+    async def _catch_up(self) -> None:
+        """Go on when the client has read what it was answered."""
+        await self.ws.wait_drained()
+        self.task = None
+        self._resume()
+
+    def _read_head(self, data: bytes) -> bytes:
+        reader = self.reader
+        if reader is None:
+            # The next request begins: from here on it must not take too long.
+            reader = self.reader = HeadReader()
+            self.set_deadline(self.server.settings.open_timeout)
+        if not reader.receive(data):
+            return b""
+        request = parse_request(reader.head)
+        server, ws = self.server, self.ws
+        if server.proxies is not None:
+            # A proxy may send the requests of several clients over one connection.
+            ws.remote = ws.secure = None
+            server.proxies.apply(ws, request)
+        process = server.process_request
+        answer = None if process is None else process(ws, request)
+        if answer is not None and inspect.isawaitable(answer):
+            # More must not arrive meanwhile; the deadline of the handshake goes on.
+            ws.pause_reading()
+            self.phase = BUSY
+            self.held = reader.rest
+            self.task = server.settings.loop.create_task(self._wait(request, answer))
+            return b""
+        return self._go_on(request, answer, reader.rest)
+
+    async def _wait(self, request: Request, answer: Awaitable[Any]) -> None:
+        """Wait for process_request."""
+        response = None
+        try:
+            response = await answer
+        except HandshakeError as error:
+            self._refuse(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+        self.task = None
+        if self.phase != BUSY or self.ws.lost:
+            return
+        self.phase = READING
+        rest, self.held = self.held, b""
+        self.ws.resume_reading()
+        self.corked = True
+        self._advance(self._try(self._go_on, request, response, rest))
+
+    def _go_on(self, request: Request, response: Any, rest: bytes) -> bytes:
+        """Answer a request as `process_request` said, or by its endpoint; return what is left of what came."""
+        server = self.server
+        if response is not None:
+            if not isinstance(response, HttpResponse):
+                came = type(response).__name__
+                raise TypeError(f"process_request returned {came}, allowed are a Response and None")
+            self.omit_body = request.method == "HEAD"
+            self._respond_last(response)
+            return b""
+        if server.closing:
+            raise HandshakeError(503, "the server is shutting down")
+        endpoint = server.endpoint
+        if endpoint is None:
+            place, path_params = server.routes.find(request.path)
+            # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
+            # current protocol on that connection": so where there is no WebSocket, and for other protocols.
+            if place.websocket is None or (place.methods and not _asks_for_websocket(request.headers)):
+                return self._begin_turn(request, place, HttpRequest(request, path_params, *self._client()), rest)
+            endpoint = server.endpoint_of(place.websocket)
+            self.ws.path_params = path_params
+        self._open(request, endpoint, rest)
+        return b""
+
+    def _client(self) -> tuple[Any, str]:
+        """Return the client's address, and the scheme by which it came."""
+        ws = self.ws
+        secure = ws.secure if ws.secure is not None else ws.extra("sslcontext") is not None
+        return ws.remote_address, "https" if secure else "http"
+
+    # -- WebSocket
+
+    def _open(self, request: Request, endpoint: Endpoint, rest: bytes) -> None:
+        """Do the opening handshake (RFC 6455 section 4.2)."""
+        server, ws = self.server, self.ws
+        key = check_upgrade(request)
+        secure = ws.secure if ws.secure is not None else ws.extra("sslcontext") is not None
+        check_origin(request, server.origins, "https" if secure else "http", request.headers.get("Host") or "")
+        accepted = server.accept(ws, request, key)
+        deflate = None
+        if accepted.parameters is not None and server.compression is not None:
+            deflate = PerMessageDeflate(accepted.parameters, True, server.compression, server.deflaters)
+        ws.subprotocol = accepted.subprotocol
+        ws.request_head = self.reader.head  # type: ignore[union-attr]  # it read this request
+        head = server.response_head(ws, request, accepted)
+        connection = Connection(Role.SERVER, server.max_size, deflate, server.settings.shared.writers)
+        self.phase = ENDED
+        self.flush()
+        ws.write([head])
+        ws.open(connection)
+        server.start_handler(ws, endpoint)
+        if rest:
+            # Frames came in the same segment. The handler's first step is due before them: so it can answer what stands
+            # before a Close. Nothing may be read meanwhile: libuv reads again at once where a read filled the buffer.
+            ws.pause_reading()
+            server.settings.loop.call_soon(self._deliver, rest)
+        else:
+            ws.resume_reading()
+
+    def _deliver(self, rest: bytes) -> None:
+        """Hand on what came behind the request."""
+        self.ws.resume_reading()
+        self.ws.data_received(rest)
+
+    # -- HTTP
+
+    def _begin_turn(self, request: Request, place: Place, asked: HttpRequest, rest: bytes) -> bytes:
+        """Begin with a request that an endpoint answers; return what is left of what came."""
+        server, headers = self.server, request.headers
+        modern = request.http_version == "1.1"
+        options = [option.lower() for option in parse_tokens(headers.get_all("Connection"), "Connection")]
+        # RFC 9112 9.3: "If the received protocol is HTTP/1.1 (or later), the connection will persist"; "if the received
+        # protocol is HTTP/1.0, the "keep-alive" connection option is present".
+        persistent = "close" not in options and (modern or "keep-alive" in options)
+        self.omit_body, self.chunked = request.method == "HEAD", modern
+        turn = self.turn = Turn(asked, place.find(request.method) or place.answer_options, persistent)
+        turn.fields = server.extra_fields + server.cross_origin(request, asked.scheme)
+        place.check_method(request.method)
+        if "Content-Length" in headers or "Transfer-Encoding" in headers:
+            turn.body = Body(headers, max_size=server.max_size)
+        self._expect(headers, modern, waits=not turn.body.done and not rest)
+        if turn.body.done:
+            self._call(turn)
+        else:
+            size = content_length(headers) or server.max_size or 0
+            self.set_deadline(server.settings.open_timeout and server.settings.open_timeout + size / SLOWEST)
+        return rest
+
+    def _expect(self, headers: Headers, modern: bool, *, waits: bool) -> None:
+        # RFC 9110 10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
+        # expectation", and "MAY omit sending a 100 (Continue) response if it has already received some or all of the
+        # content"; one "that receives an Expect field value other than 100-continue MAY respond with a 417".
+        if "Expect" in headers and modern:
+            expected = ", ".join(headers.get_all("Expect"))
+            if expected.lower() != "100-continue":
+                raise HandshakeError(417, f"the expectation is {expected[:64]!r}, allowed is 100-continue")
+            if waits:
+                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _read_body(self, turn: Turn, data: bytes) -> bytes:
+        body = turn.body
+        turn.content += body.receive(data)
+        if not body.done:
+            return b""
+        turn.asked.body = bytes(turn.content)
+        self._call(turn)
+        return body.rest
+
+    def _call(self, turn: Turn) -> None:
+        """Have the endpoint answer."""
+        self.reader = None
+        turn.content.clear()
+        self.ws.deadline = 0.0
+        self.phase = BUSY
+        value = turn.endpoint(turn.asked)
+        if inspect.isawaitable(value):
+            self.server.start(self._await(value))
+        else:
+            self._complete(value)
+
+    async def _await(self, value: Awaitable[Any]) -> None:
+        """Wait for an endpoint. It is not cancelled when its client goes: it may be in the middle of something."""
+        try:
+            self._try(self._complete, await value)
+        except asyncio.CancelledError:
+            self.ws.abort()
+            raise
+        except HandshakeError as error:
+            self._refuse(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+
+    def _complete(self, value: Any) -> None:
+        """Send what an endpoint answered."""
+        turn = self.turn
+        if turn is None or self.phase != BUSY or self.ws.lost:
+            if isinstance(value, (EventStream, LongPoll)):
+                value.lose()
+            return
+        asked = turn.asked
+        if isinstance(value, (EventStream, LongPoll)):
+            # It may last: what is not needed any more goes.
+            turn.forget()
+            self.answer = value
+            value.begin(self, asked)
+        elif isinstance(value, FileResponse):
+            self._send_file(turn, value.open(asked.headers))
+        else:
+            self.respond(as_response(value))
+
+    def respond(self, response: HttpResponse) -> None:
+        """Send a response and go on with the next request."""
+        turn = self.turn
+        if turn is None:
+            return
+        if response.headers.get("Connection", "").lower() == "close":
+            turn.persistent = False
+        self.write(self._serialize(response))
+        self._done(turn)
+
+    def respond_late(self, response: HttpResponse) -> None:
+        """Send a response for which others waited."""
+        self._try(self.respond, response)
+
+    def send_head(self, fields: bytes) -> None:
+        """Begin a response that is sent piece by piece, with these header lines."""
+        turn = self.turn
+        if turn is None:
+            return
+        turn.started = True
+        if self.chunked:
+            fields += b"Transfer-Encoding: chunked\r\n"
+        else:
+            turn.persistent = False
+        head = b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n"
+        self.write(head % (self.server.date().encode(), self._connection_fields(turn), fields))
+
+    def finish(self) -> None:
+        """End the response that `send_head` began."""
+        turn = self.turn
+        if turn is not None:
+            if self.chunked and not self.omit_body:
+                self.write(b"0\r\n\r\n")
+            self._done(turn)
+
+    def _send_file(self, turn: Turn, opened: tuple[HttpResponse, BinaryIO | None]) -> None:
+        head, file = opened
+        if file is None:
+            self.respond(head)
+        elif self.omit_body or int(head.headers["Content-Length"]) <= PIECE:
+            with file:
+                self.respond(head if self.omit_body else head._replace(body=file.read(PIECE)))
+        else:
+            turn.started = True
+            self.write(self._serialize(head))
+            self.task = self.server.start(self._send_pieces(turn, file, int(head.headers["Content-Length"])))
+
+    async def _send_pieces(self, turn: Turn, file: BinaryIO, left: int) -> None:
+        """Send a file as the client takes it."""
+        with file:
+            while left:
+                if not self.server.closing:
+                    self.set_deadline(PATIENCE)
+                piece = await self.server.settings.loop.run_in_executor(None, file.read, min(left, PIECE))
+                if not piece or self.ws.lost:
+                    break
+                left -= len(piece)
+                self.write(piece)
+                await self.ws.wait_drained()
+        self.task = None
+        if left:
+            # The file was cut meanwhile, or the client is gone.
+            self.ws.abort()
+        else:
+            self._done(turn)
+
+    def _done(self, turn: Turn) -> None:
+        """Go on behind a response that is complete."""
+        persistent = turn.persistent and not self.server.closing
+        self.turn = self.answer = None
+        if not persistent:
+            self._end()
+            return
+        self.set_deadline(self.server.keep_alive_timeout)
+        if self.held:
+            self.server.settings.loop.call_soon(self._resume)
+        else:
+            self.phase = READING
+
+    # -- responses
+
+    def _connection_fields(self, turn: Turn | None) -> bytes:
+        if turn is None:
+            return b"Connection: close\r\n"
+        if not turn.persistent or self.server.closing:
+            return b"Connection: close\r\n" + turn.fields
+        return turn.fields if self.chunked else b"Connection: keep-alive\r\n" + turn.fields
+
+    def _serialize(self, response: HttpResponse) -> bytes:
+        data = serialize_response(response, self.server.date(), omit_body=self.omit_body)
+        fields = self._connection_fields(self.turn)
+        if "Connection" in response.headers:
+            fields = b"" if self.turn is None else self.turn.fields
+        end_of_line = data.index(b"\r\n") + 2
+        return b"%b%b%b" % (data[:end_of_line], fields, data[end_of_line:]) if fields else data
+
+    def _respond_last(self, response: HttpResponse) -> None:
+        """Send a response, and end the connection once the peer has it."""
+        if self.turn is not None:
+            self.turn.persistent = False
+        if self.ws.lost:
+            self.phase = ENDED
+            return
+        try:
+            data = self._serialize(response)
+        except Exception as error:  # noqa: BLE001 - a response that process_request made and that is none
+            self._log(error)
+            data = self._serialize(refusal(HandshakeError(500, "the server failed")))
+        self.write(data)
+        self._end()
+
+    def _end(self) -> None:
+        """End the connection once the peer has all that was written."""
+        ws = self.ws
+        self.phase = ENDED
+        self.turn = self.answer = None
+        self.held = b""
+        self.flush()
+        if ws.lost:
+            return
+        self.set_deadline(PATIENCE if ws.buffered else LINGER)
+        if self.server.closing:
+            ws.set_deadline(self.server.settings.close_timeout)
+        ws.resume_reading()
+        # Closing with unread bytes resets the connection, and the reset may overtake the response.
+        if ws.transport.can_write_eof():
+            # asyncio's own transports raise where the peer is gone and the loop does not know it yet.
+            with contextlib.suppress(OSError):
+                ws.transport.write_eof()
+        else:
+            ws.transport.close()
+
+    def _fail(self, error: Exception) -> None:
+        self._log(error)
+        self._refuse(HandshakeError(500, "the server failed"))
+
+    def _refuse(self, error: HandshakeError) -> None:
+        if self.phase == ENDED or (self.turn is not None and self.turn.started):
+            self.ws.abort()
+        else:
+            self._respond_last(refusal(error))
+
+    def _log(self, error: Exception) -> None:
+        what = "opening handshake failed" if self.server.endpoint is not None else "request failed"
+        self.server.settings.logger.error(what, exc_info=error)
+
+    # -- writing
+
+    def write(self, data: bytes) -> None:
+        """Write at the end of this read, or of the loop's turn."""
+        self.gathered.append(data)
+        self.waiting += len(data)
+        if self.waiting >= WRITE_SIZE:
+            self.flush()
+        elif not self.corked and not self.dirty:
+            self.dirty = True
+            self.server.add_dirty(self)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        gathered = self.gathered
+        self.waiting = 0
+        if gathered and not self.ws.lost:
+            # One piece: asyncio's transports warn of each that they are given once the client is gone.
+            data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+            self.ws.write([data])
+            self.sent += len(data)
+            self.wrote_at = monotonic()
+        gathered.clear()
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were written here and not taken by the kernel yet."""
+        return self.waiting + self.ws.buffered
+
+    def stalls(self) -> bool:
+        """Tell whether bytes wait that the client has read none of since the last look."""
+        waiting = self.ws.buffered
+        before, self.taken = self.taken, self.sent - waiting
+        return waiting > 0 and self.taken == before
+
+    # -- ends
+
+    def set_deadline(self, seconds: float) -> None:
+        """Be called by `expire` so many seconds from now, and not before; 0 for never."""
+        self.ws.deadline = 0.0
+        self.ws.set_deadline(seconds)
+
+    def drop(self, why: str) -> None:
+        """End the connection of a client that reads too slowly."""
+        self.server.settings.logger.info("%s is a slow consumer: %s", self.ws.remote_address, why)
+        self.phase = ENDED
+        self.ws.abort()
+
+    def cut(self) -> None:
+        """End the connection in the middle of a response, behind what was written of it."""
+        self.phase = ENDED
+        self.flush()
+        self.set_deadline(LINGER)
+        self.ws.transport.close()
+
+    def receive_eof(self) -> None:
+        """Take note that the peer sends nothing more."""
+
+    def lose(self) -> None:
+        """Take note that the connection is gone."""
+        self.phase = ENDED
+        answer, self.answer = self.answer, None
+        if self.task is not None:
+            self.task.cancel()
+        if answer is not None:
+            answer.lose()
+
+    def shut_down(self) -> None:
+        """End with the server: a response that is due is waited for, silent clients and half requests are not."""
+        if self.answer is not None:
+            self.answer.shut_down()
+        elif self.phase == READING:
+            self.ws.abort()
+        elif self.turn is not None or self.ws.buffered:
+            self.ws.set_deadline(self.server.settings.close_timeout)
+
+    def expire(self) -> None:
+        """Do what is due at the deadline: end what takes too long."""
+        ws = self.ws
+        if self.answer is not None:
+            self.answer.expire()
+        elif self.phase == ENDED or (self.turn is not None and self.turn.started) or ws.buffered:
+            # A client that reads is given the time for it.
+            if ws.buffered and not self.stalls() and not self.server.closing:
+                self.set_deadline(PATIENCE)
+            else:
+                ws.abort()
+        elif self.phase == BUSY:
+            if self.task is not None:
+                self.task.cancel()
+            self._refuse(HandshakeError(503, "the server did not decide in time"))
+        elif self.reader is None:
+            self.phase = ENDED
+            ws.transport.close()
+        else:
+            self._refuse(HandshakeError(408, "the request did not arrive in time"))
+
+
+@final
+class Turn:
+    """One request, from its head to the end of its response."""
+
+    __slots__ = ("asked", "body", "content", "endpoint", "fields", "persistent", "started")
+
+    def __init__(self, asked: HttpRequest, endpoint: Callable[..., Any], persistent: bool) -> None:
+        self.asked = asked
+        self.endpoint = endpoint
+        self.persistent = persistent
+        self.body = NO_BODY
+        self.content = bytearray()
+        # Header lines that the response has because of who asked; whether its head is out.
+        self.fields = b""
+        self.started = False
+
+    def forget(self) -> None:
+        """Let go of the request."""
+        del self.asked, self.endpoint, self.body, self.content
+
+
+NO_BODY = Body(Headers(), max_size=None)
+
+
+def _asks_for_websocket(headers: Headers) -> bool:
+    return "websocket" in ",".join(headers.get_all("Upgrade")).lower()

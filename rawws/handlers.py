@@ -1,0 +1,44 @@
+"""Handlers: what an application gives to take WebSocket connections, and whether it can be one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["Handler", "check_handler"]
+
+
+class Handler:
+    """Callbacks for all the connections of a server: one instance serves them, what belongs to one is in `ws.state`.
+
+    Each is called in the event loop and must not block it. What one raises is logged, and closes its connection with
+    1011.
+    """
+
+    def on_open(self, ws: WebSocket) -> None:
+        """Take a new connection, its opening handshake done."""
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        """Take a message: str for text, bytes for binary."""
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+        """Take note of the end: the close code and reason that the peer sent, 1006 where it sent none."""
+
+    def on_drain(self, ws: WebSocket) -> None:
+        """Take note that the write buffer, which was over its high-water mark, is under its low-water mark."""
+
+
+def check_handler(handler: Any, *, callbacks: bool = False) -> None:
+    """Raise TypeError for what cannot be a handler; `callbacks` where only a Handler can."""
+    if isinstance(handler, type) and issubclass(handler, Handler):
+        raise TypeError(f"handler is the class {handler.__name__}, allowed is an instance of it: {handler.__name__}()")
+    if isinstance(handler, Handler):
+        for name in ("on_open", "on_message", "on_close", "on_drain"):
+            if inspect.iscoroutinefunction(getattr(handler, name)):
+                raise TypeError(f"{type(handler).__name__}.{name} is a coroutine function, allowed are plain functions")
+    elif callbacks or not callable(handler):
+        allowed = "a rawws.Handler" if callbacks else "a coroutine function and a rawws.Handler"
+        raise TypeError(f"handler is {type(handler).__name__}, allowed is {allowed}")

@@ -1,0 +1,169 @@
+"""What an endpoint's answer becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rawws
+from tests.server.answers import ask, get, judge, on
+from tests.server.peers import Peer, eventually, narrow, serve
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "kind", "body"),
+    [
+        ("grüße", 200, "text/plain; charset=utf-8", "grüße".encode()),
+        (b"\x00", 200, "application/octet-stream", b"\x00"),
+        ({"a": [1, None]}, 200, "application/json", b'{"a":[1,null]}'),
+        ([], 200, "application/json", b"[]"),
+        (None, 204, None, b""),
+        ("", 200, "text/plain; charset=utf-8", b""),
+        (rawws.Response(201, "<p>", content_type="text/html"), 201, "text/html", b"<p>"),
+        (rawws.Response.json(7, 202, {"X-Name": "a"}), 202, "application/json", b"7"),
+        (rawws.Response(304), 304, None, b""),
+    ],
+)
+async def test_an_answer_becomes_a_response(value: Any, status: int, kind: str | None, body: bytes) -> None:
+    async with serve(on("/", lambda _: value)) as server:
+        answer, after = await ask(server, get() * 2, ["GET"] * 2)
+        assert (answer.status, answer.headers.get("content-type"), answer.body) == (status, kind, body)
+        assert after == answer._replace(headers=after.headers)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_json_cannot_say_raises(value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        rawws.Response.json(value)
+    with pytest.raises(TypeError):
+        rawws.Response.json({1, 2})
+
+
+# -- files
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.txt", "text/plain; charset=utf-8"), ("a.html", "text/html; charset=utf-8"), ("a.png", "image/png"),
+     ("a", "application/octet-stream"), ("a.tar.gz", "application/octet-stream")],
+)  # fmt: skip
+async def test_a_file_has_the_type_of_its_name(name: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"content")
+    async with serve(on("/", lambda _: rawws.Response.file(tmp_path / name))) as server:
+        answer, head = await ask(server, get() + get(method="HEAD"), ["GET", "HEAD"])
+        assert (answer.status, answer.headers["content-type"], answer.body) == (200, kind, b"content")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (head.headers["content-length"], head.body) == ("7", b"")
+
+
+async def test_a_file_may_be_given_another_type_and_more_headers(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+    fields = {"Cache-Control": "max-age=60"}
+    async with serve(on("/", lambda _: rawws.Response.file(str(path), fields, "text/markdown"))) as server:
+        [answer] = await ask(server, get())
+        assert (answer.headers["cache-control"], answer.headers["content-type"]) == ("max-age=60", "text/markdown")
+
+
+async def test_a_client_that_has_the_file_gets_304(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+    os.utime(path, (1_000_000_000, 1_000_000_000.5))
+    async with serve(on("/", lambda _: rawws.Response.file(path))) as server:
+        [answer] = await ask(server, get())
+        etag, modified = answer.headers["etag"], answer.headers["last-modified"]
+        later, earlier = formatdate(1_000_000_001, usegmt=True), formatdate(999_999_999, usegmt=True)
+        for field, status in (
+            (f"If-None-Match: {etag}", 304),
+            (f'If-None-Match: "x", W/{etag}', 304),
+            ("If-None-Match: *", 304),
+            ('If-None-Match: "x"', 200),
+            (f"If-Modified-Since: {modified}", 304),
+            (f"If-Modified-Since: {later}", 304),
+            (f"If-Modified-Since: {earlier}", 200),
+            ("If-Modified-Since: yesterday", 200),
+            ("If-Modified-Since: Mon, 99 Jan 99999999999 00:00:00 GMT", 200),
+        ):
+            answer, _ = await ask(server, get("/", field) + get(), ["GET", "GET"])
+            assert (answer.status, answer.headers["etag"]) == (status, etag)
+        both = get("/", 'If-None-Match: "x"', f"If-Modified-Since: {modified}")
+        [answer] = await ask(server, both)
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("name", ["none", ".", "a/b", "fifo"])
+async def test_what_is_no_file_is_404(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    os.mkfifo(tmp_path / "fifo")
+    async with serve(on("/", lambda _: rawws.Response.file(tmp_path / name))) as server:
+        [answer] = await ask(server, get())
+        assert (answer.status, answer.body) == (404, b"there is no such file\n")
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 1_000_000])
+async def test_a_file_arrives_whole(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    content = os.urandom(size)
+    path.write_bytes(content)
+    async with serve(on("/", lambda _: rawws.Response.file(path))) as server:
+        answers = await ask(server, get() * 3 + get(method="HEAD") + get("/", version="1.0"),
+                            ["GET", "GET", "GET", "HEAD", "GET"])  # fmt: skip
+        assert [answer.body for answer in answers] == [content] * 3 + [b""] + [content]
+
+
+async def test_a_large_file_is_not_held_for_a_client_that_reads_slowly(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    content = os.urandom(3_000_000)
+    path.write_bytes(content)
+    async with rawws.serve(on("/", lambda _: rawws.Response.file(path)), sock=narrow()) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
+        await peer.write(get("/", "Connection: close"))
+        await eventually(lambda: any(ws.buffered > 65536 for ws in server.settings.connections))
+        await asyncio.sleep(0.05)
+        [ws] = server.settings.connections
+        assert ws.buffered < 200_000
+        [answer] = judge(await peer.read_to_end(), ["GET"], closed=True)
+        assert answer.body == content
+        peer.close()
+
+
+async def test_a_file_whose_client_goes_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(3_000_000))
+    async with rawws.serve(on("/", lambda _: rawws.Response.file(path)), sock=narrow()) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
+        await peer.write(get())
+        await eventually(lambda: any(ws.buffered > 65536 for ws in server.settings.connections))
+        peer.reset()
+        await eventually(lambda: not server.settings.connections)
+        await eventually(lambda: not any(str(path) in name for name in open_files()))
+
+
+def open_files() -> list[str]:
+    """Return what this process has open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.append(str(Path(f"/proc/self/fd/{number}").readlink()))
+        except FileNotFoundError:
+            pass
+    return found
+
+
+async def test_a_file_that_is_cut_while_it_is_sent_ends_the_connection(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(3_000_000))
+    async with rawws.serve(on("/", lambda _: rawws.Response.file(path)), sock=narrow()) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
+        await peer.write(get())
+        await eventually(lambda: any(ws.buffered > 65536 for ws in server.settings.connections))
+        os.truncate(path, 100_000)
+        assert len(await peer.read_to_end()) < 3_000_000
+        peer.close()
+        await eventually(lambda: not server.settings.connections)
