@@ -92,20 +92,16 @@ def table(result: Medians) -> Iterator[str]:
 
 
 def markdown(result: Medians) -> Iterator[str]:
-    """Yield one table for docs/benchmarks.md: a row for each server, CPU and its ratio to rawws for each scenario."""
-    shown = [name for name in result if name != "idle"]
-    heads = [*shown, *(["idle"] if "idle" in result else [])]
-    yield "| | " + " | ".join(heads) + " |"
-    yield "|---|" + "---|" * len(heads)
+    """Yield the table of docs/benchmarks.md: a row for each scenario, the CPU that each server took."""
     names = [name for name in SERVERS if any(name in servers for servers in result.values())]
-    for name in names:
-        cells = []
-        for scenario in heads:
-            row = result[scenario].get(name)
-            metric, unit = ("memory", 1024.0) if scenario == "idle" else ("cpu_us", 1.0)
-            ratio = "" if row is None or f"{metric}_ratio" not in row else f" ({row[f'{metric}_ratio']:.2f} x)"
-            cells.append("" if row is None else f"{row[metric] / unit:.{2 if row[metric] / unit < 100 else 0}f}{ratio}")
-        yield f"| {SERVERS[name].label} | " + " | ".join(cells) + " |"
+    yield "| | " + " | ".join(SERVERS[name].label for name in names) + " |"
+    yield "|---|" + "---:|" * len(names)
+    for scenario, servers in result.items():
+        metric, unit, what = ("memory", 1024.0, " (KiB)") if scenario == "idle" else ("cpu_us", 1.0, "")
+        costs = [servers[name][metric] / unit if name in servers else None for name in names]
+        digits = 2 if min(cost for cost in costs if cost is not None) < 10 else 0
+        cells = ["" if cost is None else f"{cost:.{digits}f}" for cost in costs]
+        yield f"| {SCENARIOS[scenario].title}{what} | " + " | ".join(cells) + " |"
 
 
 def goals(result: Medians) -> Iterator[str]:
