@@ -55,7 +55,7 @@ clean: ## remove all that was built and installed here
 	@touch $@
 
 .venv/.tests: .venv/.rawws tests/interop/node/package-lock.json
-	@.ci/packages chromium=chromium node=nodejs npm=npm
+	@.ci/packages chromium=chromium curl=curl nginx=nginx-light node=nodejs npm=npm
 	@echo "installing what the tests need"
 	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[test]'
 	@npm ci --silent --no-audit --no-fund --prefix tests/interop/node

@@ -53,7 +53,7 @@ examples:
     {prog} serve chat:chat --workers auto
 """
 
-DEMO = "Run a server with one page, on which you can send messages to an echo and talk in a chat room."
+DEMO = "Run a server with one page: an echo and a chat room over WebSockets, and a feed by events and by long polling."
 
 STATUS = """
 Ctrl-C and SIGTERM close every connection properly and exit with 0; a second
@@ -112,7 +112,10 @@ def parser() -> argparse.ArgumentParser:
     _add_limits(run)
 
     demo = commands.add_parser(
-        "demo", help="run a page with an echo and a chat room, to see it work", description=DEMO, allow_abbrev=False
+        "demo",
+        help="run a page with an echo, a chat room and a feed, to see it work",
+        description=DEMO,
+        allow_abbrev=False,
     )
     demo.set_defaults(command=_demo)
     _add_where(demo, unix=False)
@@ -234,7 +237,7 @@ def _demo(options: argparse.Namespace) -> int:
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
         return f"open {url}"
 
-    return _run(options, app.Demo(_product()), announce, {"process_request": app.answer})
+    return _run(options, app.routes(_product()), announce, {})
 
 
 def _run(options: argparse.Namespace, handler: object, announce: Callable[[str], str], given: dict[str, Any]) -> int:

@@ -46,7 +46,7 @@ class ProcessError(Exception):
 
 def find_program(name: str, install: str) -> str:
     """Return the path of the program `name`; raise `MissingComponentError` with the `install` command if absent."""
-    if path := shutil.which(name):
+    if path := shutil.which(name) or shutil.which(name, path="/usr/sbin"):
         return path
     raise MissingComponentError(f"{name} is not installed: {install}")
 

@@ -354,7 +354,7 @@ def test_the_demo_names_the_page_and_answers_health_checks(here: Path) -> None:
 
 def get(number: int, path: str) -> tuple[int, bytes]:
     with socket.create_connection((LOOPBACK, number), timeout=10) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{number}\r\n\r\n".encode())
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{number}\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), body

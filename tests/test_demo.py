@@ -1,28 +1,34 @@
-"""The demo in a real Chromium, as its visitors have it: two people, a phone, a restart, a keyboard, hostile text."""
+"""The demo in a real Chromium, as its visitors have it: two people, a phone, a restart, a keyboard, hostile text.
+
+Then its bounds, for programs that do not respect the page's.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 from websockets import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
 from rawws.demo import app
-from tests.processes import LOOPBACK, ROOT, Process, find_program, free_port
+from tests.browser.chromium import browsing
+from tests.processes import LOOPBACK, ROOT, Process, free_port
 
-# Without them Chromium asks its maker's hosts for updates at every start.
-ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 DESKTOP = (1280, 900)
 PHONE = (390, 844)
+STATUSES = {"echo": "Connected", "chat": "Connected", "feed": "Streaming", "poll": "Polling"}
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +40,8 @@ def port() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = find_program("chromium", "apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+    with browsing() as browser:
         yield browser
-        browser.close()
 
 
 def demo(port: int) -> Process:
@@ -58,8 +61,8 @@ class Visitor:
         self.connected()
 
     def connected(self) -> None:
-        for name in ("echo", "chat"):
-            expect(self.page.locator(f"#{name}-status")).to_have_text("Connected", timeout=20_000)
+        for name, status in STATUSES.items():
+            expect(self.page.locator(f"#{name}-status")).to_have_text(status, timeout=20_000)
 
     def join(self, name: str) -> None:
         self.page.fill("#join-name", name)
@@ -212,17 +215,141 @@ def test_everything_works_from_the_keyboard(browser: Browser, port: int) -> None
     with Visitor(browser, port) as visitor:
         keyboard = visitor.page.keyboard
         order = []
-        for _ in range(7):
+        for _ in range(9):
             keyboard.press("Tab")
             order.append(visitor.page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-        assert order == ["echo-burst", "echo-log", "echo-text", "Send", "chat-log", "join-name", "Join"]
-        keyboard.press("Shift+Tab")
+        assert order == [
+            "echo-burst",
+            "echo-log",
+            "echo-text",
+            "Send",
+            "chat-log",
+            "join-name",
+            "Join",
+            "feed-switch",
+            "poll-switch",
+        ]
+        for _ in range(3):
+            keyboard.press("Shift+Tab")
         keyboard.type("Ada")
         keyboard.press("Enter")
         expect(visitor.page.locator("#chat-text")).to_be_focused()
         keyboard.type("Typed")
         keyboard.press("Enter")
         expect(visitor.page.locator("#chat-log .mine p").last).to_have_text("Typed")
+
+
+# The feed
+
+
+def entry(visitor: Visitor, name: str) -> int:
+    """Return the number of the last entry that one side shows."""
+    return int(visitor.page.locator(f"#{name}-table tr td").first.inner_text())
+
+
+def wait_entry(visitor: Visitor, name: str, number: int) -> None:
+    visitor.page.wait_for_function(
+        "([name, number]) => Number(document.querySelector(`#${name}-table td`)?.textContent) >= number",
+        arg=[name, number],
+    )
+
+
+@pytest.mark.parametrize("name", ["feed", "poll"])
+def test_a_side_that_was_disconnected_catches_up(browser: Browser, port: int, name: str) -> None:
+    other = {"feed": "poll", "poll": "feed"}[name]
+    with Visitor(browser, port) as visitor:
+        page = visitor.page
+        wait_entry(visitor, name, 1)
+        page.click(f"#{name}-switch")
+        expect(page.locator(f"#{name}-status")).to_have_text("Disconnected")
+        wait_entry(visitor, other, entry(visitor, name) + 1)
+        known = entry(visitor, name)
+        wait_entry(visitor, other, known + 3)
+        assert entry(visitor, name) == known
+        page.click(f"#{name}-switch")
+        wait_entry(visitor, name, known + 3)
+        assert "late" in page.locator(f"#{name}-table").inner_text()
+        for side in (name, other):
+            expect(page.locator(f"#{side}-missing")).to_have_text("0")
+        assert visitor.complaints == []
+
+
+def test_both_sides_show_what_the_server_counted(browser: Browser) -> None:
+    number = free_port()
+    with demo(number), Visitor(browser, number) as visitor:
+        visitor.page.click("text=Send 100 at once")
+        for name in ("feed", "poll"):
+            visitor.page.wait_for_function(
+                """name => 100 === [...document.querySelectorAll(`#${name}-table td:nth-child(3)`)]
+                    .reduce((sum, cell) => sum + Number(cell.textContent), 0)""",
+                arg=name,
+            )
+        expect(visitor.page.locator("#now")).to_have_text(
+            re.compile(r"^Now: 2 WebSockets, 1 event stream, (1 long poll|0 long polls)$")
+        )
+
+
+def test_what_is_kept_no_longer_is_shown_as_missing(browser: Browser, port: int) -> None:
+    def forget(route: Route) -> None:
+        """Answer like a server that keeps two entries only."""
+        since = re.search(r"since=([^-&]*)", route.request.url)
+        assert since is not None
+        numbers = (7, 8) if since[1] else (1, 2)
+        entries = [
+            {"id": f"a-{number}", "time": 1, "messages": 0, "cpu": 0, "sockets": 0, "streams": 0, "polls": 0}
+            for number in numbers
+        ]
+        if "since=a-8" not in route.request.url:  # that one is held
+            route.fulfill(json=entries)
+
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/poll?*", forget)
+    page.goto(f"http://{LOOPBACK}:{port}/")
+    expect(page.locator("#poll-missing")).to_have_text("4")
+    expect(page.locator("#poll-entries")).to_have_text("4")
+    context.close()
+
+
+def test_a_page_that_nobody_sees_holds_no_connection(browser: Browser, port: int) -> None:
+    with Visitor(browser, port) as visitor:
+        page = visitor.page
+        wait_entry(visitor, "feed", 1)
+        hide = "value => { Object.defineProperty(document, 'hidden', { value, configurable: true }); "
+        hide += "document.dispatchEvent(new Event('visibilitychange')); }"
+        page.evaluate(hide, True)
+        for name in ("feed", "poll"):
+            expect(page.locator(f"#{name}-status")).to_have_text("Paused")
+        page.click("#poll-switch")
+        expect(page.locator("#poll-status")).to_have_text("Disconnected")
+        page.evaluate(hide, False)
+        expect(page.locator("#feed-status")).to_have_text("Streaming")
+        expect(page.locator("#poll-status")).to_have_text("Disconnected")
+        expect(page.locator("#feed-missing")).to_have_text("0")
+
+
+def test_a_feed_that_is_refused_comes_back(browser: Browser, port: int) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.route(re.compile("/(feed|poll)"), lambda route: route.fulfill(status=503))
+    page.clock.set_fixed_time("2026-01-01")  # the wait never ends by itself
+    page.goto(f"http://{LOOPBACK}:{port}/")
+    for name in ("feed", "poll"):
+        expect(page.locator(f"#{name}-retry")).to_be_visible()
+    page.unroute_all()
+    for name in ("feed", "poll"):
+        page.click(f"#{name}-retry")
+        expect(page.locator(f"#{name}-status")).to_have_text(STATUSES[name])
+    context.close()
+
+
+def test_the_page_and_the_docs_give_the_same_advice(browser: Browser, port: int) -> None:
+    text = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    first = text[: text.index("\n\n", text.index("\n| "))]
+    documented = [line.strip("| ").split(" | ") for line in first.splitlines() if line.startswith("| ")]
+    with Visitor(browser, port) as visitor:
+        rows = visitor.page.locator(".choice tr").all()
+        assert [row.locator("th, td").all_inner_texts() for row in rows] == documented
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -235,6 +362,8 @@ def test_the_page_is_accessible_and_fits(browser: Browser, port: int, size: tupl
         visitor.echo("y" * 200)
         expect(visitor.page.locator("#echo-log > div")).to_have_count(1)
         expect(visitor.page.locator("#chat-log .mine")).to_have_count(1)
+        wait_entry(visitor, "feed", 1)
+        wait_entry(visitor, "poll", 1)
         assert visitor.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         found = Axe().run(visitor.page)
         assert found.violations_count == 0, found.generate_report()
@@ -242,7 +371,7 @@ def test_the_page_is_accessible_and_fits(browser: Browser, port: int, size: tupl
         visitor.page.screenshot(path=folder / f"{scheme}-{size[0]}.png", full_page=True)
 
 
-# The chat room's bounds, for programs that do not respect the page's
+# The chat room's bounds
 
 
 def messages(ws: ClientConnection, kind: str) -> Iterator[dict[str, Any]]:
@@ -323,6 +452,54 @@ def test_a_full_room_turns_people_away(port: int) -> None:
             next(messages(late, "welcome"))
     with connect(url) as ws:
         assert next(messages(ws, "welcome"))["you"]
+
+
+# The feed's bounds
+
+
+def ids(body: str) -> list[str]:
+    return [entry["id"] for entry in json.loads(body)]
+
+
+def test_a_poll_gets_what_is_behind_its_cursor_and_all_where_that_is_unknown(port: int) -> None:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+        seen = ids(client.get("/poll").text)
+        while len(seen) < 4:
+            seen += ids(client.get("/poll", params={"since": seen[-1]}).text)
+        numbers = [int(one.partition("-")[2]) for one in seen]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        behind = ids(client.get("/poll", params={"since": seen[-4]}).text)
+        assert behind[:3] == seen[-3:]
+        for unknown in ("other-1", "-1", "9" * 5000, "\x00", "é"):
+            assert set(seen) <= set(ids(client.get("/poll", params={"since": unknown}).text))
+        answer = client.get("/poll")
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_a_stream_goes_on_behind_the_last_event_id(port: int) -> None:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+        seen = ids(client.get("/poll").text)
+        while len(seen) < 3:
+            seen += ids(client.get("/poll", params={"since": seen[-1]}).text)
+        # What the browser says of itself counts more than what the page once wrote into the URL.
+        with client.stream("GET", f"/feed?since={seen[-3]}", headers={"Last-Event-ID": seen[-2]}) as answer:
+            lines = (line for line in answer.iter_lines() if line)
+            assert [next(lines), next(lines)] == ["retry: 1000", f"id: {seen[-1]}"]
+
+
+def test_a_full_feed_turns_readers_away_until_one_leaves(port: int) -> None:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+        with contextlib.ExitStack() as crowd:
+            for _ in range(app.READER_LIMIT):
+                reader = crowd.enter_context(socket.create_connection((LOOPBACK, port)))
+                reader.sendall(b"GET /feed HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert reader.recv(12) == b"HTTP/1.1 200"
+            for path in ("/feed", "/poll"):
+                answer = client.get(path)
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+        while client.get("/poll").status_code == 503:
+            time.sleep(0.01)
 
 
 def test_the_page_is_one_file_that_asks_nobody_else_for_anything() -> None:

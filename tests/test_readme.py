@@ -71,7 +71,7 @@ def program(page: str, name: str) -> Block:
 
 
 def test_every_block_says_what_it_is() -> None:
-    assert {block.language for block in BLOCKS} <= {"python", "sh"}
+    assert {block.language for block in BLOCKS} <= {"python", "sh", "nginx"}
     assert len(PROGRAMS) >= 5
     assert len(COMMANDS) >= 3
 

@@ -1,7 +1,8 @@
-"""The demo's server: HTTP paths to the page, WebSocket messages to the echo and to the chat room."""
+"""The demo's server: a page, an echo and a chat room over WebSockets, and one feed by events and by long polling."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import collections
 import contextlib
@@ -12,60 +13,75 @@ import re
 import secrets
 import time
 import unicodedata
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import rawws
 
-if TYPE_CHECKING:
-    from rawws.protocol.http11 import Response
-
-__all__ = ["Demo", "answer"]
+__all__ = ["routes"]
 
 # The page's own limits stand in its maxlength attributes; these hold for everybody else.
 NAME_LIMIT = 24
 TEXT_LIMIT = 1000
 HISTORY_LIMIT = 50
 ROOM_LIMIT = 200
+# The feed keeps so many entries, two minutes of them; a newcomer gets those of the last half minute.
+LOG_LIMIT = 120
+GREETING = 30
+READER_LIMIT = 400
+# How long a browser waits before it comes back to a stream, in milliseconds; most wait 3 to 5 s if nobody tells them.
+RETRY = 1000
+
+
+def routes(server: str) -> rawws.Routes:
+    """Return the table of all that the demo serves; `server` is what the page says it was served by."""
+    echo, room = Echo(), Room(server)
+    feed = Feed(echo, room)
+    return rawws.Routes(
+        [
+            rawws.Route("/", lambda _: rawws.Response(200, PAGE, PAGE_HEADERS)),
+            rawws.Route("/healthz", lambda _: "ok\n"),
+            rawws.Route("/echo", echo, websocket=True),
+            rawws.Route("/chat", room, websocket=True),
+            rawws.Route("/feed", feed.stream),
+            rawws.Route("/poll", feed.poll),
+        ]
+    )
 
 
 @final
-class Demo(rawws.Handler):
-    """Serves every connection: /echo sends back what came, /chat is one room for all."""
+class Echo(rawws.Handler):
+    """Sends back what came."""
 
-    def __init__(self, server: str) -> None:
-        self.room = Room(server)
+    def __init__(self) -> None:
+        self.open = 0
+        self.messages = 0
 
-    def on_open(self, ws: rawws.WebSocket) -> None:
-        """Show a newcomer of the chat the room; the echo has nothing to say."""
-        ws.state.chats = ws.request is not None and ws.request.path.startswith("/chat")
-        if ws.state.chats:
-            self.room.enter(ws)
+    def on_open(self, ws: rawws.WebSocket) -> None:  # noqa: ARG002
+        """Count a connection."""
+        self.open += 1
 
     def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
         """Answer one message."""
-        if ws.state.chats:
-            self.room.receive(ws, message)
-        else:
-            ws.send(message)
+        self.messages += 1
+        ws.send(message)
 
     def on_close(self, ws: rawws.WebSocket, code: int, reason: str) -> None:  # noqa: ARG002
         """Forget a connection."""
-        self.room.exit(ws)
+        self.open -= 1
 
 
 @final
-class Room:
+class Room(rawws.Handler):
     """A chat room: who looks on, who has joined under which name, and the last messages."""
-
-    __slots__ = ("history", "ids", "names", "server")
 
     def __init__(self, server: str) -> None:
         self.server = server
+        self.messages = 0
         self.ids: dict[rawws.WebSocket, str] = {}
         self.names: dict[rawws.WebSocket, str] = {}
         self.history: collections.deque[dict[str, Any]] = collections.deque(maxlen=HISTORY_LIMIT)
 
-    def enter(self, ws: rawws.WebSocket) -> None:
+    def on_open(self, ws: rawws.WebSocket) -> None:
         """Let a connection look on, or turn it away from a full room."""
         if len(self.ids) >= ROOM_LIMIT:
             ws.close(1013, "the room is full")
@@ -74,15 +90,16 @@ class Room:
         tell(ws, type="welcome", server=self.server, you=self.ids[ws], history=list(self.history))
         tell(ws, type="presence", names=list(self.names.values()))
 
-    def exit(self, ws: rawws.WebSocket) -> None:
+    def on_close(self, ws: rawws.WebSocket, code: int, reason: str) -> None:  # noqa: ARG002
         """Forget a connection that ended."""
         self.ids.pop(ws, None)
         self.leave(ws)
 
-    def receive(self, ws: rawws.WebSocket, message: str | bytes) -> None:
+    def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
         """Do what one message of the page asks for, or tell its sender why not."""
         if ws not in self.ids:  # turned away, and not gone yet
             return
+        self.messages += 1
         try:
             match json.loads(message):
                 case {"type": "join", "name": str(name)}:
@@ -126,6 +143,100 @@ class Room:
             tell(ws, **message)
 
 
+@final
+class Feed:
+    """Figures of this server, noted once a second: the last entries, and everybody who waits for the next one.
+
+    An entry's id is that of this run and its number. Whoever names one gets what came behind it; whoever names none
+    that is kept gets all that is, and sees by the numbers what is missing.
+    """
+
+    def __init__(self, echo: Echo, room: Room) -> None:
+        self.echo = echo
+        self.room = room
+        self.epoch = secrets.token_hex(3)
+        self.count = 0
+        self.entries: collections.deque[rawws.Event] = collections.deque(maxlen=LOG_LIMIT)
+        self.streams: set[rawws.EventStream] = set()
+        self.polls: set[rawws.LongPoll] = set()
+        self.begun = False
+
+    def stream(self, request: rawws.HttpRequest) -> rawws.EventStream | rawws.Response:
+        """Send what the reader has missed, and then each entry."""
+        if not self.admits():
+            return FULL
+        stream = rawws.EventStream(retry=RETRY, on_close=self.streams.discard)
+        # A browser that comes back names the last id by itself; a page that made a new EventSource cannot.
+        for entry in self.since(request.last_event_id or request.query.get("since", "")):
+            stream.send(entry)
+        self.streams.add(stream)
+        return stream
+
+    def poll(self, request: rawws.HttpRequest) -> rawws.LongPoll | rawws.Response:
+        """Answer with what the reader has missed, or hold the request until there is an entry."""
+        if not self.admits():
+            return FULL
+        missed = self.since(request.query.get("since", ""))
+        if missed:
+            return as_array(missed)
+        poll = rawws.LongPoll(on_close=self.polls.discard)
+        self.polls.add(poll)
+        return poll
+
+    def admits(self) -> bool:
+        """Tell whether there is room for one more reader; with the first one, begin."""
+        if not self.begun:
+            self.begun = True
+            asyncio.get_running_loop().call_later(1, self.note, self.measure())
+        return len(self.streams) + len(self.polls) < READER_LIMIT
+
+    def since(self, seen: str) -> list[rawws.Event]:
+        """Return the entries behind an id."""
+        kept = list(self.entries)
+        if not seen:
+            return kept[-GREETING:]
+        known = [number for number, entry in enumerate(kept, 1) if entry.id == seen]
+        return kept[known[0] :] if known else kept
+
+    def note(self, before: tuple[float, float, int]) -> None:
+        """Add an entry, give it to everybody, and do so again in a second; `before` is what `measure` said last."""
+        now = self.measure()
+        asyncio.get_running_loop().call_later(1, self.note, now)
+        used, passed, messages = (new - old for new, old in zip(now, before, strict=True))
+        self.count += 1
+        identity = f"{self.epoch}-{self.count}"
+        figures = {
+            "id": identity,
+            "time": int(time.time() * 1000),
+            "messages": messages,
+            "cpu": round(100 * used / passed, 1),
+            "sockets": self.echo.open + len(self.room.ids),
+            "streams": len(self.streams),
+            "polls": len(self.polls),
+        }
+        entry = rawws.Event(json.dumps(figures), id=identity)
+        self.entries.append(entry)
+        for stream in self.streams:
+            with contextlib.suppress(rawws.ConnectionClosed):
+                stream.send(entry)
+        polls, self.polls = self.polls, set()
+        for poll in polls:
+            poll.respond(as_array([entry]))
+
+    def measure(self) -> tuple[float, float, int]:
+        """Return the CPU seconds that the process has used, the time, and how many messages have come."""
+        return time.process_time(), time.perf_counter(), self.echo.messages + self.room.messages
+
+
+FULL = rawws.Response(503, "there are too many readers\n", {"Retry-After": "10"})
+
+
+def as_array(entries: list[rawws.Event]) -> rawws.Response:
+    """Return entries as one JSON array."""
+    text = ",".join(str(entry.data) for entry in entries)
+    return rawws.Response(200, f"[{text}]", {"Cache-Control": "no-store"}, "application/json")
+
+
 def tell(ws: rawws.WebSocket, **message: object) -> None:
     """Send one JSON message; a connection that is closing misses it, and `on_close` will clear it away."""
     with contextlib.suppress(rawws.ConnectionClosed):
@@ -163,16 +274,3 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-def answer(ws: rawws.WebSocket, request: rawws.Request) -> Response | None:
-    """Answer plain HTTP; None lets a WebSocket in."""
-    match request.path.partition("?")[0]:
-        case "/echo" | "/chat":
-            return None
-        case "/":
-            return rawws.Response(200, body=PAGE, headers=PAGE_HEADERS)
-        case "/healthz":
-            return ws.respond(200, "ok\n")
-        case _:
-            return ws.respond(404, "not here: the page is at /, the WebSockets at /echo and /chat\n")

@@ -1,0 +1,41 @@
+"""Chromium: the Debian package, headless, driven by Playwright, and a process of ours that serves it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.processes import Process, find_program
+
+__all__ = ["SERVER", "browsing", "eventually", "serving"]
+
+# Without the last three Chromium asks its maker's hosts for updates at every start.
+ARGUMENTS: Final = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SERVER: Final = Path(__file__).with_name("server.py")
+TIMEOUT: Final = 60_000.0
+
+
+@contextmanager
+def browsing() -> Iterator[Browser]:
+    """Run a browser."""
+    chromium = find_program("chromium", "apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def serving(port: int, **options: object) -> Process:
+    """Run server.py on this port, with these options of `rawws.serve`."""
+    return Process([sys.executable, SERVER, str(port), json.dumps(options)], listens=port)
+
+
+def eventually(page: Page, expression: str) -> None:
+    """Wait until an expression is true in the page."""
+    page.wait_for_function(expression, timeout=TIMEOUT)
