@@ -20,7 +20,7 @@ test: lint ## lint, then every test compiled, then all that has a compiled twin 
 	RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/protocol tests/sse tests/server/test_bodies.py
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*,rawws/bodies.py' --fail-under=100
-	RAWWS_PURE=1 $(PYTEST) tests/server tests/client tests/integrations
+	RAWWS_PURE=1 $(PYTEST) tests/server tests/client tests/topics tests/integrations
 
 build: .venv/.rawws ## compile in place what has changed
 	@if $(BIN)/python .ci/can_compile.py; then \

