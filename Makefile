@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test build lint bench autobahn clean
+.PHONY: help run test build lint bench autobahn fuzz clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -39,6 +39,10 @@ bench: build .venv/.bench ## measure against the peers (ARGS=--help tells how)
 autobahn: build .venv/.tests ## run the Autobahn suite and print its table (ARGS=--help tells how)
 	$(BIN)/python tests/autobahn/run.py $(ARGS)
 
+fuzz: build .venv/.fuzz ## look for inputs that break it, for some minutes (ARGS=--help tells how)
+	@if $(BIN)/python .ci/can_compile.py; then $(BIN)/python -m fuzz $(ARGS); fi
+	@$(BIN)/python -m fuzz --pure $(ARGS)
+
 clean: ## remove all that was built and installed here
 	rm -rf .venv .deps build dist reports .coverage* *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf tests/interop/node/node_modules
@@ -64,4 +68,9 @@ clean: ## remove all that was built and installed here
 .venv/.bench: .venv/.rawws
 	@echo "installing the peers into .venv"
 	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+.venv/.fuzz: .venv/.rawws
+	@echo "installing what the fuzzer needs"
+	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[fuzz]'
 	@touch $@

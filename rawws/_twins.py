@@ -57,7 +57,7 @@ def _twins() -> Iterator[tuple[str, bool]]:
             for types in sorted(folder.rglob("*.pxd")):
                 if types.with_suffix(".py").exists():
                     name = ".".join((package, *types.relative_to(folder).with_suffix("").parts))
-                    # importlib's own `find_spec` would import the packages above, which half an installation may not bear.
+                    # importlib's own `find_spec` imports the packages above, which half an installation may not bear.
                     found = (finder.find_spec(name, [str(types.parent)]) for finder in sys.meta_path)
                     module = next(filter(None, found), None)
                     yield name, module is not None and isinstance(module.loader, ExtensionFileLoader)

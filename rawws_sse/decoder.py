@@ -4,7 +4,7 @@ Laws:
 1. The same bytes in any pieces give the same events, and the same error after them.
 2. Bytes are decoded line by line: no octet of UTF-8's longer sequences is CR or LF, so no line cuts a character.
 3. What is held of a block that is not at its end is its data, type and id, and the line that is arriving: `max_size`
-   bytes of them at the most.
+   bytes of them at the most, where an octet that is no UTF-8 counts as one, and is held as the three of U+FFFD.
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ from urllib.request import urlopen
 import pytest
 from websockets.sync.client import connect
 
+import fuzz.__main__ as fuzz
 import rawws
+from fuzz import sanitised
+from fuzz.target import names as targets
 from rawws import cli
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 from tests.test_layers import ORDER
@@ -122,6 +125,10 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
             case ("python", ["-m", "rawws", *options]) | ("rawws", options):
                 parse(options, names)
+            case "python", ["-m", "fuzz" | "fuzz.sanitised" as module, *options]:
+                if module == "fuzz.sanitised":
+                    _, options = sanitised.parser().parse_known_args(options)
+                assert {"all", *targets()} >= set(fuzz.parser().parse_args(options).target)
             case "python", [name]:
                 assert name in names
             case "pip", ["install", what]:
