@@ -5,21 +5,21 @@ shows medians, and ratios to the callback client of rawws.
 """
 # mypy: disable-error-code="import-not-found, import-untyped"
 
-import argparse
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from .process import SERVERS, ServerProcess
+from .rounds import HOST, Program, cores, interleave, options, verdict
 from .scenarios import SCENARIOS, frame, upgrade
 
+MODULE: Final = f"{__package__}.clients"
 MESSAGE: Final = "request-reply, " * 17 + "!"  # 256 characters
 REQUEST: Final = frame(0x81, MESSAGE.encode(), b"\x12\x34\x56\x78")
 REPLY: Final = frame(0x81, MESSAGE.encode())
@@ -67,7 +67,7 @@ async def limit(port: int, seconds: float) -> None:
             self.open = True
             self.transport.write(REQUEST)
 
-    await asyncio.get_running_loop().create_connection(Limit, "127.0.0.1", port)
+    await asyncio.get_running_loop().create_connection(Limit, HOST, port)
     await over
 
 
@@ -85,21 +85,21 @@ async def rawws(port: int, seconds: float) -> None:
             if clock.tick(message == MESSAGE):
                 ws.send(MESSAGE)
 
-    async with rawws.connect(f"ws://127.0.0.1:{port}", handler=Client(), compression=None, ping_interval=None):
+    async with rawws.connect(f"ws://{HOST}:{port}", handler=Client(), compression=None, ping_interval=None):
         await over
 
 
 async def rawws_coroutine(port: int, seconds: float) -> None:
     import rawws  # noqa: PLC0415
 
-    async with rawws.connect(f"ws://127.0.0.1:{port}", compression=None, ping_interval=None) as ws:
+    async with rawws.connect(f"ws://{HOST}:{port}", compression=None, ping_interval=None) as ws:
         await ask(ws, seconds)
 
 
 async def websockets(port: int, seconds: float) -> None:
     from websockets.asyncio.client import connect  # noqa: PLC0415
 
-    async with connect(f"ws://127.0.0.1:{port}", compression=None, ping_interval=None) as ws:
+    async with connect(f"ws://{HOST}:{port}", compression=None, ping_interval=None) as ws:
         await ask(ws, seconds)
 
 
@@ -127,11 +127,11 @@ async def picows(port: int, seconds: float) -> None:
             if clock.tick(received.get_payload_as_utf8_text() == MESSAGE):
                 transport.send(picows.WSMsgType.TEXT, message)
 
-    await picows.ws_connect(Client, f"ws://127.0.0.1:{port}")
+    await picows.ws_connect(Client, f"ws://{HOST}:{port}")
     await over
 
 
-CLIENTS: Final[dict[str, Callable[[int, float], Coroutine[Any, Any, None]]]] = {
+CLIENTS: Final[dict[str, Program]] = {
     "rawws": rawws,
     "rawws-coroutine": rawws_coroutine,
     "limit": limit,
@@ -142,7 +142,7 @@ CLIENTS: Final[dict[str, Callable[[int, float], Coroutine[Any, Any, None]]]] = {
 
 def measure(name: str, port: int, seconds: float, cpu: int) -> float:
     """Return the microseconds of CPU per message."""
-    command = [sys.executable, "-m", f"{__package__}.clients", "--client", name, "--port", str(port)]
+    command = [sys.executable, "-m", MODULE, "--be", name, "--port", str(port)]
     command += ["--seconds", str(seconds), "--cpu", str(cpu)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60 + seconds, check=False)
     if ran.returncode:
@@ -151,38 +151,20 @@ def measure(name: str, port: int, seconds: float, cpu: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.clients", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--client", choices=CLIENTS, help="be this client; the benchmark does it by itself")
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--cpu", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.client:
-        import uvloop  # noqa: PLC0415
-
-        os.sched_setaffinity(0, {given.cpu})
-        uvloop.run(CLIENTS[given.client](given.port, given.seconds))
-        return
-    first, *_, last = sorted(os.sched_getaffinity(0))
-    costs: dict[str, list[float]] = {name: [] for name in CLIENTS}
+    given = options(MODULE, __doc__, CLIENTS, rounds=5, seconds=1.0)
+    first, last = cores()
     with (
         tempfile.TemporaryDirectory() as folder,
-        ServerProcess(SERVERS["rawws"], SCENARIOS["echo-1"], first, Path(folder)) as server,
+        ServerProcess.of(SERVERS["rawws"], SCENARIOS["echo-1"], first, Path(folder)) as server,
     ):
-        for number in range(given.rounds):
-            for name, found in costs.items():
-                print(f"\r\033[Kround {number + 1}/{given.rounds}: {name}", end="", file=sys.stderr, flush=True)
-                found.append(measure(name, server.port, given.seconds, last))
-    print(file=sys.stderr)
+        costs = interleave(CLIENTS, given.rounds, lambda name: measure(name, server.port, given.seconds, last))
     medians = {name: statistics.median(found) for name, found in costs.items()}
     print(f"{'client':18}{'CPU us':>8}{'x':>7}{'spread':>8}")
     for name, median in sorted(medians.items(), key=lambda item: item[1]):
         spread = (max(costs[name]) - min(costs[name])) / median
         print(f"{name:18}{median:8.2f}{median / medians['rawws']:7.2f}{spread:8.0%}")
     for name, other, goal in GOALS:
-        ratio = medians[name] / medians[other]
-        print(f"{'met' if ratio <= goal else 'MISSED':8}{name} / {other}: {ratio:.2f}, goal {goal:.2f}")
+        verdict(f"{name} / {other}", medians[name] / medians[other], goal)
 
 
 if __name__ == "__main__":

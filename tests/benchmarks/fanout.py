@@ -6,30 +6,25 @@ have all of them. Reported are the medians of the rounds: CPU of the server proc
 """
 # mypy: disable-error-code="import-not-found, import-untyped, misc"
 
-import argparse
 import contextlib
-import os
+import functools
 import select
 import socket
 import statistics
-import struct
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Coroutine
 from typing import Any, Final, final
 
-from .process import ROOT, free_port
+from .process import ServerProcess
+from .rounds import HOST, PATIENCE, Program, cores, cpu_per, interleave, measure_server, options, reset, verdict
 from .scenarios import ACCEPT, SCENARIOS, frame, upgrade
 
-HOST: Final = "127.0.0.1"
+MODULE: Final = f"{__package__}.fanout"
 TEXT: Final = "x" * 64
 # In flight: what one delivery may cost, as a multiple of what it costs the other.
 GOALS: Final = ((1, "picows", 1.0), (16, "picows", 0.12), (16, "websockets", 0.10))
-PATIENCE: Final = 20.0
 
 
-async def rawws(port: int) -> None:
+async def rawws(port: int, _seconds: float) -> None:
     import rawws  # noqa: PLC0415
     from rawws.topics import Hub  # noqa: PLC0415
 
@@ -47,7 +42,7 @@ async def rawws(port: int) -> None:
         await server.serve_forever()
 
 
-async def picows(port: int) -> None:
+async def picows(port: int, _seconds: float) -> None:
     import picows  # noqa: PLC0415
 
     transports: list[picows.WSTransport] = []
@@ -69,7 +64,7 @@ async def picows(port: int) -> None:
     await server.serve_forever()
 
 
-async def websockets(port: int) -> None:
+async def websockets(port: int, _seconds: float) -> None:
     from websockets import ConnectionClosed  # noqa: PLC0415
     from websockets.asyncio.server import broadcast, serve  # noqa: PLC0415
 
@@ -84,7 +79,7 @@ async def websockets(port: int) -> None:
         await server.serve_forever()
 
 
-SERVERS: Final[dict[str, Callable[[int], Coroutine[Any, Any, None]]]] = {
+SERVERS: Final[dict[str, Program]] = {
     "rawws": rawws,
     "picows": picows,
     "websockets": websockets,
@@ -141,69 +136,41 @@ class Subscribers:
         return found
 
     def close(self) -> None:
-        for sock in self.socks.values():
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            sock.close()
+        reset(self.socks.values())
         self.epoll.close()
 
 
-def measure(name: str, count: int, seconds: float, cpu: int) -> dict[int, float]:
+def weigh(server: ServerProcess, count: int, seconds: float) -> dict[int, float]:
     """Return the CPU per delivery in microseconds of one round of one server, by the publications in flight."""
-    port = free_port()
-    command = [sys.executable, "-m", f"{__package__}.fanout", "--serve", name, "--port", str(port), "--cpu", str(cpu)]
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                with socket.socket() as probe:
-                    if not probe.connect_ex((HOST, port)):
-                        break
-                assert process.poll() is None and time.monotonic() < deadline, f"{name} did not start"
-                time.sleep(0.05)
-            subscribers = Subscribers(port, count)
-            costs = {}
-            for flight in (1, 16):
-                model = subscribers.first()
-                subscribers.expect(flight, model)
-                for _ in range(3):
-                    subscribers.publish(flight, model)
-                published, until = 0, time.monotonic() + seconds
-                before = time.clock_gettime_ns(~process.pid << 3 | 2)
-                while time.monotonic() < until:
-                    subscribers.publish(flight, model)
-                    published += flight
-                spent = time.clock_gettime_ns(~process.pid << 3 | 2) - before
-                costs[flight] = spent / 1000 / published / count
-                subscribers.expect(1, b"x")
-            subscribers.close()
-            return costs
-        finally:
-            process.kill()
+    subscribers = Subscribers(server.port, count)
+
+    def publish(flight: int, model: bytes) -> int:
+        published, until = 0, time.monotonic() + seconds
+        while time.monotonic() < until:
+            subscribers.publish(flight, model)
+            published += flight
+        return published * count
+
+    costs = {}
+    for flight in (1, 16):
+        model = subscribers.first()
+        subscribers.expect(flight, model)
+        for _ in range(3):
+            subscribers.publish(flight, model)
+        costs[flight] = cpu_per(server, functools.partial(publish, flight, model))
+        subscribers.expect(1, b"x")
+    subscribers.close()
+    return costs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fanout", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--subscribers", type=int, default=1000)
-    parser.add_argument("--serve", choices=SERVERS, help="be this server; the benchmark does it by itself")
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--cpu", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.serve:
-        import uvloop  # noqa: PLC0415
-
-        os.sched_setaffinity(0, {given.cpu})
-        uvloop.run(SERVERS[given.serve](given.port))
-        return
-    first, *_, last = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {first})
-    rounds: dict[str, list[dict[int, float]]] = {name: [] for name in SERVERS}
-    for number in range(given.rounds):
-        for name, found in rounds.items():
-            print(f"\r\033[Kround {number + 1}/{given.rounds}: {name}", end="", file=sys.stderr, flush=True)
-            found.append(measure(name, given.subscribers, given.seconds, last))
-    print(file=sys.stderr)
+    given = options(MODULE, __doc__, SERVERS, rounds=3, seconds=2.0, subscribers=1000)
+    _, last = cores()
+    rounds = interleave(
+        SERVERS,
+        given.rounds,
+        lambda name: measure_server(MODULE, name, last, lambda server: weigh(server, given.subscribers, given.seconds)),
+    )
     medians = {
         name: {flight: statistics.median(cell[flight] for cell in found) for flight in found[0]}
         for name, found in rounds.items()
@@ -214,8 +181,7 @@ def main() -> None:
         print(f"{name:20}" + "".join(cells))
     for flight, other, goal in GOALS:
         ratio = medians["rawws"][flight] / medians[other][flight]
-        verdict = "met" if ratio <= goal else "MISSED"
-        print(f"{verdict:8}{flight:2} in flight, rawws / {other}: {ratio:.3f}, goal {goal:.2f}")
+        verdict(f"{flight:2} in flight, rawws / {other}", ratio, goal)
 
 
 if __name__ == "__main__":

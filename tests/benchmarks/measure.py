@@ -58,7 +58,7 @@ def measure(name: str, scenario: Scenario, seconds: float, connections: int, cpu
     gc.collect()
     gc.disable()  # the load makes no cycles; a collection would only stall it
     try:
-        with ServerProcess(SERVERS[name], scenario, cpu, folder) as server:
+        with ServerProcess.of(SERVERS[name], scenario, cpu, folder) as server:
             time.sleep(0.1)
             with Load(scenario) as load:
                 if scenario.kind in {"handshake", "idle"}:

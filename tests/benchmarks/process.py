@@ -66,19 +66,24 @@ class ServerProcess:
 
     __slots__ = ("cpu", "log", "pids", "port", "process")
 
-    def __init__(self, variant: Variant, scenario: Scenario, cpu: int, folder: Path) -> None:
+    def __init__(self, command: list[str], cpu: int, folder: Path, *, pure: bool = False) -> None:
         self.cpu = cpu
         self.port = free_port()
         self.log = folder / "server.log"
         self.pids: list[int] = []
-        command = [sys.executable, "-m", f"{__package__}.servers", variant.module, "--scenario", scenario.name]
-        command += ["--port", str(self.port), "--style", variant.style, "--loop", variant.loop]
-        command += ["--cert", str(folder / "cert.pem"), "--cpu", str(cpu)]
         environment = {key: value for key, value in os.environ.items() if key != "RAWWS_PURE"}
-        if variant.pure:
+        if pure:
             environment["RAWWS_PURE"] = "1"
+        command = [*command, "--port", str(self.port), "--cpu", str(cpu)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+
+    @classmethod
+    def of(cls, variant: Variant, scenario: Scenario, cpu: int, folder: Path) -> Self:
+        """Return the process of a contestant."""
+        command = [sys.executable, "-m", f"{__package__}.servers", variant.module, "--scenario", scenario.name]
+        command += ["--style", variant.style, "--loop", variant.loop, "--cert", str(folder / "cert.pem")]
+        return cls(command, cpu, folder, pure=variant.pure)
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + 15

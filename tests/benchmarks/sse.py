@@ -6,31 +6,24 @@ Reported are the medians of the rounds: CPU of the server process per delivery, 
 """
 # mypy: disable-error-code="import-not-found, import-untyped"
 
-import argparse
 import asyncio
-import os
 import select
 import socket
 import statistics
-import struct
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, Final, final
 
-from .process import ROOT, free_port
+from .process import ServerProcess
+from .rounds import HOST, PATIENCE, Program, cores, cpu_per, interleave, measure_server, options, reset, verdict
 
-HOST: Final = "127.0.0.1"
+MODULE: Final = f"{__package__}.sse"
 DATA: Final = '{"pair": "EURUSD", "bid": 1.08431, "ask": 1.08433, "at": 1789}'
 WARM: Final = 32
 GOALS: Final = (("cpu_us", "sse-starlette", 0.25), ("cpu_us", "aiohttp-sse", 0.4))
 MEMORY_GOAL: Final = 6144
-PATIENCE: Final = 20.0
 
 
-async def rawws(port: int) -> None:
+async def rawws(port: int, _seconds: float) -> None:
     import rawws  # noqa: PLC0415
 
     routes = rawws.Routes()
@@ -50,7 +43,7 @@ async def rawws(port: int) -> None:
         await server.serve_forever()
 
 
-async def starlette(port: int) -> None:
+async def starlette(port: int, _seconds: float) -> None:
     import uvicorn  # noqa: PLC0415
     from sse_starlette import EventSourceResponse, ServerSentEvent  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
@@ -82,7 +75,7 @@ async def starlette(port: int) -> None:
     await uvicorn.Server(config).serve()
 
 
-async def aiohttp(port: int) -> None:
+async def aiohttp(port: int, _seconds: float) -> None:
     from aiohttp import web  # noqa: PLC0415
     from aiohttp_sse import sse_response  # noqa: PLC0415
 
@@ -110,7 +103,7 @@ async def aiohttp(port: int) -> None:
     await asyncio.Event().wait()
 
 
-SERVERS: Final[dict[str, Callable[[int], Coroutine[Any, Any, None]]]] = {
+SERVERS: Final[dict[str, Program]] = {
     "rawws": rawws,
     "sse-starlette": starlette,
     "aiohttp-sse": aiohttp,
@@ -159,75 +152,43 @@ class Subscribers:
         assert b" 204 " in answer.partition(b"\r\n")[0], answer
 
     def close(self) -> None:
-        for sock in [*self.socks.values(), self.asking]:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            sock.close()
+        reset([*self.socks.values(), self.asking])
         self.epoll.close()
 
 
-def memory(pid: int) -> int:
-    found = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if "Pss_Anon" in line)
-    return int(found.split()[1]) * 1024
-
-
-def measure(name: str, count: int, seconds: float, cpu: int) -> dict[str, float]:
+def weigh(server: ServerProcess, count: int, seconds: float) -> dict[str, float]:
     """Return the figures of one round of one server."""
-    port = free_port()
-    command = [sys.executable, "-m", f"{__package__}.sse", "--serve", name, "--port", str(port), "--cpu", str(cpu)]
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                with socket.socket() as probe:
-                    if not probe.connect_ex((HOST, port)):
-                        break
-                assert process.poll() is None and time.monotonic() < deadline, f"{name} did not start"
-                time.sleep(0.05)
-            subscribers = Subscribers(port)
-            subscribers.open(WARM)
+    subscribers = Subscribers(server.port)
+    subscribers.open(WARM)
+    subscribers.publish()
+    time.sleep(0.3)
+    before = server.memory()
+    subscribers.open(count - WARM)
+    time.sleep(0.3)
+    each = (server.memory() - before) / (count - WARM)
+    for _ in range(3):
+        subscribers.publish()
+
+    def publish() -> int:
+        published, until = 0, time.monotonic() + seconds
+        while time.monotonic() < until:
             subscribers.publish()
-            time.sleep(0.3)
-            before = memory(process.pid)
-            subscribers.open(count - WARM)
-            time.sleep(0.3)
-            each = (memory(process.pid) - before) / (count - WARM)
-            for _ in range(3):
-                subscribers.publish()
-            published, until = 0, time.monotonic() + seconds
-            cpu_before = time.clock_gettime_ns(~process.pid << 3 | 2)
-            while time.monotonic() < until:
-                subscribers.publish()
-                published += 1
-            spent = time.clock_gettime_ns(~process.pid << 3 | 2) - cpu_before
-            subscribers.close()
-            return {"cpu_us": spent / 1000 / published / count, "memory": each}
-        finally:
-            process.kill()
+            published += 1
+        return published * count
+
+    cost = cpu_per(server, publish)
+    subscribers.close()
+    return {"cpu_us": cost, "memory": each}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.sse", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--serve", choices=SERVERS, help="be this server; the benchmark does it by itself")
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--cpu", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.serve:
-        import uvloop  # noqa: PLC0415
-
-        os.sched_setaffinity(0, {given.cpu})
-        uvloop.run(SERVERS[given.serve](given.port))
-        return
-    first, *_, last = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {first})
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in SERVERS}
-    for number in range(given.rounds):
-        for name, found in rounds.items():
-            print(f"\r\033[Kround {number + 1}/{given.rounds}: {name}", end="", file=sys.stderr, flush=True)
-            found.append(measure(name, given.streams, given.seconds, last))
-    print(file=sys.stderr)
+    given = options(MODULE, __doc__, SERVERS, rounds=3, seconds=2.0, streams=1000)
+    _, last = cores()
+    rounds = interleave(
+        SERVERS,
+        given.rounds,
+        lambda name: measure_server(MODULE, name, last, lambda server: weigh(server, given.streams, given.seconds)),
+    )
     medians = {
         name: {key: statistics.median(cell[key] for cell in found) for key in found[0]}
         for name, found in rounds.items()
@@ -242,10 +203,8 @@ def main() -> None:
             f"{name:16}{row['cpu_us']:16.2f}{ratios[0]:7.2f}{row['memory'] / 1024:12.2f}{ratios[1]:7.2f}{spread:8.0%}"
         )
     for key, other, goal in GOALS:
-        ratio = base[key] / medians[other][key]
-        print(f"{'met' if ratio <= goal else 'MISSED':8}rawws / {other}: {ratio:.2f}, goal {goal:.2f}")
-    met = base["memory"] <= MEMORY_GOAL
-    print(f"{'met' if met else 'MISSED':8}memory of an idle stream: {base['memory']:,.0f} bytes, goal {MEMORY_GOAL:,}")
+        verdict(f"rawws / {other}", base[key] / medians[other][key], goal)
+    verdict("memory of an idle stream, KiB", base["memory"] / 1024, MEMORY_GOAL / 1024)
 
 
 if __name__ == "__main__":
