@@ -22,7 +22,7 @@ from rawws import _twins, terminal
 from rawws._version import __version__
 from rawws.handlers import Handler
 from rawws.routes import Routes
-from rawws.server import Server, _until_signal, loop_factory, serve
+from rawws.server import Server, loop_factory, serve, until_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -277,7 +277,7 @@ def _live(handler: object, given: dict[str, Any], show: Callable[[Server], None]
             raise CommandError(str(error)) from error
         async with running:
             show(running)
-            await _until_signal(running)
+            await until_signal(running)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())

@@ -10,7 +10,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO, final
@@ -64,7 +63,6 @@ class Exchange:
         "answer",
         "chunked",
         "corked",
-        "dirty",
         "gathered",
         "held",
         "omit_body",
@@ -94,7 +92,7 @@ class Exchange:
         self.held = b""
         self.gathered: list[bytes] = []
         self.waiting = 0
-        self.corked = self.dirty = False
+        self.corked = False
         # Of the response: what begin_turn found out.
         self.omit_body = self.chunked = False
         # Bytes written since the connection began, how many of them the client had taken at the last look, and when.
@@ -232,17 +230,18 @@ class Exchange:
             # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
             if place.websocket is None or (place.methods and not _asks_for_websocket(request.headers)):
-                return self._begin_turn(request, place, HttpRequest(request, path_params, *self._client()), rest)
+                asked = HttpRequest(request, path_params, self.ws.remote_address, self._scheme())
+                return self._begin_turn(request, place, asked, rest)
             endpoint = server.endpoint_of(place.websocket)
             self.ws.path_params = path_params
         self._open(request, endpoint, rest)
         return b""
 
-    def _client(self) -> tuple[Any, str]:
-        """Return the client's address, and the scheme by which it came."""
+    def _scheme(self) -> str:
+        """Return the scheme by which the client came."""
         ws = self.ws
         secure = ws.secure if ws.secure is not None else ws.extra("sslcontext") is not None
-        return ws.remote_address, "https" if secure else "http"
+        return "https" if secure else "http"
 
     # -- WebSocket
 
@@ -250,8 +249,7 @@ class Exchange:
         """Do the opening handshake (RFC 6455 section 4.2)."""
         server, ws = self.server, self.ws
         key = check_upgrade(request)
-        secure = ws.secure if ws.secure is not None else ws.extra("sslcontext") is not None
-        check_origin(request, server.origins, "https" if secure else "http", request.headers.get("Host") or "")
+        check_origin(request, server.origins, self._scheme(), request.headers.get("Host") or "")
         accepted = server.accept(ws, request, key)
         deflate = None
         if accepted.parameters is not None and server.compression is not None:
@@ -489,11 +487,7 @@ class Exchange:
             ws.set_deadline(self.server.settings.close_timeout)
         ws.resume_reading()
         # Closing with unread bytes resets the connection, and the reset may overtake the response.
-        if ws.transport.can_write_eof():
-            # asyncio's own transports raise where the peer is gone and the loop does not know it yet.
-            with contextlib.suppress(OSError):
-                ws.transport.write_eof()
-        else:
+        if not ws.end_writing():
             ws.transport.close()
 
     def _fail(self, error: Exception) -> None:
@@ -518,9 +512,8 @@ class Exchange:
         self.waiting += len(data)
         if self.waiting >= WRITE_SIZE:
             self.flush()
-        elif not self.corked and not self.dirty:
-            self.dirty = True
-            self.server.add_dirty(self)
+        elif not self.corked:
+            self.ws.flush_soon()
 
     def flush(self) -> None:
         """Write what was gathered."""

@@ -89,7 +89,6 @@ class Server:
         self.endpoint = None if isinstance(handler, Routes) else Endpoint(handler, settings)
         self.routes: Routes = handler if isinstance(handler, Routes) else Routes()
         self._endpoints: dict[int, Endpoint] = {}
-        self._dirty: list[Exchange] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped: asyncio.Future[None] | None = None
@@ -264,18 +263,6 @@ class Server:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def add_dirty(self, exchange: Exchange) -> None:
-        """Have a connection write at the end of the loop's turn."""
-        if not self._dirty:
-            self.settings.loop.call_soon(self._flush)
-        self._dirty.append(exchange)
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for exchange in dirty:
-            exchange.dirty = False
-            exchange.flush()
 
     def cross_origin(self, request: Request, scheme: str) -> bytes:
         """Return the header lines that let the page of an allowed origin read the response (WHATWG Fetch 3.3).
@@ -466,7 +453,7 @@ def run(handler: Any, host: str | Sequence[str] | None = None, port: int | None 
 
     async def main() -> None:
         async with serve(handler, host, port, **options) as server:
-            await _until_signal(server)
+            await until_signal(server)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())
@@ -507,7 +494,7 @@ def check_limits(**limits: Any) -> None:
             raise ValueError(f"{name} is {value}, allowed are numbers above 0 and None")
 
 
-async def _until_signal(server: Server) -> None:
+async def until_signal(server: Server) -> None:
     """Wait for the server's end, which the first SIGINT or SIGTERM begins and the second does not wait for."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()

@@ -53,10 +53,12 @@ cdef class Transport:
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef wrote(self)
+    cpdef flush_soon(self)
     @cython.locals(chunks=list)
     cpdef flush(self)
     @cython.locals(count=Py_ssize_t, sent=Py_ssize_t, rest=list, chunk=bytes)
     cpdef write(self, list chunks)
+    cpdef bint end_writing(self) except -1
     cpdef bint held(self) except -1
 
     cpdef on_message(self, message)

@@ -9,6 +9,7 @@ Laws:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -247,13 +248,21 @@ class Transport:
         """See to it that what was just gathered is written: now, at the end of this read, or of this turn."""
         if self.connection.pending() >= WRITE_SIZE:
             self.flush()
-        elif not self.corked and not self.in_dirty:
+        elif not self.corked:
+            self.flush_soon()
+
+    def flush_soon(self) -> None:
+        """Have what is gathered written at the end of the loop's turn."""
+        if not self.in_dirty:
             self.in_dirty = True
             self.shared.add_dirty(self)
 
     def flush(self) -> None:
         """Write what was gathered."""
         self.in_dirty = False
+        if self.opening is not None:
+            self.opening.flush()
+            return
         chunks = self.connection.take_data()
         if chunks and not self.lost:
             self.spoke = True
@@ -292,6 +301,15 @@ class Transport:
         # read would never be noticed). Of these writes only the first tries the socket.
         for piece in rest:
             self.transport.write(piece)
+
+    def end_writing(self) -> bool:
+        """End the sending side behind all that was written; return False where there is no such thing, as in TLS."""
+        if not self.transport.can_write_eof():
+            return False
+        # asyncio's own transports raise where the peer is gone and the loop does not know it yet.
+        with contextlib.suppress(OSError):
+            self.transport.write_eof()
+        return True
 
     def held(self) -> bool:
         """Tell whether the transport has bytes that must go first."""

@@ -892,8 +892,7 @@ class WebSocket(Transport):
         if connection.phase == 5:
             # Closing with unread bytes resets the connection, and the reset may overtake the Close frame: so the
             # sending side ends, and what comes is read and dropped for a while.
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
+            self.end_writing()
             self.set_deadline(min(LINGER, self.settings.close_timeout or LINGER))
             self.full = False
             self.resume_reading()

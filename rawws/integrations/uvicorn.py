@@ -367,9 +367,7 @@ class Session:
         ws.write([serialize(response)])
         ws.set_deadline(LINGER)
         ws.resume_reading()
-        if ws.transport.can_write_eof():
-            ws.transport.write_eof()
-        else:
+        if not ws.end_writing():
             ws.transport.close()
 
     def log(self, outcome: str) -> None:

@@ -13,6 +13,7 @@ import re
 import secrets
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -35,6 +36,7 @@ __all__ = [
     "Shelf",
     "cursor_of",
     "join_cursors",
+    "label",
     "parse_cursor",
 ]
 
@@ -216,7 +218,13 @@ def parse_cursor(cursor: object) -> tuple[str, int]:
 
 def join_cursors(cursors: Mapping[str, str]) -> str:
     """Return one cursor for several topics: `chat=5f0e:17&news=81aa:4`, names percent-encoded."""
-    return "&".join([f"{quote(topic, safe='/')}={cursor}" for topic, cursor in cursors.items()])
+    return "&".join([label(topic) + cursor for topic, cursor in cursors.items()])
+
+
+@lru_cache(4096)
+def label(topic: str) -> str:
+    """Return what stands before the cursor of a topic in a joined one."""
+    return f"{quote(topic, safe='/')}="
 
 
 def cursor_of(since: str, topic: str) -> str:

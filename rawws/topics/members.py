@@ -14,13 +14,13 @@ import logging
 from base64 import b64encode
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from rawws.errors import ConnectionClosed
 from rawws.websocket import Encoded
 from rawws_sse import Event
 
 from .envelope import publication_text
+from .history import join_cursors, label
 from .policies import BLOCK, CONFLATE, DROP_NEWEST
 
 if TYPE_CHECKING:
@@ -370,8 +370,8 @@ class EventMember(Member):
         """Send an event, made once for all that are as far in the same topics."""
         at = None
         if publication.offset:
-            self.cursors[f"{quote(publication.topic, safe='/')}="] = publication.cursor
-            at = "&".join([name + cursor for name, cursor in self.cursors.items()])
+            self.cursors[publication.topic] = publication.cursor
+            at = join_cursors(self.cursors)
             self.told = True
         if publication.forms is None:
             publication.forms = {}
@@ -382,24 +382,24 @@ class EventMember(Member):
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""
-        name = f"{quote(subscription.topic, safe='/')}="
-        if sum(map(len, self.cursors)) + len(name) + CURSOR_SIZE * (len(self.cursors) + 1) > MAX_ID:
+        topics = [*self.cursors, subscription.topic]
+        if sum(map(len, map(label, topics))) + CURSOR_SIZE * len(topics) > MAX_ID:
             raise ValueError(f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
-        self.cursors[name] = cursor
+        self.cursors[subscription.topic] = cursor
         if self.told:
             self.told = False
             asyncio.get_running_loop().call_soon(self.tell)
 
     def end(self, subscription: Subscription) -> None:
         """Leave the topic out of what follows."""
-        self.cursors.pop(f"{quote(subscription.topic, safe='/')}=", None)
+        self.cursors.pop(subscription.topic, None)
 
     def tell(self) -> None:
         """Send an event that is only an id, if none had one meanwhile."""
         if not self.told and self.cursors:
             self.told = True
             with contextlib.suppress(ConnectionClosed):
-                self.receiver.send(Event(id="&".join([name + cursor for name, cursor in self.cursors.items()])))
+                self.receiver.send(Event(id=join_cursors(self.cursors)))
 
 
 class EnvelopedEvents(EventMember):
