@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rawws.errors import HandshakeError
 
-from .target import seed
+from .target import cut, seed
 
 if TYPE_CHECKING:
     from .twins import Twin
@@ -59,6 +59,14 @@ class Parser:
         except HandshakeError as error:
             return None, Seen(error=(error.status, error.reason, tuple(error.headers)))
         return head, self.see(head, rest)
+
+    def read(self, data: bytes) -> tuple[int, Any, Seen]:
+        """Return the settings that an input begins with, and what becomes of its head, in whatever pieces it comes."""
+        settings, octets = data[0], data[2:]
+        head, seen = self.parse([octets], settings)
+        _, cut_seen = self.parse(cut(octets, data[1]), settings)
+        assert cut_seen == seen, (cut_seen, seen)
+        return settings, head, seen
 
     def see(self, head: Any, rest: bytes = b"") -> Seen:
         """Return what can be compared of a head."""

@@ -94,6 +94,18 @@ def served_by(process: Process) -> int:
         return int(ws.recv(timeout=10))
 
 
+def assert_going_away(ws: ClientConnection) -> None:
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+
+
+def assert_ends_well(process: Process) -> None:
+    eventually(lambda: process.poll() is not None)
+    assert process.poll() == 0
+
+
 def test_every_worker_serves_on_the_one_port(crowd: Process) -> None:
     seen: set[int] = set()
     while len(seen) < 3:
@@ -141,12 +153,8 @@ def test_a_signal_closes_the_connections_of_all_workers(crowd: Process, number: 
             connections.setdefault(int(ws.recv(timeout=10)), ws)
         os.kill(crowd.pid, number)
         for ws in connections.values():
-            with pytest.raises(ConnectionClosed) as closed:
-                ws.recv(timeout=10)
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 1001
-    eventually(lambda: crowd.poll() is not None)
-    assert crowd.poll() == 0
+            assert_going_away(ws)
+    assert_ends_well(crowd)
 
 
 def test_a_signal_to_every_process_at_once_closes_properly_too(crowd: Process) -> None:
@@ -156,12 +164,8 @@ def test_a_signal_to_every_process_at_once_closes_properly_too(crowd: Process) -
         ws.recv(timeout=10)
         for pid in [*pids(crowd), crowd.pid]:
             os.kill(pid, signal.SIGTERM)
-        with pytest.raises(ConnectionClosed) as closed:
-            ws.recv(timeout=10)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1001
-    eventually(lambda: crowd.poll() is not None)
-    assert crowd.poll() == 0
+        assert_going_away(ws)
+    assert_ends_well(crowd)
 
 
 def test_a_second_signal_waits_for_no_handler(here: Path) -> None:

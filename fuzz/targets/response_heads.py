@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fuzz.heads import KEY, RESPONSE_SEEDS, RESPONSE_WORDS, Parser
-from fuzz.target import Target, cut, short
+from fuzz.target import Target, short
 from rawws.errors import HandshakeError, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def make(twin: Twin) -> Callable[[bytes], object]:
     def check(data: bytes) -> object:
         if len(data) < 2:
             return None
-        settings, octets = data[0], data[2:]
-        response, seen = client.parser.parse([octets], settings)
-        _, cut_seen = client.parser.parse(cut(octets, data[1]), settings)
-        assert cut_seen == seen, (cut_seen, seen)
+        settings, response, seen = client.parser.read(data)
         if seen.error is not None:
             assert seen.error[0] == 0, seen
             return short(seen.error[1])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -133,13 +135,20 @@ async def test_a_large_file_is_not_held_for_a_client_that_reads_slowly(tmp_path:
         peer.close()
 
 
-async def test_a_file_whose_client_goes_is_closed(tmp_path: Path) -> None:
-    path = tmp_path / "a.bin"
-    path.write_bytes(bytes(3_000_000))
+@contextlib.asynccontextmanager
+async def half_sent(path: Path) -> AsyncIterator[tuple[rawws.Server, Peer]]:
+    """A large file, in the middle of being sent to a client that does not read."""
     async with rawws.serve(on("/", lambda _: rawws.Response.file(path)), sock=narrow()) as server:
         peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
         await peer.write(get())
         await eventually(lambda: any(ws.buffered > 65536 for ws in server.settings.connections))
+        yield server, peer
+
+
+async def test_a_file_whose_client_goes_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(3_000_000))
+    async with half_sent(path) as (server, peer):
         peer.reset()
         await eventually(lambda: not server.settings.connections)
         await eventually(lambda: not any(str(path) in name for name in open_files()))
@@ -159,10 +168,7 @@ def open_files() -> list[str]:
 async def test_a_file_that_is_cut_while_it_is_sent_ends_the_connection(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(3_000_000))
-    async with rawws.serve(on("/", lambda _: rawws.Response.file(path)), sock=narrow()) as server:
-        peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
-        await peer.write(get())
-        await eventually(lambda: any(ws.buffered > 65536 for ws in server.settings.connections))
+    async with half_sent(path) as (server, peer):
         os.truncate(path, 100_000)
         assert len(await peer.read_to_end()) < 3_000_000
         peer.close()
