@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import multiprocessing
 import multiprocessing.connection
-import signal
 import sys
 import tempfile
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .board import Board
-from .hunt import LOG, REPORT, Budget, child, guard, uses_atheris
+from .hunt import LOG, REPORT, Budget, alarm, child, guard, uses_atheris
 from .target import load, names
 from .twins import COMPILED, INTERPRETED, is_compiled
 
@@ -87,8 +86,8 @@ def replay(chosen: list[str], file: Path, pure: bool, timeout: int) -> int:
     data = file.read_bytes()
     print(f"{len(data)} bytes: {data.hex(' ')}\n{data!r}", flush=True)
     guard()
-    signal.alarm(timeout)
-    behaviour = load(chosen[0]).make(INTERPRETED if pure else COMPILED)(data)
+    with alarm(timeout):
+        behaviour = load(chosen[0]).make(INTERPRETED if pure else COMPILED)(data)
     print(f"nothing raised; the behaviour is {behaviour!r}")
     return 0
 

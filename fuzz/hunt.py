@@ -6,6 +6,7 @@ branch of the interpreted twin. Both leave the input that is being run on the bo
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib.util
 import os
@@ -22,10 +23,10 @@ from .target import Target, load
 from .twins import COMPILED, INTERPRETED, PACKAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["LOG", "REPORT", "Budget", "child", "failure", "guard", "minimise", "mutate", "uses_atheris"]
+__all__ = ["LOG", "REPORT", "Budget", "alarm", "child", "failure", "guard", "minimise", "mutate", "uses_atheris"]
 
 # Files in the folder of a process: what it writes to stderr, such as the report of a sanitiser, and what it found.
 LOG, REPORT = "log", "report"
@@ -60,6 +61,16 @@ def guard() -> None:
     faulthandler.register(signal.SIGALRM, chain=True)
 
 
+@contextlib.contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    """End this process by SIGALRM where the block takes longer, and only then: whoever called may go on after it."""
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
 def child(name: str, pure: bool, budget: Budget, folder: Path) -> None:
     """Hunt, and end this process with status 1 where there is a finding."""
     # Of the lowest level, for sanitisers and libFuzzer write there.
@@ -73,7 +84,8 @@ def child(name: str, pure: bool, budget: Budget, folder: Path) -> None:
     try:
         mutate(target, check, budget, board)
     except Exception:  # noqa: BLE001 - whatever it is, it is a finding
-        write_report(check, board, folder)
+        with alarm(budget.timeout):
+            write_report(check, board, folder)
         sys.exit(1)
 
 
@@ -88,18 +100,17 @@ def mutate(target: Target, check: Callable[[bytes], object], budget: Budget, boa
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MAX_GROWTH
     stop = time.monotonic() + budget.seconds if budget.seconds else float("inf")
     while time.monotonic() < stop and (not budget.executions or count < budget.executions):
-        signal.alarm(budget.timeout)
-        for _ in range(BATCH):
-            data = mutator.draw()
-            board.data = data
-            behaviour = check(data)
-            if behaviour not in seen:
-                seen.add(behaviour)
-                mutator.keep(data)
+        with alarm(budget.timeout):
+            for _ in range(BATCH):
+                data = mutator.draw()
+                board.data = data
+                behaviour = check(data)
+                if behaviour not in seen:
+                    seen.add(behaviour)
+                    mutator.keep(data)
         count += BATCH
         board.executions, board.behaviours = count, len(seen)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < largest, f"the process grew by {MAX_GROWTH} KiB"
-    signal.alarm(0)
 
 
 def cover(name: str, budget: Budget, board: Board, folder: Path) -> None:
