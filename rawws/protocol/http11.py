@@ -321,10 +321,10 @@ def serialize_response(response: Response, date: str = "", *, omit_body: bool = 
     # 3xx (Redirection), and 4xx (Client Error) responses". The clock is the caller's.
     if date and "Date" not in headers:
         fields.append(("Date", date))
-    # RFC 9110 8.6: "MUST NOT send a Content-Length [...] in any response with a status code of 1xx [...] or 204".
+    # RFC 9110 8.6, 9112 6.1: "MUST NOT send a Content-Length [...] in any response with a status code of 1xx" or 204.
     if status < 200 or status in {204, 304}:
-        if body or (lengths and status != 304):
-            raise LocalProtocolError(f"a response with status {status} has no body and no Content-Length")
+        if body or ((lengths or "Transfer-Encoding" in headers) and status != 304):
+            raise LocalProtocolError(f"a response with status {status} has no body, and no header that announces one")
     # RFC 9112 6.2: "MUST NOT send a Content-Length header field in any message that contains a Transfer-Encoding".
     elif "Transfer-Encoding" in headers:
         if lengths:

@@ -630,6 +630,8 @@ def test_a_bad_status_is_not_sent(status: Any) -> None:
         Response(304, Headers(), b"a"),
         Response(101, Headers({"Content-Length": "0"})),
         Response(204, Headers({"Content-Length": "0"})),
+        Response(101, Headers({"Transfer-Encoding": "chunked"})),
+        Response(204, Headers({"Transfer-Encoding": "chunked"})),
         Response(200, Headers({"Content-Length": "1"}), b"ab"),
         Response(200, Headers([("Content-Length", "1"), ("Content-Length", "1")]), b"a"),
         Response(200, Headers({"Content-Length": "1", "Transfer-Encoding": "chunked"})),
