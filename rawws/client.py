@@ -161,7 +161,8 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
             await opening.answer
         except BaseException:
             ws.abort()
-            if opening.answer.done() and not opening.answer.cancelled():
+            # Nobody waits for the answer any more, and nobody shall be told that it was not looked at.
+            if not opening.answer.cancel() and not opening.answer.cancelled():
                 opening.answer.exception()
             raise
         if self.handler is None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import mimetypes
 import os
 import stat
-from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, final
 
@@ -108,6 +106,8 @@ class FileResponse:
             file = self.path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
             raise HandshakeError(404, "there is no such file") from None
+        from email.utils import formatdate  # noqa: PLC0415 - few servers have files
+
         status = os.fstat(file.fileno())
         fields = Headers(self._fields)
         etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
@@ -121,6 +121,8 @@ class FileResponse:
 
 
 def _content_type(path: Path) -> str:
+    import mimetypes  # noqa: PLC0415 - few servers have files
+
     kind, coding = mimetypes.guess_type(path.name)
     if kind is None or coding is not None:
         return "application/octet-stream"
@@ -136,6 +138,8 @@ def _is_known(asked: Headers, etag: str, modified: int) -> bool:
         return etag in tags or tags == ["*"]
     # RFC 9110 13.1.3: "A recipient MUST ignore the If-Modified-Since header field if the received field value is not a
     # valid HTTP-date".
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few servers have files
+
     try:
         return modified <= parsedate_to_datetime(asked.get("If-Modified-Since", "")).timestamp()
     except (ValueError, LookupError, OverflowError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from .errors import ConnectionClosed, HandshakeError
@@ -70,6 +69,8 @@ def _retry_after(value: str) -> float:
         # Ten digits are 300 years; of many more, int() is slow.
         seconds = float(value[:10]) if len(value) <= 10 else LONGEST_ASKED
     else:
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few servers say a date
+
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, OverflowError):

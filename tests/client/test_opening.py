@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -341,6 +342,18 @@ async def test_a_cancelled_connect_leaves_nothing_behind() -> None:
         await eventually(lambda: descriptors() <= before + 1)
 
 
+async def test_a_connect_that_is_cancelled_before_it_is_connected_complains_to_nobody() -> None:
+    """The connection that it opened nevertheless ends without a response, of which nobody is to be told."""
+    async with serve(echo) as server:
+        for turns in range(12):
+            task = asyncio.ensure_future(_open(f"ws://127.0.0.1:{port(server)}"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
 async def _open(uri: str) -> None:
     await rawws.connect(uri)
 
@@ -358,6 +371,15 @@ async def test_tls_is_verified_and_asks_for_http11() -> None:
             await ws.send("x" * 100_000)
             assert await ws.recv() == "x" * 100_000
             assert ws.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+
+
+async def test_the_name_of_the_server_is_indicated_in_the_tls_handshake() -> None:
+    part = tls()
+    names = []
+    part.server.sni_callback = lambda _socket, name, _context: names.append(name)
+    async with serve(echo, ssl=part.server) as server:
+        async with rawws.connect(f"wss://localhost:{port(server)}", ssl=part.client):
+            assert names == ["localhost"]
 
 
 @pytest.mark.parametrize(
