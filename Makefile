@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test build lint bench autobahn fuzz clean
+.PHONY: help run test build lint docs bench autobahn foreign fuzz soak clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,19 +33,31 @@ lint: build .venv/.tests ## ruff and mypy
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 
+docs: build .venv/.docs ## write the pages that are made from data, and make a site of docs/ (build/site/README.html)
+	$(BIN)/python -m tests.specification.pages
+	$(BIN)/python -m tests.specification.diagram
+	$(BIN)/python -m sphinx -b html -W --keep-going --quiet docs build/site
+	@echo "open build/site/README.html"
+
 bench: build .venv/.bench ## measure against the peers (ARGS=--help tells how)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 autobahn: build .venv/.tests ## run the Autobahn suite and print its table (ARGS=--help tells how)
 	$(BIN)/python tests/autobahn/run.py $(ARGS)
 
+foreign: build .venv/.tests ## run the WebSocket tests of uvicorn and of Starlette against ours
+	$(BIN)/python -m tests.integrations.foreign.run
+
 fuzz: build .venv/.fuzz ## look for inputs that break it, for some minutes (ARGS=--help tells how)
 	@if $(BIN)/python .ci/can_compile.py; then $(BIN)/python -m fuzz $(ARGS); fi
 	@$(BIN)/python -m fuzz --pure $(ARGS)
 
+soak: build .venv/.bench .venv/.tests ## load it for long through a bad network, and draw reports/soak.png (ARGS="--minutes 30")
+	$(BIN)/python -m tests.soak $(ARGS)
+
 clean: ## remove all that was built and installed here
 	rm -rf .venv .deps build dist reports .coverage* *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf tests/interop/node/node_modules
+	rm -rf tests/interop/node/node_modules tests/javascript/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find rawws rawws_sse -name '*.so' -delete
 
@@ -58,11 +70,17 @@ clean: ## remove all that was built and installed here
 	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[uvloop]'
 	@touch $@
 
-.venv/.tests: .venv/.rawws tests/interop/node/package-lock.json
-	@.ci/packages chromium=chromium curl=curl nginx=nginx-light node=nodejs npm=npm
+.venv/.tests: .venv/.rawws tests/interop/node/package-lock.json tests/javascript/package-lock.json
+	@.ci/packages chromium=chromium curl=curl haproxy=haproxy nginx=nginx-light node=nodejs npm=npm redis-server=redis-server
 	@echo "installing what the tests need"
-	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[test]'
+	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[test,docs]'
 	@npm ci --silent --no-audit --no-fund --prefix tests/interop/node
+	@npm ci --silent --no-audit --no-fund --prefix tests/javascript
+	@touch $@
+
+.venv/.docs: .venv/.rawws
+	@echo "installing what makes the site"
+	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 .venv/.bench: .venv/.rawws

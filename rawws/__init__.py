@@ -10,6 +10,7 @@ from rawws_sse import Event
 
 from ._version import __version__ as __version__
 from .client import connect, unix_connect
+from .draining import Drain
 from .errors import (
     Close,
     ConnectionClosed,
@@ -34,6 +35,7 @@ from .event_stream import EventStream
 from .events import events
 from .handlers import Handler
 from .long_poll import LongPoll
+from .probes import healthz, readyz
 from .protocol.connection import State
 from .protocol.deflate import Compression
 from .protocol.http11 import Headers, Request
@@ -55,6 +57,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "CursorError",
+    "Drain",
     "Event",
     "EventStream",
     "Handler",
@@ -91,6 +94,8 @@ __all__ = [
     "broadcast",
     "connect",
     "events",
+    "healthz",
+    "readyz",
     "run",
     "serve",
     "unix_connect",

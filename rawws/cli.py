@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import errno
+import functools
 import importlib
 import inspect
 import logging
 import os
 import platform
+import shutil
 import ssl
 import sys
+import tempfile
 import threading
 import traceback
 import webbrowser
@@ -20,6 +24,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws import _twins, terminal
 from rawws._version import __version__
+from rawws.draining import Drain
 from rawws.handlers import Handler
 from rawws.routes import Routes
 from rawws.server import Server, loop_factory, serve, until_signal
@@ -27,12 +32,16 @@ from rawws.server import Server, loop_factory, serve, until_signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rawws.backplanes.contract import Backplane
+    from rawws.workers import Common
+
 __all__ = ["LIMITS", "main", "parser"]
 
 SERVE = """\
 Run a handler of yours. MODULE:OBJECT names it: the module as you would import
 it from this directory, and in it a coroutine function that takes the
-connection, or a rawws.Handler (the class or an instance).
+connection, or a rawws.Handler (the class or an instance). With --asgi, it names
+an ASGI application: of Starlette, FastAPI, Django, or any other.
 """
 
 SERVE_EXAMPLES = """\
@@ -51,13 +60,17 @@ examples:
 
   One process for each core; what one of them holds in memory, the others do not:
     {prog} serve chat:chat --workers auto
+
+  An ASGI application, for example of FastAPI, over HTTP and WebSockets:
+    {prog} serve --asgi app:app
 """
 
 DEMO = "Run a server with one page: an echo and a chat room over WebSockets, and a feed by events and by long polling."
 
 STATUS = """
 Ctrl-C and SIGTERM close every connection properly and exit with 0; a second
-Ctrl-C does not wait (130). What fails exits with 1, a wrong option with 2.
+Ctrl-C does not wait (130). SIGHUP reads the certificate again. What fails exits
+with 1, a wrong option with 2.
 """
 
 
@@ -75,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words.error("--workers shares a port, not a unix socket")
     if getattr(options, "ssl_keyfile", None) and not options.ssl_certfile:
         words.error("--ssl-keyfile needs --ssl-certfile")
+    if getattr(options, "factory", False) and not options.asgi:
+        words.error("--factory needs --asgi")
     try:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
@@ -104,12 +119,14 @@ def parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_serve)
     run.add_argument("target", metavar="MODULE:OBJECT", type=_target, help="for example chat:chat")
+    _add_asgi(run)
     _add_where(run)
     run.add_argument(
         "--workers", type=_workers, default=1, metavar="N", help="processes on one port; auto is one for each core"
     )
     _add_tls(run)
     _add_limits(run)
+    _add_end(run)
 
     demo = commands.add_parser(
         "demo",
@@ -124,6 +141,16 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _add_asgi(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("ASGI")
+    group.add_argument("--asgi", action="store_true", help="MODULE:OBJECT is an ASGI application")
+    group.add_argument("--factory", action="store_true", help="it is a function that returns the application")
+    group.add_argument("--root-path", default="", metavar="PATH", help="where a proxy mounted the application")
+    group.add_argument(
+        "--lifespan", choices=("auto", "on", "off"), default="auto", help="whether it has a lifespan (default: auto)"
+    )
+
+
 def _add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
     where = parser.add_argument_group("where it listens")
     where.add_argument("--host", action="append", help="name or address; may be repeated (default: 127.0.0.1)")
@@ -136,6 +163,7 @@ def _add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
         default="info",
         help="the least that is logged, on standard error (default: %(default)s)",
     )
+    parser.add_argument("--access-log", action="store_true", help="log each HTTP response")
 
 
 def _add_tls(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +188,25 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="compress messages for those who ask for it (default: yes)",
+    )
+
+
+def _add_end(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it ends")
+    plan = Drain()
+    group.add_argument(
+        "--drain-grace",
+        type=_seconds,
+        metavar="SECONDS",
+        default=plan.grace,
+        help="how long it goes on, not ready, before it takes no new connections (default: %(default)g)",
+    )
+    group.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        default=plan.timeout,
+        help="how long connections and handlers may take to end after that (default: %(default)g)",
     )
 
 
@@ -202,6 +249,19 @@ def _size(text: str) -> int:
     return int(number) * factor
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        return _seconds(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0") from None
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -218,12 +278,21 @@ def _seconds_or_off(text: str) -> float | None:
 
 def _serve(options: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))
-    handler = _load(*options.target)
+    if options.workers > 1:
+        _offer_broker()
+    found = _load(*options.target)
+    target = ":".join(options.target)
+    handler = _application(found, target, options) if options.asgi else _handler(found, target)
     given = {name: getattr(options, name) for name in LIMITS if name in options}
     if not options.compression:
         given["compression"] = None
+    given["drain"] = Drain(grace=options.drain_grace, timeout=options.drain_timeout)
+    scheme = "http" if options.asgi else "ws"
     return _run(
-        options, handler, lambda address: f"listening on {'wss' if options.ssl_certfile else 'ws'}://{address}", given
+        options,
+        handler,
+        lambda address: f"listening on {scheme}{'s' if options.ssl_certfile else ''}://{address}",
+        given,
     )
 
 
@@ -243,6 +312,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, handler: object, announce: Callable[[str], str], given: dict[str, Any]) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    given["access_log"] = options.access_log
     uds = getattr(options, "uds", None)
     if uds:
         given["path"] = uds
@@ -250,7 +320,9 @@ def _run(options: argparse.Namespace, handler: object, announce: Callable[[str],
         given["host"] = options.host or ["127.0.0.1"]
         given["port"] = 8765 if options.port is None else options.port
     if getattr(options, "ssl_certfile", None):
-        given["ssl"] = _tls(options.ssl_certfile, options.ssl_keyfile)
+        # Once here: with workers, a mistake is told once.
+        _tls(options.ssl_certfile, options.ssl_keyfile)
+        given["ssl"] = functools.partial(_tls, options.ssl_certfile, options.ssl_keyfile)
 
     def show(running: Server) -> None:
         for sock in running.sockets:
@@ -273,7 +345,7 @@ def _live(handler: object, given: dict[str, Any], show: Callable[[Server], None]
         except OSError as error:
             place = given.get("path") or f"{' and '.join(given['host'])}, port {given['port']}"
             raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
-        except (TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
         async with running:
             show(running)
@@ -283,13 +355,40 @@ def _live(handler: object, given: dict[str, Any], show: Callable[[Server], None]
         runner.run(main())
 
 
+def _offer_broker() -> Common:
+    """Have the hubs that the application makes be joined by a broker, for which there is a folder from now on."""
+    from rawws import workers  # noqa: PLC0415 - not on every system
+
+    def make(name: str) -> Backplane:
+        from rawws.backplanes.broker import BrokerBackplane  # noqa: PLC0415 - only hubs need it
+
+        return BrokerBackplane(path, name)
+
+    # Nobody else may enter it.
+    folder = tempfile.mkdtemp(prefix="rawws-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = f"{folder}/broker"
+    workers.common = workers.Common(path, make)
+    return workers.common
+
+
 def _share(count: int, handler: object, given: dict[str, Any], announce: Callable[[str], str]) -> None:
-    """Serve in several processes, on one port."""
-    from rawws.workers import Post, Reserved, StartError, Supervisor  # noqa: PLC0415 - not on every system
+    """Serve in several processes, on one port, and be a broker in one more, where there are hubs."""
+    from rawws import workers  # noqa: PLC0415 - not on every system
+    from rawws.workers import Post, Reserved, StartError, Supervisor  # noqa: PLC0415 - as above
+
+    common = _offer_broker() if workers.common is None else workers.common
+    common.forked = True
 
     def work(post: Post) -> None:
         try:
-            _live(handler, given, post.ready)
+            if post.number == count:
+                from rawws.backplanes.broker import keep  # noqa: PLC0415 - only hubs need it
+
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                    runner.run(keep(common.path, post.ready))
+            else:
+                _live(handler, given, post.ready)
         except CommandError as error:
             print(f"rawws: {error}", file=sys.stderr)
             raise SystemExit(1) from None
@@ -305,7 +404,7 @@ def _share(count: int, handler: object, given: dict[str, Any], announce: Callabl
                 for address in addresses:
                     print(announce(address), f"({count} workers; {_product()}; Ctrl-C ends it)", flush=True)
 
-            Supervisor(count, work, show).run()
+            Supervisor(count + bool(common.count), work, show, reloads="ssl" in given).run()
     except OSError as error:
         place = f"{' and '.join(given['host'])}, port {given['port']}"
         raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
@@ -356,6 +455,12 @@ LIMITS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "max_size": (_size, "BYTES", "the largest message; 64k and 1m are understood"),
     "open_timeout": (_seconds, "SECONDS", "how long an opening handshake may take"),
     "close_timeout": (_seconds, "SECONDS", "how long a closing handshake may take"),
+    "max_lifetime": (_seconds, "SECONDS", "how old a connection may be; it is closed with 1001 (default: any age)"),
+    "max_connections": (_count, "N", "connections in one process (default: by the descriptors that it may open)"),
+    "max_connections_per_address": (_count, "N", "connections of one address (default: any number)"),
+    "handshake_rate": (_rate, "N", "handshakes of one address a second (default: any number)"),
+    "message_rate": (_rate, "N", "messages of one client a second; faster ones wait (default: any number)"),
+    "byte_rate": (_size, "BYTES", "what one client may send a second; the rest waits (default: any number)"),
     "ping_interval": (_seconds_or_off, "SECONDS", "the time from one ping to the next; off sends none"),
     "ping_timeout": (_seconds_or_off, "SECONDS", "how long the answer to a ping may take; off waits for ever"),
 }
@@ -376,7 +481,21 @@ def _load(module: str, name: str) -> object:
             found = getattr(found, attribute)
         except AttributeError:
             raise CommandError(f"{module!r} has no {name!r}") from None
-    return _handler(found, f"{module}:{name}")
+    return found
+
+
+def _application(found: object, target: str, options: argparse.Namespace) -> object:
+    """Return an ASGI application as `serve` takes it; raises CommandError for what is none."""
+    from rawws.integrations.asgi import Application  # noqa: PLC0415 - only this option needs it
+
+    try:
+        app = found() if options.factory else found  # type: ignore[operator]  # what it raises is told
+    except Exception as error:  # whatever the function of the user raised
+        raise CommandError(f"{target} returned no application: {_fault(error)}") from error
+    try:
+        return Application(app, root_path=options.root_path, lifespan=options.lifespan)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{target}: {error}") from error
 
 
 def _handler(found: object, target: str) -> object:

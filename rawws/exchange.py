@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, final
 from .bodies import Body
 from .errors import HandshakeError
 from .event_stream import EventStream
+from .limits import REFUSALS, RETRY_AFTER
 from .long_poll import LongPoll
 from .protocol.connection import Connection, Role
 from .protocol.deflate import PerMessageDeflate
@@ -26,10 +27,13 @@ from .protocol.http11 import Headers, HeadReader, Request, content_length, parse
 from .protocol.http11 import Response as HttpResponse
 from .requests import HttpRequest
 from .responses import FileResponse, as_response
+from .websocket import NO_PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from .handlers import Application
+    from .protocol.handshake import Acceptance
     from .routes import Place
     from .server import Endpoint, Server
     from .websocket import WebSocket
@@ -49,6 +53,8 @@ PATIENCE = 60.0
 SLOWEST = 16384
 # So many requests of one connection are answered before the others have a turn: about 1 ms.
 BATCH = 32
+# Of a chunked body, so much at a time: 16 KiB may be 2,700 chunks, which take 10 ms.
+SLICE = 16384
 # What is gathered is written when it reaches this size, even if more is about to follow: as for WebSockets.
 WRITE_SIZE = 65536
 # Of a file, so much is read at a time; less than that is read in the event loop, for a thread costs more.
@@ -87,7 +93,7 @@ class Exchange:
         self.task: asyncio.Task[Any] | None = None
         # The request that is read or answered, and what answers it later.
         self.turn: Turn | None = None
-        self.answer: EventStream | LongPoll | None = None
+        self.answer: Any = None
         # What came behind it; what is written at the end of this read, or of the loop's turn.
         self.held = b""
         self.gathered: list[bytes] = []
@@ -105,6 +111,28 @@ class Exchange:
         ws.set_deadline(self.server.settings.open_timeout)
         self.server.settings.connections.add(ws)
         self.server.keepalive.start()
+        self.server.journal.accepted += 1
+        if self.server.closing:
+            # It came while the listeners closed: in TLS, a handshake later.
+            ws.abort()
+        else:
+            self._try(self._enter)
+
+    def _enter(self) -> None:
+        """Refuse a connection that is one too many."""
+        server, ws = self.server, self.ws
+        limit = server.max_connections
+        over = 0 if limit is None else len(server.settings.connections) - limit
+        if over > REFUSALS:
+            self.phase = ENDED
+            ws.abort()
+        elif over > 0:
+            # RFC 9110 15.6.4: the server "is currently unable to handle the request due to a temporary overload"; it
+            # "MAY send a Retry-After header field".
+            headers = (("Retry-After", str(RETRY_AFTER)),)
+            raise HandshakeError(503, f"there are {limit} connections, the limit", headers)
+        elif server.proxies is None:
+            server.gate.enter(ws, ws.remote_address)
 
     # -- reading
 
@@ -114,7 +142,11 @@ class Exchange:
             self.corked = True
             self._advance(data)
         elif self.phase == BUSY:
-            self._hold(data)
+            turn = self.turn
+            if turn is not None and turn.sink is not None and not turn.body.done:
+                data = self._try(self._read_body, turn, data)
+            if data:
+                self._hold(data)
 
     def _advance(self, data: bytes) -> None:
         """Process what came, up to a request whose response is due later; then write what it gave."""
@@ -122,7 +154,14 @@ class Exchange:
             if not data or self.phase != READING:
                 break
             turn = self.turn
-            data = self._try(self._read_head, data) if turn is None else self._try(self._read_body, turn, data)
+            if turn is None:
+                data = self._try(self._read_head, data)
+            elif len(data) > SLICE and "Transfer-Encoding" in turn.asked.headers:
+                rest = data[SLICE:]
+                data = self._try(self._read_body, turn, data[:SLICE]) + rest
+                break
+            else:
+                data = self._try(self._read_body, turn, data)
         self.corked = False
         if self.gathered:
             self.flush()
@@ -143,7 +182,7 @@ class Exchange:
         try:
             return step(*arguments) or b""
         except HandshakeError as error:
-            self._refuse(error)
+            self.refuse(error)
         except Exception as error:  # noqa: BLE001 - whatever a hook or an endpoint raises, it ends this connection only
             self._fail(error)
         return b""
@@ -183,6 +222,7 @@ class Exchange:
             # A proxy may send the requests of several clients over one connection.
             ws.remote = ws.secure = None
             server.proxies.apply(ws, request)
+            server.gate.enter(ws, ws.remote_address)
         process = server.process_request
         answer = None if process is None else process(ws, request)
         if answer is not None and inspect.isawaitable(answer):
@@ -200,7 +240,7 @@ class Exchange:
         try:
             response = await answer
         except HandshakeError as error:
-            self._refuse(error)
+            self.refuse(error)
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
         self.task = None
@@ -220,10 +260,12 @@ class Exchange:
                 came = type(response).__name__
                 raise TypeError(f"process_request returned {came}, allowed are a Response and None")
             self.omit_body = request.method == "HEAD"
-            self._respond_last(response)
+            self.respond_last(response)
             return b""
         if server.closing:
             raise HandshakeError(503, "the server is shutting down")
+        if server.application is not None:
+            return self._hand_over(server.application, request, rest)
         endpoint = server.endpoint
         if endpoint is None:
             place, path_params = server.routes.find(request.path)
@@ -231,11 +273,40 @@ class Exchange:
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
             if place.websocket is None or (place.methods and not _asks_for_websocket(request.headers)):
                 asked = HttpRequest(request, path_params, self.ws.remote_address, self._scheme())
+                asked.server = server
                 return self._begin_turn(request, place, asked, rest)
             endpoint = server.endpoint_of(place.websocket)
             self.ws.path_params = path_params
         self._open(request, endpoint, rest)
         return b""
+
+    def _hand_over(self, application: Application, request: Request, rest: bytes) -> bytes:
+        """Have an application answer a request, whose body it gets as it comes; return what is left of what came."""
+        server, headers = self.server, request.headers
+        asked = HttpRequest(request, NO_PARAMS, self.ws.remote_address, self._scheme())
+        asked.server = server
+        if _asks_for_websocket(headers):
+            server.gate.shake_hands(self.ws.remote_address)
+            key = check_upgrade(request)
+            check_origin(request, server.origins, asked.scheme, headers.get("Host") or "")
+            self.ws.request_head = self.reader.head  # type: ignore[union-attr]  # it read this request
+            # Nothing is read before the application decides; the deadline of the handshake goes on.
+            self.ws.pause_reading()
+            self.phase, self.held = BUSY, rest
+            self.answer = application.open(self, asked, key)
+            return b""
+        turn = self._new_turn(asked, None)
+        turn.fields = server.extra_fields
+        turn.body = Body(headers, max_size=server.max_size)
+        self._expect(headers, request.http_version == "1.1", waits=False)
+        self.reader = None
+        self.ws.deadline = 0.0
+        self.phase = BUSY
+        self.answer = turn.sink = application.begin(self, asked)
+        if turn.body.done:
+            turn.sink.feed(b"", whole=True)
+            return rest
+        return self._read_body(turn, rest)
 
     def _scheme(self) -> str:
         """Return the scheme by which the client came."""
@@ -248,26 +319,39 @@ class Exchange:
     def _open(self, request: Request, endpoint: Endpoint, rest: bytes) -> None:
         """Do the opening handshake (RFC 6455 section 4.2)."""
         server, ws = self.server, self.ws
+        server.gate.shake_hands(ws.remote_address)
         key = check_upgrade(request)
         check_origin(request, server.origins, self._scheme(), request.headers.get("Host") or "")
         accepted = server.accept(ws, request, key)
+        ws.subprotocol = accepted.subprotocol
+        ws.request_head = self.reader.head  # type: ignore[union-attr]  # it read this request
+        self.switch(accepted, server.response_head(ws, request, accepted))
+        server.start_handler(ws, endpoint)
+        self.read_on(rest)
+
+    def switch(self, accepted: Acceptance, head: bytes) -> None:
+        """Answer 101 with this head: from here on there is a WebSocket. `read_on` is to follow."""
+        server, ws = self.server, self.ws
         deflate = None
         if accepted.parameters is not None and server.compression is not None:
             deflate = PerMessageDeflate(accepted.parameters, True, server.compression, server.deflaters)
         ws.subprotocol = accepted.subprotocol
-        ws.request_head = self.reader.head  # type: ignore[union-attr]  # it read this request
-        head = server.response_head(ws, request, accepted)
         connection = Connection(Role.SERVER, server.max_size, deflate, server.settings.shared.writers)
         self.phase = ENDED
+        self.answer = None
         self.flush()
         ws.write([head])
         ws.open(connection)
-        server.start_handler(ws, endpoint)
+        server.journal.open(ws)
+
+    def read_on(self, rest: bytes) -> None:
+        """Go on with what comes behind the handshake, of which this came already."""
+        ws = self.ws
         if rest:
             # Frames came in the same segment. The handler's first step is due before them: so it can answer what stands
             # before a Close. Nothing may be read meanwhile: libuv reads again at once where a read filled the buffer.
             ws.pause_reading()
-            server.settings.loop.call_soon(self._deliver, rest)
+            self.server.settings.loop.call_soon(self._deliver, rest)
         else:
             ws.resume_reading()
 
@@ -278,21 +362,26 @@ class Exchange:
 
     # -- HTTP
 
-    def _begin_turn(self, request: Request, place: Place, asked: HttpRequest, rest: bytes) -> bytes:
-        """Begin with a request that an endpoint answers; return what is left of what came."""
-        server, headers = self.server, request.headers
-        modern = request.http_version == "1.1"
+    def _new_turn(self, asked: HttpRequest, endpoint: Callable[..., Any] | None) -> Turn:
+        headers, modern = asked.headers, asked.head.http_version == "1.1"
         options = [option.lower() for option in parse_tokens(headers.get_all("Connection"), "Connection")]
         # RFC 9112 9.3: "If the received protocol is HTTP/1.1 (or later), the connection will persist"; "if the received
         # protocol is HTTP/1.0, the "keep-alive" connection option is present".
         persistent = "close" not in options and (modern or "keep-alive" in options)
-        self.omit_body, self.chunked = request.method == "HEAD", modern
-        turn = self.turn = Turn(asked, place.find(request.method) or place.answer_options, persistent)
+        self.omit_body, self.chunked = asked.method == "HEAD", modern
+        turn = self.turn = Turn(asked, endpoint, persistent)
+        turn.line = self._head() if self.server.journal.access else b""
+        return turn
+
+    def _begin_turn(self, request: Request, place: Place, asked: HttpRequest, rest: bytes) -> bytes:
+        """Begin with a request that an endpoint answers; return what is left of what came."""
+        server, headers = self.server, request.headers
+        turn = self._new_turn(asked, place.find(request.method) or place.answer_options)
         turn.fields = server.extra_fields + server.cross_origin(request, asked.scheme)
         place.check_method(request.method)
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
             turn.body = Body(headers, max_size=server.max_size)
-        self._expect(headers, modern, waits=not turn.body.done and not rest)
+        self._expect(headers, request.http_version == "1.1", waits=not turn.body.done and not rest)
         if turn.body.done:
             self._call(turn)
         else:
@@ -313,6 +402,9 @@ class Exchange:
 
     def _read_body(self, turn: Turn, data: bytes) -> bytes:
         body = turn.body
+        if turn.sink is not None:
+            turn.sink.feed(body.receive(data), whole=body.done)
+            return body.rest
         turn.content += body.receive(data)
         if not body.done:
             return b""
@@ -326,6 +418,7 @@ class Exchange:
         turn.content.clear()
         self.ws.deadline = 0.0
         self.phase = BUSY
+        assert turn.endpoint is not None  # noqa: S101 - where there is a sink, nothing calls one
         value = turn.endpoint(turn.asked)
         if inspect.isawaitable(value):
             self.server.start(self._await(value))
@@ -340,7 +433,7 @@ class Exchange:
             self.ws.abort()
             raise
         except HandshakeError as error:
-            self._refuse(error)
+            self.refuse(error)
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
 
@@ -357,6 +450,8 @@ class Exchange:
             turn.forget()
             self.answer = value
             value.begin(self, asked)
+            if self.server.closing:
+                value.shut_down()
         elif isinstance(value, FileResponse):
             self._send_file(turn, value.open(asked.headers))
         else:
@@ -382,6 +477,7 @@ class Exchange:
         if turn is None:
             return
         turn.started = True
+        self.server.journal.respond(self.ws, turn.line, 200, "-")
         if self.chunked:
             fields += b"Transfer-Encoding: chunked\r\n"
         else:
@@ -389,8 +485,25 @@ class Exchange:
         head = b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n"
         self.write(head % (self.server.date().encode(), self._connection_fields(turn), fields))
 
+    def begin_response(self, response: HttpResponse) -> None:
+        """Begin a response whose body is written behind it: as long as it says, or chunked."""
+        turn = self.turn
+        if turn is None:
+            return
+        chunked = "Transfer-Encoding" in response.headers
+        if (chunked and not self.chunked) or response.headers.get("Connection", "").lower() == "close":
+            turn.persistent = False
+        head = self._serialize(response)
+        if chunked and not self.chunked:
+            # RFC 9112 6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding
+            # request indicates HTTP/1.1": the end of the connection is that of the body.
+            head = head.replace(b"Transfer-Encoding: chunked\r\n", b"", 1)
+        turn.started = True
+        self.chunked = self.chunked and chunked
+        self.write(head)
+
     def finish(self) -> None:
-        """End the response that `send_head` began."""
+        """End the response that was begun."""
         turn = self.turn
         if turn is not None:
             if self.chunked and not self.omit_body:
@@ -452,13 +565,16 @@ class Exchange:
 
     def _serialize(self, response: HttpResponse) -> bytes:
         data = serialize_response(response, self.server.date(), omit_body=self.omit_body)
+        line = self.turn.line if self.turn is not None else self._head()
+        size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
+        self.server.journal.respond(self.ws, line, response.status, size)
         fields = self._connection_fields(self.turn)
         if "Connection" in response.headers:
             fields = b"" if self.turn is None else self.turn.fields
         end_of_line = data.index(b"\r\n") + 2
         return b"%b%b%b" % (data[:end_of_line], fields, data[end_of_line:]) if fields else data
 
-    def _respond_last(self, response: HttpResponse) -> None:
+    def respond_last(self, response: HttpResponse) -> None:
         """Send a response, and end the connection once the peer has it."""
         if self.turn is not None:
             self.turn.persistent = False
@@ -492,13 +608,21 @@ class Exchange:
 
     def _fail(self, error: Exception) -> None:
         self._log(error)
-        self._refuse(HandshakeError(500, "the server failed"))
+        self.refuse(HandshakeError(500, "the server failed"))
 
-    def _refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HandshakeError) -> None:
+        """Answer with an error, and end the connection; a response that is begun is cut."""
+        if self.turn is not None and self.turn.sink is not None:
+            self.turn.sink.lose()
         if self.phase == ENDED or (self.turn is not None and self.turn.started):
             self.ws.abort()
         else:
-            self._respond_last(refusal(error))
+            self.server.journal.refuse(self.ws, error, self._head())
+            self.respond_last(refusal(error))
+
+    def _head(self) -> bytes:
+        """Return what was read of the head of the request that is read now."""
+        return b"" if self.reader is None else self.reader.head
 
     def _log(self, error: Exception) -> None:
         what = "opening handshake failed" if self.server.endpoint is not None else "request failed"
@@ -548,6 +672,7 @@ class Exchange:
     def drop(self, why: str) -> None:
         """End the connection of a client that reads too slowly."""
         self.server.settings.logger.info("%s is a slow consumer: %s", self.ws.remote_address, why)
+        self.server.journal.slow += 1
         self.phase = ENDED
         self.ws.abort()
 
@@ -564,6 +689,8 @@ class Exchange:
     def lose(self) -> None:
         """Take note that the connection is gone."""
         self.phase = ENDED
+        # It and the connection hold each other, until the garbage collector comes.
+        self.reader, self.turn, self.held = None, None, b""
         answer, self.answer = self.answer, None
         if self.task is not None:
             self.task.cancel()
@@ -574,7 +701,7 @@ class Exchange:
         """End with the server: a response that is due is waited for, silent clients and half requests are not."""
         if self.answer is not None:
             self.answer.shut_down()
-        elif self.phase == READING:
+        elif self.phase == READING and self.turn is None:
             self.ws.abort()
         elif self.turn is not None or self.ws.buffered:
             self.ws.set_deadline(self.server.settings.close_timeout)
@@ -593,26 +720,30 @@ class Exchange:
         elif self.phase == BUSY:
             if self.task is not None:
                 self.task.cancel()
-            self._refuse(HandshakeError(503, "the server did not decide in time"))
+            self.refuse(HandshakeError(503, "the server did not decide in time"))
         elif self.reader is None:
             self.phase = ENDED
             ws.transport.close()
         else:
-            self._refuse(HandshakeError(408, "the request did not arrive in time"))
+            self.refuse(HandshakeError(408, "the request did not arrive in time"))
 
 
 @final
 class Turn:
     """One request, from its head to the end of its response."""
 
-    __slots__ = ("asked", "body", "content", "endpoint", "fields", "persistent", "started")
+    __slots__ = ("asked", "body", "content", "endpoint", "fields", "line", "persistent", "sink", "started")
 
-    def __init__(self, asked: HttpRequest, endpoint: Callable[..., Any], persistent: bool) -> None:
+    def __init__(self, asked: HttpRequest, endpoint: Callable[..., Any] | None, persistent: bool) -> None:
         self.asked = asked
         self.endpoint = endpoint
+        # What takes the body as it comes, in the place of an endpoint that gets it whole.
+        self.sink: Any = None
         self.persistent = persistent
         self.body = NO_BODY
         self.content = bytearray()
+        # How the access log names it.
+        self.line = b""
         # Header lines that the response has because of who asked; whether its head is out.
         self.fields = b""
         self.started = False

@@ -9,6 +9,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from .limits import BURST
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -33,7 +35,14 @@ class Keepalive:
 
     def suit(self, settings: Settings) -> None:
         """Sweep at least as often as these options need: clients share a timer, and not their options."""
-        times = (settings.open_timeout, settings.close_timeout, settings.ping_interval, settings.ping_timeout)
+        times = (
+            settings.open_timeout,
+            settings.close_timeout,
+            settings.ping_interval,
+            settings.ping_timeout,
+            settings.max_lifetime,
+            BURST if settings.message_rate or settings.byte_rate else 0.0,
+        )
         interval = min([SWEEP, *(seconds / 10 for seconds in times if seconds)])
         if interval < self._interval:
             self._interval = interval

@@ -11,6 +11,7 @@ from .errors import HandshakeError
 
 if TYPE_CHECKING:
     from .protocol.http11 import Headers, Request
+    from .server import Server
 
 __all__ = ["HttpRequest", "Query"]
 
@@ -48,10 +49,10 @@ class HttpRequest:
     """A request as an endpoint gets it: `head` is what the client sent before the body.
 
     `path` is decoded and has no query; `path_params` are what the route's path has in braces. `remote_address` and
-    `scheme` are those of the client, if a trusted proxy stands between.
+    `scheme` are those of the client, if a trusted proxy stands between. `server` is the Server that got it.
     """
 
-    __slots__ = ("body", "head", "path_params", "remote_address", "scheme")
+    __slots__ = ("body", "head", "path_params", "remote_address", "scheme", "server")
 
     def __init__(self, head: Request, path_params: Mapping[str, str], remote_address: Any, scheme: str) -> None:
         self.head = head
@@ -59,6 +60,7 @@ class HttpRequest:
         self.remote_address = remote_address
         self.scheme = scheme
         self.body = b""
+        self.server: Server | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.HttpRequest {self.head.method} {self.head.path}>"

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import signal
 import socket
 import sys
 import time
-from email.utils import formatdate
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
+from .draining import Drain, drain
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError
 from .exchange import Exchange
-from .handlers import Handler, check_handler
+from .handlers import Application, Handler, check_handler
+from .journal import Journal, Stats
 from .keepalive import Keepalive
+from .limits import ACCEPTS, Gate, most_connections
 from .protocol.closing import serialize_close
 from .protocol.deflate import Compression, Deflater
 from .protocol.extensions import is_token
@@ -65,10 +69,23 @@ class Server:
         compression: Compression | None,
         proxies: TrustedProxies | None,
         keep_alive_timeout: float,
+        access_log: bool,
+        drain: Drain,
+        max_connections: int | None,
+        gate: Gate,
+        max_compression_memory: int | None,
     ) -> None:
         self.settings = settings
+        self.journal = settings.journal = Journal(settings.logger, access_log=access_log)
+        self.plan = drain
+        self.max_connections = max_connections
+        self.gate = settings.gate = gate
         self.keepalive = Keepalive(settings)
+        # `draining`: it was told to end; `closing`: it takes no new connections.
+        self.draining = False
         self.closing = False
+        self._dismissed = False
+        self._drain: asyncio.Task[None] | None = None
         self.origins = origins
         # For other requests than WebSockets: the origins that may send cookies, and whether others may ask as well.
         listed = [origins] if isinstance(origins, str) else list(origins or ())
@@ -82,15 +99,24 @@ class Server:
         self.process_response = process_response
         self.max_size = max_size
         self.compression = compression
+        # What is agreed on where `max_compression_memory` is used up: it holds none.
+        self._lean = compression and replace(
+            compression, server_no_context_takeover=True, client_no_context_takeover=True
+        )
+        self._compression_memory = sys.maxsize if max_compression_memory is None else max_compression_memory
         self.proxies = proxies
         self.deflaters: dict[tuple[int, int, int], Deflater] = {}
         self.keep_alive_timeout = keep_alive_timeout
         # What takes every connection, or else the table that tells.
-        self.endpoint = None if isinstance(handler, Routes) else Endpoint(handler, settings)
+        self.application = handler if isinstance(handler, Application) else None
+        self.endpoint = None if isinstance(handler, (Routes, Application)) else Endpoint(handler, settings)
         self.routes: Routes = handler if isinstance(handler, Routes) else Routes()
         self._endpoints: dict[int, Endpoint] = {}
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._make_tls: Callable[[], ssl_module.SSLContext] | None = None
+        self._listening_tls: ssl_module.SSLContext | None = None
+        self._tls: ssl_module.SSLContext | None = None
         self._stopped: asyncio.Future[None] | None = None
         self._date = ""
         self._date_at = 0.0
@@ -105,6 +131,12 @@ class Server:
     ) -> None:
         """Begin to listen. Raises OSError where that fails."""
         loop = self.settings.loop
+        backlog = options["backlog"]
+        options["backlog"] = min(backlog, ACCEPTS)
+        if options["ssl"] is not None and not hasattr(options["ssl"], "wrap_bio"):
+            self._make_tls = options["ssl"]
+            options["ssl"] = self._make_tls()
+        self._listening_tls = options["ssl"]
         if options["ssl"] is None:
             del options["ssl"]
         elif self.settings.open_timeout:
@@ -125,6 +157,9 @@ class Server:
                 raise
         else:
             self._servers.append(await loop.create_server(self.make_protocol, host, port or 0, **options))
+        for listening in self.sockets if os.name == "posix" else ():
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(backlog)
 
     # -- what users call
 
@@ -138,6 +173,11 @@ class Server:
         """The connections that are open."""
         return {ws for ws in self.settings.connections if ws.opening is None}
 
+    @property
+    def handlers(self) -> int:
+        """How many handlers, and answers to requests, are running; callbacks have none."""
+        return len(self._tasks)
+
     def is_serving(self) -> bool:
         """Tell whether the server takes new connections."""
         return bool(self._servers) and not self.closing
@@ -147,18 +187,62 @@ class Server:
 
         A connection whose peer does not answer within `close_timeout` is aborted.
         """
-        if self.closing:
+        if self._dismissed:
             return
         # What may not be sent is refused before anything is closed.
         serialize_close(code, reason)
-        self.closing = True
-        for server in self._servers:
-            server.close()
+        self._dismissed = True
+        self.stop_listening()
         for ws in tuple(self.settings.connections):
-            if ws.opening is not None:
-                ws.opening.shut_down()
-            else:
-                ws.close(code, reason)
+            self.dismiss(ws, code, reason)
+
+    async def drain(self) -> None:
+        """End as the option `drain` says: not ready, no new connections, all told to go in batches, at last aborted.
+
+        Returns when all connections and their handlers are done. `run` does this on a signal.
+        """
+        if self._drain is None:
+            self.draining = True
+            self._drain = self.settings.loop.create_task(drain(self, self.plan))
+        await asyncio.shield(self._drain)
+
+    def stats(self) -> Stats:
+        """Return what the server holds now, and what it did so far."""
+        return self.journal.stats(self.settings.connections, draining=self.draining)
+
+    def reload_tls(self, context: ssl_module.SSLContext | None = None) -> None:
+        """Use another certificate for the connections that begin from now on: that of a new context.
+
+        Without one, the function that was given as `ssl` makes it; where that raises, the old certificate stays.
+        Certificate and ALPN are the new context's; versions, ciphers and what is asked of clients stay the first one's.
+        Raises LocalProtocolError for a server without TLS, without such a function, or whose own context has an
+        `sni_callback`, which chooses certificates itself.
+        """
+        first = self._listening_tls
+        if first is None or (context is None and self._make_tls is None):
+            raise LocalProtocolError("there is nothing to load, needed is TLS, and a function as ssl or a context")
+        if self._tls is None and first.sni_callback is not None:
+            raise LocalProtocolError("the context of the server has an sni_callback, which chooses certificates itself")
+        self._tls = self._make_tls() if context is None and self._make_tls is not None else context
+        first.sni_callback = self._choose_tls
+
+    @property
+    def reloads_tls(self) -> bool:
+        """Whether `ssl` was given as a function."""
+        return self._make_tls is not None
+
+    def on_hangup(self) -> None:
+        """Load the certificate again; where that fails, log why and go on with the old one."""
+        try:
+            self.reload_tls()
+        except Exception:
+            self.settings.logger.exception("the new certificate cannot be used, the old one stays")
+        else:
+            self.settings.logger.info("the certificate was loaded again")
+
+    def _choose_tls(self, ssl_object: Any, name: str | None, context: ssl_module.SSLContext) -> None:  # noqa: ARG002
+        # OpenSSL asks in each handshake, with and without a name in it.
+        ssl_object.context = self._tls
 
     def abort(self) -> None:
         """End all connections now, without a closing handshake, and cancel their handlers."""
@@ -175,6 +259,8 @@ class Server:
             await asyncio.wait(self._tasks)
         for server in self._servers:
             await server.wait_closed()
+        if self.application is not None:
+            await self.application.shut_down()
         if self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(None)
 
@@ -196,6 +282,21 @@ class Server:
         self.close()
         await self.wait_closed()
 
+    # -- what a drain calls
+
+    def stop_listening(self) -> None:
+        """Take no new connections."""
+        self.closing = True
+        for server in self._servers:
+            server.close()
+
+    def dismiss(self, ws: WebSocket, code: int, reason: str) -> None:
+        """Tell one connection to go."""
+        if ws.opening is not None:
+            ws.opening.shut_down()
+        else:
+            ws.close(code, reason)
+
     # -- what connections call
 
     def make_protocol(self) -> asyncio.BaseProtocol:
@@ -203,16 +304,26 @@ class Server:
         # It has the methods of one, without the base class: a compiled class cannot have that.
         return WebSocket(self.settings, Exchange(self))  # type: ignore[return-value]
 
-    def accept(self, ws: WebSocket, request: Request, key: str) -> Acceptance:
-        """Negotiate with a client whose request is a good one."""
-        select = self.select_subprotocol
-        return accept(
+    def accept(
+        self,
+        ws: WebSocket,
+        request: Request,
+        key: str,
+        select: Callable[[WebSocket, list[str]], str | None] | None = None,
+    ) -> Acceptance:
+        """Negotiate with a client whose request is a good one; `select` is in the place of `select_subprotocol`."""
+        select = select or self.select_subprotocol
+        compression = self.compression if self.gate.memory < self._compression_memory else self._lean
+        accepted = accept(
             request,
             key,
             subprotocols=self.subprotocols,
             select_subprotocol=None if select is None else lambda offered: select(ws, offered),
-            compression=self.compression,
+            compression=compression,
         )
+        if accepted.parameters is not None and compression is not None:
+            self.gate.hold(ws, accepted.parameters, compression.memory_level)
+        return accepted
 
     def response_head(self, ws: WebSocket, request: Request, accepted: Acceptance) -> bytes:
         """Return the 101 response, with what `process_response` adds to it."""
@@ -229,6 +340,8 @@ class Server:
         now = time.time()
         if now >= self._date_at + 1:
             self._date_at = float(int(now))
+            from email.utils import formatdate  # noqa: PLC0415 - a server of WebSockets alone sends no Date
+
             self._date = formatdate(now, usegmt=True)
         return self._date
 
@@ -332,7 +445,7 @@ def serve(
     *,
     path: str | None = None,
     sock: socket.socket | Sequence[socket.socket] | None = None,
-    ssl: ssl_module.SSLContext | None = None,
+    ssl: ssl_module.SSLContext | Callable[[], ssl_module.SSLContext] | None = None,
     reuse_port: bool | None = None,
     backlog: int = 1024,
     origins: Origins = None,
@@ -349,6 +462,15 @@ def serve(
     max_size: int | None = 1 << 20,
     hard_limit: int | None = 1 << 20,
     keep_alive_timeout: float | None = 75,
+    max_lifetime: float | None = None,
+    max_connections: int | None = None,
+    max_connections_per_address: int | None = None,
+    handshake_rate: float | None = None,
+    message_rate: float | None = None,
+    byte_rate: float | None = None,
+    max_compression_memory: int | None = 1 << 28,
+    drain: Drain | None = None,
+    access_log: bool = False,
     trusted_proxies: Sequence[str] = (),
     logger: logging.Logger | None = None,
 ) -> Serve:
@@ -358,7 +480,7 @@ def serve(
     with 1000, when it raises with 1011. Or it is a table of Routes, which answer plain HTTP as well.
 
     Where: `host` (one or several) and `port`, or the `path` of a unix socket, or listening sockets in `sock`; `ssl` is
-    for TLS.
+    for TLS, a context or a function that makes one: `reload_tls` calls it again, and so does `run` on SIGHUP.
 
     Who may connect: browsers whose page has the same origin as the request's Host, unless `origins` says otherwise: a
     list of origins such as "https://example.com" or compiled regular expressions, with None for requests without an
@@ -371,14 +493,26 @@ def serve(
     Limits: times in seconds, None for no limit; `max_size` of a received message in bytes, after decompression (1009),
     and of the body of a request (413); `hard_limit` of what may wait for a slow peer when `send` is not awaited, in
     bytes (1013); `keep_alive_timeout` of what an HTTP connection may be silent between its requests, by default longer
-    than the 60 s of most proxies, so that it is they who end it and no request meets a closed connection.
+    than the 60 s of most proxies, so that it is they who end it and no request meets a closed connection;
+    `max_lifetime` of a WebSocket, less up to a tenth of it by chance (1001; the client connects again).
+
+    `max_connections` there may be in all (503, with Retry-After), by default as many as there are descriptors for, less
+    a twentieth; `max_connections_per_address` (429). Of each address, `handshake_rate` a second (429). Of each
+    WebSocket, `message_rate` messages and `byte_rate` bytes a second: a client that is faster is not read from, so TCP
+    slows it down. Over `max_compression_memory` bytes of compressors that a Compression with context takeover keeps,
+    it is agreed on without.
+
+    `drain` says how the server ends on a signal. `access_log` has each HTTP response logged, by `rawws.access`.
 
     `trusted_proxies` are addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; by default
     none.
 
     Raises ValueError or TypeError for options that make no sense, OSError where it cannot listen.
     """
-    if not isinstance(handler, Routes):
+    if isinstance(handler, Application):
+        if subprotocols or select_subprotocol or process_response:
+            raise ValueError("subprotocols, select_subprotocol and process_response are the application's to decide")
+    elif not isinstance(handler, Routes):
         check_handler(handler)
     chosen_compression = Compression.of(compression)
     check_origins(origins)
@@ -390,8 +524,10 @@ def serve(
     ):
         if hook is not None and not callable(hook):
             raise TypeError(f"{name} is {type(hook).__name__}, allowed are a callable and None")
-    if ssl is not None and not hasattr(ssl, "wrap_bio"):
-        raise TypeError(f"ssl is {type(ssl).__name__}, allowed are an ssl.SSLContext and None")
+    if ssl is not None and not hasattr(ssl, "wrap_bio") and not callable(ssl):
+        raise TypeError(f"ssl is {type(ssl).__name__}, allowed are an ssl.SSLContext, a function and None")
+    if drain is not None and not isinstance(drain, Drain):
+        raise TypeError(f"drain is {type(drain).__name__}, allowed are a Drain and None")
     if logger is not None and not hasattr(logger, "exception"):
         raise TypeError(f"logger is {type(logger).__name__}, allowed are a logging.Logger and None")
     if port is not None and not isinstance(port, int):
@@ -410,6 +546,13 @@ def serve(
         max_size=max_size,
         hard_limit=hard_limit,
         keep_alive_timeout=keep_alive_timeout,
+        max_lifetime=max_lifetime,
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
+        handshake_rate=handshake_rate,
+        message_rate=message_rate,
+        byte_rate=byte_rate,
+        max_compression_memory=max_compression_memory,
     )
     proxies = TrustedProxies(trusted_proxies) if trusted_proxies else None
 
@@ -419,6 +562,9 @@ def serve(
         settings.close_timeout = close_timeout or 0.0
         settings.ping_interval = ping_interval or 0.0
         settings.ping_timeout = ping_timeout or 0.0
+        settings.max_lifetime = max_lifetime or 0.0
+        settings.message_rate = message_rate or 0.0
+        settings.byte_rate = byte_rate or 0.0
         settings.hard_limit = sys.maxsize if hard_limit is None else hard_limit
         server = Server(
             handler,
@@ -433,8 +579,20 @@ def serve(
             compression=chosen_compression,
             proxies=proxies,
             keep_alive_timeout=keep_alive_timeout or 0.0,
+            access_log=access_log,
+            drain=drain or Drain(),
+            max_connections=max_connections or most_connections(),
+            gate=Gate(max_connections_per_address, handshake_rate),
+            max_compression_memory=max_compression_memory,
         )
-        await server.listen(host, port, path, sock, ssl=ssl, reuse_port=reuse_port, backlog=backlog)
+        if server.application is not None:
+            await server.application.start_up(server)
+        try:
+            await server.listen(host, port, path, sock, ssl=ssl, reuse_port=reuse_port, backlog=backlog)
+        except BaseException:
+            if server.application is not None:
+                await server.application.shut_down()
+            raise
         return server
 
     return Serve(start)
@@ -446,9 +604,10 @@ def unix_serve(handler: Any, path: str, **options: Any) -> Serve:
 
 
 def run(handler: Any, host: str | Sequence[str] | None = None, port: int | None = None, **options: Any) -> None:
-    """Serve until SIGINT or SIGTERM, then close all connections with 1001 and return; a second signal ends at once.
+    """Serve until SIGINT or SIGTERM, then drain and return; a second signal ends at once.
 
-    Takes what `serve` takes. Runs on uvloop where it is installed.
+    SIGHUP loads the certificate again, where `ssl` is a function. Takes what `serve` takes. Runs on uvloop where it is
+    installed.
     """
 
     async def main() -> None:
@@ -484,11 +643,11 @@ def _listed(name: str, values: Any) -> list[Any]:
 def check_limits(**limits: Any) -> None:
     """Raise ValueError for a time or a size that is not above 0, TypeError for what is no number; None is no limit.
 
-    Times are in seconds and may be fractions, sizes are whole bytes.
+    Times and rates may be fractions, sizes and numbers of things are whole.
     """
     for name, value in limits.items():
-        kinds = int if name in {"max_size", "hard_limit"} else (int, float)
-        if value is not None and not isinstance(value, kinds):
+        whole = name == "hard_limit" or (name.startswith("max_") and name != "max_lifetime")
+        if value is not None and not isinstance(value, int if whole else (int, float)):
             raise TypeError(f"{name} is {type(value).__name__}, allowed are numbers above 0 and None")
         if value is not None and not value > 0:
             raise ValueError(f"{name} is {value}, allowed are numbers above 0 and None")
@@ -500,23 +659,27 @@ async def until_signal(server: Server) -> None:
     task = asyncio.current_task()
 
     def stop() -> None:
-        if server.closing:
+        if server.draining or server.closing:
             server.abort()
             if task is not None:
                 task.cancel()
         else:
-            server.settings.logger.info("closing %d connections", len(server.connections))
-            server.close()
-            closing.append(loop.create_task(server.wait_closed()))
+            # Known at once: the next to ask may be a supervisor that passes on the same signal.
+            server.draining = True
+            draining.append(loop.create_task(server.drain()))
 
-    closing: list[asyncio.Task[None]] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
+    draining: list[asyncio.Task[None]] = []
+    signals: dict[int, Callable[[], None]] = {signal.SIGINT: stop, signal.SIGTERM: stop}
+    if server.reloads_tls:
+        signals[signal.SIGHUP] = server.on_hangup
+    for number, react in signals.items():
         # Windows has no signal handlers on its loops: Ctrl-C raises KeyboardInterrupt there.
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, react)
     try:
         await server.serve_forever()
+        # What ended it may have something left to say.
+        await asyncio.gather(*draining)
     finally:
         for number in signals:
             with contextlib.suppress(NotImplementedError):

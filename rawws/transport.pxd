@@ -7,6 +7,8 @@ from .protocol.connection cimport Connection
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t WRITE_SIZE
 cdef Py_ssize_t MAX_PIECES
+cdef Py_ssize_t TURN_SIZE
+cdef Py_ssize_t EVENT_COST
 
 cdef class Shared:
     cdef readonly object loop
@@ -34,8 +36,13 @@ cdef class Transport:
     cdef readonly bint lost
     cdef bint transport_holds
     cdef bint reading_paused
+    cdef bint yielding
+    cdef Py_ssize_t given
     cdef bint seen
     cdef bint spoke
+    cdef public object pace
+    cdef readonly long long bytes_received
+    cdef readonly long long bytes_sent
 
     cpdef connection_made(self, transport)
     cpdef get_buffer(self, sizehint)
@@ -51,6 +58,7 @@ cdef class Transport:
     @cython.locals(connection=Connection)
     cpdef pump(self)
     cpdef pause_reading(self)
+    cpdef read_on(self)
     cpdef resume_reading(self)
     cpdef wrote(self)
     cpdef flush_soon(self)
@@ -61,6 +69,8 @@ cdef class Transport:
     cpdef bint end_writing(self) except -1
     cpdef bint held(self) except -1
 
+    cpdef rest(self)
+    cpdef spend(self, Py_ssize_t messages, Py_ssize_t octets)
     cpdef on_message(self, message)
     cpdef on_event(self, event)
     cpdef on_failure(self, error)

@@ -6,6 +6,7 @@ from .transport cimport Shared, Transport
 cdef Py_ssize_t QUEUE_SIZE
 cdef Py_ssize_t MESSAGE_COST
 cdef double LINGER
+cdef double JITTER
 cdef int NONE
 cdef int WAITING
 cdef int READING
@@ -19,6 +20,8 @@ cdef class Settings:
     cdef readonly Shared shared
     cdef public object logger
     cdef public set connections
+    cdef public object journal
+    cdef public object gate
     cdef public object keepalive
     cdef public object on_message
     cdef public object on_close
@@ -28,6 +31,9 @@ cdef class Settings:
     cdef public double ping_interval
     cdef public double ping_timeout
     cdef public Py_ssize_t hard_limit
+    cdef public double max_lifetime
+    cdef public double message_rate
+    cdef public double byte_rate
 
 @cython.final
 cdef class Done:
@@ -95,7 +101,11 @@ cdef class WebSocket(Transport):
     cdef object held_messages
     cdef object pings
     cdef public object task
+    cdef bint resting
     cdef bint ending
+    cdef readonly bint aborted
+    cdef double opened_at
+    cdef double retires_at
     cdef public double deadline
     cdef double pinged_at
     cdef double alive_at
@@ -122,6 +132,9 @@ cdef class WebSocket(Transport):
     @cython.locals(queue=list, at=Py_ssize_t)
     cpdef take(self)
     cpdef refill(self)
+    cpdef spend(self, Py_ssize_t messages, Py_ssize_t octets)
+    cpdef rest(self)
+    cpdef go_on(self)
     @cython.locals(waiter=Waiter)
     cpdef wait(self, bint iterates)
     cpdef on_message(self, message)
@@ -143,4 +156,6 @@ cdef class WebSocket(Transport):
     cpdef on_pong(self, bytes payload)
     @cython.locals(settings=Settings)
     cpdef look_after(self, double now)
+    cpdef retire(self, double now)
+    cpdef bint is_idle(self) except -1
     cpdef bint makes_progress(self) except -1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import random
 import uuid
 from collections.abc import Mapping
 from time import monotonic
@@ -18,6 +19,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConnectionClosed, ConnectionClosedOK, LocalProtocolError
+from .limits import Pace
 from .protocol.connection import Pong, State, state_of
 from .protocol.frames import FrameWriter
 from .protocol.messages import Fragment
@@ -47,18 +49,25 @@ NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 # A peer that broke the protocol has so many seconds to read the Close frame that says so, and no more: measured on
 # peers, those that wait for the end of what comes are held for 20 to 30 s by one that goes on sending.
 LINGER = 2.0
+# Of `max_lifetime`, so much is left to chance: a tenth.
+JITTER = 0.1
 
 
 class Settings:
     """The options that the connections of one server, or of one client, share; times in seconds, 0 for none."""
 
     __slots__ = (
+        "byte_rate",
         "close_timeout",
         "connections",
+        "gate",
         "hard_limit",
+        "journal",
         "keepalive",
         "logger",
         "loop",
+        "max_lifetime",
+        "message_rate",
         "on_close",
         "on_drain",
         "on_message",
@@ -74,6 +83,10 @@ class Settings:
         self.logger = logger
         self.connections: set[WebSocket] = set()
         self.keepalive: Any = None
+        # What a server counts.
+        self.journal: Any = None
+        # What counts its connections for each address.
+        self.gate: Any = None
         self.on_message: Callable[[WebSocket, Any], object] | None = None
         self.on_close: Callable[[WebSocket, int, str], object] | None = None
         self.on_drain: Callable[[WebSocket], object] | None = None
@@ -82,14 +95,17 @@ class Settings:
         self.ping_interval = 20.0
         self.ping_timeout = 20.0
         self.hard_limit = 1 << 20
+        self.max_lifetime = 0.0
+        self.message_rate = 0.0
+        self.byte_rate = 0.0
 
     def with_callbacks(self, handler: Any) -> Settings:
         """Return the same options, for the same connections, with the callbacks of a Handler."""
         settings = Settings(self.loop, self.logger)
-        for name in ("connections", "keepalive", "hard_limit", "open_timeout", "close_timeout"):
+        for name in ("connections", "gate", "journal", "keepalive", "hard_limit", "max_lifetime"):
             setattr(settings, name, getattr(self, name))
-        settings.ping_interval = self.ping_interval
-        settings.ping_timeout = self.ping_timeout
+        for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout", "message_rate", "byte_rate"):
+            setattr(settings, name, getattr(self, name))
         settings.on_message = handler.on_message
         settings.on_close = handler.on_close
         settings.on_drain = handler.on_drain
@@ -358,6 +374,7 @@ class WebSocket(Transport):
         "_iterator",
         "_request",
         "_state",
+        "aborted",
         "alive_at",
         "closed_waiters",
         "deadline",
@@ -368,6 +385,7 @@ class WebSocket(Transport):
         "joined",
         "last_buffered",
         "latency",
+        "opened_at",
         "path_params",
         "pinged_at",
         "pings",
@@ -377,6 +395,8 @@ class WebSocket(Transport):
         "remote",
         "request_head",
         "response",
+        "resting",
+        "retires_at",
         "secure",
         "settings",
         "spoke_at",
@@ -404,8 +424,13 @@ class WebSocket(Transport):
         self.held_messages: list[tuple[Any, Any]] | None = None
         self.pings: list[PendingPing] | None = None
         self.task: asyncio.Task[Any] | None = None
+        # No more messages are taken before the next turn of the loop, or for longer.
+        self.resting = False
         self.ending = False
+        self.aborted = False
         self.deadline = 0.0
+        self.opened_at = 0.0
+        self.retires_at = 0.0
         self.pinged_at = 0.0
         self.alive_at = 0.0
         self.spoke_at = 0.0
@@ -436,7 +461,13 @@ class WebSocket(Transport):
         connection.hold_pongs = self.congested
         self.opening = None
         self.deadline = 0.0
-        self.pinged_at = self.alive_at = self.spoke_at = monotonic()
+        self.opened_at = self.pinged_at = self.alive_at = self.spoke_at = monotonic()
+        if self.settings.max_lifetime:
+            # Those that came together do not go together.
+            share = random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret
+            self.retires_at = self.opened_at + self.settings.max_lifetime * share
+        if self.settings.message_rate or self.settings.byte_rate:
+            self.pace = Pace(self.settings.message_rate, self.settings.byte_rate)
 
     def check_open(self) -> None:
         """Raise LocalProtocolError before the opening handshake is done."""
@@ -568,6 +599,8 @@ class WebSocket(Transport):
 
     def refill(self) -> None:
         """Go on with what was read and not processed, and with reading."""
+        if self.resting and self.connection.phase == 0:
+            return
         self.full = False
         self.pump()
         if self.connection.pending():
@@ -579,6 +612,27 @@ class WebSocket(Transport):
             if not self.corked:
                 self.connection.keep_buffer()
             self.resume_reading()
+
+    def spend(self, messages: int, octets: int) -> None:
+        """Take note of what came, and take no more for a while where that was too fast."""
+        if self.connection.phase == 0 and self.pace.spend(messages, octets):
+            self.resting = self.full = True
+
+    def rest(self) -> None:
+        """Take no more in this turn of the loop."""
+        if not self.resting:
+            self.resting = self.full = True
+            self.settings.loop.call_soon(self.go_on)
+
+    def go_on(self) -> None:
+        """Take what comes again, unless the peer is too fast still."""
+        if self.lost or (self.pace is not None and self.pace.resume_at > monotonic()):
+            return
+        self.resting = False
+        self.given = 0
+        if self.full and not self.has_message():
+            self.refill()
+            self.wake()
 
     def wait(self, iterates: bool) -> Waiter:
         """Return what the current task yields to wait for a message; raise where none can come."""
@@ -607,6 +661,9 @@ class WebSocket(Transport):
         """Give a message to the callback, or put it into the queue."""
         if self.connection.phase != 0:
             return
+        if self.pace is not None:
+            self.spend(1, 0)
+        self.given += len(message)
         callback = self.settings.on_message
         if callback is not None:
             try:
@@ -868,6 +925,7 @@ class WebSocket(Transport):
     def abort(self) -> None:
         """End the TCP connection now, without a closing handshake."""
         if self.transport is not None and not self.lost:
+            self.aborted = True
             self.transport.abort()
 
     def set_deadline(self, seconds: float) -> None:
@@ -905,6 +963,8 @@ class WebSocket(Transport):
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection for a reason of this side."""
+        if code == 1013 and self.settings.journal is not None:
+            self.settings.journal.slow += 1
         self.connection.fail(code, reason)
         self.on_end()
 
@@ -921,6 +981,8 @@ class WebSocket(Transport):
         """Wake all who wait, and tell the handler."""
         self.settings.connections.discard(self)
         self.full = False
+        # It holds the connection, which would be left, with its messages, to the garbage collector.
+        self._iterator = None
         if self.opening is None:
             if self.waiter is not None:
                 self.waiter.wake_soon()
@@ -930,6 +992,10 @@ class WebSocket(Transport):
                     self.settings.on_close(self, self.connection.closed().code, self.connection.closed().reason)
                 except Exception:
                     self.settings.logger.exception("on_close failed")
+        if self.settings.journal is not None:
+            self.settings.journal.close(self)
+        if self.settings.gate is not None:
+            self.settings.gate.leave(self)
         followers, self.followers = self.followers, None
         for follower in followers or ():
             follower.lost()
@@ -964,6 +1030,13 @@ class WebSocket(Transport):
         if self.seen or self.full or self.makes_progress():
             self.seen = False
             self.alive_at = now
+        if self.retires_at and now >= self.retires_at:
+            self.retire(now)
+            return
+        if self.pace is not None and self.resting:
+            self.go_on()
+            if self.connection.phase != 0:
+                return
         settings = self.settings
         # A peer that sends anything at all, or reads what waits for it, is alive, even if its Pong comes late behind a
         # large message.
@@ -984,6 +1057,12 @@ class WebSocket(Transport):
             if self.connection.phase == 0:
                 self.ping()
 
+    def retire(self, now: float) -> None:
+        """Close a connection that is as old as it may be; one whose handler is busy has a tenth longer."""
+        if self.is_idle() or now >= self.retires_at + JITTER * self.settings.max_lifetime:
+            self.settings.journal.retired += 1
+            self.close(1001, "max_lifetime is over, connect again")
+
     def makes_progress(self) -> bool:
         """Tell whether the peer has taken some of what waited for it at the last look."""
         before = self.last_buffered
@@ -991,6 +1070,22 @@ class WebSocket(Transport):
         return self.last_buffered < before
 
     # -- facts
+
+    def is_idle(self) -> bool:
+        """Tell whether the handler waits for a message or for the end, and has taken all messages that came."""
+        if self.task is None:
+            return True
+        waits = self.waiter is not None and self.waiter.callback is not None
+        return not self.has_message() and (waits or bool(self.closed_waiters))
+
+    @property
+    def lifetime(self) -> float:
+        """How many seconds the connection has in all, 0 for no limit."""
+        return self.retires_at - self.opened_at if self.retires_at else 0.0
+
+    def age(self) -> float:
+        """Return for how many seconds there has been a WebSocket."""
+        return monotonic() - self.opened_at
 
     @property
     def hard_limit(self) -> int:

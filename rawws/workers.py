@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .backplanes.contract import Backplane
     from .server import Server
 
-__all__ = ["Post", "Reserved", "StartError", "Supervisor"]
+__all__ = ["Common", "Post", "Reserved", "StartError", "Supervisor", "joined"]
 
 logger = logging.getLogger("rawws.workers")
 
@@ -31,11 +32,45 @@ LAST_DELAY = 10.0
 YOUNG = 5.0
 # After a second signal the workers have so many seconds before they are killed.
 KILL_AFTER = 5.0
+# A worker that is told to drain waits so long for a signal of its own, which may be on its way, in seconds.
+GRACE = 0.05
 # How often the supervisor looks whether workers that start are ready, in seconds.
 LOOK = 0.02
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What a worker says to its supervisor, and what it is told: to close its connections, and to wait no longer.
-READY, STOP, END = b"r", b"s", b"e"
+# What a worker says to its supervisor, and what it is told: to drain, to wait no longer, to load its certificate again.
+READY, STOP, END, RELOAD = b"r", b"s", b"e", b"h"
+
+
+@final
+class Common:
+    """What joins the hubs of all workers, a broker at a path: `make(name)` returns a backplane.
+
+    The n-th hub of each worker gets the n-th name: so hubs are joined that are made before the workers start, where the
+    module of the application is imported.
+    """
+
+    __slots__ = ("count", "forked", "make", "path")
+
+    def __init__(self, path: str, make: Callable[[str], Backplane]) -> None:
+        self.path = path
+        self.make = make
+        self.count = 0
+        self.forked = False
+
+
+# Set by who is about to start workers, before there are hubs.
+common: Common | None = None
+
+
+def joined() -> Backplane | None:
+    """Return what joins a new hub to those of the other workers, None where there are none."""
+    if common is None:
+        return None
+    if common.forked:
+        logger.warning("a hub was made after the workers started and is not joined: make it where it is imported")
+        return None
+    common.count += 1
+    return common.make(str(common.count))
 
 
 class StartError(RuntimeError):
@@ -103,11 +138,20 @@ class Post:
 
         def listen() -> None:
             word = self._sock.recv(1)
+            if word == RELOAD:
+                server.on_hangup()
+                return
             if word != STOP:
                 loop.remove_reader(self._sock)
+            if word == END:
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                loop.call_later(GRACE, end)
+
+        def end() -> None:
             # The worker may have got a signal of its own: systemd sends SIGTERM to each process of a service. Then it
-            # is closing already, and a second signal would cut that short.
-            if word == END or not server.closing:
+            # is draining already, and a second signal would cut that short.
+            if not server.draining:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         self._sock.send(READY)
@@ -132,13 +176,28 @@ class Worker:
 class Supervisor:
     """Keeps `count` workers running until SIGINT or SIGTERM, which it passes on; a second one ends them at once.
 
+    With `reloads`, it passes SIGHUP on as well.
+
     `work(post)` runs in each worker, calls `post.ready(server)` once it serves, and returns when it is done. `on_ready`
     is called here when all of them serve. A worker that ends before that ends all.
     """
 
-    __slots__ = ("_count", "_delays", "_due", "_mask", "_on_ready", "_signals", "_started", "_work", "_workers")
+    __slots__ = (
+        "_count",
+        "_delays",
+        "_due",
+        "_mask",
+        "_on_ready",
+        "_reloads",
+        "_signals",
+        "_started",
+        "_work",
+        "_workers",
+    )
 
-    def __init__(self, count: int, work: Callable[[Post], None], on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, count: int, work: Callable[[Post], None], on_ready: Callable[[], None], *, reloads: bool = False
+    ) -> None:
         if count < 1:
             raise ValueError(f"workers is {count}, allowed are numbers above 0")
         if not hasattr(os, "fork") or not hasattr(socket, "SO_REUSEPORT"):
@@ -146,6 +205,7 @@ class Supervisor:
         self._count = count
         self._work = work
         self._on_ready = on_ready
+        self._reloads = reloads
         self._workers: dict[int, Worker] = {}
         # By the number of a worker: how long its last start was delayed, and when the next one is due.
         self._delays: dict[int, float] = {}
@@ -156,7 +216,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Run until all workers ended. Raises StartError where they could not begin to serve."""
-        watched = {*SIGNALS, signal.SIGCHLD}
+        watched = {*SIGNALS, signal.SIGCHLD, *([signal.SIGHUP] if self._reloads else [])}
         # The signals wait until they are asked for: none is lost between a look and a sleep.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         try:
@@ -166,6 +226,8 @@ class Supervisor:
                 came = signal.sigtimedwait(watched, self._patience())
                 if came is not None and came.si_signo in SIGNALS:
                     self._stop()
+                elif came is not None and came.si_signo == signal.SIGHUP:
+                    self._tell(RELOAD)
                 self._reap()
                 self._look()
                 self._restart()
@@ -229,10 +291,9 @@ class Supervisor:
     def _stop(self) -> None:
         """Pass a signal on; after the second one, wait no longer than a few seconds."""
         self._signals += 1
+        self._tell(STOP if self._signals == 1 else END)
         for worker in self._workers.values():
-            # One that is gone is collected soon; one that does not serve yet has nobody to close properly.
-            with contextlib.suppress(OSError):
-                worker.sock.send(STOP if self._signals == 1 else END)
+            # One that does not serve yet has nobody to close properly.
             if not worker.ready:
                 os.kill(worker.pid, signal.SIGTERM)
         deadline = monotonic() + KILL_AFTER
@@ -241,6 +302,13 @@ class Supervisor:
             self._reap()
         if self._signals > 1:
             self._kill()
+
+    def _tell(self, word: bytes) -> None:
+        """Say something to all workers."""
+        for worker in self._workers.values():
+            # One that is gone is collected soon.
+            with contextlib.suppress(OSError):
+                worker.sock.send(word)
 
     def _kill(self) -> None:
         """End all workers, whatever they are doing."""

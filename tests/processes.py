@@ -145,6 +145,11 @@ class Process:
             raise self._error(f"ended with status {status}")
         return self.output
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program alone, if it still runs."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(number)
+
     def stop(self) -> int:
         """End the program, and whatever it started, and return its exit status. May be called twice."""
         self._signal(signal.SIGTERM)

@@ -10,7 +10,9 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import trustme
@@ -71,8 +73,8 @@ def run(here: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=20, check=False)
 
 
-def start(here: Path, *arguments: str | Path) -> Process:
-    process = Process(rawws_command(*arguments), cwd=here)
+def start(here: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Process:
+    process = Process(rawws_command(*arguments), cwd=here, env=env)
     try:
         process.wait_for(lambda output: "Ctrl-C ends it" in output, "it says where it listens")
     except BaseException:
@@ -358,3 +360,50 @@ def get(number: int, path: str) -> tuple[int, bytes]:
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), body
+
+
+ASGI = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+def make():
+    return app
+
+def fail():
+    raise ValueError("no settings")
+
+number = 7
+"""
+
+
+def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:
+    (here / "web.py").write_text(ASGI)
+    for options in (["web:app"], ["web:make", "--factory", "--root-path", "/at"]):
+        with start(here, "serve", "--asgi", *options, "--lifespan", "off", "--port", "0") as process:
+            assert "listening on http://127.0.0.1:" in process.output
+            with urlopen(f"http://{LOOPBACK}:{port(process)}/x", timeout=10) as answer:
+                assert answer.read() == (b"/at/x" if "--factory" in options else b"/x")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--asgi", "web:app"], 1, "rawws: the application did not start: no database\n"),
+        (["--asgi", "web:number"], 1, "rawws: web:number: app is int, allowed is an ASGI application\n"),
+        (["--asgi", "web:fail", "--factory"], 1, "rawws: web:fail returned no application: ValueError: no settings"),
+        (["web:app", "--factory"], 2, "--factory needs --asgi\n"),
+        (["--asgi", "web:app", "--subprotocols", "a", "--lifespan", "off"], 1, "the application's to decide\n"),
+    ],
+)
+def test_an_asgi_application_that_cannot_be_served_is_told_in_one_line(
+    here: Path, options: list[str], status: int, said: str
+) -> None:
+    (here / "web.py").write_text(ASGI)
+    found = run(here, "serve", *options, "--port", "0")
+    assert (found.returncode, found.stdout) == (status, "")
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -11,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from rawws.workers import Reserved, Supervisor
 from tests.processes import LOOPBACK, ROOT, Process
@@ -36,6 +39,23 @@ async def busy(ws):
     except Exception:
         pass
     await __import__("asyncio").sleep(3600)
+"""
+
+TALK = """
+import os
+
+import rawws
+
+hub = rawws.Hub(authorize=lambda *_: True)
+
+async def talk(ws):
+    if ws.subprotocol == "pid":
+        await ws.send(str(os.getpid()))
+    await hub.serve(ws)
+
+async def late(ws):
+    rawws.Hub(authorize=lambda *_: True).publish("a", "x")
+    await ws.send("made")
 """
 
 
@@ -79,13 +99,17 @@ def dial(process: Process) -> ClientConnection:
     return connect(f"ws://{LOOPBACK}:{port(process)}", compression=None)
 
 
-def patient_dial(process: Process) -> ClientConnection:
+def patient(dialled: Callable[[], ClientConnection]) -> ClientConnection:
     """Dial until a worker is there: all of them may be gone at the same time."""
     while True:
         try:
-            return dial(process)
-        except ConnectionRefusedError:
+            return dialled()
+        except (ConnectionError, EOFError):
             time.sleep(0.01)
+
+
+def patient_dial(process: Process) -> ClientConnection:
+    return patient(lambda: dial(process))
 
 
 def served_by(process: Process) -> int:
@@ -112,7 +136,7 @@ def test_every_worker_serves_on_the_one_port(crowd: Process) -> None:
         seen.add(served_by(crowd))
     assert seen == pids(crowd)
     line = r"listening on ws://127\.0\.0\.1:\d+ \(3 workers; rawws .*; Ctrl-C ends it\)"
-    assert re.fullmatch(line, crowd.output.strip())
+    assert re.fullmatch(line, crowd.output.splitlines()[0])
 
 
 def test_a_worker_that_dies_is_replaced_and_the_others_do_not_notice(crowd: Process) -> None:
@@ -227,3 +251,142 @@ def test_addresses_that_share_any_port_get_the_same_one() -> None:
 def test_no_workers_are_no_crowd() -> None:
     with pytest.raises(ValueError, match="workers is 0, allowed are numbers above 0"):
         Supervisor(0, lambda post: None, lambda: None)
+
+
+# -- hubs
+
+
+@pytest.fixture
+def hall(tmp_path: Path) -> Iterator[Process]:
+    """Give three workers whose hubs are joined: they are four processes."""
+    (tmp_path / "hall.py").write_text(TALK)
+    command = ["serve", "hall:talk", "--port", "0", "--workers", "3", "--subprotocols", "rawws.v1,pid"]
+    with start(tmp_path, *command) as process:
+        yield process
+
+
+def speak(process: Process, subprotocol: str = "rawws.v1") -> ClientConnection:
+    return connect(f"ws://{LOOPBACK}:{port(process)}", compression=None, subprotocols=[Subprotocol(subprotocol)])
+
+
+def ask(ws: ClientConnection, **envelope: object) -> dict[str, Any]:
+    """Ask for something, and return the answer; what else comes before it is lost."""
+    ws.send(json.dumps({"id": 1, **envelope}))
+    while True:
+        answer: dict[str, Any] = json.loads(ws.recv(timeout=20))
+        if answer.get("id") == 1:
+            return answer
+
+
+def data(ws: ClientConnection) -> str:
+    said: str = json.loads(ws.recv(timeout=20))["data"]
+    return said
+
+
+def worker_of(process: Process) -> int:
+    """Return the worker that a new connection comes to."""
+    with speak(process, "pid") as ws:
+        return int(ws.recv(timeout=20))
+
+
+def broker_of(process: Process) -> int:
+    """Return the process that no connection comes to."""
+    seen: set[int] = set()
+    while len(seen) < 3:
+        seen.add(worker_of(process))
+    [broker] = pids(process) - seen
+    return broker
+
+
+def test_what_is_published_at_one_worker_reaches_the_clients_of_all_in_one_order(hall: Process) -> None:
+    with contextlib.ExitStack() as stack:
+        # The kernel spreads them: of so many, two have a worker in common, and two have not.
+        crowd = [stack.enter_context(speak(hall)) for _ in range(12)]
+        epochs = {ask(ws, subscribe="a")["cursor"] for ws in crowd}
+        assert len(epochs) == 1
+        for number, ws in enumerate(crowd):
+            ws.send(json.dumps({"publish": "a", "data": str(number)}))
+        orders = {tuple(data(ws) for _ in crowd) for ws in crowd}
+        assert len(orders) == 1
+        assert sorted(orders.pop(), key=int) == [str(number) for number in range(12)]
+
+
+def test_a_worker_that_is_killed_takes_no_history_with_it_and_its_clients_come_back(hall: Process) -> None:
+    broker = broker_of(hall)
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(speak(hall)) for _ in range(24)]
+        for ws in crowd:
+            ask(ws, subscribe="a")
+        cursor = ask(crowd[0], publish="a", data="before")["cursor"]
+        assert [data(ws) for ws in crowd[1:]] == ["before"] * 23
+        os.kill(min(pids(hall) - {broker}), signal.SIGKILL)
+        with patient(lambda: speak(hall)) as other:
+            ask(other, publish="a", data="after")
+        back = 0
+        for ws in crowd[1:]:
+            try:
+                assert data(ws) == "after"
+            except ConnectionClosed:
+                back += 1
+                with patient(lambda: speak(hall)) as anew:
+                    assert ask(anew, subscribe="a", since=cursor)["recovered"] is True
+                    assert data(anew) == "after"
+        assert 0 < back < 23
+
+
+def test_a_broker_that_is_killed_is_replaced_and_what_is_lost_is_said(hall: Process) -> None:
+    with speak(hall) as ws:
+        cursor = ask(ws, subscribe="a")["cursor"]
+        ask(ws, publish="a", data="before")
+        os.kill(broker_of(hall), signal.SIGKILL)
+        hall.wait_for(lambda output: "takes its place" in output, "the log", 20)
+        eventually(lambda: ask(ws, subscribe="b" + os.urandom(4).hex())["recovered"])
+
+        def declared() -> bool:
+            with speak(hall) as other:
+                return ask(other, subscribe="a", since=cursor)["recovered"] is False
+
+        eventually(declared)
+    assert "left here" not in hall.output
+
+
+def test_clients_hear_each_other_until_the_last_worker_is_drained(hall: Process) -> None:
+    with speak(hall) as ws:
+        ask(ws, subscribe="a")
+        os.kill(hall.pid, signal.SIGTERM)
+        assert_going_away(ws)
+    assert_ends_well(hall)
+    assert "cannot be reached" not in hall.output
+
+
+def test_a_hub_that_is_made_too_late_says_that_it_is_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "hall.py").write_text(TALK)
+    with start(tmp_path, "serve", "hall:late", "--port", "0", "--workers", "2") as process:
+        with dial(process) as ws:
+            assert ws.recv(timeout=20) == "made"
+        assert "a hub was made after the workers started and is not joined" in process.output
+
+
+def test_nobody_else_may_speak_to_the_broker_and_nothing_is_left_of_it(tmp_path: Path) -> None:
+    (tmp_path / "hall.py").write_text(TALK)
+    command = ["serve", "hall:talk", "--port", "0", "--workers", "2"]
+    with start(tmp_path, *command, env={"TMPDIR": str(tmp_path)}) as process:
+        [folder] = tmp_path.glob("rawws-*")
+        assert (folder / "broker").is_socket()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        os.kill(process.pid, signal.SIGTERM)
+        assert_ends_well(process)
+        assert not folder.exists()
+
+
+def test_the_program_of_the_page_joins_its_workers(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"```python\n(# hall\.py\n.*?)```", page, re.DOTALL)
+    (tmp_path / "hall.py").write_text(program)
+    command = ["serve", "hall:hall", "--port", "0", "--workers", "2", "--subprotocols", "rawws.v1"]
+    with start(tmp_path, *command) as process, contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(speak(process)) for _ in range(8)]
+        for ws in crowd:
+            ask(ws, subscribe="a")
+        crowd[0].send(json.dumps({"publish": "a", "data": "Hello"}))
+        assert [data(ws) for ws in crowd] == ["Hello"] * 8

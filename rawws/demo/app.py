@@ -39,7 +39,8 @@ def routes(server: str) -> rawws.Routes:
     return rawws.Routes(
         [
             rawws.Route("/", lambda _: rawws.Response(200, PAGE, PAGE_HEADERS)),
-            rawws.Route("/healthz", lambda _: "ok\n"),
+            rawws.Route("/healthz", rawws.healthz),
+            rawws.Route("/readyz", rawws.readyz),
             rawws.Route("/echo", echo, websocket=True),
             rawws.Route("/chat", room, websocket=True),
             rawws.Route("/feed", feed.stream),

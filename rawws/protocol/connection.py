@@ -159,8 +159,7 @@ class Connection:
         self.hold_pongs = False
         self.pong_held: bytes | None = None
         self._random = random
-        self._keys = b""
-        self._keys_used = 0
+        self._keys, self._keys_used = b"", 0
 
     def receive(self, data: bytes) -> None:
         """Take what was read from the peer; then call `next_event` until it returns None."""
@@ -229,9 +228,10 @@ class Connection:
         return close
 
     def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more: TCP ended, with or without a closing handshake."""
+        """Take note that TCP ended, with or without a closing handshake, and hold no part of a message any more."""
         if self.phase != 6:
             self.step(Step.END)
+        self.messages.held = self.messages.target = None
 
     def send(self, message: str | bytes, compress: bool | None = None) -> None:
         """Send a message in one frame. `compress` overrides the threshold of the extension, if one was negotiated.

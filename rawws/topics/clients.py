@@ -90,30 +90,59 @@ async def converse_later(hub: Hub, ws: WebSocket, ask: Ask, allowed: Awaitable[b
         await waiting
 
 
-def do(hub: Hub, ws: WebSocket, ask: Ask, allowed: bool) -> Published | None:
-    """Do what a client asks for, and answer."""
+def do(hub: Hub, ws: WebSocket, ask: Ask, allowed: bool) -> Awaitable[Any] | None:
+    """Do what a client asks for, and answer; return what is to be waited for, if anything."""
     if not allowed:
         say(ws, ask.id, {"error": "refused"})
         return None
     try:
-        if ask.action == "subscribe":
-            subscribe(hub, hub.member_of(ws), ask)
-        elif ask.action == "unsubscribe":
+        if ask.action == "publish":
+            published = hub.publish(ask.topic, ask.message, key=ask.key)
+            if published.pending and ask.id is not None:
+                return confirm_later(ws, ask, published)
+            confirm(ws, ask, place_of(published))
+            return published
+        if ask.action == "unsubscribe":
             hub.unsubscribe(ws, ask.topic)
             confirm(ws, ask, {})
-        elif ask.action == "presence":
-            confirm(ws, ask, listed(hub.presence(ask.topic)))
         else:
-            published = hub.publish(ask.topic, ask.message, key=ask.key)
-            confirm(ws, ask, {"cursor": published.cursor})
-            return published
+            answer = subscribe if ask.action == "subscribe" else list_present
+            waiting: Any = hub.when_ready([ask.topic], ask.since, lambda: answer(hub, ws, ask))
+            return None if waiting is None else mistaken(ws, ask, waiting)
     except MISTAKES as error:
         say(ws, ask.id, error_of(error))
     return None
 
 
-def subscribe(hub: Hub, member: Member, ask: Ask) -> None:
+async def mistaken(ws: WebSocket, ask: Ask, waiting: Awaitable[None]) -> None:
+    """Wait for what is done later, and say what is wrong with it."""
+    try:
+        await waiting
+    except MISTAKES as error:
+        say(ws, ask.id, error_of(error))
+
+
+async def confirm_later(ws: WebSocket, ask: Ask, published: Published) -> None:
+    """Answer when it is known where a publication is."""
+    await published
+    confirm(ws, ask, place_of(published))
+
+
+def place_of(published: Published) -> dict[str, Any]:
+    """Return what is answered to who published."""
+    if published.accepted or published.cursor:
+        return {"cursor": published.cursor}
+    return {"error": "limit", "reason": "too many publications wait already"}
+
+
+def list_present(hub: Hub, ws: WebSocket, ask: Ask) -> None:
+    """Answer who is present."""
+    confirm(ws, ask, listed(hub.presence(ask.topic)))
+
+
+def subscribe(hub: Hub, ws: WebSocket, ask: Ask) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
+    member = hub.member_of(ws)
     admission = hub.admit(member, ask.topic, since=ask.since, join=ask.join, watch=ask.watch)
     subscription = admission.subscription
     answer: dict[str, Any] = {"cursor": admission.cursor, "recovered": subscription.recovered}
@@ -191,7 +220,11 @@ def stream(
     names = names_of(asked, topics)
     # EventSource comes back to the URL that it began with: what it says beside that is newer.
     start = since if since is not None else asked.last_event_id or asked.query.get("since", "")
-    return when_allowed(hub, asked, names if topics is None else (), lambda: begin_stream(hub, names, start))
+
+    def go() -> Any:
+        return hub.when_ready(names, start, lambda: begin_stream(hub, names, start))
+
+    return when_allowed(hub, asked, names if topics is None else (), go)
 
 
 def begin_stream(hub: Hub, names: list[str], since: str) -> EventStream:
@@ -218,8 +251,9 @@ def poll(
     names = names_of(asked, topics)
     start = since if since is not None else asked.query.get("since", "") or asked.last_event_id
 
-    def go() -> LongPoll | Response:
-        return begin_poll(hub, names, start, seconds_of(asked) if timeout is None else timeout)
+    def go() -> Any:
+        seconds = seconds_of(asked) if timeout is None else timeout
+        return hub.when_ready(names, start, lambda: begin_poll(hub, names, start, seconds))
 
     return when_allowed(hub, asked, names if topics is None else (), go)
 
@@ -247,7 +281,7 @@ def begin_poll(hub: Hub, names: list[str], since: str, timeout: float) -> LongPo
 class Held:
     """A poll that waits: a subscriber for the rest of one turn of the loop in which something comes."""
 
-    __slots__ = ("congested", "cursors", "hard_limit", "hub", "poll", "publications")
+    __slots__ = ("congested", "cursors", "hard_limit", "hub", "poll", "publications", "recovered", "woken")
 
     def __init__(self, hub: Hub, cursors: dict[str, str], timeout: float) -> None:
         self.hub = hub
@@ -255,6 +289,8 @@ class Held:
         self.congested = False
         self.hard_limit = 0
         self.publications: list[Publication] = []
+        self.recovered = True
+        self.woken = False
         self.poll = LongPoll(timeout, on_close=self._over)
         member = hub.member_of(self)
         try:
@@ -266,10 +302,16 @@ class Held:
 
     def send(self, publication: Publication) -> None:
         """Take a publication, and answer when all is here that came in this turn."""
-        if not self.publications:
-            asyncio.get_running_loop().call_soon(self._answer)
         self.publications.append(publication)
         self.cursors[publication.topic] = publication.cursor
+        self._wake()
+
+    def move(self, topic: str, cursor: str, recovered: bool) -> None:
+        """Take note of where it is from now on, and answer where something is missing."""
+        self.cursors[topic] = cursor
+        if not recovered:
+            self.recovered = False
+            self._wake()
 
     def follow(self, member: Member) -> None:
         """Nothing is to be told: a poll is never slow, and says itself when it is over."""
@@ -281,9 +323,14 @@ class Held:
         """End without an answer: the client asks again."""
         self.poll.respond(None)
 
+    def _wake(self) -> None:
+        if not self.woken:
+            self.woken = True
+            asyncio.get_running_loop().call_soon(self._answer)
+
     def _answer(self) -> None:
         self.hub.unsubscribe(self)
-        answer = answer_of(self.publications, join_cursors(self.cursors), recovered=True)
+        answer = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
         self.poll.respond(Response.json(answer, headers=FRESH))
 
     def _over(self, _: LongPoll) -> None:
@@ -301,10 +348,17 @@ def post(hub: Hub, asked: HttpRequest) -> Response | Awaitable[Response]:
     except EnvelopeError as error:
         return refusal(error.id, error_of(error))
 
-    def go() -> Response:
+    def answer(said: dict[str, Any]) -> Response:
+        return refusal(ask.id, said) if "error" in said else Response.json({**numbered(ask.id), **said}, headers=FRESH)
+
+    async def answer_later(published: Published) -> Response:
+        return answer(place_of(await published))
+
+    def go() -> Any:
         if ask.action == "presence":
-            return Response.json({**numbered(ask.id), **listed(hub.presence(ask.topic))}, headers=FRESH)
-        return Response.json({**numbered(ask.id), "cursor": hub.publish(ask.topic, ask.message, key=ask.key).cursor})
+            return hub.when_ready([ask.topic], "", lambda: answer(listed(hub.presence(ask.topic))))
+        published = hub.publish(ask.topic, ask.message, key=ask.key)
+        return answer_later(published) if published.pending else answer(place_of(published))
 
     return when_allowed(hub, asked, [ask.topic], go, RIGHTS[ask.action], ask.id)
 
@@ -327,7 +381,16 @@ def when_allowed(
                 return when_allowed_later(hub, asked, rest, go, right, number, verdict)
             if not verdict:
                 return refusal(number, {"error": "refused"})
-        return go()
+        answer = go()
+    except MISTAKES as error:
+        return refusal(number, error_of(error))
+    return refused_later(answer, number) if inspect.iscoroutine(answer) else answer
+
+
+async def refused_later(answer: Awaitable[Answer], number: int | None) -> Answer | Response:
+    """Wait for an answer, and say what is wrong with the request."""
+    try:
+        return await answer
     except MISTAKES as error:
         return refusal(number, error_of(error))
 

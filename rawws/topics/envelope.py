@@ -184,6 +184,11 @@ def publication_fields(publication: Publication) -> dict[str, Any]:
     return fields
 
 
+def place_text(topic: str, cursor: str, recovered: bool) -> str:
+    """Return the envelope that says where a subscription is from now on."""
+    return serialize({"topic": topic, "cursor": cursor, "recovered": recovered})
+
+
 def answer_of(publications: Iterable[Publication], cursor: str, recovered: bool) -> dict[str, Any]:
     """Return what a poll is answered."""
     return {

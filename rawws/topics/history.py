@@ -22,7 +22,7 @@ from rawws.errors import RawwsError
 from rawws.protocol.extensions import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rawws.websocket import Encoded
 
@@ -32,6 +32,7 @@ __all__ = [
     "History",
     "Log",
     "Missed",
+    "Position",
     "Publication",
     "Shelf",
     "cursor_of",
@@ -77,8 +78,13 @@ class Publication:
 
     __slots__ = ("at", "cursor", "encoded", "epoch", "forms", "key", "message", "offset", "size", "topic")
 
-    def __init__(self, topic: str, encoded: Encoded, key: Any = None, epoch: str = "", offset: int = 0) -> None:
-        """Without an offset it is a notice: it has no place in the topic, and who missed it does not get it."""
+    def __init__(
+        self, topic: str, encoded: Encoded, key: Any = None, epoch: str = "", offset: int = 0, at: str = ""
+    ) -> None:
+        """Without an offset it is a notice: it has no place in the topic, and who missed it does not get it.
+
+        A notice that says where its subscribers are from now on has that cursor as `at`.
+        """
         self.encoded = encoded
         self.topic = topic
         self.message = encoded.message
@@ -87,13 +93,20 @@ class Publication:
         self.epoch = epoch
         self.offset = offset
         # Where it stands: what `since` takes.
-        self.cursor = f"{epoch}:{offset}" if offset else ""
+        self.cursor = f"{epoch}:{offset}" if offset else at
         self.at = monotonic()
         self.size = len(encoded.payload) + MESSAGE_COST
         self.forms: dict[Any, Any] | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.Publication {self.topic!r} {self.cursor}>"
+
+
+class Position(NamedTuple):
+    """The place of a publication in its topic; offset 0 is that before the first one."""
+
+    epoch: str
+    offset: int
 
 
 class Missed(NamedTuple):
@@ -106,7 +119,7 @@ class Missed(NamedTuple):
 class Log:
     """The publications of one topic that are held."""
 
-    __slots__ = ("epoch", "held", "offset", "shelf", "size", "topic", "touched")
+    __slots__ = ("epoch", "held", "offset", "shelf", "size", "topic", "touched", "waiters")
 
     def __init__(self, topic: str, shelf: Shelf) -> None:
         self.topic = topic
@@ -118,6 +131,8 @@ class Log:
         # In bytes of memory.
         self.size = 0
         self.touched = 0.0
+        # Those who wait until it is known where the topic is; without a backplane, that is always known.
+        self.waiters: list[Callable[[], None]] = []
 
     @property
     def cursor(self) -> str:
@@ -126,15 +141,18 @@ class Log:
 
     def append(self, encoded: Encoded, key: Any = None) -> Publication:
         """Give a message its place, and hold it."""
-        self.offset += 1
-        publication = Publication(self.topic, encoded, key, self.epoch, self.offset)
-        bounds = self.shelf.bounds
-        if bounds.count:
+        publication = Publication(self.topic, encoded, key, self.epoch, self.offset + 1)
+        self.hold(publication)
+        self.shelf.touch(self, publication.at)
+        return publication
+
+    def hold(self, publication: Publication) -> None:
+        """Hold what has the next place."""
+        self.offset = publication.offset
+        if self.shelf.bounds.count:
             self.held.append(publication)
             self._grow(cost(publication))
             self.trim(publication.at)
-            self.shelf.touch(self, publication.at)
-        return publication
 
     def trim(self, now: float) -> None:
         """Let go of what is over the bounds."""

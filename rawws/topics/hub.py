@@ -9,28 +9,34 @@ Laws:
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, final
 
 from rawws.errors import LocalProtocolError
 from rawws.event_stream import EventStream
 from rawws.websocket import Encoded, WebSocket
+from rawws.workers import joined
 
 from . import clients
+from .bridge import Bridge
 from .envelope import NOTHING, SUBPROTOCOL
-from .history import History, Log, Publication, Shelf, cursor_of
+from .history import EARLIEST, History, Log, Publication, Shelf, cursor_of, parse_cursor
 from .members import EnvelopedSocket, EventMember, Member, Published, SocketMember, Subscription, fan_out
+from .mirror import Mirror
 from .names import TopicError, check_name
 from .policies import Policy
-from .presence import Present, Roster, new_present, notice_text
+from .presence import Present, Roster, info_text, new_present, notice_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from rawws.backplanes.contract import Backplane
     from rawws.long_poll import LongPoll
     from rawws.requests import HttpRequest
     from rawws.responses import Response
 
 __all__ = ["Hub", "Stats"]
+
+Answer = TypeVar("Answer")
 
 # What one subscriber may be subscribed to; a page that shows a hundred prices is at home with it.
 MAX_TOPICS = 1000
@@ -54,6 +60,14 @@ class Stats(NamedTuple):
     conflated: int
     dropped: int
     closed: int
+    # Of the backplane: whether it is away, what waits for it, what was given up, where something was found missing
+    # and asked for, where it could not be had, and how often the engine was tried to be reached again.
+    degraded: bool = False
+    unsent: int = 0
+    lost: int = 0
+    gaps: int = 0
+    declared: int = 0
+    retries: int = 0
 
 
 COUNTED = ("delivered", "queued", "conflated", "dropped", "closed")
@@ -90,6 +104,10 @@ class Hub:
     too slowly, where `subscribe` names none. `max_topics` limits what one subscriber is subscribed to, `max_size` a
     message, in bytes. `authorize(client, action, topic)` is asked whether a client, a WebSocket or an HttpRequest, may
     "subscribe" or "publish"; it returns a bool, or an awaitable of one. Without it, clients may ask for nothing.
+
+    By default, the hubs of the workers of `rawws serve --workers` are joined, each to its like. With a `backplane`, it
+    shares its topics with the hubs of other servers that have the same engine, and is used in one running loop, until
+    `close`, or as `async with hub:`.
     """
 
     def __init__(
@@ -100,6 +118,7 @@ class Hub:
         max_topics: int = MAX_TOPICS,
         max_size: int = 1 << 20,
         authorize: Callable[[Any, str, str], bool | Awaitable[bool]] | None = None,
+        backplane: Backplane | Literal["workers"] | None = "workers",
     ) -> None:
         if history is not None and not isinstance(history, History):
             raise TypeError(f"history is {type(history).__name__}, allowed are a History and None")
@@ -109,13 +128,29 @@ class Hub:
         self.max_topics = max_topics
         self.max_size = max_size
         self.authorize = authorize
-        self._shelf = Shelf(History(0, 0, 0.0, 0) if history is None else history)
+        bounds = History(0, 0, 0.0, 0) if history is None else history
+        self._shelf = Shelf(bounds)
+        shared = joined() if backplane == "workers" else backplane
+        self._bridge = None if shared is None else Bridge(self, shared, bounds)
         self._topics: dict[str, Topic] = {}
         self._members: dict[Any, Member] = {}
         self._counts = dict.fromkeys(("published", *COUNTED), 0)
 
     def __repr__(self) -> str:
         return f"<rawws.Hub {len(self._topics)} topics, {len(self._members)} subscribers>"
+
+    async def __aenter__(self) -> Hub:
+        if self._bridge is not None:
+            self._bridge.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost."""
+        if self._bridge is not None:
+            await self._bridge.close()
 
     # -- what servers call
 
@@ -137,6 +172,9 @@ class Hub:
         of it; with `watch`, it is told who comes and goes. Without `since`, a second subscription of the same
         subscriber to the same topic is the first one.
 
+        With a backplane, it gets what is published from when the topic's place is known: awaiting the result waits for
+        that, and then `cursor` and `recovered` say what they mean.
+
         Raises TopicError for a name that no topic may have, for too many of them and for what cannot be told of
         somebody; CursorError for a cursor that the topic never gave; ConnectionClosed for a subscriber that is gone.
         """
@@ -145,7 +183,15 @@ class Hub:
         known = member.subscriptions.get(topic)
         if known is not None and not since:
             return known
-        admission = self.admit(member, topic, since=since or "", policy=policy, join=join, watch=watch)
+        cursor = cursor_of(since or "", topic)
+        if self._bridge is not None:
+            if cursor and cursor != EARLIEST:
+                parse_cursor(cursor)
+            if not self._bridge.is_ready(self._topics.get(topic), cursor):
+                subscription = self._enter(member, topic, policy, join, watch=watch).subscription
+                self._wait(self._bridge, subscription, cursor)
+                return subscription
+        admission = self.admit(member, topic, since=cursor, policy=policy, join=join, watch=watch)
         member.replay(admission.subscription, admission.missed)
         return admission.subscription
 
@@ -173,17 +219,13 @@ class Hub:
         encoded = Encoded(message)
         if len(encoded.payload) > self.max_size:
             raise TopicError("size", f"the message has {len(encoded.payload)} bytes, limit {self.max_size}")
+        self._counts["published"] += 1
+        if self._bridge is not None:
+            return self._bridge.publish(topic, encoded, key)
         found = self._topics.get(topic) or self._make(topic)
         publication = found.log.append(encoded, key)
         outcome = Published(publication.cursor)
-        if found.subscriptions:
-            receivers = found.receivers
-            if receivers is None:
-                receivers = found.receivers = list(found.subscriptions.values())
-            fan_out(receivers, publication, outcome)
-            self._count(outcome)
-        self._counts["published"] += 1
-        self._tidy(found)
+        self.distribute(found, publication, outcome)
         return outcome
 
     def presence(self, topic: str) -> list[Present]:
@@ -203,6 +245,8 @@ class Hub:
             held_bytes=self._shelf.size,
             waiting=sum(len(member.queue or ()) for member in self._members.values()),
             **self._counts,
+            degraded=self._bridge is not None and self._bridge.is_away,
+            **({} if self._bridge is None else self._bridge.stats()),
         )
 
     # -- what clients reach it by
@@ -269,39 +313,29 @@ class Hub:
         watch: bool = False,
     ) -> Admission:
         """Make a subscription; the caller has `member.replay` send what was missed. Raises as `subscribe` does."""
-        check_name(topic)
-        if topic in member.subscriptions:
-            raise TopicError("limit", "the subscriber has this topic already, allowed is one subscription")
-        if len(member.subscriptions) >= self.max_topics:
-            raise TopicError("limit", f"the subscriber has {self.max_topics} topics already, the limit")
-        chosen = self.policy if policy is None else Policy.of(policy)
-        present = None if join is NOTHING else new_present(join)
-        found = self._topics.get(topic)
-        log = Log(topic, self._shelf) if found is None else found.log
-        subscription = Subscription(member, log, chosen)
-        missed = self._missed(subscription, cursor_of(since, topic))
-        start = f"{log.epoch}:{log.offset - len(missed)}"
-        if member.receiver not in self._members:
-            member.receiver.follow(member)
-            self._members[member.receiver] = member
-        try:
-            member.begin(subscription, start)
-        except ValueError as error:
-            if not member.subscriptions:
-                self.forget(member)
-            raise TopicError("limit", str(error)) from None
-        if found is None:
-            found = self._topics[topic] = Topic(log)
-        member.subscriptions[topic] = found.subscriptions[member] = subscription
-        found.receivers = None
-        self._join(found, subscription, present, watch)
-        return Admission(subscription, start, missed)
+        return self._enter(member, topic, policy, join, watch=watch, since=cursor_of(since, topic))
+
+    def distribute(self, topic: Topic, publication: Publication, outcome: Published) -> None:
+        """Send a publication to all subscribers of its topic."""
+        if topic.subscriptions:
+            receivers = topic.receivers
+            if receivers is None:
+                receivers = topic.receivers = [each for each in topic.subscriptions.values() if not each.pending]
+            fan_out(receivers, publication, outcome)
+            self._count(outcome)
+        self._tidy(topic)
+
+    def when_ready(self, topics: Iterable[str], since: str, go: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
+        """Return what `go` returns, or an awaitable of it where it must be asked first what came since a cursor."""
+        return go() if self._bridge is None else self._when_ready(self._bridge, list(topics), since, go)
 
     def look(self, topic: str, since: str) -> tuple[str, list[Publication], bool]:
         """Return where a topic is, what came since a cursor, and whether that is known; remember that it was told."""
         check_name(topic)
         found = self._topics.get(topic) or self._make(topic)
         log = found.log
+        if self._bridge is not None:
+            self._bridge.prepare(log)
         self._shelf.touch(log, monotonic())
         publications, recovered = log.since(since) if since else ([], True)
         self._tidy(found)
@@ -318,19 +352,100 @@ class Hub:
     # -- inside
 
     def _make(self, topic: str) -> Topic:
-        made = self._topics[topic] = Topic(Log(topic, self._shelf))
+        made = self._topics[topic] = Topic(self._log(topic))
         return made
 
-    def _missed(self, subscription: Subscription, since: str) -> list[Publication]:
-        """Return what a subscriber missed."""
+    def _log(self, topic: str) -> Log:
+        return Log(topic, self._shelf) if self._bridge is None else Mirror(topic, self._shelf)
+
+    def _enter(
+        self,
+        member: Member,
+        topic: str,
+        policy: str | Policy | None,
+        join: Any,
+        *,
+        watch: bool,
+        since: str | None = None,
+    ) -> Admission:
+        """Make a subscription; without `since` it is pending."""
+        check_name(topic)
+        if topic in member.subscriptions:
+            raise TopicError("limit", "the subscriber has this topic already, allowed is one subscription")
+        if len(member.subscriptions) >= self.max_topics:
+            raise TopicError("limit", f"the subscriber has {self.max_topics} topics already, the limit")
+        chosen = self.policy if policy is None else Policy.of(policy)
+        present = None if join is NOTHING else new_present(join)
+        found = self._topics.get(topic)
+        log = self._log(topic) if found is None else found.log
+        subscription = Subscription(member, log, chosen)
+        subscription.pending = since is None
+        start, missed = ("", []) if since is None else self._missed(subscription, since)
+        if member.receiver not in self._members:
+            member.receiver.follow(member)
+            self._members[member.receiver] = member
+        try:
+            member.begin(subscription, start)
+        except ValueError as error:
+            if not member.subscriptions:
+                self.forget(member)
+            raise TopicError("limit", str(error)) from None
+        if found is None:
+            found = self._topics[topic] = Topic(log)
+        member.subscriptions[topic] = found.subscriptions[member] = subscription
+        found.receivers = None
+        self._join(found, subscription, present, watch)
+        return Admission(subscription, start, missed)
+
+    def _wait(self, bridge: Bridge, subscription: Subscription, since: str) -> None:
+        """Have a pending subscription begin when it is known what came since a cursor."""
+        member, topic = subscription.member, self._topics[subscription.topic]
+        asked = False
+
+        def go_on() -> None:
+            nonlocal asked
+            if member.subscriptions.get(subscription.topic) is not subscription:
+                return
+            if not bridge.is_ready(topic, since, asked=asked):
+                asked = True
+                bridge.wait(topic, go_on)
+                return
+            start, missed = self._missed(subscription, since)
+            subscription.settle()
+            topic.receivers = None
+            member.begin(subscription, start)
+            member.replay(subscription, missed)
+
+        bridge.wait(topic, go_on)
+        asked = True
+
+    async def _when_ready(self, bridge: Bridge, topics: list[str], since: str, go: Callable[[], Answer]) -> Answer:
+        for topic in topics:
+            check_name(topic)
+        asked: set[str] = set()
+        while True:
+            for topic in topics:
+                found = self._topics.get(topic) or self._make(topic)
+                if not bridge.is_ready(found, cursor_of(since, topic), asked=topic in asked):
+                    asked.add(topic)
+                    await bridge.changed(found)
+                    break
+            else:
+                return go()
+
+    def _missed(self, subscription: Subscription, since: str) -> tuple[str, list[Publication]]:
+        """Return the cursor at which a subscription begins, and what its subscriber missed from there on."""
+        log = subscription.log
+        if self._bridge is not None:
+            self._bridge.prepare(log)
         if not since:
-            return []
-        missed, subscription.recovered = subscription.log.since(since)
+            return log.cursor, []
+        missed, subscription.recovered = log.since(since)
         waiting = subscription.member.queue
         if waiting is not None and len(waiting) + len(missed) > MAX_REPLAY:
             subscription.recovered = False
-            return []
-        return missed
+            missed = []
+        return f"{missed[0].epoch}:{missed[0].offset - 1}" if missed else log.cursor, missed
 
     def _join(self, topic: Topic, subscription: Subscription, present: Present | None, watch: bool) -> None:
         """Have a new subscriber be present, and watch."""
@@ -339,12 +454,14 @@ class Hub:
             if topic.roster is None:
                 topic.roster = Roster()
             topic.roster.join(present)
-            self._tell(topic, "join", present)
+            self.tell(topic, "join", present)
+            if self._bridge is not None:
+                self._bridge.join(topic.log.topic, present.id, info_text(present))
         if watch:
             subscription.watches = True
             topic.watchers[subscription.member] = subscription
 
-    def _tell(self, topic: Topic, event: str, present: Present) -> None:
+    def tell(self, topic: Topic, event: str, present: Present) -> None:
         """Tell those who watch that somebody came or went."""
         if topic.watchers:
             name = topic.log.topic
@@ -357,16 +474,19 @@ class Hub:
         member = subscription.member
         del member.subscriptions[subscription.topic]
         member.end(subscription)
+        subscription.settle()
         topic = self._topics[subscription.topic]
         del topic.subscriptions[member]
         topic.receivers = None
         topic.watchers.pop(member, None)
         if subscription.present and topic.roster is not None:
             present = topic.roster.leave(subscription.present)
+            if self._bridge is not None:
+                self._bridge.leave(subscription.topic, subscription.present)
             if not topic.roster.members:
                 topic.roster = None
             if present is not None:
-                self._tell(topic, "leave", present)
+                self.tell(topic, "leave", present)
         if not topic.subscriptions:
             # Its cursor was told: whoever comes back with it must find the same epoch.
             self._shelf.touch(topic.log, monotonic())
@@ -380,8 +500,10 @@ class Hub:
             gone.append(topic.log)
         for log in gone:
             found = self._topics.get(log.topic)
-            if found is not None and not found.subscriptions:
+            if found is not None and not found.subscriptions and not log.waiters:
                 del self._topics[log.topic]
+                if self._bridge is not None:
+                    self._bridge.forget(found)
 
     def _count(self, outcome: Published) -> None:
         for name in COUNTED:

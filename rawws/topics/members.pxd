@@ -10,6 +10,9 @@ cdef int DROP_NEWEST
 
 cdef class Published:
     cdef readonly object cursor
+    cdef public bint accepted
+    cdef public bint pending
+    cdef object waiter
     cdef public Py_ssize_t delivered
     cdef public Py_ssize_t queued
     cdef public Py_ssize_t conflated
@@ -26,6 +29,8 @@ cdef class Subscription:
     cdef object held
     cdef public object present
     cdef public bint watches
+    cdef public bint pending
+    cdef object waiter
 
 cdef class Member:
     cdef readonly object hub

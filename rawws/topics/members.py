@@ -54,13 +54,20 @@ class Published:
     `delivered` and `queued` count the subscribers that it was sent to and those that it waits for; `conflated` and
     `dropped` the publications, older ones or itself, that were given up for it; `closed` the subscribers that were
     found closing, or closed because too much waits for them. `cursor` is its place in the topic. Awaiting it waits for
-    those whose policy is "block", and returns it.
+    those whose policy is "block", and returns it. With a backplane, it first waits until the engine has the publication
+    and it is delivered here: until then all is 0, and `accepted` False.
     """
 
-    __slots__ = ("blocked", "closed", "conflated", "cursor", "delivered", "dropped", "queued")
+    __slots__ = (
+        "accepted", "blocked", "closed", "conflated", "cursor", "delivered", "dropped", "pending", "queued", "waiter",
+    )  # fmt: skip
 
     def __init__(self, cursor: str = "") -> None:
         self.cursor = cursor
+        # Whether others can have it: False where a backplane has not, or not yet, or will never.
+        self.accepted = True
+        self.pending = False
+        self.waiter: asyncio.Future[None] | None = None
         self.delivered = 0
         self.queued = 0
         self.conflated = 0
@@ -77,19 +84,33 @@ class Published:
         return self._wait().__await__()
 
     async def _wait(self) -> Published:
+        if self.pending:
+            if self.waiter is None:
+                self.waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.waiter)
         for member in self.blocked or ():
             await member.wait_drained()
         self.blocked = None
         return self
 
+    def settle(self, cursor: str, accepted: bool) -> None:
+        """Take note of what the engine made of it, and let go of those who wait for that."""
+        self.cursor = cursor
+        self.accepted = accepted
+        self.pending = False
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
 
 class Subscription:
     """One subscriber's subscription to one topic.
 
-    `recovered` is False where it asked for what it missed, and that could not be had: it must get the state anew.
+    `recovered` is False where it asked for what it missed, and that could not be had: it must get the state anew; with
+    a backplane, also where something was lost since. Awaiting it waits until it gets what is published: without a
+    backplane, that is at once.
     """
 
-    __slots__ = ("held", "log", "member", "policy", "present", "recovered", "topic", "watches")
+    __slots__ = ("held", "log", "member", "pending", "policy", "present", "recovered", "topic", "waiter", "watches")
 
     def __init__(self, member: Member, log: Log, policy: Policy) -> None:
         self.member = member
@@ -102,9 +123,28 @@ class Subscription:
         # Under which id it is present, if it is; whether it is told who comes and goes.
         self.present = ""
         self.watches = False
+        # Whether it waits for the topic's place, and who waits for that.
+        self.pending = False
+        self.waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.Subscription to {self.topic!r}>"
+
+    def __await__(self) -> Generator[Any, None, Subscription]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Subscription:
+        if self.pending:
+            if self.waiter is None:
+                self.waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.waiter)
+        return self
+
+    def settle(self) -> None:
+        """Let go of those who wait: it gets what is published from now on, or is over."""
+        self.pending = False
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     @property
     def cursor(self) -> str:
@@ -149,6 +189,11 @@ class Member:
 
     def end(self, subscription: Subscription) -> None:
         """Take note that a subscription is over."""
+
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell it where it is from now on; whoever knows no cursors is told nothing."""
+        if hasattr(self.receiver, "move"):
+            self.receiver.move(place.topic, place.cursor, subscription.recovered)
 
     # -- publications
 
@@ -335,6 +380,9 @@ class SocketMember(Member):
         """Send the message."""
         self.ws.send_encoded(publication.encoded)
 
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell nothing: it knows no cursors."""
+
 
 class EnvelopedSocket(SocketMember):
     """A WebSocket whose subprotocol is rawws.v1."""
@@ -350,6 +398,10 @@ class EnvelopedSocket(SocketMember):
             encoded = publication.forms[EnvelopedSocket] = Encoded(publication_text(publication))
         self.ws.send_encoded(encoded)
 
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell it, behind all that it got."""
+        self.deliver(subscription, place, Published())
+
 
 class EventMember(Member):
     """An EventStream that gets the messages as data; its ids say where it is in all its topics."""
@@ -361,15 +413,17 @@ class EventMember(Member):
         self.cursors: dict[str, str] = {}
         self.told = True
 
-    def text(self, publication: Publication) -> str:
+    def text(self, publication: Publication) -> str | None:
         """Return the data of a publication's event."""
+        if publication.cursor and not publication.offset:
+            return None
         message = publication.message
         return message if isinstance(message, str) else b64encode(message).decode()
 
     def write(self, publication: Publication) -> None:
         """Send an event, made once for all that are as far in the same topics."""
         at = None
-        if publication.offset:
+        if publication.cursor:
             self.cursors[publication.topic] = publication.cursor
             at = join_cursors(self.cursors)
             self.told = True
@@ -385,14 +439,19 @@ class EventMember(Member):
         topics = [*self.cursors, subscription.topic]
         if sum(map(len, map(label, topics))) + CURSOR_SIZE * len(topics) > MAX_ID:
             raise ValueError(f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
-        self.cursors[subscription.topic] = cursor
-        if self.told:
+        if cursor:
+            self.cursors[subscription.topic] = cursor
+        if cursor and self.told:
             self.told = False
             asyncio.get_running_loop().call_soon(self.tell)
 
     def end(self, subscription: Subscription) -> None:
         """Leave the topic out of what follows."""
         self.cursors.pop(subscription.topic, None)
+
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell it by an id, behind all that it got."""
+        self.deliver(subscription, place, Published())
 
     def tell(self) -> None:
         """Send an event that is only an id, if none had one meanwhile."""

@@ -70,6 +70,16 @@ def new_present(info: Any) -> Present:
     return Present(secrets.token_urlsafe(9), json.loads(text))
 
 
+def info_text(present: Present) -> str:
+    """Return what other servers are told of somebody present."""
+    return serialize(present.info)
+
+
+def present_of(ident: str, info: str, server: str) -> Present:
+    """Return somebody of whom another server told."""
+    return Present(ident, json.loads(info), server)
+
+
 def notice_text(topic: str, event: str, present: Present) -> str:
     """Return the envelope that says who came or went."""
     return serialize({"topic": topic, event: shown(present)})

@@ -46,6 +46,7 @@ SERVERS: Final = {
     "aiohttp": Variant("aiohttp", "aiohttp"),
     "uvicorn": Variant("uvicorn", "uvicorn"),
     "uvicorn-rawws": Variant("uvicorn", "uvicorn with rawws", "rawws"),
+    "rawws-asgi": Variant("asgi", "rawws, ASGI"),
     "websockets": Variant("websockets", "websockets"),
     "websockets-asyncio": Variant("websockets", "websockets, stdlib loop", loop="asyncio"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import Any
 
@@ -518,6 +519,49 @@ async def test_all_of_it_works_over_tls() -> None:
     assert [answer.body for answer in answers] == [
         b"https", b"x", b"data: one\n\ndata: two\n\n", b"news", b"hello",
     ]  # fmt: skip
+
+
+def tls_socket(server: rawws.Server, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Connect a client that tells an end without a closure alert from one with it."""
+    host, port = server.sockets[0].getsockname()[:2]
+    plain = socket.create_connection((host, port))
+    return context.wrap_socket(plain, server_hostname=host, suppress_ragged_eofs=False)
+
+
+def authority_of_tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+async def test_the_end_under_tls_is_announced_by_a_closure_alert() -> None:
+    server_tls, client_tls = authority_of_tls()
+
+    def ask(server: rawws.Server) -> bytes:
+        with tls_socket(server, client_tls) as client:
+            client.sendall(get("/", "Connection: close"))
+            # Without the alert this raises SSLEOFError.
+            return b"".join(iter(lambda: client.recv(4096), b""))
+
+    async with serve(table(), ssl=server_tls) as server:
+        assert (await asyncio.to_thread(ask, server)).endswith(b"hello")
+
+
+async def test_a_tls_client_that_ends_without_an_alert_is_no_error(logged: Logged) -> None:
+    server_tls, client_tls = authority_of_tls()
+
+    def ask(server: rawws.Server) -> bytes:
+        client = tls_socket(server, client_tls)
+        client.sendall(get("/"))
+        answer = client.recv(4096)
+        socket.close(client.detach())
+        return answer
+
+    async with serve(table(), ssl=server_tls) as server:
+        assert b"200 OK" in await asyncio.to_thread(ask, server)
+        await eventually(lambda: not server.settings.connections)
 
 
 # -- the end of the server

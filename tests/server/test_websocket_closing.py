@@ -353,6 +353,16 @@ async def test_a_violation_is_answered_with_its_close_code(violation: str) -> No
         assert error.sent == close
 
 
+async def test_a_violation_is_logged_for_those_who_want_to_know(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "rawws.server")
+    async with held() as (ws, peer):
+        await peer.write(b"\x83\x80\x00\x00\x00\x00")
+        await peer.closed()
+        peer.close()
+        await is_closed(ws)
+    assert "broke the protocol: opcode is 0x3, allowed are 0x0 to 0x2 and 0x8 to 0xa" in caplog.text
+
+
 async def test_a_message_before_a_violation_in_one_segment_is_answered() -> None:
     async def echo(ws: rawws.WebSocket) -> None:
         async for message in ws:

@@ -1,0 +1,314 @@
+"""Broker: an engine in a process of its own, for the hubs of one machine, and the backplane that reaches it.
+
+They speak WebSocket over a unix socket, and what they say is the contract as JSON: `[number, call, arguments]` from a
+hub, `[number, answer]` from the broker, and `[event, arguments]` of what happens. Whoever may open the socket may say
+all of it: the folder that it is in keeps others out. What the broker holds is lost when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import signal
+from base64 import b64decode, b64encode
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, final
+from urllib.parse import quote
+
+from rawws.client import unix_connect
+from rawws.errors import ConnectionClosed, RawwsError
+from rawws.handlers import Handler
+from rawws.server import unix_serve
+from rawws.topics import History
+
+from .contract import BackplaneAway, Guest, Past, Position, Record
+from .memory import Engine, MemoryBackplane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rawws.server import Server
+    from rawws.websocket import WebSocket
+
+    from .contract import Listener
+
+__all__ = ["Broker", "BrokerBackplane", "keep"]
+
+logger = logging.getLogger("rawws.backplanes")
+
+# The broker is on this machine, and soon back where it is started again: so many seconds from one attempt to the next.
+WAIT = (0.02, 0.2)
+# What may wait for a hub, or for the broker, in bytes: all that a hub holds back while the broker is away, and more.
+HARD_LIMIT = 64 << 20
+# How often the broker looks whether the last hub is gone, in seconds.
+LOOK = 0.02
+# Calls that are answered, and what makes the answer of what came; and those that are not.
+ANSWERED: dict[str, Callable[[Any], Any]] = {
+    "publish": lambda answer: Position(*answer),
+    "follow": lambda _: None,
+    "since": lambda answer: Past(answer[0], answer[1], [Record(*each) for each in answer[2]], answer[3]),
+    "roster": lambda answer: [Guest(*each) for each in answer],
+}
+TOLD = frozenset({"unfollow", "join", "leave"})
+
+
+# -- the broker's side
+
+
+@final
+class Broker(Handler):
+    """An engine for each path: `rawws.unix_serve(Broker(), path)`."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, Engine] = {}
+
+    def on_open(self, ws: WebSocket) -> None:
+        """Begin with a hub."""
+        realm = "" if ws.request is None else ws.request.path
+        ws.state.desk = Desk(ws, self._engines.setdefault(realm, Engine()))
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        """Do what a hub asks for."""
+        ws.state.desk.take(message)
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> None:  # noqa: ARG002 - as Handler has it
+        """End the lease of a hub that is gone."""
+        ws.state.desk.backplane.end()
+
+
+@final
+class Desk:
+    """One hub at the broker: a Listener that passes on what it is told."""
+
+    __slots__ = ("backplane", "ws")
+
+    def __init__(self, ws: WebSocket, engine: Engine) -> None:
+        self.ws = ws
+        self.backplane = MemoryBackplane(engine)
+
+    def take(self, message: str | bytes) -> None:
+        """Make a call for the hub, and answer when it is done."""
+        number, call, arguments = decode(message)
+        if call == "open":
+            server, bounds = arguments
+            self.backplane.open(server, History(*bounds), self)
+        elif call in TOLD:
+            getattr(self.backplane, call)(*arguments)
+        elif call == "since":
+            topic, position = arguments
+            self._answer(number, self.backplane.since(topic, position and Position(*position)))
+        elif call in ANSWERED:
+            self._answer(number, getattr(self.backplane, call)(*arguments))
+        else:
+            raise ValueError(f"the call is {call!r}, allowed are open, {', '.join([*ANSWERED, *sorted(TOLD)])}")
+
+    def on_record(self, record: Record) -> None:
+        """As the contract has it."""
+        self._say("record", [record])
+
+    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
+        """As the contract has it."""
+        self._say("guest", [topic, event, guest])
+
+    def on_server_gone(self, server: str) -> None:
+        """As the contract has it."""
+        self._say("gone", [server])
+
+    def on_away(self, reason: str) -> None:
+        """Nothing is to be told: a broker that is away says nothing."""
+
+    def on_back(self) -> None:
+        """Nothing is to be told: the hub knows that it is here."""
+
+    def _answer(self, number: int, asked: asyncio.Future[Any]) -> None:
+        def done(_: object) -> None:
+            # It is cancelled, or failed, where the hub is gone.
+            if not asked.cancelled() and asked.exception() is None:
+                self._say(number, asked.result())
+
+        asked.add_done_callback(done)
+
+    def _say(self, about: int | str, what: Any) -> None:
+        with suppress(ConnectionClosed):
+            self.ws.send(encode([about, what]))
+
+
+async def keep(path: str, on_ready: Callable[[Server], None]) -> None:
+    """Be a broker until SIGTERM, and then until the last hub is gone: those that drain still need it."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    # What hubs come and go is no news.
+    quiet = logger.getChild("broker")
+    quiet.setLevel(logging.WARNING)
+    async with unix_serve(
+        Broker(), path, compression=None, max_size=None, hard_limit=HARD_LIMIT, logger=quiet
+    ) as server:
+        on_ready(server)
+        await ended.wait()
+        while server.connections:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(LOOK)
+
+
+# -- the hub's side
+
+
+@final
+class BrokerBackplane:
+    """A hub's connection to a Broker at a path; hubs that name the same `realm` there are joined."""
+
+    def __init__(self, path: str, realm: str = "") -> None:
+        self._path = path
+        self._uri = f"ws://localhost/{quote(realm, safe='')}"
+        self._ws: WebSocket | None = None
+        self._number = 0
+        self._asked: dict[int, tuple[asyncio.Future[Any], Callable[[Any], Any]]] = {}
+        # Who is present by this hub: what each tells of itself, by topic and id.
+        self._here: dict[tuple[str, str], str] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._away = False
+        self._retries = 0
+
+    def open(self, server: str, history: History, listener: Listener) -> None:
+        """As the contract has it."""
+        self._server, self._history, self._listener = server, history, listener
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run())
+
+    async def close(self) -> None:
+        """As the contract has it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._lose("the backplane is closed")
+            self._task = None
+
+    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+        """As the contract has it."""
+        return self._ask("publish", topic, message, key, number)
+
+    def follow(self, topic: str) -> asyncio.Future[None]:
+        """As the contract has it."""
+        return self._ask("follow", topic)
+
+    def unfollow(self, topic: str) -> None:
+        """As the contract has it."""
+        self._tell("unfollow", topic)
+
+    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+        """As the contract has it."""
+        return self._ask("since", topic, position)
+
+    def join(self, topic: str, ident: str, info: str) -> None:
+        """As the contract has it."""
+        self._here[topic, ident] = info
+        self._tell("join", topic, ident, info)
+
+    def leave(self, topic: str, ident: str) -> None:
+        """As the contract has it."""
+        self._here.pop((topic, ident), None)
+        self._tell("leave", topic, ident)
+
+    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+        """As the contract has it."""
+        return self._ask("roster", topic)
+
+    def stats(self) -> dict[str, int]:
+        """As the contract has it."""
+        return {"retries": self._retries}
+
+    # -- inside
+
+    async def _run(self) -> None:
+        """Reach the broker, take what it says, and reach it again."""
+        while True:
+            reason = "the broker ended the connection"
+            try:
+                async with unix_connect(
+                    self._path, self._uri, compression=None, max_size=None, hard_limit=HARD_LIMIT
+                ) as ws:
+                    self._begin(ws)
+                    async for message in ws:
+                        self._take(message)
+            except (OSError, RawwsError) as error:
+                reason = f"the broker at {self._path} cannot be reached: {error}"
+            except Exception:
+                logger.exception("a hub failed at what its broker told it")
+            self._lose(reason)
+            if not self._away:
+                self._away = True
+                self._listener.on_away(reason)
+            self._retries += 1
+            await asyncio.sleep(random.uniform(*WAIT))  # noqa: S311 - no secret
+
+    def _begin(self, ws: WebSocket) -> None:
+        bounds = self._history
+        self._ws = ws
+        self._away = False
+        self._tell("open", self._server, (bounds.count, bounds.size, bounds.age, bounds.total))
+        for (topic, ident), info in self._here.items():
+            self._tell("join", topic, ident, info)
+        self._listener.on_back()
+
+    def _take(self, message: str | bytes) -> None:
+        """Take an answer, or what happened."""
+        about, what = decode(message)
+        if about == "record":
+            self._listener.on_record(Record(*what[0]))
+        elif about == "guest":
+            self._listener.on_guest(what[0], what[1], Guest(*what[2]))
+        elif about == "gone":
+            self._listener.on_server_gone(*what)
+        else:
+            future, made = self._asked.pop(about)
+            if not future.done():
+                future.set_result(made(what))
+
+    def _lose(self, reason: str) -> None:
+        """Fail what was asked and not answered."""
+        self._ws = None
+        asked, self._asked = self._asked, {}
+        for future, _ in asked.values():
+            if not future.done():
+                future.set_exception(BackplaneAway(reason))
+
+    def _ask(self, call: str, *arguments: object) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        # Whoever does not wait for it does not want to be told.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        number = self._tell(call, *arguments)
+        if number:
+            self._asked[number] = future, ANSWERED[call]
+        else:
+            future.set_exception(BackplaneAway("the broker is away"))
+        return future
+
+    def _tell(self, call: str, *arguments: object) -> int:
+        """Send a call, and return its number, 0 where there is nobody to send it to."""
+        if self._ws is None:
+            return 0
+        self._number += 1
+        try:
+            self._ws.send(encode([self._number, call, arguments]))
+        except ConnectionClosed:
+            return 0
+        return self._number
+
+
+# -- both sides
+
+
+def encode(value: object) -> str:
+    """Return JSON; octets in it are an object with one member."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=boxed)
+
+
+def boxed(octets: bytes) -> dict[str, str]:
+    """Return what stands for octets in JSON."""
+    return {"base64": b64encode(octets).decode()}
+
+
+def decode(message: str | bytes) -> Any:
+    """Return what JSON stands for."""
+    return json.loads(message, object_hook=lambda box: b64decode(box["base64"]))

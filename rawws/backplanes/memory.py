@@ -1,0 +1,307 @@
+"""The memory backplane: hubs in one process, joined by an object (the contract in its shortest form).
+
+Laws:
+1. What an engine of another process would do later, it does later: every answer takes a turn of the loop.
+2. It can be cut off and mended, and lose its data, as a true engine may.
+3. What is held is bounded, as in `rawws.topics.history`: the broker of `rawws serve --workers` is one of these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar, final
+
+from .contract import BackplaneAway, Guest, Past, Position, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rawws.topics import History
+
+    from .contract import Listener
+
+__all__ = ["Engine", "MemoryBackplane"]
+
+Answer = TypeVar("Answer")
+
+# Of so many servers it is remembered what they published last to a topic: more seldom publish at once.
+MAX_SERVERS = 1000
+# The place of a topic is remembered for so many times the age of what is held, for its clients may still come back; and
+# for so many seconds, in so many bytes of all topics, where nothing is held.
+REMEMBERED = 2
+LEAST_AGE = 60.0
+LEAST_TOTAL = 1 << 20
+# What a topic and a record take beside the message, in bytes of memory.
+TOPIC_COST = 1024
+RECORD_COST = 256
+
+
+class Shelf:
+    """What the engine knows of one topic."""
+
+    def __init__(self) -> None:
+        self.epoch = secrets.token_hex(6)
+        self.offset = 0
+        # Records, and when they came.
+        self.held: deque[tuple[float, Record]] = deque()
+        self.size = TOPIC_COST
+        self.touched = 0.0
+        self.numbers: dict[str, int] = {}
+        self.guests: dict[tuple[str, str], Guest] = {}
+
+    def add(self, record: Record) -> None:
+        """Hold a record."""
+        self.offset = record.offset
+        # The latest to publish is the last.
+        self.numbers.pop(record.server, None)
+        self.numbers[record.server] = record.number
+        if len(self.numbers) > MAX_SERVERS:
+            del self.numbers[next(iter(self.numbers))]
+        self.held.append((monotonic(), record))
+        self.size += cost(record)
+
+    def trim(self, history: History) -> None:
+        """Let go of what is over the bounds."""
+        held, oldest = self.held, monotonic() - history.age
+        while held and (len(held) > history.count or self.size > history.size or held[0][0] < oldest):
+            self.size -= cost(held.popleft()[1])
+
+
+def cost(record: Record) -> int:
+    """Return what a record takes, in bytes; of text about that."""
+    return RECORD_COST + len(record.message)
+
+
+@final
+class Engine:
+    """What all memory backplanes of it share: topics, and who is connected."""
+
+    def __init__(self) -> None:
+        # The one that was touched last at the end.
+        self.shelves: OrderedDict[str, Shelf] = OrderedDict()
+        self.size = 0
+        self.backplanes: list[MemoryBackplane] = []
+        self.reachable = True
+
+    def shelf(self, topic: str) -> Shelf:
+        """Return what is known of a topic."""
+        found = self.shelves.get(topic)
+        if found is None:
+            found = self.shelves[topic] = Shelf()
+            self.size += found.size
+        found.touched = monotonic()
+        self.shelves.move_to_end(topic)
+        return found
+
+    def add(self, record: Record, history: History) -> None:
+        """Hold a record within the bounds, and forget a topic or two to which nobody comes back."""
+        shelf = self.shelf(record.topic)
+        before = shelf.size
+        shelf.add(record)
+        shelf.trim(history)
+        self.size += shelf.size - before
+        self.forget(history)
+        self.forget(history)
+
+    def forget(self, history: History) -> None:
+        """Forget the topic that was touched longest ago, where that is too long or all together take too much."""
+        topic, shelf = next(iter(self.shelves.items()))
+        age, total = max(REMEMBERED * history.age, LEAST_AGE), max(history.total, LEAST_TOTAL)
+        if monotonic() - shelf.touched <= age and self.size <= total:
+            return
+        if shelf.guests or any(topic in backplane.followed for backplane in self.backplanes):
+            self.shelves.move_to_end(topic)
+        else:
+            del self.shelves[topic]
+            self.size -= shelf.size
+
+    def stop(self, *, forget: bool = False) -> None:
+        """Go away, as by `kill -9`; with `forget`, without the data."""
+        self.reachable = False
+        if forget:
+            self.shelves.clear()
+            self.size = 0
+        for backplane in list(self.backplanes):
+            backplane.cut("the engine was stopped")
+
+    def start(self) -> None:
+        """Come back."""
+        self.reachable = True
+        for backplane in list(self.backplanes):
+            backplane.mend()
+
+    def tell(self, topic: str, told: Callable[[Listener], None]) -> None:
+        """Tell all that follow a topic."""
+        for backplane in self.backplanes:
+            if topic in backplane.followed and backplane.reached:
+                backplane.say(told)
+
+
+@final
+class MemoryBackplane:
+    """A hub's connection to an Engine: `rawws.Hub(backplane=MemoryBackplane(engine))`."""
+
+    def __init__(self, engine: Engine | None = None, *, lag: int = 0) -> None:
+        """With `lag`, what its listener is told comes so many turns of the loop later."""
+        self.engine = Engine() if engine is None else engine
+        self.lag = lag
+        self.followed: set[str] = set()
+        self.reached = False
+        self._server = ""
+        self._here: dict[tuple[str, str], str] = {}
+        # What is asked and not answered: it fails where the engine goes away.
+        self._asked: dict[asyncio.Future[object], None] = {}
+        self._listener: Listener | None = None
+        self._away = False
+
+    def open(self, server: str, history: History, listener: Listener) -> None:
+        """As the contract has it."""
+        self._server, self._history, self._listener = server, history, listener
+        self._loop = asyncio.get_running_loop()
+        self.engine.backplanes.append(self)
+        if self.engine.reachable:
+            self.mend()
+        else:
+            self.cut("the engine is stopped")
+
+    async def close(self) -> None:
+        """As the contract has it."""
+        self.end()
+
+    def end(self) -> None:
+        """Be closed, at once."""
+        if self._listener is not None:
+            self.engine.backplanes.remove(self)
+            self._listener = None
+            self._fail("the backplane is closed")
+            self._expire()
+
+    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+        """As the contract has it."""
+
+        def act() -> Position:
+            shelf = self.engine.shelf(topic)
+            if number <= shelf.numbers.get(self._server, -1):
+                first = [each for _, each in shelf.held if (each.server, each.number) == (self._server, number)]
+                return Position(shelf.epoch, first[0].offset if first else 0)
+            record = Record(topic, shelf.epoch, shelf.offset + 1, message, key, self._server, number)
+            self.engine.add(record, self._history)
+            self.engine.tell(topic, lambda listener: listener.on_record(record))
+            return Position(record.epoch, record.offset)
+
+        return self._ask(act)
+
+    def follow(self, topic: str) -> asyncio.Future[None]:
+        """As the contract has it."""
+        return self._ask(lambda: self.followed.add(topic))
+
+    def unfollow(self, topic: str) -> None:
+        """As the contract has it."""
+        self._ask(lambda: self.followed.discard(topic))
+
+    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+        """As the contract has it."""
+
+        def act() -> Past:
+            shelf = self.engine.shelf(topic)
+            shelf.trim(self._history)
+            count = len(shelf.held) if position is None else shelf.offset - position.offset
+            known = position is None or position.epoch == shelf.epoch
+            recovered = known and 0 <= count <= len(shelf.held)
+            records = [record for _, record in shelf.held][len(shelf.held) - count :] if recovered else []
+            return Past(shelf.epoch, shelf.offset, records, recovered)
+
+        return self._ask(act)
+
+    def join(self, topic: str, ident: str, info: str) -> None:
+        """As the contract has it."""
+        self._here[topic, ident] = info
+        if self.reached:
+            self._enter(topic, Guest(self._server, ident, info))
+
+    def leave(self, topic: str, ident: str) -> None:
+        """As the contract has it."""
+        guest = Guest(self._server, ident, self._here.pop((topic, ident), "null"))
+        if self.reached:
+            self.engine.shelf(topic).guests.pop((self._server, ident), None)
+            self.engine.tell(topic, lambda listener: listener.on_guest(topic, "leave", guest))
+
+    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+        """As the contract has it."""
+        return self._ask(lambda: list(self.engine.shelf(topic).guests.values()))
+
+    def stats(self) -> dict[str, int]:
+        """As the contract has it."""
+        return {"retries": 0}
+
+    # -- what a test does to it
+
+    def cut(self, reason: str) -> None:
+        """Lose the engine, and the lease with it."""
+        self._fail(reason)
+        self.followed.clear()
+        if not self._away:
+            self._away = True
+            self.say(lambda listener: listener.on_away(reason))
+        self._expire()
+
+    def mend(self) -> None:
+        """Reach the engine again."""
+        if not self.reached:
+            self.reached, self._away = True, False
+            self.say(lambda listener: listener.on_back())
+            for (topic, ident), info in self._here.items():
+                self._enter(topic, Guest(self._server, ident, info))
+
+    def say(self, told: Callable[[Listener], None]) -> None:
+        """Tell the listener in a turn of its own."""
+
+        def act(left: int) -> None:
+            if left:
+                self._loop.call_soon(act, left - 1)
+            elif self._listener is not None:
+                told(self._listener)
+
+        self._loop.call_soon(act, self.lag)
+
+    # -- inside
+
+    def _ask(self, act: Callable[[], Answer]) -> asyncio.Future[Answer]:
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        # Whoever does not wait for it does not want to be told.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if not self.reached:
+            answer.set_exception(BackplaneAway("the engine is away"))
+            return answer
+        asked: asyncio.Future[object] = answer  # type: ignore[assignment]
+        self._asked[asked] = None
+
+        def do() -> None:
+            if self._asked.pop(asked, 0) is None and not answer.done():
+                answer.set_result(act())
+
+        self._loop.call_soon(do)
+        return answer
+
+    def _fail(self, reason: str) -> None:
+        self.reached = False
+        asked, self._asked = self._asked, {}
+        for answer in asked:
+            if not answer.done():
+                answer.set_exception(BackplaneAway(reason))
+
+    def _enter(self, topic: str, guest: Guest) -> None:
+        self.engine.shelf(topic).guests[guest.server, guest.id] = guest
+        self.engine.tell(topic, lambda listener: listener.on_guest(topic, "join", guest))
+
+    def _expire(self) -> None:
+        """End the lease, as time would."""
+        for shelf in self.engine.shelves.values():
+            for key in [key for key in shelf.guests if key[0] == self._server]:
+                del shelf.guests[key]
+        for backplane in self.engine.backplanes:
+            if backplane.reached and backplane is not self:
+                backplane.say(lambda listener: listener.on_server_gone(self._server))

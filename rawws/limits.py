@@ -1,0 +1,169 @@
+"""Limits: how many connections there are, in all and from one address, and how fast each of them may send.
+
+Laws:
+1. No timer for a connection or an address: a rate is one number, the time at which all that came would have been due
+   had it come evenly (the generic cell rate algorithm of ATM, which is a token bucket without a bucket).
+2. Who sends too fast is not read from for a while. TCP tells the peer, and nothing is lost.
+3. What is remembered of addresses is bounded as well.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from math import ceil
+from time import monotonic
+from typing import TYPE_CHECKING, Any, final
+
+from .errors import HandshakeError
+
+if TYPE_CHECKING:
+    from .protocol.deflate import DeflateParameters
+
+__all__ = ["ACCEPTS", "BURST", "REFUSALS", "RETRY_AFTER", "Gate", "Pace", "most_connections"]
+
+# What may come at once although the rate is even, in seconds of it: a page that opens asks for several things.
+BURST = 1.0
+# The same of handshakes: behind one address there may be an office, whose pages all come back after a restart.
+HANDSHAKE_BURST = 10.0
+# So many connections over `max_connections` are told so at a time; more are cut, for an answer holds a descriptor too.
+REFUSALS = 16
+# How many connections asyncio takes before the first is looked at. With all its backlog it would be out of descriptors
+# before this side can refuse, and then it logs an error for each of the backlog, every second.
+ACCEPTS = 32
+# Of the descriptors of a process so many, or one in so many, are left to the rest of the program.
+RESERVE, SHARE = 64, 20
+# Addresses whose handshakes are counted; the oldest is forgotten first. About 10 MiB.
+ADDRESSES = 65536
+# When a client may come back that was told that there are too many, in seconds.
+RETRY_AFTER = 5
+
+
+@final
+class Pace:
+    """How fast one connection sends, in messages and in bytes a second; 0 for no limit."""
+
+    __slots__ = ("_message", "_messages_due", "_octet", "_octets_due", "resume_at")
+
+    def __init__(self, message_rate: float, byte_rate: float) -> None:
+        self._message = 1 / message_rate if message_rate else 0.0
+        self._octet = 1 / byte_rate if byte_rate else 0.0
+        self._messages_due = self._octets_due = 0.0
+        # Until when nothing is read; 0 where it is.
+        self.resume_at = 0.0
+
+    def spend(self, messages: int, octets: int) -> bool:
+        """Take note of what came; tell whether it was too much, until `resume_at`."""
+        now = monotonic()
+        self._messages_due = max(self._messages_due, now) + messages * self._message
+        self._octets_due = max(self._octets_due, now) + octets * self._octet
+        resume_at = max(self._messages_due, self._octets_due) - BURST
+        if resume_at <= now:
+            return False
+        self.resume_at = resume_at
+        return True
+
+
+@final
+class Gate:
+    """Who is let in. Its methods raise HandshakeError with the status that says for whom it is too much."""
+
+    __slots__ = ("_addresses", "_compressing", "_counts", "_handshake", "_per_address", "_seen", "memory")
+
+    def __init__(self, per_address: int | None, handshake_rate: float | None) -> None:
+        self._per_address = per_address
+        self._counts: dict[str, int] = {}
+        self._addresses: dict[Any, str] = {}
+        self._handshake = 1 / handshake_rate if handshake_rate else 0.0
+        # When the handshakes of an address would have been due; those that came last stand at the end.
+        self._seen: dict[str, float] = {}
+        # Bytes that the compressors of connections hold between messages.
+        self._compressing: dict[Any, int] = {}
+        self.memory = 0
+
+    def enter(self, connection: Any, address: Any) -> None:
+        """Count a connection for an address; behind a proxy, that may change with each request."""
+        if self._per_address is None:
+            return
+        key = network_of(address)
+        if key == self._addresses.get(connection):
+            return
+        self._forget(connection)
+        if key is None:
+            return
+        count = self._counts.get(key, 0)
+        if count >= self._per_address:
+            # RFC 6585 4: "The 429 status code indicates that the user has sent too many requests"; the response "MAY
+            # include a Retry-After header".
+            raise too_many(f"{key} has {count} connections, the limit for one address", RETRY_AFTER)
+        self._counts[key] = count + 1
+        self._addresses[connection] = key
+
+    def shake_hands(self, address: Any) -> None:
+        """Count a handshake of an address."""
+        key = network_of(address) if self._handshake else None
+        if key is None:
+            return
+        now = monotonic()
+        seen = self._seen
+        due = max(seen.pop(key, 0.0), now)
+        for oldest in [next(iter(seen))] if seen else []:
+            if seen[oldest] <= now or len(seen) >= ADDRESSES:
+                del seen[oldest]
+        late = due + self._handshake - now - max(HANDSHAKE_BURST, self._handshake)
+        seen[key] = due if late > 0 else due + self._handshake
+        if late > 0:
+            raise too_many(f"{key} begins connections too fast, allowed are {1 / self._handshake:g} a second", late)
+
+    def hold(self, connection: Any, parameters: DeflateParameters, memory_level: int) -> None:
+        """Count what the compressors of a connection hold."""
+        size = 0
+        # zlib's own formulas (zconf.h).
+        if not parameters.server_no_context_takeover:
+            size += (1 << (parameters.server_max_window_bits + 2)) + (1 << (memory_level + 9))
+        if not parameters.client_no_context_takeover:
+            size += (1 << parameters.client_max_window_bits) + 7168
+        if size:
+            self._compressing[connection] = size
+            self.memory += size
+
+    def leave(self, connection: Any) -> None:
+        """Count a connection no more."""
+        self._forget(connection)
+        self.memory -= self._compressing.pop(connection, 0)
+
+    def _forget(self, connection: Any) -> None:
+        key = self._addresses.pop(connection, None)
+        if key is not None:
+            count = self._counts.pop(key) - 1
+            if count:
+                self._counts[key] = count
+
+
+def too_many(reason: str, seconds: float) -> HandshakeError:
+    """Return the error for a client that asks too much."""
+    return HandshakeError(429, reason, (("Retry-After", str(ceil(seconds))),))
+
+
+def network_of(address: Any) -> str | None:
+    """Return whose address it is: an IPv4 address, or the /64 that one subscriber has of IPv6; None for a unix socket.
+
+    A subscriber of IPv6 has 2**64 addresses, and would be as many.
+    """
+    if not isinstance(address, tuple):
+        return None
+    found = ipaddress.ip_address(address[0].partition("%")[0])
+    if found.version == 4:
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def most_connections() -> int | None:
+    """Return how many connections the descriptors of this process are enough for, None for any number."""
+    try:
+        import resource  # noqa: PLC0415 - POSIX only
+    except ImportError:
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else max(1, soft - max(RESERVE, soft // SHARE))

@@ -1,0 +1,90 @@
+"""Mirror: the log of a topic as the engine behind a backplane has it, and what is said here while that is away.
+
+Laws:
+1. A cursor of the engine's epoch stands for the same publication on every server.
+2. While the engine is away, and until all that was said here meanwhile has its place there, subscribers are told
+   cursors of an epoch of this server's own: with them they can come back to this one, and anywhere else they are told
+   that it cannot be had.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, final
+
+from .history import EARLIEST, Log, Missed, Publication, Shelf, parse_cursor
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["BEHIND", "LIVE", "Mirror"]
+
+# Live: all that comes is behind what is here. Else it waits, until the engine said what came between.
+BEHIND, LIVE = range(2)
+# How much waits so, in publications and in notices. What is over it is asked for once more.
+MAX_BUFFER = 1000
+
+
+@final
+class Mirror(Log):
+    """A log whose places the engine gives."""
+
+    __slots__ = ("buffer", "guests", "local", "mixed", "shown", "state", "task")
+
+    def __init__(self, topic: str, shelf: Shelf) -> None:
+        super().__init__(topic, shelf)
+        # Until the engine says where the topic is.
+        self.epoch = ""
+        self.state = BEHIND
+        self.task: asyncio.Task[None] | None = None
+        self.buffer: deque[Any] = deque(maxlen=MAX_BUFFER)
+        # What was told of those present before it is known who is; None when it is.
+        self.guests: list[tuple[str, Any]] | None = []
+        # What subscribers get while the engine is away, under places of its own, and the numbers of what of it has not
+        # come back from there; whether it also holds what came from there.
+        self.local: Log | None = None
+        self.shown: set[int] = set()
+        self.mixed = False
+
+    @property
+    def cursor(self) -> str:
+        """Where the topic is now, as subscribers are told; "" where that is not known."""
+        if self.local is not None:
+            return self.local.cursor
+        return f"{self.epoch}:{self.offset}" if self.epoch else ""
+
+    def reset(self, epoch: str, offset: int) -> None:
+        """Begin anew at a place."""
+        self.clear()
+        self.epoch, self.offset = epoch, offset
+
+    def since(self, cursor: str) -> Missed:
+        """Return what came after a cursor; what this server does not know cannot be had."""
+        local = self.local
+        if local is not None and cursor.startswith(f"{local.epoch}:"):
+            return local.since(cursor)
+        if cursor != EARLIEST and self.is_behind(cursor):
+            return Missed([], False)
+        earlier = super().since(cursor)
+        if local is None:
+            return earlier
+        if self.mixed or not earlier.recovered or len(local.held) < local.offset:
+            return Missed(list(local.held), True) if cursor == EARLIEST else Missed([], False)
+        return Missed([*earlier.publications, *local.held], True)
+
+    def is_behind(self, cursor: str) -> bool:
+        """Tell whether a cursor is ahead of what is known here. Raises CursorError for what is none."""
+        epoch, offset = parse_cursor(cursor)
+        return epoch == self.epoch and offset > self.offset
+
+    def show(self, shelf: Shelf, publication: Publication) -> Publication:
+        """Return a publication as subscribers are told of it now."""
+        if self.local is None:
+            self.local = Log(self.topic, shelf)
+        return self.local.append(publication.encoded, publication.key)
+
+    def release(self) -> None:
+        """Let go of those who wait for the topic's place."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter()

@@ -1,0 +1,147 @@
+"""Engines to test backplanes with: each can be killed, and started again with and without its data.
+
+Whoever writes a backplane gives it an engine here, and the whole suite holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import rawws
+from rawws.backplanes.broker import Broker, BrokerBackplane
+from rawws.backplanes.contract import Backplane
+from rawws.backplanes.memory import Engine as Memory
+from rawws.backplanes.memory import MemoryBackplane
+from rawws.backplanes.redis import RedisBackplane
+from tests.processes import LOOPBACK, Process, find_program, free_port
+
+__all__ = ["ENGINES", "Engine", "RedisEngine", "Started"]
+
+
+class Engine(Protocol):
+    """What a test does to an engine."""
+
+    def backplane(self) -> Backplane:
+        """Return one more connection to it."""
+
+    def kill(self, *, forget: bool = False) -> None:
+        """Kill it as by `kill -9`; with `forget`, its data are gone."""
+
+    def start(self) -> None:
+        """Start it again."""
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+
+
+@final
+class MemoryEngine:
+    def __init__(self, _folder: Path) -> None:
+        self.memory = Memory()
+
+    def backplane(self) -> Backplane:
+        return MemoryBackplane(self.memory)
+
+    def kill(self, *, forget: bool = False) -> None:
+        self.memory.stop(forget=forget)
+
+    def start(self) -> None:
+        self.memory.start()
+
+    def end(self) -> None:
+        assert self.memory.backplanes == []
+
+
+@final
+class RedisEngine:
+    """A redis-server on a free port, with a folder of its own; it writes each command to a file."""
+
+    def __init__(self, folder: Path, *options: str, **arguments: Any) -> None:
+        self.folder = folder / "redis"
+        self.port = free_port()
+        program = find_program("redis-server", "apt-get install redis-server")
+        fixed = ["--port", str(self.port), "--bind", LOOPBACK, "--save", "", "--dir", str(self.folder)]
+        self.command = [program, *fixed, *(options or ("--appendonly", "yes"))]
+        self.arguments = arguments
+        self.process: Process | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://{LOOPBACK}:{self.port}"
+
+    def backplane(self) -> Backplane:
+        return RedisBackplane(self.url, **self.arguments)
+
+    def kill(self, *, forget: bool = False) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.stop()
+        self.process = None
+        if forget:
+            shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self.process = Process(self.command, listens=self.port)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.stop()
+
+
+@final
+class BrokerEngine:
+    """A broker in a thread: so it can be killed and keep its data, which that of a process cannot."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "broker")
+        self.broker = Broker()
+        self.start()
+
+    def backplane(self) -> Backplane:
+        return BrokerBackplane(self.path)
+
+    def kill(self, *, forget: bool = False) -> None:
+        self.loop.call_soon_threadsafe(self.killed.set)
+        self.thread.join()
+        if forget:
+            self.broker = Broker()
+
+    def start(self) -> None:
+        listens = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(listens)))
+        self.thread.start()
+        assert listens.wait(20)
+
+    def end(self) -> None:
+        if self.thread.is_alive():
+            self.kill()
+
+    async def _serve(self, listens: threading.Event) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.killed = asyncio.Event()
+        async with rawws.unix_serve(self.broker, self.path, compression=None, max_size=None) as server:
+            listens.set()
+            await self.killed.wait()
+            for ws in server.connections:
+                ws.transport.abort()
+        # What was accepted in the last moment is closed as well.
+        await asyncio.sleep(0.05)
+
+
+Started = Callable[..., RedisEngine]
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "memory": MemoryEngine,
+    "broker": BrokerEngine,
+    "redis": RedisEngine,
+    "redis-sharded": lambda folder: RedisEngine(folder, sharded=True, prefix="other"),
+}

@@ -1,0 +1,97 @@
+"""A listener that remembers what it was told, and a backplane that is open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, final
+
+from rawws.backplanes.contract import Backplane, Guest, Record
+from rawws.topics import History, Hub, Publication
+from tests.backplanes.engines import Engine
+
+__all__ = ["Reader", "Told", "hubs", "opened"]
+
+
+@final
+class Told:
+    def __init__(self, backplane: Backplane) -> None:
+        self.backplane = backplane
+        self.records: list[Record] = []
+        self.guests: list[tuple[str, str, Guest]] = []
+        self.gone: list[str] = []
+        self.reasons: list[str] = []
+        self.backs = 0
+
+    def on_record(self, record: Record) -> None:
+        self.records.append(record)
+
+    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
+        self.guests.append((topic, event, guest))
+
+    def on_server_gone(self, server: str) -> None:
+        self.gone.append(server)
+
+    def on_away(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+    def on_back(self) -> None:
+        self.backs += 1
+
+    @property
+    def messages(self) -> list[str | bytes]:
+        return [record.message for record in self.records]
+
+
+@asynccontextmanager
+async def opened(engine: Engine, server: str, history: History | None = None) -> AsyncIterator[Told]:
+    """Give a backplane that is open for a server, and what it tells."""
+    told = Told(engine.backplane())
+    told.backplane.open(server, history or History(), told)
+    try:
+        yield told
+    finally:
+        await told.backplane.close()
+        await asyncio.sleep(0)
+
+
+@final
+class Reader:
+    """A subscriber that knows cursors: it remembers what it got, and where it was told to be."""
+
+    def __init__(self) -> None:
+        self.congested = False
+        self.hard_limit = 1 << 20
+        self.got: list[str | bytes] = []
+        self.cursors: list[str] = []
+        self.moves: list[tuple[str, bool]] = []
+        # What it got up to each time that it was told that something is missing.
+        self.lost_at: list[int] = []
+        self.member: Any = None
+
+    def send(self, publication: Publication) -> None:
+        self.got.append(publication.message)
+        self.cursors.append(publication.cursor)
+
+    def move(self, topic: str, cursor: str, recovered: bool) -> None:
+        self.moves.append((cursor, recovered))
+        self.cursors.append(cursor)
+        if not recovered:
+            self.lost_at.append(len(self.got))
+
+    def follow(self, member: Any) -> None:
+        self.member = member
+
+    def unfollow(self, member: Any) -> None:
+        self.member = None
+
+    def fail(self, code: int, reason: str) -> None:
+        raise AssertionError((code, reason))
+
+
+@asynccontextmanager
+async def hubs(engine: Engine, count: int = 2, **options: Any) -> AsyncIterator[list[Hub]]:
+    """Give hubs of several servers, joined by an engine."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Hub(backplane=engine.backplane(), **options)) for _ in range(count)]

@@ -1,0 +1,233 @@
+"""The laws of rawws/backplanes/contract.py, which every backplane keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from rawws.backplanes.contract import BackplaneAway, Guest, Past
+from rawws.topics import History
+from rawws.topics.history import Position
+from tests.backplanes.engines import Engine
+from tests.backplanes.listeners import Told, opened
+from tests.server.peers import eventually
+
+
+async def reached(*backplanes: Told) -> None:
+    await eventually(lambda: all(told.backs for told in backplanes))
+
+
+async def test_a_publication_has_a_place_and_reaches_all_that_follow_its_publisher_too(engine: Engine) -> None:
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await reached(one, two)
+        await asyncio.gather(one.backplane.follow("a"), two.backplane.follow("a"))
+        first = await one.backplane.publish("a", "hi", None, 1)
+        second = await two.backplane.publish("a", b"\x00\xff\n", "key", 1)
+        await one.backplane.publish("b", "for nobody", None, 2)
+        assert (first.offset, second) == (1, Position(first.epoch, 2))
+        await eventually(lambda: len(one.records) == len(two.records) == 2)
+        assert one.records == two.records
+        assert one.records[0] == ("a", first.epoch, 1, "hi", None, "one", 1)
+        assert one.records[1] == ("a", first.epoch, 2, b"\x00\xff\n", "key", "two", 1)
+
+
+MESSAGES = ["", b"", " ", "1 2 t - x", "=x", "Grüße\n\0", b"\xff" * 70_000, "x" * 300_000]
+
+
+async def test_messages_keys_and_names_come_as_they_were(engine: Engine) -> None:
+    names = ["a", "a}", "{a", "{a}", "a:place", "a%7D", "é" * 127, "x" * 255, "a b", "*", "a\\", "'\"", "🎈"]
+    async with opened(engine, "one") as one:
+        await reached(one)
+        await asyncio.gather(*[one.backplane.follow(name) for name in [*names, "big"]])
+        keys = [None, "", " ", "é\n 7"]
+        sent = [(name, name, keys[number % 4]) for number, name in enumerate(names)]
+        sent += [("big", message, "k") for message in MESSAGES]  # type: ignore[misc]
+        for number, (name, message, key) in enumerate(sent):
+            one.backplane.publish(name, message, key, number)
+        await eventually(lambda: len(one.records) == len(sent))
+        assert [(each.topic, each.message, each.key) for each in one.records] == sent
+        assert len({each.epoch for each in one.records}) == len(names) + 1
+        pasts = await asyncio.gather(*[one.backplane.since(name, None) for name in names])
+        assert [past.records[0].message for past in pasts] == names
+
+
+async def test_offsets_are_one_more_each_for_all_who_publish_at_once(engine: Engine) -> None:
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await reached(one, two)
+        await asyncio.gather(one.backplane.follow("a"), two.backplane.follow("a"))
+        answers = []
+        for number in range(200):
+            for told in (one, two):
+                answers.append(told.backplane.publish("a", f"{number}", None, number))
+            if number % 20 == 0:
+                await asyncio.sleep(0)
+        positions = await asyncio.gather(*answers)
+        assert sorted(position.offset for position in positions) == [*range(1, 401)]
+        await eventually(lambda: len(one.records) == len(two.records) == 400)
+        assert one.records == two.records
+        assert [record.offset for record in one.records] == [*range(1, 401)]
+        for server in ("one", "two"):
+            assert [each.number for each in one.records if each.server == server] == [*range(200)]
+
+
+async def test_since_gives_what_came_behind_a_position_or_says_that_it_cannot(engine: Engine) -> None:
+    async with opened(engine, "one", History(count=5)) as one:
+        await reached(one)
+        ask = one.backplane.since
+        empty = await ask("a", None)
+        assert empty == Past(empty.epoch, 0, [], recovered=True)
+        for number in range(1, 9):
+            position = await one.backplane.publish("a", str(number), None, number)
+        assert position == (empty.epoch, 8)
+        assert [each.message for each in (await ask("a", None)).records] == ["4", "5", "6", "7", "8"]
+        assert await ask("a", Position(empty.epoch, 8)) == Past(empty.epoch, 8, [], recovered=True)
+        some = await ask("a", Position(empty.epoch, 6))
+        assert [(each.offset, each.message, each.server, each.number) for each in some.records] == [
+            (7, "7", "one", 7),
+            (8, "8", "one", 8),
+        ]
+        assert [each.offset for each in (await ask("a", Position(empty.epoch, 3))).records] == [4, 5, 6, 7, 8]
+        assert await ask("a", Position(empty.epoch, 2)) == Past(empty.epoch, 8, [], recovered=False)
+        assert await ask("a", Position("else", 8)) == Past(empty.epoch, 8, [], recovered=False)
+
+
+async def test_without_history_a_topic_has_places_only(engine: Engine) -> None:
+    async with opened(engine, "one", History(0, 0, 0.0, 0)) as one:
+        await reached(one)
+        position = await one.backplane.publish("a", "hi", None, 1)
+        assert (await one.backplane.since("a", position)).recovered
+        assert not (await one.backplane.since("a", Position(position.epoch, 0))).recovered
+
+
+async def test_large_messages_are_held_within_twice_the_bytes(engine: Engine) -> None:
+    async with opened(engine, "one", History(count=100, size=10_000)) as one:
+        await reached(one)
+        for number in range(40):
+            await one.backplane.publish("a", "x" * (3000 if number % 3 else 10), None, number)
+        held = (await one.backplane.since("a", None)).records
+        assert 0 < sum(len(each.message) for each in held) <= 20_000
+
+
+async def test_an_origin_is_taken_once(engine: Engine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        await one.backplane.follow("a")
+        places = [await one.backplane.publish("a", "x", None, number) for number in (5, 6, 5, 6, 9, 7)]
+        assert [place.offset for place in places] == [1, 2, 1, 2, 3, 0]
+        await eventually(lambda: len(one.records) == 3)
+
+
+async def test_what_is_followed_no_more_comes_no_more(engine: Engine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        await one.backplane.follow("a")
+        await one.backplane.publish("a", "1", None, 1)
+        await eventually(lambda: one.messages == ["1"])
+        one.backplane.unfollow("a")
+        one.backplane.unfollow("never")
+        # What is asked for later is answered later.
+        await one.backplane.follow("b")
+        await one.backplane.publish("a", "2", None, 2)
+        one.backplane.unfollow("a")
+        await one.backplane.follow("a")
+        await one.backplane.publish("a", "3", None, 3)
+        await eventually(lambda: one.messages == ["1", "3"])
+
+
+async def test_those_present_are_known_to_who_follows_and_to_who_asks(engine: Engine) -> None:
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await reached(one, two)
+        await two.backplane.follow("a")
+        one.backplane.join("a", "x-1", '{"name": "Ann B"}')
+        one.backplane.join("a", "x_2", "null")
+        one.backplane.join("b", "x-3", "[]")
+        one.backplane.leave("a", "x_2")
+        ann = Guest("one", "x-1", '{"name": "Ann B"}')
+        await eventually(lambda: len(two.guests) == 3)
+        assert [(topic, event, guest.id) for topic, event, guest in two.guests] == [
+            ("a", "join", "x-1"),
+            ("a", "join", "x_2"),
+            ("a", "leave", "x_2"),
+        ]
+        assert two.guests[0][2] == ann
+        assert await two.backplane.roster("a") == [ann]
+        assert await two.backplane.roster("none") == []
+
+
+async def test_a_server_that_closes_takes_those_present_with_it(engine: Engine) -> None:
+    async with opened(engine, "two") as two:
+        async with opened(engine, "one") as one:
+            await reached(one, two)
+            await two.backplane.follow("a")
+            one.backplane.join("a", "x", "null")
+            await eventually(lambda: two.guests)
+        await eventually(lambda: "one" in two.gone)
+        assert await two.backplane.roster("a") == []
+
+
+@pytest.mark.parametrize("forget", [False, True], ids=["with its data", "without its data"])
+async def test_an_engine_that_comes_back_is_told_once_and_begins_anew_only_without_its_data(
+    engine: Engine, forget: bool
+) -> None:
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await reached(one, two)
+        one.backplane.join("a", "x", "null")
+        place = await one.backplane.publish("a", "1", None, 1)
+        await two.backplane.roster("a")
+        engine.kill(forget=forget)
+        await eventually(lambda: one.reasons and two.reasons)
+        asks: list[Callable[[], Awaitable[object]]] = [
+            lambda: one.backplane.publish("a", "2", None, 2),
+            lambda: one.backplane.since("a", place),
+            lambda: one.backplane.follow("a"),
+            lambda: one.backplane.roster("a"),
+        ]
+        for ask in asks:
+            with pytest.raises(BackplaneAway):
+                await ask()
+        one.backplane.join("a", "y", "null")
+        one.backplane.leave("a", "x")
+        engine.start()
+        await eventually(lambda: one.backs == two.backs == 2)
+        assert len(one.reasons) == len(two.reasons) == 1
+        past = await two.backplane.since("a", place)
+        assert past.recovered is not forget
+        assert (past.epoch == place.epoch) is not forget
+        second = await one.backplane.publish("a", "2", None, 2)
+        assert second.offset == (1 if forget else 2)
+        assert await two.backplane.roster("a") == [Guest("one", "y", "null")]
+
+
+async def test_an_engine_that_is_away_from_the_beginning_is_told_too(engine: Engine) -> None:
+    engine.kill()
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.reasons)
+        assert one.backs == 0
+        engine.start()
+        await reached(one)
+        assert (await one.backplane.publish("a", "1", None, 1)).offset == 1
+
+
+async def test_what_was_asked_when_the_engine_went_away_is_answered(engine: Engine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        answers = [one.backplane.publish("a", "x" * 1000, None, number) for number in range(2000)]
+        asked = [one.backplane.since("a", None), one.backplane.follow("a")]
+        engine.kill()
+        found = await asyncio.gather(*answers, *asked, return_exceptions=True)
+        assert [each for each in found if isinstance(each, Exception) and not isinstance(each, BackplaneAway)] == []
+        assert any(isinstance(each, BackplaneAway) for each in found)
+        engine.start()
+
+
+async def test_a_backplane_that_is_closed_at_any_time_leaves_nothing_behind(engine: Engine) -> None:
+    for turns in (0, 1, 2, 3, 5, 8, 30):
+        async with opened(engine, "one") as one:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            one.backplane.publish("a", "1", None, 1)
+            one.backplane.follow("a")
+    closed = engine.backplane()
+    await closed.close()

@@ -1,0 +1,50 @@
+"""The page about many servers tells the truth: its program runs, and its tables match the code."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import rawws
+from rawws.backplanes.redis import RedisBackplane
+from rawws.topics.hub import Stats
+from tests.backplanes.engines import RedisEngine
+from tests.processes import LOOPBACK, ROOT, Process, free_port
+
+PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_every_option_with_its_default() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGE, re.MULTILINE))
+    parameters = inspect.signature(RedisBackplane.__init__).parameters
+    assert listed == {name: repr(each.default) for name, each in parameters.items() if name != "self"}
+
+
+def test_the_page_lists_what_is_counted_of_a_backplane() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| [a-z]", PAGE, re.MULTILINE)
+    assert listed == [name for name in Stats._fields if name in Stats._field_defaults]
+
+
+async def talk(ports: list[int]) -> list[str | bytes]:
+    first, second = (rawws.connect(f"ws://{LOOPBACK}:{port}/") for port in ports)
+    async with first as ann, second as bob:
+        await ann.send("Hello")
+        assert await ann.recv() == "Hello"
+        await bob.send("Hi")
+        return [await bob.recv(), await ann.recv()]
+
+
+def test_its_program_runs_twice_and_acts_as_one(tmp_path: Path) -> None:
+    [program] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    path = tmp_path / "chat.py"
+    path.write_text(program, encoding="utf-8")
+    engine = RedisEngine(tmp_path)
+    ports = [free_port(), free_port()]
+    first, second = ([sys.executable, str(path), str(port), engine.url] for port in ports)
+    with Process(first, listens=ports[0]), Process(second, listens=ports[1]):
+        heard = asyncio.run(talk(ports))
+    assert heard[-1] == "Hi"
+    engine.end()

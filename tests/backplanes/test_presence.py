@@ -1,0 +1,124 @@
+"""Presence across servers: who watches knows who is there, whichever server they are at, and whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rawws.topics import Hub
+from tests.backplanes.engines import Engine, Started
+from tests.backplanes.listeners import Reader, hubs
+from tests.server.peers import Logged, eventually
+
+
+def seen(reader: Reader) -> dict[str, object]:
+    """Return whom a watcher takes to be present, by what it was told."""
+    there: dict[str, object] = {}
+    for message in reader.got:
+        notice = json.loads(message)
+        if "join" in notice:
+            there[notice["join"]["id"]] = notice["join"]["info"]
+        elif "leave" in notice:
+            del there[notice["leave"]["id"]]
+    return there
+
+
+def present(hub: Hub) -> dict[str, object]:
+    return {each.id: each.info for each in hub.presence("a")}
+
+
+async def test_who_watches_at_one_server_is_told_who_comes_and_goes_at_another(engine: Engine) -> None:
+    async with hubs(engine) as (one, two):
+        watcher, ann, bob = Reader(), Reader(), Reader()
+        await one.subscribe(watcher, "a", watch=True)
+        ann_id = (await two.subscribe(ann, "a", join={"name": "Ann"})).present
+        bob_id = (await one.subscribe(bob, "a", join=None)).present
+        await eventually(lambda: seen(watcher) == {ann_id: {"name": "Ann"}, bob_id: None})
+        await eventually(lambda: present(one) == present(two) == seen(watcher))
+        two.unsubscribe(ann)
+        await eventually(lambda: present(one) == present(two) == seen(watcher) == {bob_id: None})
+        late = Reader()
+        await two.subscribe(late, "b", join=1)
+        assert present(two) == {bob_id: None}
+
+
+async def test_who_comes_later_knows_who_was_there(engine: Engine) -> None:
+    async with hubs(engine, 3) as (one, two, three):
+        ids = [(await hub.subscribe(Reader(), "a", join=number)).present for number, hub in enumerate((one, two))]
+        subscription = three.subscribe(Reader(), "a", watch=True)
+        await subscription
+        await eventually(lambda: present(three) == {ids[0]: 0, ids[1]: 1})
+
+
+async def test_a_hub_that_closes_takes_its_own_with_it(engine: Engine) -> None:
+    async with hubs(engine, 1) as (one,):
+        watcher = Reader()
+        await one.subscribe(watcher, "a", watch=True)
+        async with hubs(engine, 1) as (two,):
+            await two.subscribe(Reader(), "a", join="x")
+            await eventually(lambda: list(seen(watcher).values()) == ["x"])
+        await eventually(lambda: seen(watcher) == present(one) == {})
+
+
+@pytest.mark.parametrize("forget", [False, True], ids=["with its data", "without its data"])
+async def test_who_came_and_went_while_the_engine_was_away_is_told_when_it_is_back(
+    engine: Engine, logged: Logged, forget: bool
+) -> None:
+    async with hubs(engine) as (one, two):
+        watcher, stays, goes = Reader(), Reader(), Reader()
+        await one.subscribe(watcher, "a", watch=True)
+        stays_id = (await two.subscribe(stays, "a", join="stays")).present
+        await two.subscribe(goes, "a", join="goes")
+        await eventually(lambda: len(seen(watcher)) == 2)
+        engine.kill(forget=forget)
+        await eventually(lambda: one.stats().degraded and two.stats().degraded)
+        two.unsubscribe(goes)
+        new_id = (await two.subscribe(Reader(), "a", join="new")).present
+        engine.start()
+        wanted = {stays_id: "stays", new_id: "new"}
+        await eventually(lambda: seen(watcher) == present(one) == present(two) == wanted)
+        logged.take_all("the backplane is away", 2)
+        logged.take_all("the backplane is back", 2)
+
+
+async def test_a_server_that_was_only_slow_is_there_again(tmp_path: Path, started: Started) -> None:
+    engine = started(tmp_path, lease=1.0)
+    async with hubs(engine) as (one, two):
+        watcher = Reader()
+        await one.subscribe(watcher, "a", watch=True)
+        ident = (await two.subscribe(Reader(), "a", join="x")).present
+        await eventually(lambda: seen(watcher) == {ident: "x"})
+        assert two._bridge is not None
+        backplane: Any = two._bridge.backplane
+        beat, blocked = backplane._beat, asyncio.Event()
+
+        async def wait() -> bool:
+            await blocked.wait()
+            return bool(await beat())
+
+        backplane._beat = wait
+        await eventually(lambda: seen(watcher) == present(one) == {})
+        backplane._beat = beat
+        blocked.set()
+        await eventually(lambda: seen(watcher) == present(one) == {ident: "x"})
+        assert [one.stats().degraded, two.stats().degraded] == [False, False]
+
+
+async def test_those_of_a_lease_that_ran_out_are_listed_no_more_and_forgotten(tmp_path: Path, started: Started) -> None:
+    engine = started(tmp_path, lease=0.4)
+    async with hubs(engine, 1) as (one,):
+        other = Hub(backplane=engine.backplane())
+        await other.subscribe(Reader(), "a", join="x")
+        # As by SIGKILL: nobody says that it is gone.
+        assert other._bridge is not None
+        backplane: Any = other._bridge.backplane
+        backplane._reached = False
+        await backplane.close()
+        await asyncio.sleep(0.5)
+        await one.subscribe(Reader(), "a")
+        await eventually(lambda: present(one) == {})
+        await other.close()

@@ -1,0 +1,181 @@
+"""The Redis backplane beyond the contract: which restarts it trusts, what a Redis may refuse, and what it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as client
+
+from rawws.backplanes.redis import RedisBackplane, life_of
+from rawws.topics import Hub
+from tests.backplanes.engines import RedisEngine, Started
+from tests.backplanes.listeners import hubs, opened
+from tests.processes import LOOPBACK, Process, find_program, free_port
+from tests.server.peers import Logged, eventually
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[RedisEngine]:
+    made = RedisEngine(tmp_path)
+    yield made
+    made.end()
+
+
+def asked(engine: RedisEngine, *words: str | int) -> object:
+    """Ask the Redis itself."""
+    with client.Redis(host=LOOPBACK, port=engine.port) as connection:
+        return connection.execute_command(*words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"url": "http://127.0.0.1"}, ValueError, "redis://"),
+        ({"url": "redis://127.0.0.1:port"}, ValueError, "port"),
+        ({"prefix": "a{b}"}, ValueError, r"prefix is 'a\{b\}', allowed are"),
+        ({"prefix": ""}, ValueError, "prefix is '', allowed are"),
+        ({"lease": 0}, ValueError, "lease is 0 and timeout 5.0, allowed are numbers above 0"),
+    ],
+)
+def test_what_means_nothing_raises_where_it_is_made(
+    arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        RedisBackplane(**arguments)  # type: ignore[arg-type]
+
+
+def test_without_the_package_the_error_says_how_to_install_it() -> None:
+    program = (
+        "import sys; sys.modules['redis'] = None\nfrom rawws.backplanes.redis import RedisBackplane\nRedisBackplane()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert "ImportError: the Redis backplane needs redis: pip install 'rawws[redis]'" in done.stderr
+
+
+async def test_a_snapshot_is_no_promise_a_restart_from_it_begins_new_epochs(tmp_path: Path, started: Started) -> None:
+    engine = started(tmp_path, "--appendonly", "no")
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        place = await one.backplane.publish("a", "1", None, 1)
+        asked(engine, "SAVE")
+        await one.backplane.publish("a", "2", None, 2)
+        engine.kill()
+        await eventually(lambda: one.reasons)
+        engine.start()
+        await eventually(lambda: one.backs == 2)
+        assert asked(engine, "EXISTS", "rawws:{a}:log") == 1
+        past = await one.backplane.since("a", place)
+        assert (past.recovered, past.offset, past.records) == (False, 0, [])
+        assert past.epoch != place.epoch
+        assert (await one.backplane.publish("a", "3", None, 3)).offset == 1
+
+
+async def test_a_place_ahead_of_what_the_redis_knows_begins_a_new_epoch(engine: RedisEngine) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        place = await one.backplane.publish("a", "1", None, 1)
+        ahead = place._replace(offset=7)
+        past = await one.backplane.since("a", ahead)
+        assert (past.recovered, past.offset) == (False, 0)
+        assert past.epoch != place.epoch
+
+
+def test_only_a_redis_that_writes_all_and_was_no_replica_lives_on() -> None:
+    info = "# Server\r\nrun_id:abc\r\naof_enabled:{}\r\nmaster_replid2:{}\r\n"
+    assert life_of(info.format(1, "0" * 40)) == "kept"
+    assert life_of(info.format(0, "0" * 40)) == "abc"
+    assert life_of(info.format(1, "0" * 39 + "7")) == "abc"
+
+
+async def test_scripts_that_were_flushed_cost_a_moment_and_nothing_else(engine: RedisEngine, logged: Logged) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        await one.backplane.follow("a")
+        await one.backplane.publish("a", "1", None, 1)
+        asked(engine, "SCRIPT", "FLUSH")
+        answers = [one.backplane.publish("a", str(number), None, number) for number in (2, 3)]
+        found = await asyncio.gather(*answers, return_exceptions=True)
+        assert all(isinstance(each, ConnectionError) for each in found)
+        await eventually(lambda: one.backs == 2)
+        assert (await one.backplane.publish("a", "2", None, 2)).offset == 2
+    async with hubs(engine, 1) as (hub,):
+        await hub.publish("a", "4")
+        asked(engine, "SCRIPT", "FLUSH")
+        outcomes = [hub.publish("a", str(number)) for number in range(5, 9)]
+        await eventually(lambda: hub.stats().unsent == 0 and not hub.stats().degraded)
+        for outcome in outcomes:
+            await outcome
+        assert hub._bridge is not None
+        held = (await hub._bridge.backplane.since("a", None)).records
+        assert [each.message for each in held] == ["1", "2", "4", "5", "6", "7", "8"]
+    logged.take_all("the backplane is away", 1)
+    logged.take_all("the backplane is back", 1)
+
+
+async def test_what_a_full_redis_refuses_is_counted_and_told(engine: RedisEngine, logged: Logged) -> None:
+    async with hubs(engine, 1) as (hub,):
+        await hub.publish("a", "1")
+        asked(engine, "CONFIG", "SET", "maxmemory", "1")
+        outcome = await hub.publish("a", "2")
+        assert (outcome.accepted, outcome.cursor) == (False, "")
+        assert hub.stats().lost == 1
+        assert not hub.stats().degraded
+        asked(engine, "CONFIG", "SET", "maxmemory", "0")
+        assert (await hub.publish("a", "3")).cursor.endswith(":2")
+        logged.take("the backplane refused a publication", client.exceptions.OutOfMemoryError, "rawws.topics")
+
+
+async def test_a_redis_that_is_silent_is_away(engine: RedisEngine) -> None:
+    engine.arguments = {"lease": 0.8, "timeout": 0.3}
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        began = time.monotonic()
+        asked(engine, "CLIENT", "PAUSE", 1500, "ALL")
+        await eventually(lambda: one.reasons)
+        assert time.monotonic() - began < 1.5
+        await eventually(lambda: one.backs == 2)
+
+
+async def test_a_database_and_a_prefix_keep_hubs_apart(engine: RedisEngine) -> None:
+    backplanes = [
+        RedisBackplane(engine.url + path, prefix=prefix) for path, prefix in (("/0", "x"), ("/1", "x"), ("/0", "y"))
+    ]
+    held = [Hub(backplane=each) for each in backplanes]
+    cursors = [(await hub.publish("a", "1")).cursor for hub in held]
+    assert len({cursor.partition(":")[0] for cursor in cursors}) == 3
+    assert {cursor.partition(":")[2] for cursor in cursors} == {"1"}
+    for hub in held:
+        await hub.close()
+
+
+async def test_in_a_cluster_of_one_node_all_of_a_topic_has_one_slot(tmp_path: Path, started: Started) -> None:
+    cluster = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+    engine = started(tmp_path, *cluster, "--appendonly", "yes", sharded=True)
+    program = find_program("redis-cli", "apt-get install redis-tools")
+    with Process([program, "-p", str(engine.port), "cluster", "addslotsrange", "0", "16383"]) as process:
+        assert "OK" in process.result(10)
+    await eventually(lambda: "ok" in str(asked(engine, "CLUSTER", "INFO")).partition("cluster_state")[2][:10])
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        for topic in ("a", "b}", "{c}"):
+            await one.backplane.follow(topic)
+            assert (await one.backplane.publish(topic, topic, None, 1)).offset == 1
+            assert [each.message for each in (await one.backplane.since(topic, None)).records] == [topic]
+        await eventually(lambda: sorted(map(str, one.messages)) == ["a", "b}", "{c}"])
+
+
+async def test_what_nobody_needs_any_more_is_forgotten_by_the_redis(engine: RedisEngine) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        one.backplane.join("a", "x", "null")
+        await one.backplane.publish("a", "1", None, 1)
+        keys = [f"rawws:{{a}}:{name}" for name in ("log", "place", "roster")]
+        ttls = [int(str(asked(engine, "PTTL", key))) for key in keys]
+        assert 0 < ttls[0] <= 300_000
+        assert all(300_000 < ttl <= 24 * 3600 * 1000 for ttl in ttls[1:])

@@ -1,0 +1,165 @@
+"""Resume torture: clients change transport and server at random while servers are killed and started again.
+
+Invariant: the log of each client is that of the publisher, in its order, nothing twice; or the client was told that it
+cannot be recovered, and from there on its log is the end of the publisher's. `RAWWS_TORTURE_SECONDS` says for how long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import rawws
+from rawws.backplanes.redis import RedisBackplane
+from tests.backplanes.engines import RedisEngine
+from tests.processes import LOOPBACK, Process, free_port
+
+SECONDS: Final = float(os.environ.get("RAWWS_TORTURE_SECONDS", "15"))
+CLIENTS: Final = 50
+SERVERS: Final = 2
+TOPIC: Final = "torture & co"
+
+
+class Client:
+    """Who follows the topic over whatever it gets; it keeps its cursor and its log."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self.ports = ports
+        self.cursor = "earliest"
+        self.log: list[int] = []
+        # Where in the log it was told that something is missing, and how often it came back by which transport.
+        self.told: list[int] = []
+        self.resumed = dict.fromkeys(("websocket", "stream", "poll"), 0)
+
+    def take(self, envelope: dict[str, Any]) -> None:
+        if "error" in envelope:
+            raise AssertionError(envelope)
+        if not envelope.get("recovered", True):
+            self.told.append(len(self.log))
+        if "data" in envelope:
+            self.log.append(int(envelope["data"]))
+        self.cursor = envelope["cursor"]
+
+    async def run(self) -> None:
+        while True:
+            name = random.choice([*self.resumed])
+            port = random.choice(self.ports)
+            with contextlib.suppress(TimeoutError, OSError, rawws.RawwsError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(random.uniform(0.05, 2)):
+                    await getattr(self, name)(port)
+            await asyncio.sleep(random.uniform(0, 0.1))
+
+    async def websocket(self, port: int) -> None:
+        async with rawws.connect(f"ws://{LOOPBACK}:{port}/ws", subprotocols=["rawws.v1"], close_timeout=0.1) as ws:
+            await ws.send(json.dumps({"id": 1, "subscribe": TOPIC, "since": self.cursor}))
+            self.resumed["websocket"] += 1
+            async for message in ws:
+                self.take(json.loads(message))
+
+    async def stream(self, port: int) -> None:
+        url = f"http://{LOOPBACK}:{port}/stream?topic={quote(TOPIC)}&since={quote(self.cursor)}"
+        async for event in rawws.events(url):
+            data = event.data or ""
+            self.take(json.loads(data))
+            self.resumed["stream"] += "recovered" in data
+
+    async def poll(self, port: int) -> None:
+        while True:
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            try:
+                target = f"/poll?topic={quote(TOPIC)}&since={quote(self.cursor)}&timeout=1"
+                writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                if head.startswith("HTTP/1.1 204"):
+                    continue
+                assert head.startswith("HTTP/1.1 200"), head
+                length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+                answer = json.loads(await reader.readexactly(length))
+                if not answer["recovered"]:
+                    self.told.append(len(self.log))
+                self.log += [int(each["data"]) for each in answer["publications"]]
+                self.cursor = answer["cursor"]
+                self.resumed["poll"] += 1
+            finally:
+                writer.close()
+
+
+async def kill_and_start(ports: list[int], url: str, until: float) -> int:
+    """Have servers die and come back, one at a time, and return how often."""
+
+    def start(port: int) -> Process:
+        return Process([sys.executable, "-m", "tests.backplanes.program", url, "3", str(port)], listens=True)
+
+    servers = [await asyncio.to_thread(start, port) for port in ports]
+    killed = 0
+    try:
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(random.uniform(0.5, 2))
+            number = random.randrange(len(ports))
+            os.kill(servers[number].pid, signal.SIGKILL)
+            await asyncio.to_thread(servers[number].stop)
+            killed += 1
+            await asyncio.sleep(random.uniform(0, 0.5))
+            servers[number] = await asyncio.to_thread(start, ports[number])
+        await asyncio.sleep(3)
+        return killed
+    finally:
+        for server in servers:
+            await asyncio.to_thread(server.stop)
+
+
+async def publish(hub: rawws.Hub, log: list[int], until: float) -> None:
+    while asyncio.get_running_loop().time() < until:
+        for _ in range(random.randrange(5)):
+            log.append(len(log))
+            hub.publish(TOPIC, str(log[-1]))
+        await asyncio.sleep(0.02)
+
+
+async def torture(url: str) -> tuple[list[int], list[Client], int]:
+    ports = [free_port() for _ in range(SERVERS)]
+    clients = [Client(ports) for _ in range(CLIENTS)]
+    history = rawws.History(count=10_000, size=64 << 20)
+    until = asyncio.get_running_loop().time() + SECONDS
+    log: list[int] = []
+    async with rawws.Hub(backplane=RedisBackplane(url, lease=3), history=history) as hub:
+        tasks = [asyncio.create_task(client.run()) for client in clients]
+        publishing = asyncio.create_task(publish(hub, log, until))
+        killed = await kill_and_start(ports, url, until)
+        await publishing
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(result, asyncio.CancelledError), result
+        assert hub.stats().lost == hub.stats().unsent == 0
+    return log, clients, killed
+
+
+def test_every_client_has_the_log_of_the_publisher_or_was_told_that_it_has_not(tmp_path: Path) -> None:
+    engine = RedisEngine(tmp_path)
+    try:
+        log, clients, killed = asyncio.run(torture(engine.url))
+    finally:
+        engine.end()
+    declared = sum(len(client.told) for client in clients)
+    resumed = {name: sum(client.resumed[name] for client in clients) for name in clients[0].resumed}
+    print(f"{len(log)} publications, {CLIENTS} clients, {killed} kills, resumed {resumed}, {declared} declared")
+    assert killed > SECONDS / 5
+    assert all(count > SECONDS for count in resumed.values())
+    for client in clients:
+        begin = client.told[-1] if client.told else 0
+        part = client.log[begin:]
+        assert part == log[len(log) - len(part) :]
+        assert client.told or part == log
+        for start, end in zip([0, *client.told], [*client.told, len(client.log)], strict=True):
+            assert client.log[start:end] == sorted(set(client.log[start:end]))
+    # Nobody loses its place to a server that dies: the engine lives on, and keeps all.
+    assert declared == 0

@@ -1,0 +1,1 @@
+"""Programs: applications as their users write them, each served by our ASGI server and by uvicorn with our class."""
