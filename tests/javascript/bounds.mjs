@@ -1,0 +1,79 @@
+// What happens where nobody answers: what waits, what breaks, what a reader gets that takes nothing; one line of JSON.
+// Arguments: a URL where a server is, and one where none is.
+
+import { connect } from "../../rawws/topics/rawws.js";
+
+const [url, nowhere] = process.argv.slice(2);
+const code = (promise) => promise.then(() => "done", (error) => error.code);
+const found = {};
+
+// No server: so much may wait, and close() settles it.
+const offline = connect(nowhere, { queue: 3, queueSize: 1000, transports: ["poll"] });
+const waiting = [1, 2, 3].map((number) => code(offline.publish("told", String(number))));
+found.fourth = await code(offline.publish("told", "4"));
+const silent = offline.subscribe("told");
+const ended = code(silent.ready);
+offline.close();
+found.waiting = await Promise.all(waiting);
+found.ended = await ended;
+const large = connect(nowhere, { queueSize: 1000, transports: ["poll"] });
+found.large = await code(large.publish("told", "x".repeat(1000)));
+large.close();
+
+// What was published while there was no connection goes out when there is one.
+found.late = [];
+for (const transport of ["websocket", "stream", "poll"]) {
+  const hub = connect(url, { transports: [transport] });
+  found.late.push(/^[0-9a-f]+:\d+$/.test(await hub.publish("late", "first")));
+  hub.close();
+}
+
+// Whoever takes nothing is told so, and holds no more than the buffer.
+const slow = connect(url, { buffer: 10 });
+const many = slow.subscribe("numbers");
+await many.ready;
+await new Promise((resolve) => setTimeout(resolve, 500));
+try {
+  for await (const _ of many);
+} catch (error) {
+  found.slow = error.code;
+}
+
+// A callback that raises disturbs nobody else.
+process.once("uncaughtException", (error) => (found.raised = error.message));
+const both = slow.subscribe("numbers");
+let count = 0;
+await new Promise((resolve) => {
+  both.onmessage = () => {
+    count += 1;
+    if (count === 1) throw new Error("of the user");
+    if (count === 3) resolve();
+  };
+});
+found.count = count;
+slow.close();
+
+// What still comes for a subscription that was closed is not taken for that of the next one.
+const again = connect(url);
+const say = (count, from) => Array.from({ length: count }, (_, number) => again.publish("again", String(from + number)));
+await Promise.all(say(10, 0));
+const first = again.subscribe("again");
+await first.ready;
+const published = say(90, 10);
+first.close();
+const second = again.subscribe("again", { since: "earliest" });
+const log = [];
+second.onmessage = ({ data }) => log.push(Number(data));
+await Promise.all(published);
+await second.ready;
+await again.publish("again", "100");
+found.again = log.length === 101 && log.every((number, index) => number === index);
+again.close();
+found.wrong = [{ retry: 1 }, { transports: ["carrier pigeon"] }, { transports: [] }].map((options) => {
+  try {
+    connect(url, options);
+  } catch (error) {
+    return error.message;
+  }
+});
+console.log(JSON.stringify(found));

@@ -1,0 +1,25 @@
+// Collects the topic "numbers" until "stop" is published to "control"; prints states, gaps and the end, a line each.
+// Arguments: the URL, and the options of connect in JSON.
+
+import { connect } from "../../rawws/topics/rawws.js";
+
+const [url, options] = process.argv.slice(2);
+const hub = connect(url, JSON.parse(options));
+const tell = (fields) => console.log(JSON.stringify(fields));
+const log = [];
+
+hub.onstate = (state) => tell({ ...state, has: log.length });
+const numbers = hub.subscribe("numbers", { since: "earliest" });
+numbers.onmessage = ({ data }) => {
+  log.push(Number(data));
+  if (log.length % 100 === 0) tell({ has: log.length });
+};
+numbers.ongap = (cursor) => {
+  log.push("gap");
+  tell({ gap: cursor });
+};
+for await (const { data } of hub.subscribe("control")) if (data === "stop") break;
+const { transport } = hub;
+hub.close();
+tell({ transport, log });
+// Nothing may keep the process: it ends by itself.

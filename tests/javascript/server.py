@@ -1,0 +1,54 @@
+"""The server that rawws.js is tested against: numbers in a topic, what clients may ask, and a page that does nothing.
+
+The argument is a port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import rawws
+from rawws.topics import Hub, door
+from rawws.topics.history import History
+
+PAGE: Final = "<!doctype html><html lang=en><title>Topics</title><link rel=icon href=data:,><h1>Topics</h1></html>"
+# Between two numbers, in seconds.
+PAUSE: Final = 0.004
+
+
+def authorize(client: Any, _action: str, topic: str) -> bool | Awaitable[bool]:
+    """Allow all, but what is secret, and what needs another token; "slower" less and less slowly."""
+    if topic == "slower":
+        return asyncio.sleep(next(delays), True)
+    if topic.startswith("token/"):
+        return door.token_of(client) == topic.removeprefix("token/")
+    return not topic.startswith("secret")
+
+
+delays = itertools.cycle([0.3, 0.2, 0.1, 0.0])
+hub = Hub(history=History(count=20_000, size=1 << 25), authorize=authorize)
+
+
+async def count() -> None:
+    """Publish numbers for ever."""
+    for number in itertools.count(1):
+        hub.publish("numbers", str(number))
+        await asyncio.sleep(PAUSE)
+
+
+async def main(port: int) -> None:
+    """Serve until the process is ended."""
+    page = rawws.Route("/", lambda _: rawws.Response(200, PAGE, content_type="text/html; charset=utf-8"))
+    routes = rawws.Routes([page, *door.routes(hub, "/topics")])
+    async with rawws.serve(routes, "127.0.0.1", port, subprotocols=["rawws.v1"], origins=["*", None]) as server:
+        counting = asyncio.create_task(count())
+        await server.serve_forever()
+        counting.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

@@ -1,0 +1,209 @@
+"""rawws.js in node: what clients ask for, what waits, and proxies that break the better transport."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.javascript.parts import address, node, publish, serving
+from tests.javascript.proxy import Proxy
+from tests.processes import LOOPBACK, Process, free_port
+
+TRANSPORTS = ["websocket", "stream", "poll"]
+# As in the field, but in a hurry.
+HASTY = {"openTimeout": 500, "pingInterval": 1000, "stableAfter": 1500, "retryBase": 20, "betterAfter": 300_000}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Process]:
+    with serving(free_port()) as process:
+        yield process
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_every_transport_does_the_same(server: Process, transport: str) -> None:
+    with node("asks.mjs", address(server.port), transport) as program:
+        assert json.loads(program.result(30)) == {
+            "refused": ["refused", "refused"],
+            "cursors": True,
+            "same": True,
+            "errors": ["refused", "topic", "taken", "TypeError", "queue"],
+            "slower": [0, 1, 2, 3],
+            "back": [2, 2, 700_000],
+            "unknown": ["cursor"],
+            "ready": False,
+            "recovered": False,
+            "twice": "limit",
+            "transport": transport,
+            "presence": {"members": [], "count": 0},
+            "closed": ["closed", "closed"],
+            "timers": 0,
+        }
+
+
+def test_what_waits_has_a_bound_and_an_end(server: Process) -> None:
+    with node("bounds.mjs", address(server.port), f"http://{LOOPBACK}:{free_port()}/") as program:
+        assert json.loads(program.result(30)) == {
+            "fourth": "queue",
+            "waiting": ["closed"] * 3,
+            "ended": "closed",
+            "large": "queue",
+            "late": [True] * 3,
+            "slow": "slow",
+            "raised": "of the user",
+            "count": 3,
+            "again": True,
+            "wrong": [
+                "there is no option retry",
+                "there is no transport carrier pigeon",
+                "no transport is left, needed is one",
+            ],
+        }
+
+
+# -- proxies that break things
+
+
+class Numbers:
+    """numbers.mjs behind a proxy, and what it said so far."""
+
+    def __init__(self, proxy: Proxy, **options: Any) -> None:
+        self.program = node("numbers.mjs", address(proxy.port), {**HASTY, **options})
+
+    def said(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.program.output.splitlines(keepends=True) if line.endswith("\n")]
+
+    def transports(self) -> list[str]:
+        return [line["transport"] for line in self.said() if line.get("state") == "open"]
+
+    def wait_transport(self, name: str) -> None:
+        self.program.wait_for(lambda _: self.transports()[-1:] == [name], f"{name} is in use")
+
+    def wait_more(self, more: int = 200) -> None:
+        known = self.has()
+        self.program.wait_for(lambda _: self.has() >= known + more, f"{more} more numbers")
+
+    def has(self) -> int:
+        return max((line.get("has", 0) for line in self.said()), default=0)
+
+    def log(self, port: int | None) -> list[Any]:
+        """End the program by a message, which the last transport has to bring, and return what it collected."""
+        publish(port, "control", "stop")
+        self.program.result(20)
+        found = self.said()[-1]["log"]
+        assert isinstance(found, list)
+        return found
+
+    def __enter__(self) -> Numbers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.program.stop()
+
+
+def assert_whole(log: list[Any]) -> None:
+    """Check that nothing is missing, repeated or out of order."""
+    assert len(log) >= 200
+    assert log == list(range(1, len(log) + 1))
+
+
+@pytest.mark.parametrize(
+    ("rules", "transport"),
+    [
+        ({}, "websocket"),
+        ({"websocket": "strip"}, "stream"),
+        ({"websocket": "refuse"}, "stream"),
+        ({"websocket": "hold"}, "stream"),
+        ({"websocket": ("stall", 20_000)}, "stream"),
+        ({"websocket": ("cut", 20_000)}, "stream"),
+        ({"websocket": "refuse", "stream": "refuse"}, "poll"),
+        ({"websocket": "strip", "stream": "hold"}, "poll"),
+        ({"websocket": ("cut", 20_000), "stream": ("cut", 20_000)}, "poll"),
+        ({"websocket": ("stall", 20_000), "stream": ("stall", 20_000)}, "poll"),
+    ],
+    ids=str,
+)
+def test_what_a_proxy_breaks_is_replaced_and_nothing_is_lost(rules: dict[str, Any], transport: str) -> None:
+    with serving(free_port()) as server, Proxy(server.port or 0) as proxy:
+        proxy.rules.update(rules)
+        # Stalls are told from silence only behind `pingInterval`: one that lives so long must not count as stable.
+        with Numbers(proxy, stableAfter=4000) as numbers:
+            numbers.wait_transport(transport)
+            numbers.wait_more()
+            assert_whole(numbers.log(server.port))
+
+
+def test_a_better_transport_is_taken_when_it_is_let_through_again() -> None:
+    with serving(free_port()) as server, Proxy(server.port or 0) as proxy:
+        proxy.rules.update({"websocket": "refuse", "stream": "hold"})
+        with Numbers(proxy, betterAfter=200) as numbers:
+            numbers.wait_transport("poll")
+            numbers.wait_more()
+            del proxy.rules["stream"]
+            numbers.wait_transport("stream")
+            numbers.wait_more()
+            del proxy.rules["websocket"]
+            numbers.wait_transport("websocket")
+            numbers.wait_more()
+            # Nothing broke in between: from one to the next without a pause.
+            states = [line["transport"] for line in numbers.said() if "state" in line]
+            assert states[states.index("poll") :] == ["poll", "stream", "websocket"]
+            assert_whole(numbers.log(server.port))
+
+
+def test_a_better_transport_that_dies_again_is_given_up_at_once() -> None:
+    with serving(free_port()) as server, Proxy(server.port or 0) as proxy:
+        proxy.rules["websocket"] = ("cut", 5000)
+        with Numbers(proxy, betterAfter=300, transports=["websocket", "poll"]) as numbers:
+            numbers.program.wait_for(lambda _: numbers.transports().count("poll") >= 3, "it came back to polls")
+            after = "".join(name[0] for name in numbers.transports())
+            assert "wpwp" in after
+            assert_whole(numbers.log(server.port))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_connections_that_break_all_the_time_lose_and_repeat_nothing(transport: str) -> None:
+    with serving(free_port()) as server, Proxy(server.port or 0) as proxy:
+        with Numbers(proxy, transports=[transport]) as numbers:
+            for _ in range(10):
+                numbers.wait_more(100)
+                proxy.break_all()
+            numbers.wait_more(100)
+            log = numbers.log(server.port)
+            assert len(log) >= 1000
+            assert_whole(log)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_server_that_was_killed_is_found_again_and_what_is_not_known_is_said(transport: str) -> None:
+    port = free_port()
+    process = serving(port)
+    try:
+        with Proxy(port) as proxy, Numbers(proxy, transports=[transport]) as numbers:
+            for _ in range(2):
+                numbers.wait_more()
+                os.kill(process.pid, signal.SIGKILL)
+                process.stop()
+                gaps = sum("gap" in line for line in numbers.said())
+                process = serving(port)
+                numbers.program.wait_for(
+                    lambda _, gaps=gaps: sum("gap" in line for line in numbers.said()) > gaps,  # type: ignore[misc]
+                    "the gap is told",
+                )
+            numbers.wait_more()
+            log = numbers.log(port)
+    finally:
+        process.stop()
+    # This hub's history dies with it: between two gaps, all is there, once.
+    ends = [number for number, item in enumerate(log) if item == "gap"]
+    assert len(ends) == 2
+    parts = [log[: ends[0]], log[ends[0] + 1 : ends[1]], log[ends[1] + 1 :]]
+    assert parts[0][0] == 1
+    for part in parts:
+        assert len(part) >= 100
+        assert part == list(range(part[0], part[0] + len(part)))

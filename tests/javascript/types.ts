@@ -1,0 +1,35 @@
+// The types, as they are used; each @ts-expect-error is a mistake that they find.
+import { connect, HubError, type Hub, type Json, type Publication } from "../../rawws/topics/rawws.js";
+
+const hub: Hub = connect("/topics", { token: async () => "secret", transports: ["websocket", "poll"] });
+hub.onstate = (event) => {
+  if (event.state === "open") console.log(event.transport.length);
+};
+
+const chat = hub.subscribe("chat", { since: "earliest", join: { name: "Ann" }, watch: true });
+chat.onmessage = ({ data, cursor }: Publication) => console.log(typeof data === "string" ? data : data.byteLength, cursor);
+chat.ongap = (cursor: string) => console.log(cursor);
+chat.onpresence = ({ members, count, join }) => {
+  const infos: Json[] = [...members.values()];
+  console.log(infos, count, join?.id);
+};
+chat.onerror = (error: HubError) => console.log(error.code, error.reason);
+
+export async function main(): Promise<void> {
+  const { recovered }: { recovered: boolean } = await chat.ready;
+  for await (const item of chat) {
+    if (item.recovered === false) console.log("missed something", recovered);
+    else console.log(item.data.length);
+  }
+  const cursor: string = await hub.publish("chat", new Uint8Array(3), { key: "a" });
+  const { members, count } = await hub.presence("chat");
+  console.log(cursor, members[0]?.id, count);
+  hub.close();
+}
+
+// @ts-expect-error there is no such transport
+connect("/topics", { transports: ["telegraph"] });
+// @ts-expect-error a number is no message
+void hub.publish("chat", 7);
+// @ts-expect-error a function is no JSON
+hub.subscribe("chat", { join: () => 1 });
