@@ -1,0 +1,170 @@
+"""The executable specification: what a standard asks, as data, to a page with the code and the tests beside it.
+
+`python -m tests.specification.pages` writes docs/specification/*.md from the *.toml files beside them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections import Counter
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tests.processes import ROOT
+
+__all__ = ["FOLDER", "Rule", "Standard", "keywords", "page", "standards", "symbols", "unmet"]
+
+FOLDER: Final = ROOT / "docs" / "specification"
+ROLES: Final = {"server": "the server", "client": "the client", "both": "both sides"}
+
+
+class Rule(NamedTuple):
+    """A sentence of a standard, or an example, and what there is for it.
+
+    A rule that is not for us has the reason in `aside`, one that we do not follow in `differs`; all others have `code`
+    (file:symbol) and `tests` (file::name, in tests/), and may have `autobahn` (cases or their prefixes).
+    """
+
+    section: str
+    role: str = ""
+    text: str = ""
+    example: str = ""
+    code: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    autobahn: tuple[str, ...] = ()
+    aside: str = ""
+    differs: str = ""
+
+
+class Standard(NamedTuple):
+    """A data file.
+
+    `titles` are those of its sections; `keywords` counts MUST and SHOULD, with and without NOT, for each section of the
+    standard's text.
+    """
+
+    file: str
+    title: str
+    name: str
+    url: str
+    scope: str
+    titles: dict[str, str]
+    keywords: dict[str, int]
+    rules: list[Rule]
+
+
+def standards() -> list[Standard]:
+    """Read all data files."""
+    found = []
+    for path in sorted(FOLDER.glob("*.toml")):
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        rules = [Rule(**{key: _tuple(value) for key, value in rule.items()}) for rule in data.pop("rule")]
+        found.append(Standard(path.stem, rules=rules, keywords=data.pop("keywords", {}), **data))
+    return found
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def keywords(rules: list[Rule]) -> dict[str, int]:
+    """Count the keywords in the sentences of each section."""
+    counted: Counter[str] = Counter()
+    for rule in rules:
+        counted[rule.section] += len(re.findall(r"\b(?:MUST|SHOULD)\b", rule.text))
+    return {section: count for section, count in counted.items() if count}
+
+
+@cache
+def symbols(path: Path) -> frozenset[str]:
+    """Return the functions and classes of a file, those of a class as Class.name."""
+    return frozenset(_names(ast.parse(path.read_text(encoding="utf-8")).body, ""))
+
+
+def _names(body: list[ast.stmt], prefix: str) -> list[str]:
+    names = []
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append(prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                names += _names(node.body, f"{prefix}{node.name}.")
+    return names
+
+
+def unmet(rule: Rule) -> list[str]:
+    """Return what is missing of a rule: nothing where its code and its tests are there, or the reason why not."""
+    if rule.aside or rule.differs:
+        return ["a reason, and code or tests"] if rule.code or rule.tests else []
+    missing = [f"a role of {', '.join(ROLES)}"] * (rule.role not in ROLES)
+    missing += ["code"] * (not rule.code) + ["a test"] * (not rule.tests)
+    for entry in rule.code:
+        file, _, symbol = entry.partition(":")
+        if not (ROOT / file).is_file() or symbol not in symbols(ROOT / file):
+            missing.append(entry)
+    for entry in rule.tests:
+        file, _, name = entry.partition("::")
+        path = ROOT / "tests" / file
+        if not name.startswith("test_") or not path.is_file() or name not in symbols(path):
+            missing.append(entry)
+    return missing
+
+
+def page(standard: Standard) -> str:
+    """Return the page of a standard, in Markdown."""
+    lines = [
+        f"<!-- Made from {standard.file}.toml by `make docs`: change that file, not this one. -->",
+        f"# {standard.title}",
+        "",
+        standard.scope.strip(),
+        "",
+        _summary(standard).strip(),
+    ]
+    for section, rules in groupby(standard.rules, key=lambda rule: rule.section):
+        url = standard.url.format(section=section)
+        lines += ["", f"## {section} {standard.titles[section]}", "", f"[{standard.name}, section {section}]({url})"]
+        for rule in rules:
+            lines += ["", *_entry(rule)]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(standard: Standard) -> str:
+    rules = standard.rules
+    aside, differs = sum(bool(rule.aside) for rule in rules), sum(bool(rule.differs) for rule in rules)
+    cases = {case for rule in rules for case in rule.autobahn}
+    tests = {test for rule in rules for test in rule.tests}
+    autobahn = f" and Autobahn ({len(cases)} cases or groups of cases)" if cases else ""
+    lines = f"""\
+{len(rules)} entries: {len(rules) - aside - differs} are held by code, {len(tests)} tests{autobahn},
+{aside} are not for us, {differs} we do not follow, with the reason.
+"""
+    if standard.keywords:
+        lines += f"""
+The text of these sections has the words MUST, MUST NOT, SHOULD and SHOULD NOT {sum(standard.keywords.values())} times,
+and each of them stands in a sentence below.
+"""
+    return lines
+
+
+def _entry(rule: Rule) -> list[str]:
+    quoted = re.sub(r"\b((?:MUST|SHOULD)(?: NOT)?)\b", r"**\1**", rule.text.replace("_", r"\_").replace("|", r"\|"))
+    lines = [f"> {quoted}" if quoted else f"> Example: {rule.example}", ""]
+    if rule.aside or rule.differs:
+        return [*lines, f"Not for us: {rule.aside}" if rule.aside else f"**We differ.** {rule.differs}"]
+    code = ", ".join(f"[`{entry.rpartition(':')[2]}`](../../{entry.partition(':')[0]})" for entry in rule.code)
+    tests = ", ".join(f"[`{entry.partition('::')[2]}`](../../tests/{entry.partition('::')[0]})" for entry in rule.tests)
+    lines += [f"- For {ROLES[rule.role]}, in {code}", f"- Held by {tests}"]
+    return lines + [f"- Autobahn {', '.join(rule.autobahn)}"] * bool(rule.autobahn)
+
+
+def main() -> None:
+    """Write the pages."""
+    for standard in standards():
+        (FOLDER / f"{standard.file}.md").write_text(page(standard), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
