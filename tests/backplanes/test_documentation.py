@@ -38,7 +38,7 @@ async def talk(ports: list[int]) -> list[str | bytes]:
 
 
 def test_its_program_runs_twice_and_acts_as_one(tmp_path: Path) -> None:
-    [program] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    [program] = re.findall(r"```python\n(# chat\.py\n.*?)```", PAGE, re.DOTALL)
     path = tmp_path / "chat.py"
     path.write_text(program, encoding="utf-8")
     engine = RedisEngine(tmp_path)

@@ -204,9 +204,14 @@ def test_the_command_loads_the_certificate_again_on_sighup(workers: str, tmp_pat
 
 def test_without_a_certificate_sighup_ends_the_command_as_ever(tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text("async def echo(ws):\n    await ws.recv()\n")
-    with start(tmp_path, "serve", "chat:echo", "--port", "0") as process:
-        os.kill(process.pid, signal.SIGHUP)
-        eventually(lambda: process.poll() == -signal.SIGHUP)
+    # Under nohup it is ignored, and a program that is started inherits that.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with start(tmp_path, "serve", "chat:echo", "--port", "0") as process:
+            os.kill(process.pid, signal.SIGHUP)
+            eventually(lambda: process.poll() == -signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_command_takes_the_options_of_the_end(tmp_path: Path) -> None:
