@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test build lint docs bench autobahn foreign fuzz soak clean
+.PHONY: help run test build lint docs bench attacks autobahn foreign fuzz soak clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,7 +20,7 @@ test: lint ## lint, then every test compiled, then all that has a compiled twin 
 	RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/protocol tests/sse tests/server/test_bodies.py
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*,rawws/bodies.py' --fail-under=100
-	RAWWS_PURE=1 $(PYTEST) tests/server tests/client tests/topics tests/integrations
+	RAWWS_PURE=1 $(PYTEST) tests/server tests/client tests/topics tests/integrations tests/attacks
 
 build: .venv/.rawws ## compile in place what has changed
 	@if $(BIN)/python .ci/can_compile.py; then \
@@ -47,6 +47,9 @@ autobahn: build .venv/.tests ## run the Autobahn suite and print its table (ARGS
 
 foreign: build .venv/.tests ## run the WebSocket tests of uvicorn and of Starlette against ours
 	$(BIN)/python -m tests.integrations.foreign.run
+
+attacks: build .venv/.tests .venv/.bench ## attack this server and its peers, and print what it cost (ARGS=--help tells how)
+	$(BIN)/python -m tests.attacks $(ARGS)
 
 fuzz: build .venv/.fuzz ## look for inputs that break it, for some minutes (ARGS=--help tells how)
 	@if $(BIN)/python .ci/can_compile.py; then $(BIN)/python -m fuzz $(ARGS); fi

@@ -641,10 +641,10 @@ class WebSocket(Transport):
         if self.connection.phase >= 2 or self.lost:
             # All that came before the end was taken: now this side's Close frame may go.
             self.connection.settle()
-            error = self.connection.closed()
-            if iterates and isinstance(error, ConnectionClosedOK):
+            if iterates and isinstance(self.connection.closed(), ConnectionClosedOK):
                 raise StopAsyncIteration
-            raise error
+            # A name for it would be a cycle by its traceback, and so keep the handler's last message.
+            raise self.connection.closed()
         waiter = self.waiter
         if waiter is None:
             waiter = self.waiter = Waiter(self.settings.loop)

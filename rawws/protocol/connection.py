@@ -198,7 +198,8 @@ class Connection:
                 if message is not None:
                     return message
         except RemoteProtocolError as error:
-            self.violation = error
+            # Not the error itself: its traceback holds what the message inflated to.
+            self.violation = RemoteProtocolError(error.close_code, error.reason)
             self.step(Step.RECEIVE_VIOLATION)
             frames.discard()
             raise

@@ -73,8 +73,12 @@ class MessageReader:
             self.size = 0
         else:
             if length > self.max_size - self.size:
-                raise RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
+                raise self.too_large()
             self.size += length
+
+    def too_large(self) -> RemoteProtocolError:
+        """Return the error of a message that is larger than is allowed."""
+        return RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
 
     def receive(self, frames: FrameReader) -> str | bytes | Fragment | None:
         """Take the payload that is here of a data frame; return the message if that completes it, else None."""
@@ -111,6 +115,19 @@ class MessageReader:
         """Take some octets of a message; return the message if they are its last ones, a Fragment when streaming."""
         if self.compressed:
             data = self.inflate(data, final)
+            if self.size > self.max_size and self.opcode != 0x1:
+                raise self.too_large()
+        if final and self.held is None and self.target is None and not self.streaming and self.size <= self.max_size:
+            # All of it is here: no copy, for what a few octets inflate to is large.
+            text = self.opcode == 0x1
+            self.opcode = 0
+            if not text:
+                return data
+            try:
+                return data.decode("utf-8")
+            except UnicodeDecodeError:
+                reason = INVALID if self.compressed else "a text message is not valid UTF-8"
+                raise RemoteProtocolError(1007, reason) from None
         if self.held is None:
             # `streaming` may have been set in the middle of a large message.
             self.held = bytearray() if self.target is None else bytearray(self.target[: self.filled])
@@ -122,7 +139,7 @@ class MessageReader:
         if self.opcode == 0x1:
             self.check_text(final)
         if self.compressed and self.size > self.max_size:
-            raise RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
+            raise self.too_large()
         if self.streaming:
             return self.give_part(final)
         if not final:
@@ -137,11 +154,11 @@ class MessageReader:
         inflated: bytes = self.deflate.decompress(data, final, self.max_size - self.size)
         self.size += len(inflated)
         # Text before the limit is judged before the limit.
-        return inflated[:-1] if self.size > self.max_size else inflated
+        return inflated[:-1] if self.size > self.max_size and self.opcode == 0x1 else inflated
 
     def check_text(self, final: bool) -> None:
         """Check the octets that were not checked yet; those of an unfinished character wait unless `final`."""
-        rest = self.held[self.checked :]
+        rest = self.held[self.checked :] if self.checked else self.held
         over = self.compressed and self.size > self.max_size
         try:
             _, count = codecs.utf_8_decode(rest, "strict", final and not over)

@@ -1,0 +1,47 @@
+"""Every attack on both twins: the process's memory, descriptors and tasks, and an innocent client's echoes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.processes import ROOT, Process
+
+from .attacks import ATTACKS, MAX_SIZE, Attack
+from .watch import Seen, observe, start
+
+# Which twin the tests run on; the server runs on the same.
+PURE = os.environ.get("RAWWS_PURE") == "1"
+# What a hostile connection may cost at the most, in bytes.
+ALLOWED = 2 * MAX_SIZE + (1 << 20)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Process]:
+    """Run the server, and note what each attack cost."""
+    with start("rawws", pure=PURE) as process:
+        # The first of each kind loads and makes what is shared by all later ones.
+        for attack in ATTACKS[:1]:
+            observe(process, attack.run, ours=True)
+        yield process
+    reports = ROOT / "reports"
+    reports.mkdir(exist_ok=True)
+    file = reports / "attacks.json"
+    table = json.loads(file.read_text()) if file.exists() else {}
+    table["rawws interpreted" if PURE else "rawws"] = {name: seen._asdict() for name, seen in COSTS.items()}
+    file.write_text(json.dumps(table, indent=1) + "\n")
+
+
+COSTS: dict[str, Seen] = {}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "_"))
+def test_an_attack_costs_little_and_leaves_nothing(process: Process, attack: Attack) -> None:
+    seen = COSTS[attack.name] = observe(process, attack.run, ours=True)
+    assert seen.growth <= attack.connections * (ALLOWED + attack.kept * MAX_SIZE)
+    assert seen.echoes > 0
+    assert process.poll() is None
+    assert "Traceback" not in process.output

@@ -1,0 +1,232 @@
+"""Limits: too many connections and too fast clients are refused, or wait; the others notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+import rawws
+from rawws.limits import ADDRESSES, REFUSALS, Gate, Pace, network_of
+from rawws.protocol.deflate import Compression, DeflateParameters
+from tests.server.peers import Peer, eventually, request, serve
+
+
+async def echo(ws: rawws.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+def port_of(server: Any) -> int:
+    port: int = server.sockets[0].getsockname()[1]
+    return port
+
+
+async def refused(server: Any) -> bytes:
+    """Return all that a new connection gets."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    try:
+        writer.write(request())
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_a_connection_over_max_connections_gets_503_with_retry_after_and_the_others_go_on() -> None:
+    async with serve(echo, max_connections=2) as server:
+        uri = f"ws://127.0.0.1:{port_of(server)}/"
+        async with rawws.connect(uri) as first, rawws.connect(uri):
+            answer = await refused(server)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 5\r\n" in answer
+            await first.send("unharmed")
+            assert await first.recv() == "unharmed"
+            assert server.stats().refusals == {503: 1}
+        await eventually(lambda: not server.settings.connections)
+        async with rawws.connect(uri) as third:
+            await third.send("room again")
+            assert await third.recv() == "room again"
+
+
+async def test_connections_far_over_max_connections_are_cut_and_hold_nothing() -> None:
+    async with serve(echo, max_connections=1) as server:
+        async with rawws.connect(f"ws://127.0.0.1:{port_of(server)}/") as first:
+            peers = [await Peer.reach(server.sockets[0].getsockname()) for _ in range(100)]
+            await eventually(lambda: server.journal.accepted == 101)
+            await eventually(lambda: len(server.settings.connections) <= 1 + REFUSALS)
+            await first.send("unharmed")
+            assert await first.recv() == "unharmed"
+            for peer in peers:
+                peer.close()
+
+
+async def test_an_address_with_too_many_connections_gets_429_until_one_is_gone() -> None:
+    async with serve(echo, max_connections_per_address=1) as server:
+        uri = f"ws://127.0.0.1:{port_of(server)}/"
+        async with rawws.connect(uri):
+            answer = await refused(server)
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            assert b"\r\nRetry-After: 5\r\n" in answer
+            assert b"127.0.0.1 has 1 connections, the limit for one address" in answer
+            async with rawws.connect(uri, local_addr=("127.0.0.2", 0)) as other:
+                await other.send("another address")
+                assert await other.recv() == "another address"
+        await eventually(lambda: not server.settings.connections)
+        async with rawws.connect(uri) as again:
+            await again.send("again")
+            assert await again.recv() == "again"
+
+
+async def test_connections_by_a_trusted_proxy_are_counted_for_the_clients_that_it_names() -> None:
+    async with serve(echo, max_connections_per_address=1, trusted_proxies=["127.0.0.1"]) as server:
+        uri = f"ws://127.0.0.1:{port_of(server)}/"
+        first = {"X-Forwarded-For": "192.0.2.1"}
+        async with rawws.connect(uri, additional_headers=first):
+            async with rawws.connect(uri, additional_headers={"X-Forwarded-For": "192.0.2.2"}):
+                with pytest.raises(rawws.InvalidStatus, match="has 1 connections"):
+                    await rawws.connect(uri, additional_headers=first)
+
+
+async def test_an_address_that_shakes_hands_too_fast_gets_429_and_may_come_back() -> None:
+    async with serve(echo, handshake_rate=0.5) as server:
+        uri = f"ws://127.0.0.1:{port_of(server)}/"
+        for _ in range(5):
+            async with rawws.connect(uri):
+                pass
+        answer = await refused(server)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nRetry-After: 2\r\n" in answer
+        assert b"127.0.0.1 begins connections too fast, allowed are 0.5 a second" in answer
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "callbacks"])
+async def test_a_client_over_message_rate_waits_and_loses_nothing(kind: str) -> None:
+    class Callbacks(rawws.Handler):
+        def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
+            ws.send(message)
+
+    async with serve(echo if kind == "coroutine" else Callbacks(), message_rate=50) as server:
+        async with rawws.connect(f"ws://127.0.0.1:{port_of(server)}/") as ws:
+            began = time.monotonic()
+            for number in range(100):
+                await ws.send(str(number))
+            assert [await ws.recv() for _ in range(100)] == [str(number) for number in range(100)]
+            # The first second's worth comes at once, the other 50 take a second.
+            assert time.monotonic() - began >= 0.9
+
+
+async def test_a_client_over_byte_rate_waits_and_loses_nothing() -> None:
+    async with serve(echo, byte_rate=1_000_000) as server:
+        async with rawws.connect(f"ws://127.0.0.1:{port_of(server)}/", compression=None) as ws:
+            began = time.monotonic()
+            for number in range(20):
+                await ws.send(bytes([number]) * 100_000)
+            assert [(await ws.recv())[:1] for _ in range(20)] == [bytes([number]) for number in range(20)]
+            assert time.monotonic() - began >= 0.7
+
+
+async def test_a_client_that_waits_for_its_rate_can_be_closed() -> None:
+    async with serve(echo, message_rate=1, close_timeout=5) as server:
+        async with rawws.connect(f"ws://127.0.0.1:{port_of(server)}/") as ws:
+            for number in range(100):
+                await ws.send(str(number))
+            assert await ws.recv() == "0"
+            for connection in server.connections:
+                connection.close(1001)
+            with pytest.raises(rawws.ConnectionClosed):
+                while True:
+                    await ws.recv()
+            assert ws.close_code == 1001
+
+
+async def test_a_client_over_its_rate_holds_no_other_up() -> None:
+    async with serve(echo, message_rate=10) as server:
+        uri = f"ws://127.0.0.1:{port_of(server)}/"
+        async with rawws.connect(uri) as fast, rawws.connect(uri) as slow:
+            for number in range(1000):
+                await fast.send(str(number))
+            assert await fast.recv() == "0"
+            await slow.send("in time")
+            assert await slow.recv() == "in time"
+
+
+async def test_over_max_compression_memory_context_takeover_is_not_agreed_on() -> None:
+    keeps = Compression(server_no_context_takeover=False, client_no_context_takeover=False)
+    async with serve(echo, compression=keeps, max_compression_memory=1) as server:
+        offer = request("Sec-WebSocket-Extensions: permessage-deflate")
+        heads = []
+        peers = []
+        for _ in range(2):
+            peer = await Peer.reach(server.sockets[0].getsockname())
+            await peer.write(offer)
+            heads.append(await head_of(peer))
+            peers.append(peer)
+        assert b"no_context_takeover" not in heads[0]
+        assert b"server_no_context_takeover; client_no_context_takeover" in heads[1]
+        for peer in peers:
+            peer.close()
+        await eventually(lambda: server.gate.memory == 0)
+
+
+async def head_of(peer: Peer) -> bytes:
+    """Return the head of a response."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += await peer.loop.sock_recv(peer.sock, 1000)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("max_connections", 0, "max_connections is 0, allowed are numbers above 0 and None"),
+        ("max_connections", 1.5, "max_connections is float, allowed are numbers above 0 and None"),
+        ("max_connections_per_address", -1, "max_connections_per_address is -1, allowed are"),
+        ("handshake_rate", "1", "handshake_rate is str, allowed are numbers above 0 and None"),
+        ("message_rate", 0, "message_rate is 0, allowed are"),
+        ("byte_rate", -0.5, "byte_rate is -0.5, allowed are"),
+        ("max_compression_memory", 0, "max_compression_memory is 0, allowed are"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(option: str, value: object, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        rawws.serve(echo, "127.0.0.1", 0, **{option: value})  # type: ignore[arg-type]
+
+
+def test_an_ipv6_subscriber_is_one_address_and_a_unix_socket_none() -> None:
+    assert network_of(("2001:db8::1", 1, 0, 0)) == network_of(("2001:db8::2:3", 1, 0, 0)) == "2001:db8::/64"
+    assert network_of(("fe80::1%eth0", 1, 0, 0)) == "fe80::/64"
+    assert network_of(("::ffff:192.0.2.1", 1, 0, 0)) == network_of(("192.0.2.1", 1)) == "192.0.2.1"
+    assert network_of("") is None
+
+
+def test_what_is_remembered_of_addresses_is_bounded() -> None:
+    gate = Gate(None, 0.001)
+    for number in range(ADDRESSES + 1000):
+        gate.shake_hands((f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1))
+    assert len(gate._seen) == ADDRESSES
+    gate = Gate(None, 1e9)
+    for number in range(1000):
+        gate.shake_hands((f"10.0.{number >> 8}.{number & 255}", 1))
+    assert len(gate._seen) < 10
+
+
+def test_a_pace_is_even_after_a_second_at_once() -> None:
+    pace = Pace(10, 0)
+    assert not pace.spend(10, 1 << 30)
+    assert pace.spend(1, 0)
+    assert 0 < pace.resume_at - time.monotonic() <= 0.1
+
+
+def test_memory_of_compressors_is_that_of_zlib() -> None:
+    gate = Gate(None, None)
+    gate.hold("both", DeflateParameters(False, False), 8)
+    assert gate.memory == 2**17 + 2**17 + 2**15 + 7168
+    gate.hold("none", DeflateParameters(), 8)
+    gate.leave("none")
+    gate.leave("both")
+    assert gate.memory == 0
