@@ -54,7 +54,7 @@ def main() -> None:
     table = json.loads(file.read_text()) if file.exists() else {}
     print(f"growth of the process, max_size is {MAX_SIZE}; round trip of another client: p99, longest")
     for label in options.server or SERVERS:
-        table[label] = attack_all(label, options.attack)
+        table.setdefault(label, {}).update(attack_all(label, options.attack))
         file.write_text(json.dumps(table, indent=1) + "\n")
 
 

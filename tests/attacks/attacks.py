@@ -355,7 +355,7 @@ ATTACKS = [
     Attack("a bomb of dynamic blocks", bombing(compressed(zeros(256 << 20)))),
     Attack("a bomb of fixed blocks", bombing(compressed(zeros(64 << 20, zlib.Z_FIXED)))),
     Attack("a bomb of stored blocks", bombing(compressed(zeros(2 << 20, level=0)))),
-    Attack("bombs of the largest message", bombing(compressed(zeros(1 << 20)), times=100)),
+    Attack("bombs of the largest message", bombing(compressed(zeros(1 << 20)), times=100), kept=1),
     Attack("a bomb of text", bombing(frame(TEXT, zeros(64 << 20), rsv1=True))),
     Attack("bombs of the largest text", bombing(frame(TEXT, zeros(1 << 20), rsv1=True), times=100), kept=1),
     Attack("empty stored blocks", bombing(compressed(b"\x00\x00\x00\xff\xff" * 200_000))),

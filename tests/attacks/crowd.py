@@ -10,7 +10,7 @@ import socket
 import sys
 from contextlib import suppress
 
-from .witness import EXPECTED, REQUEST, SENT, read
+from .witness import EXPECTED, REQUEST, SENT, receive
 
 
 def connect(port: int, source: str) -> socket.socket | None:
@@ -34,7 +34,7 @@ def connect(port: int, source: str) -> socket.socket | None:
 def alive(sock: socket.socket) -> bool:
     """Tell whether an echo comes back."""
     sock.sendall(SENT)
-    return read(sock, len(EXPECTED)) == EXPECTED
+    return receive(sock) == EXPECTED
 
 
 refused: dict[bytes, int] = {}
