@@ -198,8 +198,7 @@ class Connection:
                 if message is not None:
                     return message
         except RemoteProtocolError as error:
-            # Not the error itself: its traceback holds what the message inflated to.
-            self.violation = RemoteProtocolError(error.close_code, error.reason)
+            self.violation = RemoteProtocolError(error.close_code, error.reason)  # a traceback would hold the message
             self.step(Step.RECEIVE_VIOLATION)
             frames.discard()
             raise

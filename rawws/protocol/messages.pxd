@@ -21,7 +21,6 @@ cdef class MessageReader:
 
     @cython.locals(first="unsigned int", length=Py_ssize_t, limit=Py_ssize_t)
     cpdef begin_frame(self, FrameReader frames)
-    cpdef too_large(self)
     @cython.locals(first="unsigned int", final=bint)
     cpdef receive(self, FrameReader frames)
     cpdef receive_placed(self, FrameReader frames)

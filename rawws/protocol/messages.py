@@ -48,10 +48,7 @@ class MessageReader:
         self.compressed = False
         self.held: Any = None
         self.target: bytearray | None = None
-        self.filled = 0
-        self.checked = 0
-        self.size = 0
-        self.wire_size = 0
+        self.filled = self.checked = self.size = self.wire_size = 0
 
     def begin_frame(self, frames: FrameReader) -> None:
         """Take note of the header of a data frame; raise RemoteProtocolError(1009) if its payload is too much."""
@@ -59,8 +56,7 @@ class MessageReader:
         if first & 0x0F:
             self.opcode = first & 0x0F
             self.compressed = first & 0x40 != 0
-            self.size = 0
-            self.wire_size = 0
+            self.size = self.wire_size = 0
         length = frames.length
         if self.compressed:
             # What counts is what it inflates to; but blocks that inflate to nothing shall end too. Deflate itself never
@@ -73,12 +69,8 @@ class MessageReader:
             self.size = 0
         else:
             if length > self.max_size - self.size:
-                raise self.too_large()
+                raise RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
             self.size += length
-
-    def too_large(self) -> RemoteProtocolError:
-        """Return the error of a message that is larger than is allowed."""
-        return RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
 
     def receive(self, frames: FrameReader) -> str | bytes | Fragment | None:
         """Take the payload that is here of a data frame; return the message if that completes it, else None."""
@@ -107,46 +99,36 @@ class MessageReader:
         if frames.in_frame:
             return None
         message = bytes(self.target)
-        self.target = None
-        self.opcode = 0
+        self.target, self.opcode = None, 0
         return message
 
     def receive_part(self, data: bytes, final: bool) -> str | bytes | Fragment | None:
         """Take some octets of a message; return the message if they are its last ones, a Fragment when streaming."""
         if self.compressed:
             data = self.inflate(data, final)
-            if self.size > self.max_size and self.opcode != 0x1:
-                raise self.too_large()
-        if final and self.held is None and self.target is None and not self.streaming and self.size <= self.max_size:
-            # All of it is here: no copy, for what a few octets inflate to is large.
-            text = self.opcode == 0x1
-            self.opcode = 0
-            if not text:
+            if final and self.held is None and self.opcode == 0x2 and not self.streaming and self.size <= self.max_size:
+                # Without a copy: a few octets may stand for a large message.
+                self.opcode = 0
                 return data
-            try:
-                return data.decode("utf-8")
-            except UnicodeDecodeError:
-                reason = INVALID if self.compressed else "a text message is not valid UTF-8"
-                raise RemoteProtocolError(1007, reason) from None
         if self.held is None:
             # `streaming` may have been set in the middle of a large message.
             self.held = bytearray() if self.target is None else bytearray(self.target[: self.filled])
             self.target = None
             self.checked = 0
-        self.held += data
+        self.held += data if self.opcode == 0x1 or self.size <= self.max_size else b""
+        data = b""
         # 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not, in fact,
         # a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
         if self.opcode == 0x1:
             self.check_text(final)
         if self.compressed and self.size > self.max_size:
-            raise self.too_large()
+            raise RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
         if self.streaming:
             return self.give_part(final)
         if not final:
             return None
         message: str | bytes = self.held.decode("utf-8") if self.opcode == 0x1 else bytes(self.held)
-        self.held = None
-        self.opcode = 0
+        self.held, self.opcode = None, 0
         return message
 
     def inflate(self, data: bytes, final: bool) -> bytes:
@@ -179,8 +161,7 @@ class MessageReader:
             data = bytes(self.held)
             self.held.clear()
         if final:
-            self.held = None
-            self.opcode = 0
+            self.held, self.opcode = None, 0
             self.streaming = False
         elif not data:
             return None
