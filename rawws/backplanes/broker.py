@@ -23,7 +23,7 @@ from rawws.handlers import Handler
 from rawws.server import unix_serve
 from rawws.topics import History
 
-from .contract import BackplaneAway, Guest, Past, Position, Record
+from .contract import BackplaneAway, Guest, Past, Position, Record, new_answer
 from .memory import Engine, MemoryBackplane
 
 if TYPE_CHECKING:
@@ -274,9 +274,7 @@ class BrokerBackplane:
                 future.set_exception(BackplaneAway(reason))
 
     def _ask(self, call: str, *arguments: object) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self._loop.create_future()
-        # Whoever does not wait for it does not want to be told.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        future = new_answer(self._loop)
         number = self._tell(call, *arguments)
         if number:
             self._asked[number] = future, ANSWERED[call]

@@ -25,7 +25,7 @@ How it fits other engines:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import RawwsError
 from rawws.topics.history import Position
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from rawws.topics import History
 
-__all__ = ["Backplane", "BackplaneAway", "Guest", "Listener", "Past", "Position", "Record"]
+__all__ = ["Backplane", "BackplaneAway", "Guest", "Listener", "Past", "Position", "Record", "new_answer"]
 
 
 class BackplaneAway(RawwsError, ConnectionError):
@@ -69,6 +69,13 @@ class Guest(NamedTuple):
     server: str
     id: str
     info: str
+
+
+def new_answer(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+    """Return a future for an answer; where nobody waits for it, nobody is told that it failed."""
+    answer: asyncio.Future[Any] = loop.create_future()
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return answer
 
 
 class Listener(Protocol):

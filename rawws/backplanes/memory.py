@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, final
 
-from .contract import BackplaneAway, Guest, Past, Position, Record
+from .contract import BackplaneAway, Guest, Past, Position, Record, new_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +63,6 @@ class Shelf:
         self.held.append((monotonic(), record))
         self.size += cost(record)
 
-    def trim(self, history: History) -> None:
-        """Let go of what is over the bounds."""
-        held, oldest = self.held, monotonic() - history.age
-        while held and (len(held) > history.count or self.size > history.size or held[0][0] < oldest):
-            self.size -= cost(held.popleft()[1])
-
 
 def cost(record: Record) -> int:
     """Return what a record takes, in bytes; of text about that."""
@@ -99,12 +93,19 @@ class Engine:
     def add(self, record: Record, history: History) -> None:
         """Hold a record within the bounds, and forget a topic or two to which nobody comes back."""
         shelf = self.shelf(record.topic)
-        before = shelf.size
         shelf.add(record)
-        shelf.trim(history)
-        self.size += shelf.size - before
+        self.size += cost(record)
+        self.trim(shelf, history)
         self.forget(history)
         self.forget(history)
+
+    def trim(self, shelf: Shelf, history: History) -> None:
+        """Let go of the records of a topic that are over the bounds."""
+        held, oldest = shelf.held, monotonic() - history.age
+        while held and (len(held) > history.count or shelf.size > history.size or held[0][0] < oldest):
+            size = cost(held.popleft()[1])
+            shelf.size -= size
+            self.size -= size
 
     def forget(self, history: History) -> None:
         """Forget the topic that was touched longest ago, where that is too long or all together take too much."""
@@ -207,7 +208,7 @@ class MemoryBackplane:
 
         def act() -> Past:
             shelf = self.engine.shelf(topic)
-            shelf.trim(self._history)
+            self.engine.trim(shelf, self._history)
             count = len(shelf.held) if position is None else shelf.offset - position.offset
             known = position is None or position.epoch == shelf.epoch
             recovered = known and 0 <= count <= len(shelf.held)
@@ -270,9 +271,7 @@ class MemoryBackplane:
     # -- inside
 
     def _ask(self, act: Callable[[], Answer]) -> asyncio.Future[Answer]:
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        # Whoever does not wait for it does not want to be told.
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        answer: asyncio.Future[Answer] = new_answer(self._loop)
         if not self.reached:
             answer.set_exception(BackplaneAway("the engine is away"))
             return answer

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from rawws.retrying import full_jitter
 from rawws.topics.history import Position
 
-from .contract import BackplaneAway, Guest, Past, Record
+from .contract import BackplaneAway, Guest, Past, Record, new_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,8 +136,7 @@ class Line:
     def ask(self, *words: str | bytes | int) -> asyncio.Future[Any]:
         """Send a command, and return its answer."""
         self.send(*words)
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        answer.add_done_callback(looked_at)
+        answer = new_answer(self._loop)
         self.waiting.append(answer)
         return answer
 
@@ -269,8 +268,7 @@ class RedisBackplane:
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """As the contract has it."""
-        answer: asyncio.Future[None] = self._loop.create_future()
-        answer.add_done_callback(looked_at)
+        answer = new_answer(self._loop)
         if self._reached and self._lines is not None:
             channel = self._channel(topic)
             self._followed.setdefault(channel.encode(), (topic, deque()))[1].append(answer)
@@ -317,8 +315,7 @@ class RedisBackplane:
 
     def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
         """As the contract has it."""
-        answer: asyncio.Future[list[Guest]] = self._loop.create_future()
-        answer.add_done_callback(looked_at)
+        answer: asyncio.Future[list[Guest]] = new_answer(self._loop)
         if not self._reached or self._lines is None:
             answer.set_exception(BackplaneAway("Redis is away"))
             return answer
@@ -380,8 +377,7 @@ class RedisBackplane:
         refusable: bool = False,
     ) -> asyncio.Future[Answer]:
         """Run a script on a topic; where it may be refused, an error is the answer."""
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        answer.add_done_callback(looked_at)
+        answer: asyncio.Future[Answer] = new_answer(self._loop)
         if not self._reached or self._lines is None:
             answer.set_exception(BackplaneAway("Redis is away"))
             return answer
@@ -448,8 +444,7 @@ class RedisBackplane:
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
 
-        self._broken: asyncio.Future[None] = self._loop.create_future()
-        self._broken.add_done_callback(looked_at)
+        self._broken = new_answer(self._loop)
         options = self._options | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
         asked, heard = self._lines = Line(self._kind(**options)), Line(self._kind(**options))
         self._followed.clear()
@@ -622,9 +617,3 @@ def is_refusal(error: BaseException) -> bool:
 def draw(low: float, high: float) -> float:
     """Return how long to wait before the Redis is tried again."""
     return random.uniform(low, min(high, LONGEST_WAIT))  # noqa: S311 - no secret
-
-
-def looked_at(done: asyncio.Future[Any]) -> None:
-    """Have nobody be told that nobody waited for an answer."""
-    if not done.cancelled():
-        done.exception()

@@ -1,0 +1,44 @@
+"""The bounds of the memory engine, which a broker lives with for long."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rawws.backplanes.contract import Position
+from rawws.backplanes.memory import TOPIC_COST, Engine, MemoryBackplane, cost
+from rawws.topics import History
+from tests.backplanes.listeners import Told
+
+
+async def test_what_is_let_go_of_is_counted_no_more_whoever_finds_it_too_old() -> None:
+    engine = Engine()
+    told = Told(MemoryBackplane(engine))
+    told.backplane.open("one", History(age=0.02), told)
+    await asyncio.sleep(0)
+    for number in range(10):
+        await told.backplane.publish("a", "x" * 100, None, number)
+    await asyncio.sleep(0.05)
+    past = await told.backplane.since("a", None)
+    assert (past.offset, past.records) == (10, [])
+    assert engine.size == TOPIC_COST
+    place = await told.backplane.publish("a", "x", None, 10)
+    assert place == Position(past.epoch, 11)
+    [held] = [record for _, record in engine.shelf("a").held]
+    assert engine.size == TOPIC_COST + cost(held)
+    await told.backplane.close()
+
+
+async def test_over_the_total_the_topics_that_nobody_follows_are_forgotten() -> None:
+    engine = Engine()
+    told = Told(MemoryBackplane(engine))
+    told.backplane.open("one", History(count=1, size=1 << 20, total=2 << 20), told)
+    await asyncio.sleep(0)
+    await told.backplane.follow("followed")
+    await told.backplane.publish("followed", "x", None, 0)
+    for number in range(1, 40):
+        await told.backplane.publish(f"topic {number}", "x" * 100_000, None, number)
+    assert engine.size <= (2 << 20) + 100_000 + TOPIC_COST
+    assert "followed" in engine.shelves
+    assert "topic 1" not in engine.shelves
+    assert "topic 39" in engine.shelves
+    await told.backplane.close()
