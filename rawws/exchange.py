@@ -132,7 +132,7 @@ class Exchange:
             headers = (("Retry-After", str(RETRY_AFTER)),)
             raise HandshakeError(503, f"there are {limit} connections, the limit", headers)
         elif server.proxies is None:
-            server.gate.enter(ws, ws.remote_address)
+            server.gate.enter(ws)
 
     # -- reading
 
@@ -222,7 +222,7 @@ class Exchange:
             # A proxy may send the requests of several clients over one connection.
             ws.remote = ws.secure = None
             server.proxies.apply(ws, request)
-            server.gate.enter(ws, ws.remote_address)
+            server.gate.enter(ws)
         process = server.process_request
         answer = None if process is None else process(ws, request)
         if answer is not None and inspect.isawaitable(answer):
@@ -286,7 +286,7 @@ class Exchange:
         asked = HttpRequest(request, NO_PARAMS, self.ws.remote_address, self._scheme())
         asked.server = server
         if _asks_for_websocket(headers):
-            server.gate.shake_hands(self.ws.remote_address)
+            server.gate.shake_hands(self.ws)
             key = check_upgrade(request)
             check_origin(request, server.origins, asked.scheme, headers.get("Host") or "")
             self.ws.request_head = self.reader.head  # type: ignore[union-attr]  # it read this request
@@ -319,7 +319,7 @@ class Exchange:
     def _open(self, request: Request, endpoint: Endpoint, rest: bytes) -> None:
         """Do the opening handshake (RFC 6455 section 4.2)."""
         server, ws = self.server, self.ws
-        server.gate.shake_hands(ws.remote_address)
+        server.gate.shake_hands(ws)
         key = check_upgrade(request)
         check_origin(request, server.origins, self._scheme(), request.headers.get("Host") or "")
         accepted = server.accept(ws, request, key)
@@ -565,9 +565,11 @@ class Exchange:
 
     def _serialize(self, response: HttpResponse) -> bytes:
         data = serialize_response(response, self.server.date(), omit_body=self.omit_body)
-        line = self.turn.line if self.turn is not None else self._head()
-        size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
-        self.server.journal.respond(self.ws, line, response.status, size)
+        journal = self.server.journal
+        size: object = 0
+        if journal.access:
+            size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
+        journal.respond(self.ws, self._head() if self.turn is None else self.turn.line, response.status, size)
         fields = self._connection_fields(self.turn)
         if "Connection" in response.headers:
             fields = b"" if self.turn is None else self.turn.fields

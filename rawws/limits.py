@@ -80,11 +80,11 @@ class Gate:
         self._compressing: dict[Any, int] = {}
         self.memory = 0
 
-    def enter(self, connection: Any, address: Any) -> None:
-        """Count a connection for an address; behind a proxy, that may change with each request."""
+    def enter(self, connection: Any) -> None:
+        """Count a connection for its address; behind a proxy, that may change with each request."""
         if self._per_address is None:
             return
-        key = network_of(address)
+        key = network_of(connection.remote_address)
         if key == self._addresses.get(connection):
             return
         self._forget(connection)
@@ -98,9 +98,9 @@ class Gate:
         self._counts[key] = count + 1
         self._addresses[connection] = key
 
-    def shake_hands(self, address: Any) -> None:
-        """Count a handshake of an address."""
-        key = network_of(address) if self._handshake else None
+    def shake_hands(self, connection: Any) -> None:
+        """Count a handshake of the address of a connection."""
+        key = network_of(connection.remote_address) if self._handshake else None
         if key is None:
             return
         now = monotonic()

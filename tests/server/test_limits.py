@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,11 +208,11 @@ def test_an_ipv6_subscriber_is_one_address_and_a_unix_socket_none() -> None:
 def test_what_is_remembered_of_addresses_is_bounded() -> None:
     gate = Gate(None, 0.001)
     for number in range(ADDRESSES + 1000):
-        gate.shake_hands((f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1))
+        gate.shake_hands(SimpleNamespace(remote_address=(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)))
     assert len(gate._seen) == ADDRESSES
     gate = Gate(None, 1e9)
     for number in range(1000):
-        gate.shake_hands((f"10.0.{number >> 8}.{number & 255}", 1))
+        gate.shake_hands(SimpleNamespace(remote_address=(f"10.0.{number >> 8}.{number & 255}", 1)))
     assert len(gate._seen) < 10
 
 
