@@ -194,20 +194,17 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def _add_end(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it ends")
     plan = Drain()
-    group.add_argument(
-        "--drain-grace",
-        type=_seconds,
-        metavar="SECONDS",
-        default=plan.grace,
-        help="how long it goes on, not ready, before it takes no new connections (default: %(default)g)",
-    )
-    group.add_argument(
-        "--drain-timeout",
-        type=_seconds,
-        metavar="SECONDS",
-        default=plan.timeout,
-        help="how long connections and handlers may take to end after that (default: %(default)g)",
-    )
+    for name, text in (
+        ("grace", "how long it goes on, not ready, before it takes no new connections"),
+        ("timeout", "how long connections and handlers may take to end after that"),
+    ):
+        group.add_argument(
+            f"--drain-{name}",
+            type=_seconds,
+            metavar="SECONDS",
+            default=getattr(plan, name),
+            help=f"{text} (default: %(default)g)",
+        )
 
 
 def _target(text: str) -> tuple[str, str]:
@@ -278,8 +275,7 @@ def _seconds_or_off(text: str) -> float | None:
 
 def _serve(options: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))
-    if options.workers > 1:
-        _offer_broker()
+    common = _offer_broker() if options.workers > 1 else None
     found = _load(*options.target)
     target = ":".join(options.target)
     handler = _application(found, target, options) if options.asgi else _handler(found, target)
@@ -293,6 +289,7 @@ def _serve(options: argparse.Namespace) -> int:
         handler,
         lambda address: f"listening on {scheme}{'s' if options.ssl_certfile else ''}://{address}",
         given,
+        common,
     )
 
 
@@ -309,7 +306,13 @@ def _demo(options: argparse.Namespace) -> int:
     return _run(options, app.routes(_product()), announce, {})
 
 
-def _run(options: argparse.Namespace, handler: object, announce: Callable[[str], str], given: dict[str, Any]) -> int:
+def _run(
+    options: argparse.Namespace,
+    handler: object,
+    announce: Callable[[str], str],
+    given: dict[str, Any],
+    common: Common | None = None,
+) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     given["access_log"] = options.access_log
@@ -328,11 +331,10 @@ def _run(options: argparse.Namespace, handler: object, announce: Callable[[str],
         for sock in running.sockets:
             print(announce(_address(sock.getsockname())), f"({_product()}; Ctrl-C ends it)", flush=True)
 
-    workers = getattr(options, "workers", 1)
-    if workers == 1:
+    if common is None:
         _live(handler, given, show)
     else:
-        _share(workers, handler, given, announce)
+        _share(common, options.workers, handler, given, announce)
     return 0
 
 
@@ -372,12 +374,10 @@ def _offer_broker() -> Common:
     return workers.common
 
 
-def _share(count: int, handler: object, given: dict[str, Any], announce: Callable[[str], str]) -> None:
+def _share(common: Common, count: int, handler: object, given: dict[str, Any], announce: Callable[[str], str]) -> None:
     """Serve in several processes, on one port, and be a broker in one more, where there are hubs."""
-    from rawws import workers  # noqa: PLC0415 - not on every system
-    from rawws.workers import Post, Reserved, StartError, Supervisor  # noqa: PLC0415 - as above
+    from rawws.workers import Post, Reserved, StartError, Supervisor  # noqa: PLC0415 - not on every system
 
-    common = _offer_broker() if workers.common is None else workers.common
     common.forked = True
 
     def work(post: Post) -> None:
