@@ -10,13 +10,26 @@ import contextlib
 import functools
 import select
 import socket
-import statistics
 import time
 from typing import Any, Final, final
 
 from .process import ServerProcess
-from .rounds import HOST, PATIENCE, Program, cores, cpu_per, interleave, measure_server, options, reset, verdict
-from .scenarios import ACCEPT, SCENARIOS, frame, upgrade
+from .rounds import (
+    HOST,
+    PATIENCE,
+    Program,
+    cores,
+    cpu_per,
+    dial,
+    interleave,
+    measure_server,
+    medians,
+    options,
+    repeat,
+    reset,
+    verdict,
+)
+from .scenarios import SCENARIOS, frame
 
 MODULE: Final = f"{__package__}.fanout"
 TEXT: Final = "x" * 64
@@ -93,17 +106,8 @@ class Subscribers:
     def __init__(self, port: int, count: int) -> None:
         self.socks: dict[int, socket.socket] = {}
         self.epoll = select.epoll()
-        request = upgrade(SCENARIOS["echo-1"], port)
         for _ in range(count):
-            sock = socket.create_connection((HOST, port))
-            sock.settimeout(PATIENCE)
-            sock.sendall(request)
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                data = sock.recv(65536)
-                assert data, head
-                head += data
-            assert ACCEPT.encode() in head, head
+            sock = dial(port, SCENARIOS["echo-1"])
             self.socks[sock.fileno()] = sock
             self.epoll.register(sock, select.EPOLLIN)
         self.asking = next(iter(self.socks.values()))
@@ -145,11 +149,7 @@ def weigh(server: ServerProcess, count: int, seconds: float) -> dict[int, float]
     subscribers = Subscribers(server.port, count)
 
     def publish(flight: int, model: bytes) -> int:
-        published, until = 0, time.monotonic() + seconds
-        while time.monotonic() < until:
-            subscribers.publish(flight, model)
-            published += flight
-        return published * count
+        return repeat(seconds, lambda _: subscribers.publish(flight, model)) * flight * count
 
     costs = {}
     for flight in (1, 16):
@@ -171,16 +171,13 @@ def main() -> None:
         given.rounds,
         lambda name: measure_server(MODULE, name, last, lambda server: weigh(server, given.subscribers, given.seconds)),
     )
-    medians = {
-        name: {flight: statistics.median(cell[flight] for cell in found) for flight in found[0]}
-        for name, found in rounds.items()
-    }
+    costs = medians(rounds)
     print(f"{'CPU us per delivery':20}" + "".join(f"{f'{flight} in flight':>16}{'x':>7}" for flight in (1, 16)))
-    for name, row in medians.items():
-        cells = [f"{row[flight]:16.3f}{row[flight] / medians['rawws'][flight]:7.2f}" for flight in row]
+    for name, row in costs.items():
+        cells = [f"{row[flight]:16.3f}{row[flight] / costs['rawws'][flight]:7.2f}" for flight in row]
         print(f"{name:20}" + "".join(cells))
     for flight, other, goal in GOALS:
-        ratio = medians["rawws"][flight] / medians[other][flight]
+        ratio = costs["rawws"][flight] / costs[other][flight]
         verdict(f"{flight:2} in flight, rawws / {other}", ratio, goal)
 
 

@@ -18,8 +18,21 @@ import time
 from typing import Final, final
 
 from .process import ServerProcess
-from .rounds import HOST, PATIENCE, Program, cores, cpu_per, interleave, measure_server, options, reset, verdict
-from .scenarios import ACCEPT, SCENARIOS, frame, message, upgrade
+from .rounds import (
+    HOST,
+    PATIENCE,
+    Program,
+    cores,
+    cpu_per,
+    dial,
+    interleave,
+    measure_server,
+    options,
+    repeat,
+    reset,
+    verdict,
+)
+from .scenarios import SCENARIOS, frame, message
 
 MODULE: Final = f"{__package__}.hub"
 ROWS: Final = [message(SCENARIOS["deflate"], number).decode() for number in range(16)]
@@ -64,7 +77,7 @@ class Subscribers:
 
     def __init__(self, port: int, count: int, scenario: str) -> None:
         self.epoll = select.epoll()
-        self.request = upgrade(SCENARIOS[scenario], port)
+        self.scenario = SCENARIOS[scenario]
         self.port = port
         self.socks: dict[int, socket.socket] = {}
         for _ in range(count):
@@ -74,22 +87,8 @@ class Subscribers:
         self.asking = next(iter(self.socks.values()))
 
     def dial(self, room: int = 0) -> socket.socket:
-        sock = socket.socket()
-        if room:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         # 28,000 ports are there for each address.
-        sock.bind((f"127.0.0.{2 + len(self.socks) // 5000}", 0))
-        sock.settimeout(PATIENCE)
-        sock.connect((HOST, self.port))
-        sock.sendall(self.request)
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            data = sock.recv(65536)
-            assert data, head
-            head += data
-        assert ACCEPT.encode() in head, head
-        assert (b"permessage-deflate" in head) is (b"permessage-deflate" in self.request), head
-        return sock
+        return dial(self.port, self.scenario, source=f"127.0.0.{2 + len(self.socks) // 5000}", room=room)
 
     def publish(self, text: str) -> list[float]:
         """Publish, and return after which time each subscriber had it."""
@@ -121,15 +120,11 @@ def cost(server: ServerProcess, name: str, count: int, seconds: float) -> float:
     """Return the CPU per delivery in microseconds."""
     subscribers = Subscribers(server.port, count, "deflate" if name == "deflate" else "echo-1")
 
-    def publish() -> int:
-        published, until = 0, time.monotonic() + seconds
-        while time.monotonic() < until:
-            subscribers.publish(ROWS[published % len(ROWS)])
-            published += 1
-        return published * count
+    def publish(number: int) -> None:
+        subscribers.publish(ROWS[number % len(ROWS)])
 
-    subscribers.publish(ROWS[0])
-    found = cpu_per(server, publish)
+    publish(0)
+    found = cpu_per(server, lambda: repeat(seconds, publish) * count)
     subscribers.close()
     return found
 

@@ -3,19 +3,23 @@
 import argparse
 import os
 import socket
+import statistics
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from .process import ServerProcess
+from .scenarios import ACCEPT, Scenario, upgrade
 
 HOST: Final = "127.0.0.1"
 PATIENCE: Final = 20.0  # seconds without any answer
 
 Cell = TypeVar("Cell")
+Key = TypeVar("Key")
 Program = Callable[[int, float], Coroutine[Any, Any, None]]
 
 
@@ -72,6 +76,43 @@ def cpu_per(server: ServerProcess, work: Callable[[], int]) -> float:
     before = server.cpu_ns()
     done = work()
     return (server.cpu_ns() - before) / 1000 / done
+
+
+def medians(rounds: dict[str, list[dict[Key, float]]]) -> dict[str, dict[Key, float]]:
+    """Return the median of each figure of each one that was measured."""
+    return {
+        name: {key: statistics.median(cell[key] for cell in found) for key in found[0]}
+        for name, found in rounds.items()
+    }
+
+
+def repeat(seconds: float, work: Callable[[int], object]) -> int:
+    """Do something again and again, with its number, for so long; return how often."""
+    times, until = 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        work(times)
+        times += 1
+    return times
+
+
+def dial(port: int, scenario: Scenario, *, source: str = HOST, room: int = 0) -> socket.socket:
+    """Open a WebSocket from an address, with so many bytes of room for what comes, or as many as the kernel gives."""
+    sock = socket.socket()
+    if room:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    sock.bind((source, 0))
+    sock.settimeout(PATIENCE)
+    sock.connect((HOST, port))
+    request = upgrade(scenario, port)
+    sock.sendall(request)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        data = sock.recv(65536)
+        assert data, head
+        head += data
+    assert ACCEPT.encode() in head, head
+    assert (b"permessage-deflate" in head) is (b"permessage-deflate" in request), head
+    return sock
 
 
 def reset(socks: Iterable[socket.socket]) -> None:

@@ -9,12 +9,24 @@ Reported are the medians of the rounds: CPU of the server process per delivery, 
 import asyncio
 import select
 import socket
-import statistics
 import time
 from typing import Any, Final, final
 
 from .process import ServerProcess
-from .rounds import HOST, PATIENCE, Program, cores, cpu_per, interleave, measure_server, options, reset, verdict
+from .rounds import (
+    HOST,
+    PATIENCE,
+    Program,
+    cores,
+    cpu_per,
+    interleave,
+    measure_server,
+    medians,
+    options,
+    repeat,
+    reset,
+    verdict,
+)
 
 MODULE: Final = f"{__package__}.sse"
 DATA: Final = '{"pair": "EURUSD", "bid": 1.08431, "ask": 1.08433, "at": 1789}'
@@ -169,14 +181,7 @@ def weigh(server: ServerProcess, count: int, seconds: float) -> dict[str, float]
     for _ in range(3):
         subscribers.publish()
 
-    def publish() -> int:
-        published, until = 0, time.monotonic() + seconds
-        while time.monotonic() < until:
-            subscribers.publish()
-            published += 1
-        return published * count
-
-    cost = cpu_per(server, publish)
+    cost = cpu_per(server, lambda: repeat(seconds, lambda _: subscribers.publish()) * count)
     subscribers.close()
     return {"cpu_us": cost, "memory": each}
 
@@ -189,13 +194,10 @@ def main() -> None:
         given.rounds,
         lambda name: measure_server(MODULE, name, last, lambda server: weigh(server, given.streams, given.seconds)),
     )
-    medians = {
-        name: {key: statistics.median(cell[key] for cell in found) for key in found[0]}
-        for name, found in rounds.items()
-    }
+    figures = medians(rounds)
     print(f"{'':16}{'CPU us/delivery':>16}{'x':>7}{'KiB/stream':>12}{'x':>7}{'spread':>8}")
-    base = medians["rawws"]
-    for name, row in medians.items():
+    base = figures["rawws"]
+    for name, row in figures.items():
         costs = [cell["cpu_us"] for cell in rounds[name]]
         spread = (max(costs) - min(costs)) / row["cpu_us"]
         ratios = [row[key] / base[key] for key in ("cpu_us", "memory")]
@@ -203,7 +205,7 @@ def main() -> None:
             f"{name:16}{row['cpu_us']:16.2f}{ratios[0]:7.2f}{row['memory'] / 1024:12.2f}{ratios[1]:7.2f}{spread:8.0%}"
         )
     for key, other, goal in GOALS:
-        verdict(f"rawws / {other}", base[key] / medians[other][key], goal)
+        verdict(f"rawws / {other}", base[key] / figures[other][key], goal)
     verdict("memory of an idle stream, KiB", base["memory"] / 1024, MEMORY_GOAL / 1024)
 
 

@@ -49,6 +49,15 @@ class Options:
     def streaming(self) -> bool:
         return self.scenario.kind == "stream"
 
+    def rawws(self) -> dict[str, Any]:
+        """Return the options of our own servers."""
+        return {
+            "ssl": self.tls(),
+            "compression": "deflate" if self.scenario.deflate else None,
+            "ping_interval": None,
+            "backlog": 1024,
+        }
+
     def tls(self) -> ssl.SSLContext | None:
         """Return the server's context when the scenario is over TLS."""
         if not self.scenario.tls:

@@ -15,10 +15,7 @@ def serve(options: Options) -> None:
             HOST,
             options.port,
             lifespan="off",
-            ssl=options.tls(),
-            compression="deflate" if options.scenario.deflate else None,
-            ping_interval=None,
-            backlog=1024,
+            **options.rawws(),
         ) as server:
             await server.serve_forever()
 

@@ -27,10 +27,7 @@ def serve(options: Options) -> None:
             coroutine_handler(options) if options.style == "coroutine" else handler,
             HOST,
             options.port,
-            ssl=options.tls(),
-            compression="deflate" if options.scenario.deflate else None,
-            ping_interval=None,
-            backlog=1024,
+            **options.rawws(),
         ) as server:
             await server.serve_forever()
 
