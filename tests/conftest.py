@@ -1,4 +1,4 @@
-"""What all tests share: the profiles of Hypothesis.
+"""What all tests share: the profiles of Hypothesis, the signals of a shell, and a browser.
 
 HYPOTHESIS_PROFILE=thorough looks further, and elsewhere each time.
 """
@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
@@ -17,3 +23,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # A shell starts its background jobs with SIGINT ignored, and processes inherit that: the tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# nohup does the same to SIGHUP.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Give a Chromium."""
+    from tests.browser.chromium import browsing  # noqa: PLC0415 - few tests need it, and what it imports
+
+    with browsing() as browser:
+        yield browser

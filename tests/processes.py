@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING, Final, Self, final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["LOOPBACK", "ROOT", "MissingComponentError", "Process", "ProcessError", "find_program", "free_port"]
+__all__ = [
+    "LOOPBACK",
+    "ROOT",
+    "MissingComponentError",
+    "Process",
+    "ProcessError",
+    "eventually",
+    "find_program",
+    "free_port",
+]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LOOPBACK: Final = "127.0.0.1"
@@ -57,6 +66,14 @@ def free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until something is true; fail after 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
 
 
 @final

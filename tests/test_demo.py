@@ -23,7 +23,6 @@ from websockets import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
 from rawws.demo import app
-from tests.browser.chromium import browsing
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
 DESKTOP = (1280, 900)
@@ -36,12 +35,6 @@ def port() -> Iterator[int]:
     with demo(free_port()) as process:
         assert process.port is not None
         yield process.port
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 def demo(port: int) -> Process:

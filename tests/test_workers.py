@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from rawws.workers import Reserved, Supervisor
-from tests.processes import LOOPBACK, ROOT, Process
+from tests.processes import LOOPBACK, ROOT, Process, eventually
 from tests.test_cli import port, run, start
 
 HANDLERS = """
@@ -86,13 +86,6 @@ def exists(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
 
 
 def dial(process: Process) -> ClientConnection:

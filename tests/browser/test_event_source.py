@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser.chromium import browsing, eventually, serving
+from tests.browser.chromium import eventually, serving
 from tests.processes import LOOPBACK, Process, free_port
 
 MANY: Final = 10_000
@@ -24,12 +24,6 @@ COLLECT: Final = """to => {
     source.onerror = () => { window.refused += 1; window.over = source.readyState === EventSource.CLOSED; };
 }"""
 ALL: Final = [[str(number), f"number {number}"] for number in range(1, MANY + 1)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,16 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.chromium import browsing, eventually
+from tests.browser.chromium import eventually
 from tests.examples.parts import EXAMPLES, FOLDER, REPORTS, SIZES, context_of, example, visit
 from tests.javascript.proxy import Proxy
 from tests.processes import LOOPBACK
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 def test_the_page_lists_every_example_and_they_are_short() -> None:

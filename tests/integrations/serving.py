@@ -58,6 +58,34 @@ async def echo(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "bytes": event.get("bytes"), "text": event.get("text")})
 
 
+async def exchange_messages(ws: ClientConnection) -> None:
+    """Send an echo messages of both kinds, whole and in fragments, and a Ping."""
+    for message in ("Grüße", b"\x00\xff", "", b"", "x" * 100_000):
+        await ws.send(message)
+        assert await ws.recv() == message
+    await ws.send(["a", "message ", "in fragments"])
+    assert await ws.recv() == "a" + "message " + "in fragments"
+    assert await (await ws.ping()) >= 0
+
+
+class Speaker:
+    """An application that sends these events, and keeps what that raised."""
+
+    def __init__(self, events: list[dict[str, Any]]) -> None:
+        self.events = events
+        self.errors: list[Exception] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+        try:
+            for event in self.events:
+                await send(event)
+        except Exception as error:
+            self.errors.append(error)
+            raise
+
+
 class Recorder:
     """An application that accepts, and keeps what it receives up to the end."""
 

@@ -12,7 +12,7 @@ import pytest
 import rawws
 from rawws.integrations import asgi
 from rawws.protocol.connection import Connection, Role
-from tests.integrations.serving import Receive, Recorder, Send, echo
+from tests.integrations.serving import Receive, Recorder, Send, Speaker, echo
 from tests.server.peers import Logged, Peer, eventually, narrow, request
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -392,20 +392,11 @@ async def test_every_response_has_the_header_of_the_server() -> None:
 async def test_what_asgi_does_not_allow_raises_in_the_application_and_is_500(
     events: list[dict[str, Any]], message: str, logged: Logged
 ) -> None:
-    errors: list[Exception] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            for event in events:
-                await send(event)
-        except Exception as error:
-            errors.append(error)
-            raise
-
+    app = Speaker(events)
     head, _ = await asked(app, GET)
     assert head.startswith(b"HTTP/1.1 500 ")
-    assert message in str(errors[0])
-    logged.take("Exception in ASGI application", type(errors[0]))
+    assert message in str(app.errors[0])
+    logged.take("Exception in ASGI application", type(app.errors[0]))
 
 
 @pytest.mark.parametrize(("last", "how"), [(b"abcd", "longer"), (b"", "shorter")])

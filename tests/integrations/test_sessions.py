@@ -10,7 +10,18 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.integrations.serving import LOGGERS, Receive, Recorder, Send, echo, end, refused, served
+from tests.integrations.serving import (
+    LOGGERS,
+    Receive,
+    Recorder,
+    Send,
+    Speaker,
+    echo,
+    end,
+    exchange_messages,
+    refused,
+    served,
+)
 from tests.server.peers import Logged, eventually
 
 
@@ -21,12 +32,7 @@ def server(request: pytest.FixtureRequest) -> str:
 
 async def test_messages_of_both_kinds_go_through(server: str) -> None:
     async with served(server, echo) as url, connect(url) as ws:
-        for message in ("Grüße", b"\x00\xff", "", b"", "x" * 100_000):
-            await ws.send(message)
-            assert await ws.recv() == message
-        await ws.send(["a", "message ", "in fragments"])
-        assert await ws.recv() == "a" + "message " + "in fragments"
-        assert await (await ws.ping()) >= 0
+        await exchange_messages(ws)
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "away"), (3456, "Grüße")])
@@ -169,24 +175,14 @@ async def test_an_application_denies_with_a_response_of_its_own(server: str) -> 
 async def test_what_asgi_does_not_allow_raises_in_the_application(
     server: str, events: list[dict[str, Any]], message: str, logged: Logged
 ) -> None:
-    errors: list[Exception] = []
-
-    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            for event in events:
-                await send(event)
-        except Exception as error:
-            errors.append(error)
-            raise
-
+    app = Speaker(events)
     async with served(server, app) as url:
         with contextlib.suppress(InvalidStatus, ConnectionClosed):
             async with connect(url) as ws:
                 await end(ws)
-        await eventually(lambda: errors)
-    assert message in str(errors[0])
-    logged.take("Exception in ASGI application", type(errors[0]), LOGGERS[server])
+        await eventually(lambda: app.errors)
+    assert message in str(app.errors[0])
+    logged.take("Exception in ASGI application", type(app.errors[0]), LOGGERS[server])
 
 
 async def test_a_send_after_the_end_is_an_oserror_that_nobody_logs(server: str) -> None:

@@ -135,8 +135,8 @@ async def test_one_timer_and_no_task_serve_all_connections() -> None:
         peers = [await Peer.reach(address) for _ in range(40)]
         for peer in peers[:30]:
             await peer.shake_hands()
-        # One, and those of the test's own guard, which come and go; not one for each of 40.
-        assert timers() - before <= 3
+        # That of the test's guard may be counted twice for a moment, when it is over and the next one is there.
+        await eventually(lambda: timers() - before <= 1)
         # That of the test, and that of its guard.
         assert len(asyncio.all_tasks()) == 2
         for peer in peers[:30]:

@@ -8,7 +8,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import trustme
 
 import rawws
-from tests.processes import Process, free_port
+from tests.processes import Process, eventually, free_port
 from tests.server.peers import Logged, serve
 from tests.test_cli import port, start
 
@@ -164,13 +163,6 @@ def serial(number: int) -> int:
     return asyncio.run(shown((LOOPBACK, number)))
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
 def test_run_loads_the_certificate_again_on_sighup(tmp_path: Path) -> None:
     path, script, number = tmp_path / "both.pem", tmp_path / "program.py", free_port()
     script.write_text(PROGRAM)
@@ -204,14 +196,9 @@ def test_the_command_loads_the_certificate_again_on_sighup(workers: str, tmp_pat
 
 def test_without_a_certificate_sighup_ends_the_command_as_ever(tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text("async def echo(ws):\n    await ws.recv()\n")
-    # Under nohup it is ignored, and a program that is started inherits that.
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        with start(tmp_path, "serve", "chat:echo", "--port", "0") as process:
-            os.kill(process.pid, signal.SIGHUP)
-            eventually(lambda: process.poll() == -signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with start(tmp_path, "serve", "chat:echo", "--port", "0") as process:
+        os.kill(process.pid, signal.SIGHUP)
+        eventually(lambda: process.poll() == -signal.SIGHUP)
 
 
 def test_the_command_takes_the_options_of_the_end(tmp_path: Path) -> None:
