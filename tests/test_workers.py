@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -93,11 +93,11 @@ def dial(process: Process) -> ClientConnection:
 
 
 def patient(dialled: Callable[[], ClientConnection]) -> ClientConnection:
-    """Dial until a worker is there: all of them may be gone at the same time."""
+    """Dial until a worker is there: all of them may be gone, or one that has just accepted."""
     while True:
         try:
             return dialled()
-        except (ConnectionError, EOFError):
+        except (ConnectionError, EOFError, InvalidMessage):
             time.sleep(0.01)
 
 
