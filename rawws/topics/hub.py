@@ -22,7 +22,7 @@ from .envelope import NOTHING, SUBPROTOCOL
 from .history import EARLIEST, History, Log, Publication, Shelf, cursor_of, parse_cursor
 from .members import EnvelopedSocket, EventMember, Member, Published, SocketMember, Subscription, fan_out
 from .mirror import Mirror
-from .names import TopicError, check_name
+from .names import TopicError, check_key, check_name
 from .policies import Policy
 from .presence import Present, Roster, info_text, new_present, notice_text
 
@@ -212,10 +212,11 @@ class Hub:
         """Send a message to all subscribers of a topic at once: str as text, bytes-like as binary.
 
         Returns what became of it, which may be awaited. `key` says what the message is about, for "conflate". Raises
-        TopicError for a name that no topic may have and for too large a message, TypeError for what is no message,
-        LocalProtocolError for text that has no UTF-8.
+        TopicError for a name that no topic may have, for such a key and for too large a message, TypeError for what is
+        no message, LocalProtocolError for text that has no UTF-8.
         """
         check_name(topic)
+        check_key(key)
         encoded = Encoded(message)
         if len(encoded.payload) > self.max_size:
             raise TopicError("size", f"the message has {len(encoded.payload)} bytes, limit {self.max_size}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from rawws.errors import RawwsError
 from rawws.protocol.extensions import excerpt
 
-__all__ = ["TopicError", "check_name"]
+__all__ = ["TopicError", "check_key", "check_name"]
 
 # A name is in every envelope and every log: 255 bytes are as many as a file name has, and about as Kafka takes.
 MAX_NAME = 255
 
 
 class TopicError(RawwsError, ValueError):
-    """What was asked of a topic cannot be: `code` is "topic" for its name, "size" for a message, else "limit"."""
+    """What was asked of a topic cannot be: `code` is "topic", "key", "size" or "limit"."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -26,3 +26,18 @@ def check_name(topic: object) -> None:
     # The first comparison is for a name of megabytes; a lone surrogate is not printable.
     if not topic or len(topic) > MAX_NAME or not topic.isprintable() or len(topic.encode()) > MAX_NAME:
         raise TopicError("topic", f"the topic is {excerpt(topic)}, allowed are 1 to {MAX_NAME} printable bytes")
+
+
+def check_key(key: object) -> None:
+    """Raise TopicError for what is no key of a publication: None, or at most 255 bytes of UTF-8."""
+    if key is None:
+        return
+    if not isinstance(key, str):
+        raise TopicError("key", f"the key is {type(key).__name__}, allowed are str and None")
+    try:
+        # The first comparison is for a key of megabytes; JSON can have a lone surrogate, and UTF-8 cannot.
+        fits = len(key) <= MAX_NAME and len(key.encode()) <= MAX_NAME
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise TopicError("key", f"the key is {excerpt(key)}, allowed are up to {MAX_NAME} bytes of UTF-8")

@@ -97,6 +97,17 @@ async def test_what_is_no_cursor_raises_at_once_and_leaves_nothing(engine: Engin
         assert one.stats()[:3] == (0, 0, 0)
 
 
+async def test_what_is_no_key_raises_at_once_and_nothing_waits_for_the_engine(engine: Engine) -> None:
+    async with hubs(engine) as (one, two):
+        reader = await joined(two)
+        for key in ("\ud800", "x" * 256):
+            with pytest.raises(TopicError, match="the key is"):
+                one.publish("a", "no", key=key)
+        assert one.stats().unsent == 0
+        await one.publish("a", "yes", key="k")
+        await eventually(lambda: reader.got == ["yes"])
+
+
 async def test_joining_in_the_middle_of_a_stream_neither_overtakes_nor_repeats(engine: Engine) -> None:
     async with hubs(engine, history=History(count=10_000)) as (one, two):
         readers: list[tuple[Reader, int]] = []

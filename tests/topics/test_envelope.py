@@ -92,6 +92,7 @@ MISTAKES = [
     ('{"id": 1, "subscribe": "a", "join": "' + "x" * 1023 + '"}', 1, "limit", "has 1025 bytes, limit 1024"),
     ('{"id": 1, "subscribe": "a", "join": "\\ud800"}', 1, "limit", "is no JSON"),
     (b"binary", None, "malformed", "the message is binary, allowed is text"),
+    ('{"id": 1, "publish": "a", "data": "", "key": "\\ud800"}', 1, "key", "allowed are up to 255 bytes of UTF-8"),
 ]  # fmt: skip
 
 

@@ -54,6 +54,15 @@ def test_a_name_of_255_bytes_is_one() -> None:
     assert hub.publish("é" * 127 + "x", "hi").cursor.endswith(":1")
 
 
+@pytest.mark.parametrize("key", ["\ud800", "x" * 256, "é" * 128, "x" * 10**6, 7, b"a"], ids=lambda key: repr(key)[:20])
+def test_what_is_no_key_is_refused_and_takes_no_place(key: Any) -> None:
+    hub = Hub()
+    with pytest.raises(TopicError, match=r"^the key is .{1,100}, allowed are (up to 255 bytes of UTF-8|str and None)$"):
+        hub.publish("a", "hi", key=key)
+    assert hub.stats().topics == hub.stats().published == 0
+    assert hub.publish("a", "hi", key="é" * 127 + "x").cursor.endswith(":1")
+
+
 def test_too_large_a_message_and_what_is_none_take_no_place() -> None:
     hub = Hub(max_size=10)
     with pytest.raises(TopicError, match=r"^the message has 11 bytes, limit 10$"):
