@@ -251,9 +251,9 @@ class Transport:
                 if isinstance(event, (str, bytes)):
                     self.on_message(event)
                 else:
+                    # Pongs gather, too.
                     self.on_event(event)
-                if connection.pending() >= WRITE_SIZE:
-                    self.flush()
+                    self.wrote()
                 self.given += EVENT_COST
                 if self.given > TURN_SIZE:
                     self.rest()

@@ -603,9 +603,6 @@ class WebSocket(Transport):
             return
         self.full = False
         self.pump()
-        if self.connection.pending():
-            # Pongs, for example, which nobody else would see off.
-            self.wrote()
         if self.connection.phase >= 2 and not self.corked:
             self.settings.loop.call_soon(self.on_end)
         if not self.full:
