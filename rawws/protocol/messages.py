@@ -88,7 +88,9 @@ class MessageReader:
                     return frames.take_text()
                 except UnicodeDecodeError:
                     raise RemoteProtocolError(1007, "a text message is not valid UTF-8") from None
-        return self.receive_part(frames.take_bytes(), final)
+        data = frames.take_bytes()
+        # An empty fragment says nothing, and a read of 256 KiB may hold 43,000 of them.
+        return self.receive_part(data, final) if data or final else None
 
     def receive_placed(self, frames: FrameReader) -> bytes | None:
         """Take the payload that is here of a large binary message, and put it where it will stay."""
@@ -147,7 +149,7 @@ class MessageReader:
         except UnicodeDecodeError:
             count = -1
         # CPython waits for the third octet of a surrogate, which the second gives away already.
-        if count < 0 or (rest[count : count + 1] == b"\xed" and rest[count + 1 :] >= b"\xa0"):
+        if count < 0 or (count < len(rest) and rest[count] == 0xED and rest[count + 1 :] >= b"\xa0"):
             raise RemoteProtocolError(1007, INVALID if self.compressed else "a text message is not valid UTF-8")
         self.checked += count
 

@@ -340,7 +340,7 @@ ATTACKS = [
     Attack("empty fragments", flooding(frame(CONTINUATION, fin=False), 600_000, first=frame(TEXT, fin=False))),
     Attack(
         "fragments of one byte without end",
-        flooding(frame(CONTINUATION, b"x", fin=False), 1_200_000, first=frame(BINARY, fin=False)),
+        flooding(frame(CONTINUATION, b"x", fin=False), 1_200_000, first=frame(TEXT, fin=False)),
     ),
     Attack(
         "pings between fragments",
