@@ -19,7 +19,7 @@ from rawws.long_poll import TIMEOUT, LongPoll
 from rawws.responses import Response
 
 from .envelope import NOTHING, SUBPROTOCOL, Ask, EnvelopeError, answer_of, error_of, parse, serialize
-from .history import CursorError, cursor_of, join_cursors
+from .history import CursorError, cursor_of, cursors_of, join_cursors
 from .members import EnvelopedEvents
 from .names import TopicError, check_name
 from .presence import listed
@@ -143,7 +143,7 @@ def list_present(hub: Hub, ws: WebSocket, ask: Ask) -> None:
 def subscribe(hub: Hub, ws: WebSocket, ask: Ask) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
     member = hub.member_of(ws)
-    admission = hub.admit(member, ask.topic, since=ask.since, join=ask.join, watch=ask.watch)
+    admission = hub.admit(member, ask.topic, since=cursor_of(ask.since, ask.topic), join=ask.join, watch=ask.watch)
     subscription = admission.subscription
     answer: dict[str, Any] = {"cursor": admission.cursor, "recovered": subscription.recovered}
     if ask.join is not NOTHING:
@@ -230,10 +230,11 @@ def stream(
 def begin_stream(hub: Hub, names: list[str], since: str) -> EventStream:
     """Return a stream that is subscribed to topics, and what it missed of them."""
     check_some(names)
+    starts = cursors_of(since, names)
     made = EventStream()
     member = EnvelopedEvents(hub, made)
     try:
-        admissions = [hub.admit(member, name, since=since) for name in names]
+        admissions = [hub.admit(member, name, since=starts[name]) for name in names]
     except BaseException:
         member.leave()
         raise
@@ -261,11 +262,12 @@ def poll(
 def begin_poll(hub: Hub, names: list[str], since: str, timeout: float) -> LongPoll | Response:
     """Return what came since a cursor, or a poll that waits for it."""
     check_some(names)
+    starts = cursors_of(since, names)
     publications: list[Publication] = []
     cursors: dict[str, str] = {}
     complete = recovered = True
     for name in names:
-        start = cursor_of(since, name)
+        start = starts[name]
         cursors[name], missed, known = hub.look(name, start)
         publications += missed
         # Who has no cursor gets one, and asks again with it: else it would miss what comes between two requests.

@@ -22,7 +22,7 @@ from rawws.errors import RawwsError
 from rawws.protocol.extensions import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from rawws.websocket import Encoded
 
@@ -36,6 +36,7 @@ __all__ = [
     "Publication",
     "Shelf",
     "cursor_of",
+    "cursors_of",
     "join_cursors",
     "label",
     "parse_cursor",
@@ -51,6 +52,8 @@ HELD_COST = 1280
 COPIES = 6
 # What a topic takes that is remembered, in bytes.
 TOPIC_COST = 2048
+# A joined cursor is no longer than the head of a request, in characters: taking a longer one apart would hold the loop.
+MAX_JOINED = 16384
 CURSOR = re.compile(r"([\w-]{1,32}):([0-9]{1,18})", re.ASCII)
 
 
@@ -246,11 +249,22 @@ def label(topic: str) -> str:
 
 
 def cursor_of(since: str, topic: str) -> str:
-    """Return the cursor for one topic out of a joined one, "" if it has none; others are returned as they are."""
+    """Return the cursor for one topic out of a joined one, "" if it has none; others are returned as they are.
+
+    Raises CursorError for one that is too long.
+    """
+    return cursors_of(since, [topic])[topic]
+
+
+def cursors_of(since: str, topics: Iterable[str]) -> dict[str, str]:
+    """Return the same for several topics: a joined cursor is taken apart once, for it may have thousands of parts."""
     if "=" not in since:
-        return since
-    for part in since.split("&"):
+        return dict.fromkeys(topics, since)
+    if len(since) > MAX_JOINED:
+        raise CursorError(f"the cursor has {len(since)} characters, limit {MAX_JOINED}")
+    cursors = {}
+    # Of a name that stands there twice, the first one counts.
+    for part in reversed(since.split("&")):
         name, _, cursor = part.partition("=")
-        if unquote(name) == topic:
-            return cursor
-    return ""
+        cursors[unquote(name)] = cursor
+    return {topic: cursors.get(topic, "") for topic in topics}

@@ -19,7 +19,7 @@ from rawws.workers import joined
 from . import clients
 from .bridge import Bridge
 from .envelope import NOTHING, SUBPROTOCOL
-from .history import EARLIEST, History, Log, Publication, Shelf, cursor_of, parse_cursor
+from .history import EARLIEST, History, Log, Publication, Shelf, cursor_of, cursors_of, parse_cursor
 from .members import EnvelopedSocket, EventMember, Member, Published, SocketMember, Subscription, fan_out
 from .mirror import Mirror
 from .names import TopicError, check_key, check_name
@@ -313,8 +313,11 @@ class Hub:
         join: Any = NOTHING,
         watch: bool = False,
     ) -> Admission:
-        """Make a subscription; the caller has `member.replay` send what was missed. Raises as `subscribe` does."""
-        return self._enter(member, topic, policy, join, watch=watch, since=cursor_of(since, topic))
+        """Make a subscription; the caller has `member.replay` send what was missed. Raises as `subscribe` does.
+
+        `since` is a cursor of this topic alone.
+        """
+        return self._enter(member, topic, policy, join, watch=watch, since=since)
 
     def distribute(self, topic: Topic, publication: Publication, outcome: Published) -> None:
         """Send a publication to all subscribers of its topic."""
@@ -424,10 +427,11 @@ class Hub:
         for topic in topics:
             check_name(topic)
         asked: set[str] = set()
+        starts = cursors_of(since, topics)
         while True:
             for topic in topics:
                 found = self._topics.get(topic) or self._make(topic)
-                if not bridge.is_ready(found, cursor_of(since, topic), asked=topic in asked):
+                if not bridge.is_ready(found, starts[topic], asked=topic in asked):
                     asked.add(topic)
                     await bridge.changed(found)
                     break

@@ -93,6 +93,7 @@ MISTAKES = [
     ('{"id": 1, "subscribe": "a", "join": "\\ud800"}', 1, "limit", "is no JSON"),
     (b"binary", None, "malformed", "the message is binary, allowed is text"),
     ('{"id": 1, "publish": "a", "data": "", "key": "\\ud800"}', 1, "key", "allowed are up to 255 bytes of UTF-8"),
+    ('{"id": 1, "subscribe": "a", "since": "' + "&=" * 10_000 + '"}', 1, "cursor", "has 20000 characters, limit 16384"),
 ]  # fmt: skip
 
 

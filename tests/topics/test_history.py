@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rawws.topics import CursorError, History
 from rawws.topics.envelope import publication_text
-from rawws.topics.history import HELD_COST, TOPIC_COST, Log, Shelf, cursor_of, join_cursors, parse_cursor
+from rawws.topics.history import HELD_COST, TOPIC_COST, Log, Shelf, cursor_of, cursors_of, join_cursors, parse_cursor
 from rawws.topics.members import EnvelopedSocket
 from rawws.websocket import Encoded
 from tests.topics.receivers import Clock, still
@@ -184,3 +184,12 @@ def test_the_clock_of_these_tests_stands_still() -> None:
     with still() as clock:
         assert isinstance(clock, Clock)
         assert log().append(Encoded("a")).at == clock.now
+
+
+def test_a_joined_cursor_is_taken_apart_once_for_all_topics() -> None:
+    joined = "a=e0:1&b%20c=e1:2&a=e2:3&d&=e4:5&f=g=h"
+    found = cursors_of(joined, ["a", "b c", "d", "x", "f"])
+    assert found == {"a": "e0:1", "b c": "e1:2", "d": "", "x": "", "f": "g=h"}
+    assert cursors_of("e0:1", ["a", "b"]) == {"a": "e0:1", "b": "e0:1"}
+    with pytest.raises(CursorError, match=r"^the cursor has 1000001 characters, limit 16384$"):
+        cursors_of("&%" * 499_999 + "a=b", ["a"])
