@@ -79,7 +79,7 @@ class Compression(DeflateParameters):
         for name, parameters in offers:
             if name != NAME:
                 continue
-            # 7.1: "A server MUST decline an extension negotiation offer for this extension if": a parameter is not
+            # 7: "A server MUST decline an extension negotiation offer for this extension if": a parameter is not
             # defined for an offer, has an invalid value or stands there twice, or "The server doesn't support the
             # offered configuration."
             try:
@@ -179,7 +179,7 @@ def _read(parameters: list[tuple[str, str | None]], *, offer: bool) -> dict[str,
                 raise NegotiationError(101, f"{name} has the value {value!r}, allowed is none")
             found[name] = None
         elif name in {"server_max_window_bits", "client_max_window_bits"}:
-            # 7.1.2: "a decimal integer value without leading zeroes between 8 to 15, inclusive". Only the client's
+            # 7.1.2.1: "a decimal integer value without leading zeroes between 8 to 15, inclusive". Only the client's
             # offer of its own may be without a value.
             if value is None and offer and name == "client_max_window_bits":
                 found[name] = None
@@ -205,7 +205,7 @@ class Deflater:
 
     def compress(self, data: bytes) -> bytes:
         """Return the payload of a compressed message (RFC 7692 section 7.2.1)."""
-        # 7.2.3.6: "If an endpoint wants to send an empty message [...] it can use 0x00": zlib has nothing to flush.
+        # 7.2.3.6: where zlib makes nothing of nothing, an empty block stands for it, one octet of zeros.
         if not data:
             return b"\x00"
         compressed = self._compressor.compress(data) + self._compressor.flush(self._flush)

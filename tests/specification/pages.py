@@ -16,9 +16,10 @@ from typing import Any, Final, NamedTuple
 
 from tests.processes import ROOT
 
-__all__ = ["FOLDER", "Rule", "Standard", "keywords", "page", "standards", "symbols", "unmet"]
+__all__ = ["FOLDER", "Rule", "Standard", "keywords", "page", "standards", "steps", "symbols", "unmet"]
 
 FOLDER: Final = ROOT / "docs" / "specification"
+WORDS: Final = "MUST|SHOULD"
 ROLES: Final = {"server": "the server", "client": "the client", "both": "both sides"}
 
 
@@ -26,7 +27,8 @@ class Rule(NamedTuple):
     """A sentence of a standard, or an example, and what there is for it.
 
     A rule that is not for us has the reason in `aside`, one that we do not follow in `differs`; all others have `code`
-    (file:symbol) and `tests` (file::name, in tests/), and may have `autobahn` (cases or their prefixes).
+    (file:symbol) and `tests` (file::name, in tests/), and may have `autobahn` (cases or their prefixes). `step` names
+    the steps of the standard's algorithms that it quotes, each as "name number".
     """
 
     section: str
@@ -38,13 +40,14 @@ class Rule(NamedTuple):
     autobahn: tuple[str, ...] = ()
     aside: str = ""
     differs: str = ""
+    step: tuple[str, ...] = ()
 
 
 class Standard(NamedTuple):
     """A data file.
 
     `titles` are those of its sections; `keywords` counts MUST and SHOULD, with and without NOT, for each section of the
-    standard's text.
+    standard's text, or other `words` than these; `steps` are its algorithms, and how many steps each has.
     """
 
     file: str
@@ -53,7 +56,9 @@ class Standard(NamedTuple):
     url: str
     scope: str
     titles: dict[str, str]
+    words: str
     keywords: dict[str, int]
+    steps: dict[str, int]
     rules: list[Rule]
 
 
@@ -63,7 +68,7 @@ def standards() -> list[Standard]:
     for path in sorted(FOLDER.glob("*.toml")):
         data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         rules = [Rule(**{key: _tuple(value) for key, value in rule.items()}) for rule in data.pop("rule")]
-        found.append(Standard(path.stem, rules=rules, keywords=data.pop("keywords", {}), **data))
+        found.append(Standard(path.stem, rules=rules, **{"words": WORDS, "steps": {}, **data}))
     return found
 
 
@@ -71,12 +76,23 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def keywords(rules: list[Rule]) -> dict[str, int]:
+def keywords(rules: list[Rule], words: str = WORDS) -> dict[str, int]:
     """Count the keywords in the sentences of each section."""
     counted: Counter[str] = Counter()
     for rule in rules:
-        counted[rule.section] += len(re.findall(r"\b(?:MUST|SHOULD)\b", rule.text))
+        counted[rule.section] += len(re.findall(rf"\b(?:{words})\b", rule.text))
     return {section: count for section, count in counted.items() if count}
+
+
+def steps(rules: list[Rule]) -> dict[str, int]:
+    """Count the steps of each algorithm that stand in the rules; raises ValueError where one is left out or twice."""
+    found: dict[str, list[int]] = {}
+    for name, _, number in (step.rpartition(" ") for rule in rules for step in rule.step):
+        found.setdefault(name, []).append(int(number))
+    for name, numbers in found.items():
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(f"the steps of {name!r} are {numbers}, needed is each once, in their order")
+    return {name: len(numbers) for name, numbers in found.items()}
 
 
 @cache
@@ -127,7 +143,7 @@ def page(standard: Standard) -> str:
         url = standard.url.format(section=section)
         lines += ["", f"## {section} {standard.titles[section]}", "", f"[{standard.name}, section {section}]({url})"]
         for rule in rules:
-            lines += ["", *_entry(rule)]
+            lines += ["", *_entry(rule, standard.words)]
     return "\n".join(lines) + "\n"
 
 
@@ -141,17 +157,23 @@ def _summary(standard: Standard) -> str:
 {len(rules)} entries: {len(rules) - aside - differs} are held by code, {len(tests)} tests{autobahn},
 {aside} are not for us, {differs} we do not follow, with the reason.
 """
-    if standard.keywords:
-        lines += f"""
-The text of these sections has the words MUST, MUST NOT, SHOULD and SHOULD NOT {sum(standard.keywords.values())} times,
+    words = "MUST, MUST NOT, SHOULD and SHOULD NOT" if standard.words == WORDS else "must and should"
+    lines += f"""
+The text of these sections has the words {words} {sum(standard.keywords.values())} times,
 and each of them stands in a sentence below.
 """
+    if standard.steps:
+        lines += f"So does each of the {sum(standard.steps.values())} steps of {len(standard.steps)} algorithms.\n"
     return lines
 
 
-def _entry(rule: Rule) -> list[str]:
-    quoted = re.sub(r"\b((?:MUST|SHOULD)(?: NOT)?)\b", r"**\1**", rule.text.replace("_", r"\_").replace("|", r"\|"))
+def _entry(rule: Rule, words: str) -> list[str]:
+    quoted = re.sub(rf"\b((?:{words})(?: NOT)?)\b", r"**\1**", re.sub(r"[_|*]", r"\\\g<0>", rule.text))
     lines = [f"> {quoted}" if quoted else f"> Example: {rule.example}", ""]
+    if rule.step:
+        name = rule.step[0].rpartition(" ")[0]
+        numbers = " and ".join(step.rpartition(" ")[2] for step in rule.step)
+        lines = [f"{name[0].upper()}{name[1:]}, {'steps' if len(rule.step) > 1 else 'step'} {numbers}:", "", *lines]
     if rule.aside or rule.differs:
         return [*lines, f"Not for us: {rule.aside}" if rule.aside else f"**We differ.** {rule.differs}"]
     code = ", ".join(f"[`{entry.rpartition(':')[2]}`](../../{entry.partition(':')[0]})" for entry in rule.code)

@@ -12,7 +12,7 @@ from rawws.protocol.connection import TRANSITIONS, Phase
 from tests.autobahn.verdicts import SelectionError, select
 from tests.processes import ROOT
 from tests.specification.diagram import PICTURE, draw
-from tests.specification.pages import FOLDER, Rule, Standard, keywords, page, standards, symbols, unmet
+from tests.specification.pages import FOLDER, Rule, Standard, keywords, page, standards, steps, symbols, unmet
 
 STANDARDS = standards()
 RULES = [rule for standard in STANDARDS for rule in standard.rules]
@@ -37,9 +37,14 @@ def test_each_rule_has_code_and_a_test_that_exist_or_a_reason(standard: Standard
 
 @pytest.mark.parametrize("standard", STANDARDS, ids=named)
 def test_no_keyword_of_the_text_is_forgotten(standard: Standard) -> None:
-    if standard.keywords:
-        assert keywords(standard.rules) == standard.keywords
-    assert (standard.file in {"rfc6455", "rfc9112"}) == bool(standard.keywords)
+    assert standard.keywords
+    assert keywords(standard.rules, standard.words) == standard.keywords
+
+
+@pytest.mark.parametrize("standard", STANDARDS, ids=named)
+def test_no_step_of_an_algorithm_is_forgotten(standard: Standard) -> None:
+    assert steps(standard.rules) == standard.steps
+    assert (standard.file == "sse") == bool(standard.steps)
 
 
 @pytest.mark.parametrize("standard", STANDARDS, ids=named)
@@ -81,9 +86,18 @@ def test_what_a_rule_lacks_is_found(rule: Rule, missing: list[str]) -> None:
     assert unmet(rule) == missing
 
 
-def test_a_sentence_that_is_taken_out_is_missed() -> None:
-    standard = STANDARDS[0]
-    assert keywords(standard.rules[1:]) != standard.keywords
+@pytest.mark.parametrize("standard", STANDARDS, ids=named)
+def test_a_sentence_that_is_taken_out_is_missed(standard: Standard) -> None:
+    for at, rule in enumerate(standard.rules):
+        if keywords([rule], standard.words):
+            others = standard.rules[:at] + standard.rules[at + 1 :]
+            assert keywords(others, standard.words) != standard.keywords
+
+
+@pytest.mark.parametrize("given", [["a 1", "a 3"], ["a 1", "a 1"], ["a 2", "a 1"], ["a 2"]])
+def test_a_step_that_is_left_out_or_twice_is_missed(given: list[str]) -> None:
+    with pytest.raises(ValueError, match="the steps of 'a' are"):
+        steps([GOOD._replace(step=(step,)) for step in given])
 
 
 def test_the_symbols_of_a_file_are_its_functions_and_classes(tmp_path: Path) -> None:
