@@ -240,7 +240,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
             response, rest = await _receive_head(reader)
             self.response = Received(*response)
             if response.status == 204:
-                transport.abort()
+                _leave(transport)
                 return None
             # WHATWG HTML 9.2.2: "if res's status is not 200, or if res's `Content-Type` is not `text/event-stream`,
             # then fail the connection."
@@ -248,7 +248,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
                 raise refusal_of(response, await _receive_body(reader, response, rest), "an event stream")
             _check_content(self.response)
         except BaseException:
-            transport.abort()
+            _leave(transport)
             raise
         return _Stream(reader, transport, response, rest)
 
@@ -307,7 +307,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
 
     def _drop(self) -> None:
         if self._stream is not None:
-            self._stream.transport.abort()
+            _leave(self._stream.transport)
             self._stream = None
 
     def _request(self, target: Target) -> bytes:
@@ -317,6 +317,9 @@ class events:  # noqa: N801 - used as a function, as `connect`
             # A compressed stream is of no use where each event is to come at once, and a trap for small limits.
             ("Accept-Encoding", "identity"),
             ("Cache-Control", "no-store"),
+            # RFC 9112 9.3: "A client that does not support persistent connections MUST send the "close" connection
+            # option in every request message."
+            ("Connection", "close"),
         ]
         last_event_id = self._decoder.last_event_id
         if last_event_id:
@@ -365,6 +368,15 @@ def _probe(transport: asyncio.Transport) -> None:
         for name, value in PROBES.items():
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _leave(transport: asyncio.Transport) -> None:
+    """End a connection from which nothing more is wanted."""
+    # RFC 9112 9.8: "Clients MUST send a closure alert before closing the connection. Clients that do not expect to
+    # receive any more data MAY choose not to wait for the server's closure alert and simply close the connection".
+    transport.close()
+    # uvloop writes the alert at the end of this turn.
+    asyncio.get_running_loop().call_soon(transport.abort)
 
 
 async def _receive_head(reader: asyncio.StreamReader) -> tuple[Response, bytes]:

@@ -57,6 +57,9 @@ BATCH = 32
 SLICE = 16384
 # What is gathered is written when it reaches this size, even if more is about to follow: as for WebSockets.
 WRITE_SIZE = 65536
+# RFC 9112 9.6: "A sender SHOULD send a Connection header field (Section 7.6.1 of [HTTP]) containing the "close"
+# connection option when it intends to close a connection."
+CLOSE = b"Connection: close\r\n"
 # Of a file, so much is read at a time; less than that is read in the event loop, for a thread costs more.
 PIECE = 65536
 
@@ -462,7 +465,7 @@ class Exchange:
         turn = self.turn
         if turn is None:
             return
-        if response.headers.get("Connection", "").lower() == "close":
+        if _says_close(response):
             turn.persistent = False
         self.write(self._serialize(response))
         self._done(turn)
@@ -491,7 +494,7 @@ class Exchange:
         if turn is None:
             return
         chunked = "Transfer-Encoding" in response.headers
-        if (chunked and not self.chunked) or response.headers.get("Connection", "").lower() == "close":
+        if (chunked and not self.chunked) or _says_close(response):
             turn.persistent = False
         head = self._serialize(response)
         if chunked and not self.chunked:
@@ -558,9 +561,9 @@ class Exchange:
 
     def _connection_fields(self, turn: Turn | None) -> bytes:
         if turn is None:
-            return b"Connection: close\r\n"
+            return CLOSE
         if not turn.persistent or self.server.closing:
-            return b"Connection: close\r\n" + turn.fields
+            return CLOSE + turn.fields
         return turn.fields if self.chunked else b"Connection: keep-alive\r\n" + turn.fields
 
     def _serialize(self, response: HttpResponse) -> bytes:
@@ -571,7 +574,7 @@ class Exchange:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
         journal.respond(self.ws, self._head() if self.turn is None else self.turn.line, response.status, size)
         fields = self._connection_fields(self.turn)
-        if "Connection" in response.headers:
+        if "Connection" in response.headers and (_says_close(response) or not fields.startswith(CLOSE)):
             fields = b"" if self.turn is None else self.turn.fields
         end_of_line = data.index(b"\r\n") + 2
         return b"%b%b%b" % (data[:end_of_line], fields, data[end_of_line:]) if fields else data
@@ -587,7 +590,9 @@ class Exchange:
             data = self._serialize(response)
         except Exception as error:  # noqa: BLE001 - a response that process_request made and that is none
             self._log(error)
-            data = self._serialize(refusal(HandshakeError(500, "the server failed")))
+            failed = HandshakeError(500, "the server failed")
+            self.server.journal.refuse(self.ws, failed, self._head())
+            data = self._serialize(refusal(failed))
         self.write(data)
         self._end()
 
@@ -756,6 +761,14 @@ class Turn:
 
 
 NO_BODY = Body(Headers(), max_size=None)
+
+
+def _says_close(response: HttpResponse) -> bool:
+    """Tell whether a response itself says that the connection ends with it."""
+    headers = response.headers
+    if "Connection" not in headers:
+        return False
+    return "close" in [option.strip(" \t") for option in ",".join(headers.get_all("Connection")).lower().split(",")]
 
 
 def _asks_for_websocket(headers: Headers) -> bool:

@@ -66,6 +66,7 @@ async def test_the_request_is_the_one_of_the_standard() -> None:
             ("Accept", "text/event-stream"),
             ("Accept-Encoding", "identity"),
             ("Cache-Control", "no-store"),
+            ("Connection", "close"),
             ("Last-Event-ID", "7"),
             ("User-Agent", f"rawws/{rawws.__version__}"),
             ("Cookie", "a=1"),
@@ -656,6 +657,39 @@ async def test_an_event_that_breaks_off_over_max_size_is_an_error_too() -> None:
 
 
 # -- other ways
+
+
+@pytest.mark.parametrize("left", ["by the client", "by its server", "by a fault"])
+async def test_a_closure_alert_is_sent_whoever_ends_the_stream(left: str) -> None:
+    part = tls("127.0.0.1")
+    heard: list[bytes | str] = []
+
+    def serve(listening: socket.socket) -> None:
+        sock, _ = listening.accept()
+        with part.server.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False) as client:
+            client.recv(4096)
+            client.sendall(HEAD[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"data: 1\n\n"))
+            if left == "by its server":
+                client.sendall(b"0\r\n\r\n")
+            elif left == "by a fault":
+                client.sendall(b"nonsense\r\n")
+            # Without the alert this raises SSLEOFError.
+            heard.append(client.recv(4096))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        served = asyncio.ensure_future(asyncio.to_thread(serve, listening))
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}/"
+        feed = events(url, ssl=part.client, reconnect=False)
+        if left == "by the client":
+            assert (await anext(feed)).data == "1"
+            await feed.aclose()
+        elif left == "by its server":
+            assert await taken(feed) == ["1"]
+        else:
+            with pytest.raises(rawws.InvalidMessage):
+                await taken(feed)
+        await served
+    assert heard == [b""]
 
 
 async def test_tls_is_spoken_with_https_and_the_certificate_is_checked() -> None:
