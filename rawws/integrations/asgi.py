@@ -74,6 +74,7 @@ class Application(handlers.Application):
     def __init__(self, app: Any, *, root_path: str = "", lifespan: str = "auto") -> None:
         if not callable(app):
             raise TypeError(f"app is {type(app).__name__}, allowed is an ASGI application")
+        handlers.check_arguments(app, "app", "scope", "receive", "send")
         if lifespan not in LIFESPANS:
             raise ValueError(f"lifespan is {lifespan!r}, allowed are {', '.join(LIFESPANS)}")
         if root_path and (not root_path.startswith("/") or not root_path.isascii()):
@@ -143,7 +144,11 @@ class Lifespan:
         """Wait until the application is ready."""
         scope = {"type": "lifespan", "asgi": {"version": VERSION, "spec_version": "2.0"}, "state": self._state}
         self._task = asyncio.get_running_loop().create_task(self._run(scope))
-        failure = await self._ask("lifespan.startup")
+        try:
+            failure = await self._ask("lifespan.startup")
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
         if failure is not None:
             raise RuntimeError(f"the application did not start: {failure.strip() or 'it says no more'}")
 
@@ -152,11 +157,10 @@ class Lifespan:
         task = self._task
         if task is None:
             return
-        if self._asked is None or self._asked.done():
-            self._task = None
-            failure = await self._ask("lifespan.shutdown") if not task.done() else None
-            if failure is not None:
-                self._logger.error("the application did not shut down: %s", failure)
+        self._task = None
+        failure = await self._ask("lifespan.shutdown") if not task.done() else None
+        if failure is not None:
+            self._logger.error("the application did not shut down: %s", failure)
         await asyncio.wait([task])
 
     async def _ask(self, kind: str) -> str | None:
@@ -221,6 +225,10 @@ class Upgrade:
     def respond(self, response: Response) -> None:
         """Answer with a response that is no WebSocket."""
         self.exchange.respond_last(response)
+
+    def refuse(self, error: HandshakeError) -> None:
+        """Answer with an error, which is counted."""
+        self.exchange.refuse(error)
 
     def gone(self) -> OSError:
         """Return the error of a `send` to nobody."""

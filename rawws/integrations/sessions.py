@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from rawws.errors import ConnectionClosed, HandshakeError, LocalProtocolError
 from rawws.protocol.extensions import parse_tokens
-from rawws.protocol.handshake import Acceptance, refusal
+from rawws.protocol.handshake import Acceptance
 from rawws.protocol.http11 import Headers, Request, Response, serialize_fields
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class Door(Protocol):
 
     def respond(self, response: Response) -> None:
         """Answer with this, which is no WebSocket; nothing, where there was an answer."""
+
+    def refuse(self, error: HandshakeError) -> None:
+        """Answer with an error, and take note of it."""
 
     def gone(self) -> OSError:
         """Return what `send` raises when there is nobody to send to."""
@@ -112,7 +115,9 @@ class Session:
     def refuse(self, error: HandshakeError) -> None:
         """Answer a handshake with an error, and let the application know that there will be no WebSocket."""
         self.end()
-        self.respond(refusal(error))
+        if not self.over:
+            self.over = True
+            self.door.refuse(error)
 
     def respond(self, response: Response) -> None:
         """Answer a handshake with what is no WebSocket."""
@@ -211,7 +216,6 @@ class Session:
             self.door.note("[accepted]")
             self.wake()
         elif kind == "websocket.close":
-            self.door.note("403")
             self.refuse(HandshakeError(403, "the application refused the connection"))
         elif kind == "websocket.http.response.start":
             self.denial = Denial(event["status"], event.get("headers", ()))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
 from rawws.errors import HandshakeError
+from rawws.journal import printable
 from rawws.keepalive import Keepalive
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import Compression, Deflater, PerMessageDeflate
@@ -113,7 +114,7 @@ class Arrival:
             self.key = check_upgrade(self.request)
             scope = self.describe()
         except HandshakeError as error:
-            self.respond(refusal(error))
+            self.refuse(error)
             return
         self.ws.request_head = self.reader.head
         self.ws.pause_reading()
@@ -196,6 +197,11 @@ class Arrival:
         if not ws.end_writing():
             ws.transport.close()
 
+    def refuse(self, error: HandshakeError) -> None:
+        """Answer with an error, and log it: there is a line for what is accepted, too."""
+        self.note(str(error.status))
+        self.respond(refusal(error))
+
     def gone(self) -> OSError:
         """Return uvicorn's own error."""
         from uvicorn.protocols.utils import ClientDisconnected  # noqa: PLC0415 - where this runs, there is a uvicorn
@@ -206,4 +212,5 @@ class Arrival:
         """Log what became of the handshake, as uvicorn does."""
         address = self.ws.remote_address
         where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else ""
-        self.logger.info('%s - "WebSocket %s" %s', where, self.request.path, outcome)
+        path = "-" if self.request is None else printable(self.request.path)
+        self.logger.info('%s - "WebSocket %s" %s', where, path, outcome)

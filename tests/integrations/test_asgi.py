@@ -124,6 +124,28 @@ async def test_a_lifespan_that_fails_at_its_end_is_logged(logged: Logged) -> Non
     logged.take("the application did not shut down: no disk")
 
 
+async def test_a_start_that_is_cancelled_ends_the_lifespan() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await receive()
+            begun.set()
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    async def start() -> None:
+        await asgi.serve(app, "127.0.0.1", 0)
+
+    starting = asyncio.create_task(start())
+    await begun.wait()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await ended.wait()
+
+
 async def test_a_lifespan_ends_where_the_server_cannot_listen() -> None:
     told: list[str] = []
 
@@ -267,6 +289,16 @@ async def test_a_body_that_is_waited_for_too_long_is_408_however_it_trickles() -
                 await peer.write(b"x")
             await asyncio.sleep(0.02)
         assert answered.result().startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_body_whose_time_is_up_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Between two looks at the deadlines, more time may pass than there is.
+    monkeypatch.setattr(asgi.HttpSession, "expire", lambda session: None)
+    async with visited(read_body, open_timeout=0.02) as (peer, _):
+        await peer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        await asyncio.sleep(0.05)
+        await peer.write(b"x")
+        assert (await peer.response()).status == 408
 
 
 async def test_no_100_stands_in_a_response_that_is_begun() -> None:
@@ -443,6 +475,35 @@ async def test_an_application_that_returns_without_a_response_is_500(logged: Log
     logged.take("ASGI callable returned without completing response.")
 
 
+async def test_what_an_application_returns_is_logged(logged: Logged) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> int:
+        await answering({"body": b"x"})(scope, receive, send)
+        return 7
+
+    head, body = await asked(app, LAST)
+    assert (head[:12], body) == (b"HTTP/1.1 200", b"x")
+    logged.take("ASGI callable should return None, but returned '7'.")
+
+
+async def test_an_application_that_is_cancelled_ends_its_connection() -> None:
+    cancelled: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    async with visited(app) as (peer, server):
+        await peer.write(GET)
+        await eventually(lambda: server.handlers)
+        for task in tuple(server._tasks):
+            task.cancel()
+        assert await peer.read_to_end() == b""
+    assert cancelled == [True]
+
+
 async def test_an_application_hears_that_its_client_left_and_what_it_sends_raises_unlogged() -> None:
     heard: list[Any] = []
 
@@ -583,6 +644,43 @@ async def test_a_handshake_that_is_none_is_refused(field: str, status: int) -> N
     async with visited(echo) as (peer, _):
         await peer.write(request(field))
         assert (await peer.answer())[0].status == status
+
+
+async def test_every_refusal_is_counted(logged: Logged) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == "/late":
+            await undecided(scope, receive, send)
+        elif path == "/denied":
+            await send({"type": "websocket.http.response.start", "status": 401})
+            await send({"type": "websocket.http.response.body"})
+        elif path != "/none":
+            await send({"type": f"{scope['type']}.close"})
+
+    async with asgi.serve(app, "127.0.0.1", 0, lifespan="off", open_timeout=0.3) as server:
+        for data, status, message, error in (
+            (request(line="GET /closed HTTP/1.1"), 403, "", None),
+            (request(line="GET /none HTTP/1.1"), 500, "without completing handshake", None),
+            (request(line="GET /late HTTP/1.1"), 503, "", None),
+            (request("Sec-WebSocket-Version: 12"), 426, "", None),
+            (request("Origin: https://elsewhere.example"), 403, "", None),
+            (GET, 500, "Exception in ASGI application", RuntimeError),
+            (b"GET / HTTP/1.1\r\n\r\n", 400, "", None),
+        ):
+            peer = await Peer.reach(server.sockets[0].getsockname())
+            await peer.write(data)
+            assert (await peer.answer())[0].status == status
+            peer.close()
+            if message:
+                logged.take(message, error)
+        assert server.stats().refusals == {403: 2, 500: 2, 503: 1, 426: 1, 400: 1}
+        # What the application itself says is a response and no refusal.
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(request(line="GET /denied HTTP/1.1"))
+        assert (await peer.answer())[0].status == 401
+        peer.close()
+        assert server.stats().refusals == {403: 2, 500: 2, 503: 1, 426: 1, 400: 1}
+        assert server.stats().responses == {**server.stats().refusals, 401: 1}
 
 
 async def undecided(scope: Scope, receive: Receive, send: Send) -> None:

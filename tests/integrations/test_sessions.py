@@ -104,6 +104,17 @@ async def test_an_application_that_returns_closes_with_1000(server: str) -> None
         assert await end(ws) == (1000, "")
 
 
+async def test_what_an_application_returns_is_logged(server: str, logged: Logged) -> None:
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> str:
+        await receive()
+        await send({"type": "websocket.accept"})
+        return "bye"
+
+    async with served(server, app) as url, connect(url) as ws:
+        assert await end(ws) == (1000, "")
+    logged.take("ASGI callable should return None, but returned 'bye'.", name=LOGGERS[server])
+
+
 async def test_an_application_that_raises_closes_with_1011(server: str, logged: Logged) -> None:
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await receive()
@@ -170,6 +181,17 @@ async def test_an_application_denies_with_a_response_of_its_own(server: str) -> 
         ([{"type": "websocket.accept", "headers": [(b"a", b"b\r\nc: d")]}], "0x0d is not allowed"),
         ([{"type": "websocket.accept", "headers": [(b"Sec-WebSocket-Accept", b"x")]}], "the handshake's own"),
         ([{"type": "websocket.http.response.start", "status": 99}], "Invalid HTTP status code '99'"),
+        (
+            2 * [{"type": "websocket.http.response.start", "status": 401}],
+            "Expected ASGI message 'websocket.http.response",
+        ),
+        (
+            [
+                {"type": "websocket.http.response.start", "status": 401},
+                {"type": "websocket.http.response.body", "body": bytes((1 << 20) + 1), "more_body": True},
+            ],
+            "over 1048576 bytes, the limit",
+        ),
     ],
 )
 async def test_what_asgi_does_not_allow_raises_in_the_application(

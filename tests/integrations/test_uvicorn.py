@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+import uvicorn
 from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.server import ServerState
 from websockets.asyncio.client import connect, unix_connect
 from websockets.typing import Subprotocol
 
+from rawws.integrations.uvicorn import GATEWAYS, WebSocketProtocol
 from tests.integrations.serving import Receive, Recorder, Send, echo, end, exchange_messages, in_uvicorn, refused
-from tests.server.peers import eventually
+from tests.server.peers import Peer, eventually, request
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
@@ -103,6 +109,22 @@ async def test_a_shutdown_before_the_accept_answers_500() -> None:
         await told.wait()
 
 
+async def test_what_is_refused_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.close"})
+
+    caplog.set_level(logging.INFO, "uvicorn.error")
+    async with in_uvicorn(app) as (_, server):
+        for fields, status in (([], 403), (["Sec-WebSocket-Version: 12"], 426)):
+            peer = await Peer.reach(server.servers[0].sockets[0].getsockname())
+            await peer.write(request(*fields, line="GET /a HTTP/1.1"))
+            assert (await peer.answer())[0].status == status
+            peer.close()
+    outcomes = [record.getMessage() for record in caplog.records if '"WebSocket' in record.getMessage()]
+    assert [outcome.partition(" - ")[2] for outcome in outcomes] == ['"WebSocket /a" 403', '"WebSocket /a" 426']
+
+
 async def test_a_client_that_leaves_before_the_accept_is_a_disconnect() -> None:
     begun, told = asyncio.Event(), asyncio.Event()
 
@@ -155,6 +177,79 @@ async def test_a_version_that_is_not_understood_is_426(version: str, status: int
         await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert answer.endswith(b"\n")
+
+
+async def test_a_request_may_come_in_pieces_from_whoever_hands_over_the_connection() -> None:
+    config = uvicorn.Config(echo, lifespan="off", log_config=None)
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: WebSocketProtocol(config, state, {}), "127.0.0.1", 0)  # type: ignore[arg-type,return-value]
+    peer = await Peer.reach(listening.sockets[0].getsockname())
+    head = request()
+    await peer.write(head[:30])
+    await asyncio.sleep(0.01)
+    await peer.write(head[30:])
+    assert (await peer.response()).status == 101
+    await peer.send("Hello")
+    assert await peer.message() == "Hello"
+    assert config.loaded
+    await peer.start_close()
+    await peer.finish()
+    peer.close()
+    listening.close()
+    await listening.wait_closed()
+    await eventually(lambda: not state.connections and not state.tasks)
+
+
+@pytest.mark.parametrize("speaks", [False, True])
+async def test_a_client_that_was_refused_is_let_go_when_it_speaks_or_stays(
+    speaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rawws.integrations.uvicorn.LINGER", 3600.0 if speaks else 0.01)
+    async with in_uvicorn(echo) as (_, server):
+        peer = await Peer.reach(server.servers[0].sockets[0].getsockname())
+        await peer.write(request("Sec-WebSocket-Version: 12"))
+        response, _ = await peer.answer()
+        assert response.status == 426
+        connections = GATEWAYS[server.server_state].settings.connections
+        assert len(connections) == 1
+        if speaks:
+            await peer.write(b"more")
+        await eventually(lambda: not connections)
+        peer.close()
+
+
+async def test_a_refusal_arrives_whole_over_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        assert scope["scheme"] == "wss"
+        await receive()
+        await send({"type": "websocket.close"})
+
+    async with in_uvicorn(app, ssl_certfile=str(tmp_path / "server.pem")) as (url, _):
+        assert (await refused(url.replace("ws:", "wss:"), ssl=context))[0] == 403
+
+
+async def test_a_shutdown_leaves_the_close_of_the_application_as_it_is() -> None:
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4000})
+
+    async with in_uvicorn(app) as (_, server):
+        peer = await Peer.reach(server.servers[0].sockets[0].getsockname())
+        await peer.shake_hands()
+        assert await peer.closed() == (4000, "")
+        server.should_exit = True
+        await eventually(lambda: not server.servers[0].is_serving())
+        peer.connection.settle()
+        await peer.flush()
+        assert await peer.read_to_end() == b""
+        peer.close()
 
 
 async def test_nothing_is_left_of_a_thousand_connections() -> None:

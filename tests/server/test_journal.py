@@ -98,6 +98,19 @@ async def test_refused_handshakes_are_counted_by_their_status() -> None:
         assert stats.opened == 0
 
 
+async def test_a_response_that_cannot_be_sent_is_a_refusal(logged: Logged) -> None:
+    def answer(ws: rawws.WebSocket, request: rawws.Request) -> rawws.Response:
+        return rawws.Response(200, "x", {"Content-Length": "2"})
+
+    async with serve(echo, process_request=answer) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(request())
+        assert (await peer.answer())[0].status == 500
+        peer.close()
+        assert server.stats().refusals == server.stats().responses == {500: 1}
+    logged.take("opening handshake failed", rawws.LocalProtocolError)
+
+
 async def test_a_slow_consumer_is_counted() -> None:
     async with serve(rawws.Handler(), hard_limit=100_000) as server, connected(server, receive_buffer=4096) as peer:
         [ws] = server.connections
