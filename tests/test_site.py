@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.browser.chromium import browsing
 from tests.processes import ROOT
 
 
@@ -57,6 +58,19 @@ def test_every_link_leads_somewhere(site: Path) -> None:
             if not aim.exists() or (aim.suffix == ".html" and unquote(anchor) not in pages[aim].anchors):
                 broken.append((str(path.relative_to(site)), target))
     assert broken == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_its_screen(site: Path, width: int) -> None:
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    with browsing() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        wide = []
+        for path in sorted({*site.rglob("*.html")} - {*(site / "source").rglob("*.html")}):
+            page.goto(path.as_uri())
+            if page.evaluate(overflow) > 0:
+                wide.append(str(path.relative_to(site)))
+    assert wide == []
 
 
 def test_every_page_of_the_folder_is_in_the_navigation(site: Path) -> None:
