@@ -100,7 +100,9 @@ class Reserved:
 
     def _bind(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         self.sockets.append(sock)
-        # Not for a port that another program has without SO_REUSEPORT: binding it fails, as it should.
+        # Also where connections of a server that ended are in TIME_WAIT. Not for a port that another program has:
+        # binding it fails, as it should.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +20,10 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from rawws.cli import parser
 from rawws.workers import Reserved, Supervisor
 from tests.processes import LOOPBACK, ROOT, Process, eventually
-from tests.test_cli import port, run, start
+from tests.test_cli import ASGI, port, run, start
 
 HANDLERS = """
 import os
@@ -97,7 +99,7 @@ def patient(dialled: Callable[[], ClientConnection]) -> ClientConnection:
     while True:
         try:
             return dialled()
-        except (ConnectionError, EOFError, InvalidMessage):
+        except (ConnectionError, ConnectionClosed, EOFError, InvalidMessage):
             time.sleep(0.01)
 
 
@@ -204,6 +206,17 @@ def test_workers_do_not_outlive_a_supervisor_that_was_killed(crowd: Process) -> 
     eventually(lambda: not any(map(exists, orphans)))
 
 
+def test_a_port_whose_connections_of_before_are_not_over_can_be_had(here: Path) -> None:
+    # Those that the server ended are in TIME_WAIT for a minute.
+    with socket.create_server((LOOPBACK, 0)) as before:
+        where = before.getsockname()
+        with socket.create_connection(where) as client:
+            before.accept()[0].close()
+            assert client.recv(1) == b""
+    with start(here, "serve", "crowd:who", "--port", str(where[1]), "--workers", "2") as process:
+        assert port(process) == where[1]
+
+
 def test_what_stops_the_workers_from_serving_ends_the_command(here: Path) -> None:
     with start(here, "serve", "crowd:who", "--port", "0") as other:
         ran = run(here, "serve", "crowd:who", "--port", str(port(other)), "--workers", "2")
@@ -212,14 +225,46 @@ def test_what_stops_the_workers_from_serving_ends_the_command(here: Path) -> Non
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_worker_that_ends_before_it_serves_ends_all() -> None:
+def test_an_application_that_does_not_start_ends_the_command(here: Path) -> None:
+    (here / "web.py").write_text(ASGI)
+    ran = run(here, "serve", "--asgi", "web:app", "--port", "0", "--workers", "2")
+    assert ran.returncode == 1
+    lines = set(ran.stderr.splitlines())
+    assert "rawws: the application did not start: no database" in lines
+    assert "rawws: a worker ended with status 1 before it served" in lines
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        ("os._exit(9)", 9, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('why')", 1, ""),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("raise ValueError('a fault')", 1, "worker 0 failed"),
+    ],
+)
+def test_a_worker_that_ends_before_it_serves_ends_all(end: str, status: int, said: str) -> None:
     # In a process of its own: this one may have threads, with which nobody should fork.
-    code = "import os, rawws.workers as w; w.Supervisor(2, lambda post: os._exit(9), print).run()"
+    code = f"import os, sys, rawws.workers as w\ndef work(post): {end}\nw.Supervisor(1, work, print).run()"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
     )
-    assert ran.stderr.strip().endswith("StartError: a worker ended with status 9 before it served")
+    assert ran.stderr.strip().endswith(f"StartError: a worker ended with status {status} before it served")
+    assert said in ran.stderr
     assert ran.stdout == ""
+
+
+def test_a_worker_that_lived_long_is_replaced_at_once_each_time(here: Path) -> None:
+    code = "import sys, rawws.cli, rawws.workers; rawws.workers.YOUNG = 0; sys.exit(rawws.cli.main())"
+    command = [sys.executable, "-c", code, "serve", "crowd:who", "--port", "0", "--workers", "2"]
+    with Process(command, cwd=here) as process:
+        process.wait_for(lambda output: "Ctrl-C ends it" in output, "it says where it listens")
+        for times in range(1, 5):
+            os.kill(min(pids(process)), signal.SIGKILL)
+            process.wait_for(lambda output, times=times: output.count("takes its place in 0.0 s") == times, "the log")  # type: ignore[misc]
+            eventually(lambda: len(pids(process)) == 2)
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "many", "1.5", "1000"])
@@ -227,6 +272,11 @@ def test_a_number_of_workers_that_makes_no_sense_is_a_usage_error(here: Path, wo
     ran = run(here, "serve", "crowd:who", "--workers", workers)
     assert ran.returncode == 2
     assert f"{workers!r} is not a number of processes, 1 to 999, or auto" in ran.stderr
+
+
+def test_auto_is_a_worker_for_each_core() -> None:
+    options = parser().parse_args(["serve", "crowd:who", "--workers", "auto"])
+    assert options.workers == len(os.sched_getaffinity(0))
 
 
 def test_a_unix_socket_is_not_shared(here: Path) -> None:
@@ -241,9 +291,12 @@ def test_addresses_that_share_any_port_get_the_same_one() -> None:
         assert len(reserved.sockets) == 3
 
 
-def test_no_workers_are_no_crowd() -> None:
+def test_no_workers_are_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="workers is 0, allowed are numbers above 0"):
         Supervisor(0, lambda post: None, lambda: None)
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(RuntimeError, match="several workers need fork and SO_REUSEPORT"):
+        Supervisor(2, lambda post: None, lambda: None)
 
 
 # -- hubs
