@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, final
 from rawws import _twins, terminal
 from rawws._version import __version__
 from rawws.draining import Drain
-from rawws.handlers import Handler
+from rawws.handlers import Handler, check_arguments, check_handler
 from rawws.routes import Routes
 from rawws.server import Server, loop_factory, serve, until_signal
 
@@ -390,7 +390,8 @@ def _share(common: Common, count: int, handler: object, given: dict[str, Any], a
             else:
                 _live(handler, given, post.ready)
         except CommandError as error:
-            print(f"rawws: {error}", file=sys.stderr)
+            # In one piece: `print` writes the end of the line by itself, and the workers fail at the same time.
+            sys.stderr.write(f"rawws: {error}\n")
             raise SystemExit(1) from None
         except asyncio.CancelledError:
             raise SystemExit(130) from None
@@ -505,13 +506,27 @@ def _handler(found: object, target: str) -> object:
             return found()
         except Exception as error:  # whatever the class of the user raised
             raise CommandError(f"cannot make a {target}: {_fault(error)}") from error
-    if isinstance(found, (Handler, Routes)) or inspect.iscoroutinefunction(found):
+    if isinstance(found, Routes):
         return found
-    if not isinstance(found, type) and inspect.iscoroutinefunction(getattr(type(found), "__call__", None)):  # noqa: B004
+    called = None if isinstance(found, type) else getattr(type(found), "__call__", None)  # noqa: B004
+    if isinstance(found, Handler) or inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(called):
+        try:
+            check_handler(found)
+        except TypeError as error:
+            raise CommandError(f"{target}: {error}{_hint(found)}") from error
         return found
     kind = "a function without `async`" if inspect.isroutine(found) else f"of type {type(found).__name__}"
     kind = "a class" if isinstance(found, type) else kind
     raise CommandError(f"{target} is {kind}; allowed are a coroutine function, a rawws.Handler and a rawws.Routes")
+
+
+def _hint(found: Any) -> str:
+    """Say what helps, where what is no handler may be an ASGI application."""
+    try:
+        check_arguments(found, "app", "scope", "receive", "send")
+    except TypeError:
+        return ""
+    return "; --asgi serves an ASGI application"
 
 
 def _fault(error: Exception) -> str:

@@ -6,12 +6,22 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .exchange import Exchange
     from .requests import HttpRequest
     from .server import Server
     from .websocket import WebSocket
 
-__all__ = ["Application", "Handler", "check_handler"]
+__all__ = ["Application", "Handler", "check_arguments", "check_handler"]
+
+# What each callback is called with.
+CALLBACKS = {
+    "on_open": ("ws",),
+    "on_message": ("ws", "message"),
+    "on_close": ("ws", "code", "reason"),
+    "on_drain": ("ws",),
+}
 
 
 class Handler:
@@ -62,9 +72,29 @@ def check_handler(handler: Any, *, callbacks: bool = False) -> None:
     if isinstance(handler, type) and issubclass(handler, Handler):
         raise TypeError(f"handler is the class {handler.__name__}, allowed is an instance of it: {handler.__name__}()")
     if isinstance(handler, Handler):
-        for name in ("on_open", "on_message", "on_close", "on_drain"):
-            if inspect.iscoroutinefunction(getattr(handler, name)):
-                raise TypeError(f"{type(handler).__name__}.{name} is a coroutine function, allowed are plain functions")
+        for name, arguments in CALLBACKS.items():
+            callback, what = getattr(handler, name), f"{type(handler).__name__}.{name}"
+            if getattr(callback, "__func__", None) is getattr(Handler, name):
+                continue
+            if inspect.iscoroutinefunction(callback):
+                raise TypeError(f"{what} is a coroutine function, allowed are plain functions")
+            check_arguments(callback, what, *arguments)
     elif callbacks or not callable(handler):
         allowed = "a rawws.Handler" if callbacks else "a coroutine function and a rawws.Handler"
         raise TypeError(f"handler is {type(handler).__name__}, allowed is {allowed}")
+    else:
+        check_arguments(handler, "handler", "ws")
+
+
+def check_arguments(function: Callable[..., Any], what: str, *arguments: str) -> None:
+    """Raise TypeError for a function that cannot be called with these arguments; `what` is how it is named."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # one written in C need not say what it takes
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        names = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+        taken = inspect.Signature(names)
+        raise TypeError(f"{what} takes {taken}, it is called with ({', '.join(arguments)})") from None

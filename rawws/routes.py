@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 from urllib.parse import quote, unquote
 
 from .errors import HandshakeError
-from .handlers import Handler, check_handler
+from .handlers import Handler, check_arguments, check_handler
 from .protocol.extensions import is_token
 from .protocol.http11 import Headers
 from .protocol.http11 import Response as HttpResponse
@@ -119,6 +119,7 @@ class Routes:
             return
         if not callable(endpoint):
             raise TypeError(f"the endpoint of {path} is {type(endpoint).__name__}, allowed is a function")
+        check_arguments(endpoint, f"the endpoint of {path}", "request")
         if isinstance(methods, str) or not methods:
             raise ValueError(f"the methods of {path} are {methods!r}, allowed is a list of at least one")
         for method in methods:

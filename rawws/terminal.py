@@ -96,7 +96,7 @@ def _add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("uri", metavar="URL", help="ws:// or wss://")
+    parser.add_argument("uri", metavar="URL", type=_url, help="ws:// or wss://")
     parser.add_argument(
         "--header",
         type=_header,
@@ -116,6 +116,13 @@ def _add_command(
         "--open-timeout", type=_seconds, metavar="SECONDS", default=10.0, help="how long to connect (default: 10)"
     )
     return parser
+
+
+def _url(text: str) -> str:
+    # `localhost:8765` would be a URL of the scheme localhost.
+    if "://" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL, it must begin with ws:// or wss://")
+    return text
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -206,6 +213,8 @@ def _refuse(text: str) -> NoReturn:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not good: {error.verify_message} (--ca names an authority, --insecure takes any)"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "what answers there is not TLS (ws:// is without it)"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error)

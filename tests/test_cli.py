@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import inspect
 import os
 import re
@@ -16,12 +18,12 @@ from urllib.request import urlopen
 
 import pytest
 import trustme
-from websockets import ConnectionClosedError, ConnectionClosedOK, Subprotocol
+from websockets import ConnectionClosedError, ConnectionClosedOK, InvalidStatus, Subprotocol
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 import rawws
 from rawws import cli
-from tests.processes import LOOPBACK, ROOT, Process, ProcessError
+from tests.processes import LOOPBACK, ROOT, Process, ProcessError, eventually
 
 HANDLERS = """
 import rawws
@@ -49,6 +51,12 @@ instance = Echo()
 number = 7
 
 def not_async(ws):
+    pass
+
+async def two(ws, path):
+    pass
+
+async def app(scope, receive, send):
     pass
 """
 
@@ -164,6 +172,20 @@ def test_the_limits_reach_the_server(here: Path) -> None:
             ws.recv(timeout=10)
 
 
+def test_the_limits_of_connections_reach_the_server(here: Path) -> None:
+    limits = ["--max-connections", "1", "--handshake-rate", "0.15"]
+    with start(here, "serve", "chat:echo", "--port", "0", *limits) as process:
+        uri = f"ws://{LOOPBACK}:{port(process)}"
+        with connect(uri) as ws:
+            with pytest.raises(InvalidStatus, match="503"), connect(uri):
+                pass
+            assert echoes(ws) == "Grüße"
+        with pytest.raises(InvalidStatus, match="429"):
+            while True:
+                with contextlib.suppress(ConnectionError, EOFError), connect(uri):
+                    pass
+
+
 @pytest.mark.parametrize(
     ("options", "origin", "status"),
     [
@@ -217,7 +239,9 @@ def test_a_second_signal_waits_for_nobody(here: Path) -> None:
         assert "Traceback" not in process.output
 
 
-def test_version_names_the_twin_that_runs(here: Path) -> None:
+@pytest.mark.parametrize("pure", ["0", "1"])
+def test_version_names_the_twin_that_runs(here: Path, pure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAWWS_PURE", pure)
     found = run(here, "--version")
     assert re.fullmatch(
         r"rawws [\w.]+ \((compiled|interpreted)\) on (uvloop|asyncio) and Python 3\.\d+\.\d+\w*\n", found.stdout
@@ -275,6 +299,8 @@ def fails(found: subprocess.CompletedProcess[str], status: int) -> str:
         ),
         ("chat:not_async", r"chat:not_async is a function without `async`; allowed are .*"),
         ("chat:Echo", r"chat:Echo is a class; allowed are .*"),
+        ("chat:two", r"chat:two: handler takes \(ws, path\), it is called with \(ws\)"),
+        ("chat:app", r"chat:app: handler takes \(scope, receive, send\), .*; --asgi serves an ASGI application"),
         ("chat:Picky", r"cannot make a chat:Picky: TypeError: .*'room'.*"),
         (
             "needy:echo",
@@ -300,6 +326,8 @@ def test_a_target_that_cannot_be_served_is_one_line(here: Path, target: str, lin
         (["serve", "chat:echo", "--port", "http"], "'http' is not a port"),
         (["serve", "chat:echo", "--max-size", "1g"], "'1g' is not a number of bytes"),
         (["serve", "chat:echo", "--max-size", "0"], "'0' is not a number of bytes"),
+        (["serve", "chat:echo", "--max-connections", "0"], "'0' is not a whole number above 0"),
+        (["serve", "chat:echo", "--handshake-rate", "fast"], "'fast' is not a number above 0"),
         (["serve", "chat:echo", "--open-timeout", "0"], "'0' is not a time in seconds"),
         (["serve", "chat:echo", "--open-timeout", "nan"], "'nan' is not a time in seconds"),
         (["serve", "chat:echo", "--open-timeout", "off"], "'off' is not a time in seconds"),
@@ -340,6 +368,13 @@ def test_what_cannot_be_had_is_one_line(here: Path, arguments: list[str], words:
     assert words in fails(run(here, "serve", "chat:echo", *arguments), 1)
 
 
+def test_a_port_that_takes_a_privilege_is_said_to() -> None:
+    # Who runs the tests may have it.
+    assert cli._reason(PermissionError(errno.EACCES, "Permission denied")) == (
+        "this user may not; ports from 1024 on need no privilege"
+    )
+
+
 # The demo, without a browser
 
 
@@ -352,6 +387,17 @@ def test_the_demo_names_the_page_and_answers_health_checks(here: Path) -> None:
         status, page = get(number, "/?x=1")
         assert status == 200
         assert page.startswith(b"<!doctype html>")
+
+
+def test_the_demo_opens_its_page_in_a_browser(here: Path) -> None:
+    browser = here / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" > opened\n')
+    browser.chmod(0o755)
+    with start(here, "demo", "--port", "0", "--host", "0.0.0.0", "--open", env={"BROWSER": str(browser)}) as process:
+        opened = here / "opened"
+        eventually(lambda: opened.exists() and opened.read_text())
+        assert opened.read_text() == f"http://127.0.0.1:{port(process)}\n"
+        assert get(port(process), "/healthz")[0] == 200
 
 
 def get(number: int, path: str) -> tuple[int, bytes]:
@@ -376,6 +422,9 @@ def make():
 def fail():
     raise ValueError("no settings")
 
+async def chat(ws):
+    pass
+
 number = 7
 """
 
@@ -394,6 +443,7 @@ def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:
     [
         (["--asgi", "web:app"], 1, "rawws: the application did not start: no database\n"),
         (["--asgi", "web:number"], 1, "rawws: web:number: app is int, allowed is an ASGI application\n"),
+        (["--asgi", "web:chat"], 1, "rawws: web:chat: app takes (ws), it is called with (scope, receive, send)\n"),
         (["--asgi", "web:fail", "--factory"], 1, "rawws: web:fail returned no application: ValueError: no settings"),
         (["web:app", "--factory"], 2, "--factory needs --asgi\n"),
         (["--asgi", "web:app", "--subprotocols", "a", "--lifespan", "off"], 1, "the application's to decide\n"),

@@ -9,10 +9,13 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +142,7 @@ def test_a_certificate_is_verified_unless_it_shall_not_be(tmp_path: Path) -> Non
     ("arguments", "line"),
     [
         (["send", "http://localhost", "x"], "rawws: the URI is 'http://localhost', it must begin with ws:// or wss://"),
+        (["send", "localhost:80", "x"], "'localhost:80' is no URL, it must begin with ws:// or wss://"),
         (["send", "ws://localhost", "x", "--header", "no colon"], "'no colon' is not NAME: VALUE"),
         (["send", "ws://localhost", "x", "--header", "a b: c"], "rawws: the header name 'a b' is not a token"),
         (["send", "ws://localhost", "x", "--timeout", "0"], "'0' is not a time in seconds, more than 0"),
@@ -167,6 +171,32 @@ def test_what_cannot_be_reached_is_one_line_and_exits_with_1(target: str, option
         assert result.stderr.decode().startswith(f"rawws: {line}")
         assert result.stderr.count(b"\n") == 1
         assert result.stdout == b""
+
+
+def test_tls_where_there_is_none_is_told(uri: str) -> None:
+    result = run("send", uri.replace("ws:", "wss:"), "x")
+    assert result.returncode == 1
+    assert result.stderr.endswith(b": what answers there is not TLS (ws:// is without it)\n")
+
+
+def test_a_refused_handshake_is_one_line_and_exits_with_1() -> None:
+    with socket.create_server((LOOPBACK, 0)) as listening:
+
+        def refuse() -> None:
+            sock, _ = listening.accept()
+            with sock:
+                sock.recv(4096)
+                sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        target = f"ws://{LOOPBACK}:{listening.getsockname()[1]}"
+        result = run("send", target, "x")
+        thread.join()
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr.decode().startswith(f"rawws: cannot connect to {target}: ")
+    assert b"403" in result.stderr
+    assert result.stderr.count(b"\n") == 1
 
 
 # -- connect in a pipe
@@ -227,13 +257,17 @@ def test_a_signal_closes_the_connection_properly(uri: str, number: signal.Signal
 
 @final
 class Terminal:
-    """A program on a terminal of 100 columns and 24 rows."""
+    """A program on a terminal of 100 columns and 24 rows; `piped` is the one line of its input, if not the terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, piped: str = "") -> None:
         self.output = ""
+        self._status: int | None = None
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
-            os.execvpe(sys.executable, command(*arguments), environment())
+            program = command(*arguments)
+            if piped:
+                program = ["sh", "-c", f"echo {piped} | {shlex.join(program)}"]
+            os.execvpe(program[0], program, environment())
         termios.tcsetwinsize(self._fd, (24, 100))
         self.before = termios.tcgetattr(self._fd)
 
@@ -241,15 +275,19 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
-        os.close(self._fd)
+        if self._status is None:
+            os.kill(self._pid, signal.SIGTERM)
+        try:
+            self.status()
+        finally:
+            if self._status is None:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+            os.close(self._fd)
 
-    def type(self, text: str) -> None:
+    def type(self, text: str | bytes) -> None:
         """Press keys."""
-        os.write(self._fd, text.encode())
+        os.write(self._fd, text.encode() if isinstance(text, str) else text)
 
     def until(self, text: str) -> str:
         """Return what was written up to this text, and forget it."""
@@ -268,15 +306,16 @@ class Terminal:
     def status(self) -> int:
         """Wait for the end and return the exit status."""
         deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline:
+        while self._status is None:
+            assert time.monotonic() < deadline, self.output
             # What is not read may keep it from ending.
             if select.select([self._fd], [], [], 0.02)[0]:
                 with contextlib.suppress(OSError):
                     self.output += os.read(self._fd, 65536).decode(errors="replace")
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
-                return os.waitstatus_to_exitcode(status)
-        raise AssertionError(self.output)
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
 
 def test_on_a_terminal_there_is_a_prompt_and_what_comes_is_coloured(uri: str) -> None:
@@ -344,6 +383,22 @@ def test_binary_and_hostile_messages_are_made_legible(uri: str) -> None:
         terminal.until("1e 1f ... (40 bytes)")
         terminal.type("hostile\r")
         terminal.until(r"\x1b[31mred\x1b[0m\x07 \x9b\u202e")
+
+
+def test_a_line_that_is_not_utf_8_is_not_sent(uri: str) -> None:
+    with Terminal("connect", uri) as terminal:
+        terminal.until("> ")
+        terminal.type(b"\xff\r")
+        terminal.until("not sent: it is not UTF-8")
+        terminal.type("more\r")
+        terminal.until("\x1b[32m<\x1b[0m more")
+
+
+def test_what_comes_to_a_terminal_from_a_pipe_is_coloured_without_a_prompt(uri: str) -> None:
+    with Terminal("connect", uri, "--linger", "0.3", piped="hello") as terminal:
+        assert terminal.until("\x1b[32m<\x1b[0m hello\r\n") == ""
+        assert terminal.status() == 0
+        assert terminal.output == ""
 
 
 def test_without_colours_there_are_none(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def test_what_is_said_twice_is_refused(one: rawws.Route, two: rawws.Route, messa
     [
         (("/", name), "routes has a tuple"),
         (rawws.Route("/", "x"), "the endpoint of / is str"),
+        (rawws.Route("/", lambda: "x"), r"the endpoint of / takes \(\), it is called with \(request\)"),
         (rawws.Route("/", rawws.Handler, websocket=True), "handler is the class Handler"),
         (rawws.Route("/", None, websocket=True), "handler is NoneType"),
     ],

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import rawws
-from tests.server.peers import Logged, Peer, connected, eventually, narrow, serve
+from rawws.handlers import Application
+from tests.server.answers import get
+from tests.server.peers import Logged, Peer, connected, eventually, narrow, request, serve
 
 # -- coroutines
 
@@ -94,9 +96,12 @@ async def test_a_handler_that_is_no_coroutine_function_is_logged(logged: Logged)
 
 
 async def test_a_handler_that_raises_before_it_is_a_coroutine_is_logged(logged: Logged) -> None:
-    async with serve(lambda: None) as server, connected(server) as peer:
+    def handler(ws: rawws.WebSocket) -> Any:
+        raise ValueError
+
+    async with serve(handler) as server, connected(server) as peer:
         assert await peer.finish() == (1011, "internal error")
-    logged.take("connection handler failed", TypeError)
+    logged.take("connection handler failed", ValueError)
 
 
 class Greeter:
@@ -338,6 +343,35 @@ def test_asynchronous_callbacks_are_refused(name: str) -> None:
         serve(handler)
 
 
+class Deaf(rawws.Handler):
+    def on_message(self, ws: rawws.WebSocket) -> None:  # type: ignore[override]
+        """Have forgotten the message."""
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (lambda ws, path: None, r"handler takes \(ws, path\), it is called with \(ws\)$"),
+        (lambda: None, r"handler takes \(\), it is called with \(ws\)$"),
+        (Deaf(), r"Deaf\.on_message takes \(ws\), it is called with \(ws, message\)$"),
+    ],
+)
+def test_what_takes_other_arguments_is_refused(handler: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        serve(handler)
+
+
+async def test_what_does_not_say_its_arguments_is_called() -> None:
+    class Silent:
+        __signature__ = "none"
+
+        async def __call__(self, ws: rawws.WebSocket) -> None:
+            await ws.send("hello")
+
+    async with serve(Silent()) as server, connected(server) as peer:
+        assert await peer.message() == "hello"
+
+
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
@@ -349,3 +383,13 @@ def test_asynchronous_callbacks_are_refused(name: str) -> None:
 def test_what_is_no_handler_is_refused(handler: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         serve(handler)
+
+
+async def test_an_application_that_says_nothing_fails_what_it_is_asked(logged: Logged) -> None:
+    for asked in (get(), request()):
+        async with serve(Application()) as server:
+            peer = await Peer.reach(server.sockets[0].getsockname())
+            await peer.write(asked)
+            assert (await peer.answer())[0].status == 500
+            peer.close()
+    logged.take_all("failed", 2)
