@@ -745,6 +745,8 @@ class WebSocket(Transport):
                 raise self.connection.closed()
             self.held_messages.append((message, compress))
             return Later(self.drain)
+        if hasattr(message, "__await__"):
+            raise TypeError(f"message is {type(message).__name__}, which is to be awaited first")
         if hasattr(message, "__aiter__"):
             return Later(lambda: self.send_fragments(message, text))
         # A dict iterates over its keys, which is never what was meant.

@@ -73,6 +73,12 @@ async def test_what_is_no_message_is_refused_by_the_name_of_its_type(
         assert await peer.message() == "next"
 
 
+async def test_what_should_have_been_awaited_is_refused() -> None:
+    async with held() as (ws, _):
+        with pytest.raises(TypeError, match=r"^message is Receiver, which is to be awaited first$"):
+            ws.send(ws.recv())
+
+
 async def test_a_str_without_utf8_is_refused() -> None:
     async with held() as (ws, peer):
         with pytest.raises(rawws.LocalProtocolError, match="lone surrogate at index 1"):
