@@ -437,6 +437,8 @@ class RedisBackplane:
                 self._retries += 1
                 await asyncio.sleep(next(waits))
         finally:
+            # By `close`, or with the loop: there is nobody to be told.
+            self._closed = True
             await self._lose("the backplane is closed")
 
     async def _reach(self) -> None:

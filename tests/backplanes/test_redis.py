@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as client
 
+from rawws.backplanes import redis
+from rawws.backplanes.contract import BackplaneAway, Guest
 from rawws.backplanes.redis import RedisBackplane, life_of
 from rawws.topics import Hub
 from tests.backplanes.engines import RedisEngine, Started
@@ -118,6 +121,20 @@ async def test_scripts_that_were_flushed_cost_a_moment_and_nothing_else(engine: 
     logged.take_all("the backplane is back", 1)
 
 
+async def test_a_loop_that_ends_before_the_hub_is_closed_logs_nothing(engine: RedisEngine, logged: Logged) -> None:
+    backplane = engine.backplane()
+    assert isinstance(backplane, RedisBackplane)
+    hub = Hub(backplane=backplane)
+    await hub.publish("a", "x")
+    task = backplane._task
+    assert task is not None
+    # As asyncio.run does at its end.
+    task.cancel()
+    await asyncio.wait([task])
+    assert logged.left() == []
+    await hub.close()
+
+
 async def test_what_a_full_redis_refuses_is_counted_and_told(engine: RedisEngine, logged: Logged) -> None:
     async with hubs(engine, 1) as (hub,):
         await hub.publish("a", "1")
@@ -179,3 +196,62 @@ async def test_what_nobody_needs_any_more_is_forgotten_by_the_redis(engine: Redi
         ttls = [int(str(asked(engine, "PTTL", key))) for key in keys]
         assert 0 < ttls[0] <= 300_000
         assert all(300_000 < ttl <= 24 * 3600 * 1000 for ttl in ttls[1:])
+
+
+async def test_a_place_that_is_followed_is_remembered_however_long_nobody_asks_for_it(
+    engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "PLACE_AGE", 1000)
+    engine.arguments = {"lease": 0.4}
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        await one.backplane.follow("a")
+        place = await one.backplane.publish("a", "1", None, 1)
+        await one.backplane.publish("forgotten", "1", None, 2)
+        await asyncio.sleep(1.5)
+        assert asked(engine, "EXISTS", "rawws:{forgotten}:place") == 0
+        assert (await one.backplane.publish("a", "2", None, 3)) == place._replace(offset=2)
+
+
+async def test_what_is_no_roster_is_away_and_a_channel_that_may_not_be_heard_too(engine: RedisEngine) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        asked(engine, "SET", "rawws:{a}:roster", "of another program")
+        with pytest.raises(BackplaneAway, match="WRONGTYPE"):
+            await one.backplane.roster("a")
+        await eventually(lambda: one.backs == 2)
+        asked(engine, "DEL", "rawws:{a}:roster")
+        assert await one.backplane.roster("a") == []
+        asked(engine, "ACL", "SETUSER", "default", "resetchannels", "&rawws:0:servers")
+        followed = one.backplane.follow("a")
+        with pytest.raises(BackplaneAway):
+            await followed
+        assert "permissions" in one.reasons[-1]
+        asked(engine, "ACL", "SETUSER", "default", "allchannels")
+        await eventually(lambda: one.backs == 3)
+        await one.backplane.follow("a")
+
+
+async def test_too_many_who_leave_while_the_redis_is_away_are_gone_by_their_lease(
+    engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "MAX_LEFT", 2)
+    engine.arguments = {"lease": 2.0}
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await eventually(lambda: one.backs and two.backs)
+        for ident in "wxyz":
+            one.backplane.join("a", ident, "null")
+        await eventually(lambda: present(engine) == 4)
+        engine.kill()
+        await eventually(lambda: one.reasons)
+        for ident in "xyz":
+            one.backplane.leave("a", ident)
+        engine.start()
+        await eventually(lambda: one.backs == two.backs == 2)
+        held: list[Any] = []
+        while held != [Guest("one", "w", "null")]:
+            held = await two.backplane.roster("a")
+
+
+def present(engine: RedisEngine) -> int:
+    return int(str(asked(engine, "HLEN", "rawws:{a}:roster")))

@@ -119,7 +119,7 @@ async def picows(port: int, seconds: float) -> None:
     clock = Clock(seconds, lambda: over.set_result(None))
     message = MESSAGE.encode()
 
-    class Client(picows.WSListener):  # type: ignore[misc]
+    class Client(picows.WSListener):  # type: ignore[misc, unused-ignore]
         def on_ws_connected(self, transport: Any) -> None:
             transport.send(picows.WSMsgType.TEXT, message)
 
