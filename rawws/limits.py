@@ -109,7 +109,8 @@ class Gate:
         for oldest in [next(iter(seen))] if seen else []:
             if seen[oldest] <= now or len(seen) >= ADDRESSES:
                 del seen[oldest]
-        late = due + self._handshake - now - max(HANDSHAKE_BURST, self._handshake)
+        # In this order nothing is lost to rounding, and the first handshake is never late.
+        late = (due - now) + (self._handshake - max(HANDSHAKE_BURST, self._handshake))
         seen[key] = due if late > 0 else due + self._handshake
         if late > 0:
             raise too_many(f"{key} begins connections too fast, allowed are {1 / self._handshake:g} a second", late)

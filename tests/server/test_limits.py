@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import rawws
-from rawws.limits import ADDRESSES, REFUSALS, Gate, Pace, network_of
+from rawws import limits
+from rawws.limits import ADDRESSES, REFUSALS, Gate, Pace, most_connections, network_of
 from rawws.protocol.deflate import Compression, DeflateParameters
+from tests.server.answers import ask, asked, get, on
 from tests.server.peers import Peer, eventually, request, serve
 
 
@@ -90,6 +94,53 @@ async def test_connections_by_a_trusted_proxy_are_counted_for_the_clients_that_i
             async with rawws.connect(uri, additional_headers={"X-Forwarded-For": "192.0.2.2"}):
                 with pytest.raises(rawws.InvalidStatus, match="has 1 connections"):
                     await rawws.connect(uri, additional_headers=first)
+
+
+async def test_a_connection_of_a_proxy_counts_once_for_the_client_of_its_last_request() -> None:
+    routes = on("/", lambda asked: asked.remote_address[0])
+    async with serve(routes, max_connections_per_address=1, trusted_proxies=["127.0.0.1"]) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            await peer.write(get("/", f"X-Forwarded-For: {client}"))
+            [answer] = await asked(peer)
+            assert answer.body == client.encode()
+        first, second = (get("/", f"X-Forwarded-For: 192.0.2.{n}", "Connection: close") for n in (1, 2))
+        assert [(await ask(server, data))[0].status for data in (first, second)] == [200, 429]
+        peer.close()
+
+
+async def test_a_proxy_on_a_unix_socket_that_names_nobody_counts_for_nobody(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    options: dict[str, Any] = {"max_connections_per_address": 1, "trusted_proxies": ["unix"]}
+    async with rawws.unix_serve(on("/", lambda _: "in"), path, **options):
+        first, second = [await Peer.reach(path) for _ in range(2)]
+        named, nameless = get("/", "X-Forwarded-For: 192.0.2.1"), get()
+        for peer, data in ((first, named), (first, nameless), (second, named), (first, nameless)):
+            await peer.write(data)
+            [answer] = await asked(peer)
+            assert (answer.status, answer.body) == (200, b"in")
+        await first.write(named)
+        assert (await first.answer())[0].status == 429
+        first.close()
+        second.close()
+
+
+async def test_one_of_several_connections_of_an_address_that_ends_makes_room_for_one() -> None:
+    async with serve(echo, max_connections_per_address=2) as server:
+        uri = f"ws://127.0.0.1:{port_of(server)}/"
+        async with rawws.connect(uri):
+            for _ in range(2):
+                async with rawws.connect(uri):
+                    assert b" 429 " in await refused(server)
+                await eventually(lambda: len(server.settings.connections) == 1)
+
+
+async def test_a_unix_socket_has_no_limit_for_an_address(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    async with rawws.unix_serve(echo, path, max_connections_per_address=1):
+        async with rawws.unix_connect(path, "ws://localhost/"), rawws.unix_connect(path, "ws://localhost/") as second:
+            await second.send("in")
+            assert await second.recv() == "in"
 
 
 async def test_an_address_that_shakes_hands_too_fast_gets_429_and_may_come_back() -> None:
@@ -205,6 +256,18 @@ def test_an_ipv6_subscriber_is_one_address_and_a_unix_socket_none() -> None:
     assert network_of("") is None
 
 
+def test_the_first_handshake_of_an_address_is_in_time_at_any_hour_and_the_second_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(1000):
+        gate = Gate(None, 0.03)
+        monkeypatch.setattr(limits, "monotonic", lambda: number * 7.77)  # noqa: B023 - called in this turn
+        client = SimpleNamespace(remote_address=("192.0.2.1", 1))
+        gate.shake_hands(client)
+        with pytest.raises(rawws.HandshakeError):
+            gate.shake_hands(client)
+
+
 def test_what_is_remembered_of_addresses_is_bounded() -> None:
     gate = Gate(None, 0.001)
     for number in range(ADDRESSES + 1000):
@@ -214,6 +277,12 @@ def test_what_is_remembered_of_addresses_is_bounded() -> None:
     for number in range(1000):
         gate.shake_hands(SimpleNamespace(remote_address=(f"10.0.{number >> 8}.{number & 255}", 1)))
     assert len(gate._seen) < 10
+
+
+def test_where_descriptors_are_not_counted_connections_are_not_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (most_connections() or 1) > 0
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert most_connections() is None
 
 
 def test_a_pace_is_even_after_a_second_at_once() -> None:
