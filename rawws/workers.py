@@ -270,7 +270,10 @@ class Supervisor:
         except KeyboardInterrupt:
             return 130
         except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 1
+            if end.code is None or isinstance(end.code, int):
+                return end.code or 0
+            sys.stderr.write(f"{end.code}\n")
+            return 1
         except BaseException:
             logger.exception("worker %d failed", post.number)
             return 1

@@ -240,7 +240,8 @@ def test_an_application_that_does_not_start_ends_the_command(here: Path) -> None
     [
         ("os._exit(9)", 9, ""),
         ("sys.exit(3)", 3, ""),
-        ("sys.exit('why')", 1, ""),
+        ("sys.exit('why')", 1, "why"),
+        ("sys.exit()", 0, ""),
         ("raise KeyboardInterrupt", 130, ""),
         ("raise ValueError('a fault')", 1, "worker 0 failed"),
     ],
