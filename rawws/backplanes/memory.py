@@ -279,8 +279,11 @@ class MemoryBackplane:
         self._asked[asked] = None
 
         def do() -> None:
-            if self._asked.pop(asked, 0) is None and not answer.done():
-                answer.set_result(act())
+            if self._asked.pop(asked, 0) is None:
+                found = act()
+                # An engine of another process does not know who waits no longer.
+                if not answer.done():
+                    answer.set_result(found)
 
         self._loop.call_soon(do)
         return answer

@@ -19,7 +19,7 @@ from rawws.workers import joined
 from . import clients
 from .bridge import Bridge
 from .envelope import NOTHING, SUBPROTOCOL
-from .history import EARLIEST, History, Log, Publication, Shelf, cursor_of, cursors_of, parse_cursor
+from .history import EARLIEST, CursorError, History, Log, Publication, Shelf, cursor_of, cursors_of, parse_cursor
 from .members import EnvelopedSocket, EventMember, Member, Published, SocketMember, Subscription, fan_out
 from .mirror import Mirror
 from .names import TopicError, check_key, check_name
@@ -391,8 +391,6 @@ class Hub:
         try:
             member.begin(subscription, start)
         except ValueError as error:
-            if not member.subscriptions:
-                self.forget(member)
             raise TopicError("limit", str(error)) from None
         if found is None:
             found = self._topics[topic] = Topic(log)
@@ -414,7 +412,11 @@ class Hub:
                 asked = True
                 bridge.wait(topic, go_on)
                 return
-            start, missed = self._missed(subscription, since)
+            try:
+                start, missed = self._missed(subscription, since)
+            except CursorError:
+                # It is too late to raise: a cursor that the topic never gave is one that is lost.
+                start, missed, subscription.recovered = subscription.cursor, [], False
             subscription.settle()
             topic.receivers = None
             member.begin(subscription, start)

@@ -436,7 +436,8 @@ class EventMember(Member):
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""
-        topics = [*self.cursors, subscription.topic]
+        # Those that wait for their place have no cursor yet, and will have one.
+        topics = {*self.subscriptions, subscription.topic}
         if sum(map(len, map(label, topics))) + CURSOR_SIZE * len(topics) > MAX_ID:
             raise ValueError(f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
         if cursor:

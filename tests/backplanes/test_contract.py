@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -231,3 +232,16 @@ async def test_a_backplane_that_is_closed_at_any_time_leaves_nothing_behind(engi
             one.backplane.follow("a")
     closed = engine.backplane()
     await closed.close()
+
+
+async def test_what_nobody_waits_for_any_more_is_answered_to_nobody(engine: Engine) -> None:
+    async with opened(engine, "one") as told:
+        await eventually(lambda: told.backs)
+        one = told.backplane
+        asked: list[asyncio.Future[Any]] = [one.follow("a"), one.since("a", None), one.roster("a")]
+        asked.append(one.publish("a", "x", None, 1))
+        for future in asked:
+            future.cancel()
+        assert (await one.publish("a", "y", None, 2)).offset == 2
+        await eventually(lambda: told.messages == ["x", "y"])
+        assert told.reasons == []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from rawws.backplanes import memory
 from rawws.backplanes.contract import Position
 from rawws.backplanes.memory import TOPIC_COST, Engine, MemoryBackplane, cost
 from rawws.topics import History
@@ -41,4 +44,32 @@ async def test_over_the_total_the_topics_that_nobody_follows_are_forgotten() -> 
     assert "followed" in engine.shelves
     assert "topic 1" not in engine.shelves
     assert "topic 39" in engine.shelves
+    await told.backplane.close()
+
+
+async def test_of_those_who_publish_to_a_topic_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MAX_SERVERS", 2)
+    engine = Engine()
+    servers = [Told(MemoryBackplane(engine)) for _ in range(3)]
+    for name, told in zip("abc", servers, strict=True):
+        told.backplane.open(name, History(), told)
+    await asyncio.sleep(0)
+    places = [await told.backplane.publish("t", "x", None, 1) for told in servers]
+    assert await servers[1].backplane.publish("t", "x", None, 1) == places[1]
+    assert await servers[2].backplane.publish("t", "x", None, 1) == places[2]
+    # Of the first it is not known any more that this is the same.
+    assert (await servers[0].backplane.publish("t", "x", None, 1)).offset == 4
+    for told in servers:
+        await told.backplane.close()
+
+
+async def test_an_engine_that_is_stopped_or_started_twice_says_so_once() -> None:
+    engine = Engine()
+    told = Told(MemoryBackplane(engine))
+    told.backplane.open("one", History(), told)
+    for end in (engine.stop, engine.start):
+        end()
+        end()
+        await asyncio.sleep(0.01)
+    assert (told.reasons, told.backs) == (["the engine was stopped"], 2)
     await told.backplane.close()

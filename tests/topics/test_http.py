@@ -18,6 +18,7 @@ from rawws_sse import Decoder
 from tests.server.answers import ask, asked, get, on
 from tests.server.peers import Logged, Peer, eventually, serve
 from tests.topics.dialogue import allow, client, served
+from tests.topics.receivers import Receiver
 
 
 class Feed:
@@ -108,6 +109,26 @@ async def test_a_raw_stream_has_the_message_as_data_and_the_cursor_as_id() -> No
         hub.publish("a b", "missed")
         async with feed(server, "/", f"Last-Event-ID: a%20b={first}") as back:
             assert [(await back.next()).data for _ in range(2)] == ["AA==", "missed"]
+
+
+async def test_a_raw_stream_that_watches_is_told_without_a_cursor_who_comes() -> None:
+    hub = Hub()
+
+    def endpoint(_: rawws.HttpRequest) -> rawws.EventStream:
+        stream = rawws.EventStream()
+        hub.subscribe(stream, "a", watch=True)
+        return stream
+
+    async with serve(on("/", endpoint)) as server, feed(server, "/") as one:
+        await eventually(lambda: hub.stats().subscribers)
+        hub.subscribe(Receiver(), "a", join="me")
+        notice = await one.next()
+        assert notice.data is not None
+        assert json.loads(notice.data)["join"]["info"] == "me"
+        last = one.decoder.last_event_id
+        cursor = hub.publish("a", "x").cursor
+        assert await one.next() == rawws.Event("x", id=f"a={cursor}")
+        assert last == f"a={cursor.partition(':')[0]}:0"
 
 
 async def test_a_stream_that_is_cut_off_before_anything_came_has_an_id_to_come_back_with() -> None:
@@ -273,6 +294,15 @@ async def test_a_client_that_gives_up_its_poll_is_forgotten() -> None:
         await eventually(lambda: hub.stats().subscribers == 0)
 
 
+async def test_a_poll_of_more_topics_than_a_subscriber_may_have_is_refused() -> None:
+    hub = Hub(authorize=allow, max_topics=1)
+    async with served(hub) as server:
+        _, first = await fetch(server, poll_of(topic=["a", "b"]))
+        status, found = await fetch(server, poll_of(topic=["a", "b"], since=first["cursor"]))
+        assert (status, found["error"]) == (429, "limit")
+        assert hub.stats().subscribers == 0
+
+
 async def test_an_endpoint_may_name_topics_itself_and_then_nobody_is_asked() -> None:
     hub = Hub()
 
@@ -298,6 +328,7 @@ async def test_an_endpoint_may_name_topics_itself_and_then_nobody_is_asked() -> 
         ("/poll?topic=a&since=nonsense", 400, "cursor"),
         ("/stream?topic=a&since=nonsense", 400, "cursor"),
         ("/poll?topic=a&since=a%3Dnonsense", 400, "cursor"),
+        ("/stream?topic=a&since=a%3Db%3Dc", 400, "cursor"),
         ("/poll?topic=a&timeout=x", 400, "malformed"),
         ("/poll?topic=a&timeout=-1", 400, "malformed"),
         ("/poll?topic=secret", 403, "refused"),

@@ -214,6 +214,43 @@ def test_unsubscribing_ends_what_waits_and_only_that() -> None:
     assert hub.stats().subscribers == 0
 
 
+def test_unsubscribing_ends_a_replay_that_waits() -> None:
+    hub = Hub()
+    hub.publish("a", "missed")
+    receiver = Receiver()
+    hub.subscribe(receiver, "b")
+    receiver.congested = True
+    hub.subscribe(receiver, "a", since="earliest")
+    hub.publish("b", "b")
+    assert hub.stats().waiting == 2
+    hub.unsubscribe(receiver, "a")
+    assert hub.stats().waiting == 1
+    receiver.read_on()
+    assert receiver.got == ["b"]
+
+
+def test_one_that_closes_or_fails_at_what_it_missed_is_out(logged: Logged) -> None:
+    hub = Hub()
+    hub.publish("a", "missed")
+    broken, closing = Receiver(), Receiver()
+    for receiver in (broken, closing):
+        hub.subscribe(receiver, "b")
+    broken.breaks = closing.closed = True
+    for receiver in (broken, closing):
+        hub.subscribe(receiver, "a", since="earliest")
+    assert hub.stats().subscribers == 0
+    assert broken.failed == (1011, "internal error")
+    logged.take("a subscriber failed", ZeroDivisionError, "rawws.topics")
+
+
+async def test_without_a_backplane_a_hub_may_be_opened_and_closed_and_goes_on() -> None:
+    receiver = Receiver()
+    async with Hub() as hub:
+        assert await hub.subscribe(receiver, "a")
+    hub.publish("a", "on")
+    assert receiver.got == ["on"]
+
+
 def test_one_that_dies_closes_or_fails_is_unsubscribed_and_the_others_go_on(logged: Logged) -> None:
     hub = Hub()
     receivers = [Receiver() for _ in range(5)]

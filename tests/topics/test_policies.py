@@ -148,6 +148,16 @@ async def test_block_waits_until_the_slow_one_has_read() -> None:
     assert await outcome is outcome
 
 
+async def test_block_holds_all_who_publish_to_one_that_is_slow() -> None:
+    hub, receiver = slow("block")
+    tasks = [asyncio.ensure_future(hub.publish("t", str(number))) for number in range(3)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    receiver.read_on()
+    assert [counts(await task) for task in tasks] == [{"queued": 1}] * 3
+    assert receiver.got == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize("way", [lambda hub, receiver: receiver.die(), lambda hub, receiver: hub.unsubscribe(receiver)])
 async def test_block_does_not_wait_for_one_that_is_gone(way: Callable[[Hub, Receiver], Any]) -> None:
     hub, receiver = slow("block")

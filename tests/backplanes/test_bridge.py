@@ -1,0 +1,339 @@
+"""What a hub makes of what its backplane says, in orders that no engine can be made to say at will."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, final
+
+import pytest
+
+import rawws
+from rawws.backplanes.contract import BackplaneAway, Guest, Listener, Past, Position, Record, new_answer
+from rawws.topics import History, Hub, TopicError
+from rawws.topics import bridge as bridge_module
+from tests.backplanes.listeners import Reader
+from tests.server.answers import ask, get, on
+from tests.server.peers import Logged, Peer, eventually, serve
+from tests.topics.receivers import Receiver
+from tests.topics.test_http import Feed, feed
+
+
+@final
+class ByHand:
+    """A backplane that answers what a test says, when it says it."""
+
+    def __init__(self) -> None:
+        self.server = ""
+        self.listener: Listener
+        # What is asked and not answered, and what was told.
+        self.asked: list[tuple[str, asyncio.Future[Any]]] = []
+        self.told: list[str] = []
+
+    def open(self, server: str, history: History, listener: Listener) -> None:
+        self.server, self.listener = server, listener
+
+    async def close(self) -> None:
+        for _, future in self.asked:
+            if not future.done():
+                future.set_exception(BackplaneAway("the backplane is closed"))
+
+    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+        return self._ask("publish")
+
+    def follow(self, topic: str) -> asyncio.Future[None]:
+        return self._ask("follow")
+
+    def unfollow(self, topic: str) -> None:
+        self.told.append("unfollow")
+
+    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+        return self._ask("since")
+
+    def join(self, topic: str, ident: str, info: str) -> None:
+        self.told.append("join")
+
+    def leave(self, topic: str, ident: str) -> None:
+        self.told.append("leave")
+
+    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+        return self._ask("roster")
+
+    def stats(self) -> dict[str, int]:
+        return {"retries": 0}
+
+    # -- what a test does
+
+    async def answer(self, call: str, value: Any) -> None:
+        """Wait until something is asked, and answer it."""
+        await eventually(lambda: any(name == call and not future.done() for name, future in self.asked))
+        [future, *_] = [future for name, future in self.asked if name == call and not future.done()]
+        future.set_result(value)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def place(self, past: Past, guests: list[Guest] | None = None) -> None:
+        """Answer all that is asked of a topic that is new here."""
+        await self.answer("follow", None)
+        await self.answer("since", past)
+        await self.answer("roster", guests or [])
+
+    def say(self, offset: int, *, epoch: str = "E", server: str = "other", number: int = 0) -> None:
+        """Tell of a publication."""
+        self.listener.on_record(record(offset, epoch=epoch, server=server, number=number))
+
+    def _ask(self, call: str) -> asyncio.Future[Any]:
+        future = new_answer(asyncio.get_running_loop())
+        self.asked.append((call, future))
+        return future
+
+
+def record(offset: int, *, epoch: str = "E", server: str = "other", number: int = 0) -> Record:
+    return Record("a", epoch, offset, str(offset), None, server, number)
+
+
+def empty(epoch: str = "E") -> Past:
+    return Past(epoch, 0, [], True)
+
+
+async def live(hub: Hub, hand: ByHand, **options: Any) -> Reader:
+    """Return the first subscriber of a topic that has its place."""
+    reader = Reader()
+    subscription = hub.subscribe(reader, "a", **options)
+    hand.listener.on_back()
+    await hand.place(empty())
+    await subscription
+    return reader
+
+
+# -- publications
+
+
+async def test_what_comes_twice_is_delivered_once() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = await live(hub, hand)
+        for offset in (1, 1, 2, 1):
+            hand.say(offset)
+        assert reader.got == ["1", "2"]
+        assert hub.stats().gaps == 0
+
+
+async def test_a_gap_behind_what_fills_a_gap_is_asked_for_too() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = await live(hub, hand)
+        hand.say(2)
+        hand.say(4)
+        await hand.answer("since", Past("E", 2, [record(1), record(2)], True))
+        assert reader.got == ["1", "2"]
+        await hand.answer("since", Past("E", 4, [record(3), record(4)], True))
+        assert reader.got == ["1", "2", "3", "4"]
+        hand.say(5)
+        assert reader.got[4:] == ["5"]
+        assert hub.stats().gaps == 1
+
+
+async def test_whoever_waits_for_its_place_is_not_told_of_one_that_is_lost_before() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader, plain, late = await live(hub, hand), Receiver(), Reader()
+        await hub.subscribe(plain, "a")
+        subscription = hub.subscribe(late, "a", since="E:9")
+        assert subscription.pending
+        await hand.answer("since", empty("F"))
+        assert reader.moves == [("F:0", False)]
+        await hand.answer("since", Past("F", 1, [record(1, epoch="F")], True))
+        await subscription
+        assert (subscription.recovered, late.moves, late.got) == (False, [], [])
+        assert reader.got == plain.got == ["1"]
+        hand.say(2, epoch="F")
+        assert late.got == ["2"]
+
+
+async def test_an_engines_cursor_waits_until_what_was_said_without_it_has_its_place(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = await live(hub, hand)
+        hand.listener.on_away("a test")
+        outcome = hub.publish("a", "1")
+        local = outcome.cursor.partition(":")[0]
+        assert (reader.got, outcome.accepted) == (["1"], False)
+        hand.listener.on_back()
+        late = Reader()
+        subscription = hub.subscribe(late, "a", since="E:0")
+        await hand.place(empty())
+        # The topic has its place again, and "1" has not: to whom it was told in another one, it is not told in this.
+        assert subscription.pending
+        here = Reader()
+        assert not hub.subscribe(here, "a", since=f"{local}:0").pending
+        assert here.got == ["1"]
+        hand.say(1, server=hand.server, number=1)
+        await subscription
+        assert (late.got, late.cursors, subscription.recovered) == (["1"], ["E:1"], True)
+        assert reader.got == here.got == ["1"]
+    logged.take_all("the backplane is away", 1)
+    logged.take_all("the backplane is back", 1)
+
+
+async def test_a_cursor_of_the_future_that_waited_is_lost_and_harms_nobody_else(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        await live(hub, hand)
+        hand.listener.on_away("a test")
+        local = hub.publish("a", "1").cursor.partition(":")[0]
+        hand.listener.on_back()
+        subscription = hub.subscribe(Reader(), "a", since=f"{local}:9")
+        other = hub.subscribe(Reader(), "a")
+        await hand.place(empty())
+        await subscription
+        await other
+        assert (subscription.recovered, other.recovered) == (False, True)
+    logged.take_all("the backplane is away", 1)
+    logged.take_all("the backplane is back", 1)
+
+
+async def test_who_published_to_a_topic_that_is_forgotten_waits_no_longer() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand, history=None) as hub:
+        reader = await live(hub, hand)
+        outcome = hub.publish("a", "x")
+        waiting = [asyncio.create_task(wait(outcome)) for _ in range(2)]
+        hand.say(4)
+        await hand.answer("publish", Position("E", 5))
+        assert outcome.pending
+        hub.unsubscribe(reader)
+        await asyncio.gather(*waiting)
+        assert (outcome.cursor, outcome.accepted) == ("E:5", True)
+        assert hand.told == ["unfollow"]
+        assert hub.stats().unsent == 0
+
+
+async def wait(what: Any) -> None:
+    await what
+
+
+async def test_a_subscription_may_be_waited_for_by_several() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        subscription = hub.subscribe(Reader(), "a")
+        waiting = [asyncio.create_task(wait(subscription)) for _ in range(2)]
+        await asyncio.sleep(0)
+        hand.listener.on_back()
+        await hand.place(empty())
+        await asyncio.gather(*waiting)
+        assert subscription.cursor == "E:0"
+
+
+async def test_what_may_not_wait_for_the_engine_is_refused_to_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_module, "MAX_WAITING", 0)
+    async with Hub(backplane=ByHand(), authorize=lambda *_: True) as hub, serve(on("/", hub.post, "POST")) as server:
+        body = json.dumps({"publish": "a", "data": "x"}).encode()
+        [answer] = await ask(server, get("/", "Connection: close", method="POST", body=body), ["POST"])
+        assert answer.status == 429
+        assert json.loads(answer.body) == {"error": "limit", "reason": "too many publications wait already"}
+
+
+# -- presence
+
+
+async def test_too_many_who_come_and_go_before_it_is_known_who_is_there_are_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bridge_module, "MAX_BUFFER", 3)
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        subscription = hub.subscribe(Reader(), "a")
+        hand.listener.on_back()
+        await hand.answer("follow", None)
+        guests = [Guest("other", f"{number}", "null") for number in range(4)]
+        for guest in guests:
+            hand.listener.on_guest("a", "join", guest)
+        await hand.place(empty(), guests)
+        await subscription
+        assert {present.id for present in hub.presence("a")} == {"0", "1", "2", "3"}
+
+
+async def test_a_server_that_goes_before_it_is_known_who_is_there_takes_its_own_with_it() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        subscription = hub.subscribe(Reader(), "a", join="me")
+        hand.listener.on_back()
+        hand.listener.on_guest("a", "join", Guest("one", "x", "1"))
+        hand.listener.on_server_gone("one")
+        hand.listener.on_guest("a", "join", Guest("one", "y", "1"))
+        await hand.place(empty(), [Guest("one", "x", "1"), Guest("two", "z", "2")])
+        await subscription
+        assert {present.id for present in hub.presence("a")} == {subscription.present, "y", "z"}
+        # It is told of its own lease as well.
+        hand.listener.on_server_gone(hand.server)
+        hand.listener.on_guest("a", "leave", Guest("one", "x", "1"))
+        assert {present.id for present in hub.presence("a")} == {subscription.present, "y", "z"}
+
+
+async def test_behind_its_end_a_hub_tells_its_backplane_nothing() -> None:
+    hand = ByHand()
+    hub = Hub(backplane=hand)
+    await live(hub, hand)
+    await hub.close()
+    reader = Reader()
+    assert not hub.subscribe(reader, "a", join="me").pending
+    assert [present.info for present in hub.presence("a")] == ["me"]
+    hub.publish("a", "here")
+    hub.unsubscribe(reader)
+    assert reader.got == ["here"]
+    assert hand.told == []
+
+
+# -- event streams and polls
+
+
+async def told(stream: Feed, ident: str) -> None:
+    """Wait for an id, which EventSource remembers and dispatches no event for."""
+    while stream.decoder.last_event_id != ident:
+        await stream.read()
+
+
+async def test_an_event_stream_and_a_poll_are_told_where_they_are_when_something_is_lost() -> None:
+    hand = ByHand()
+    hub = Hub(backplane=hand, authorize=lambda *_: True)
+
+    def stream(_: rawws.HttpRequest) -> rawws.EventStream:
+        made = rawws.EventStream()
+        hub.subscribe(made, "a")
+        return made
+
+    routes = rawws.Routes([rawws.Route("/stream", stream), rawws.Route("/poll", hub.poll)])
+    async with hub, serve(routes) as server, feed(server, "/stream") as one:
+        await eventually(lambda: hub.stats().subscribers)
+        hand.listener.on_back()
+        await hand.place(empty())
+        await told(one, "a=E:0")
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(get("/poll?topic=a&since=E:0", "Connection: close"))
+        await eventually(lambda: hub.stats().subscribers == 2)
+        hand.say(2)
+        await hand.answer("since", empty("F"))
+        await hand.answer("since", empty("F"))
+        await told(one, "a=F:0")
+        assert one.events == []
+        _, body = await peer.answer()
+        assert json.loads(body) == {"publications": [], "cursor": "a=F:0", "recovered": False}
+        peer.close()
+
+
+async def test_topics_that_are_too_many_for_an_id_are_refused_before_they_have_a_place() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        stream = rawws.EventStream()
+        for number in range(30):
+            hub.subscribe(stream, f"{number} " + "x" * 60)
+        with pytest.raises(TopicError, match="too many for the id"):
+            for number in range(30, 80):
+                hub.subscribe(stream, f"{number} " + "x" * 60)
+        hand.listener.on_back()
+        for _ in range(hub.stats().subscriptions):
+            await hand.place(empty())
+        assert hub.stats().subscriptions > 30
+        hand.listener.on_record(record(1)._replace(topic="0 " + "x" * 60))
+        stream.close()
