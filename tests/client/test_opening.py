@@ -255,6 +255,14 @@ async def test_a_refusal_has_its_response_with_the_body() -> None:
         assert ("X-Id", "7") in error.headers
 
 
+async def test_a_refusal_without_a_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawws.opening.BODY_WAIT", 3600.0)
+    async with scripted(lambda _: b"HTTP/1.1 204 No Content\r\n\r\n", ends=False) as server:
+        error = await failure(server.uri)
+        assert isinstance(error, rawws.InvalidStatus)
+        assert (error.status, error.response.body) == (204, b"")
+
+
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_chunked_body_of_a_refusal_is_decoded(ends: bool) -> None:
     head = b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\nContent-Type: text/plain\r\n\r\n"

@@ -20,8 +20,8 @@ from rawws.server import Serve
 
 __all__ = ["DEADLINE", "KEY", "Logged", "Peer", "connected", "eventually", "held", "narrow", "request", "serve"]
 
-# A test that takes so many seconds hangs.
-DEADLINE: Final = 15.0
+# A test that takes so many seconds hangs, also on a machine that does other things, and where coverage is measured.
+DEADLINE: Final = 60.0
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 
 

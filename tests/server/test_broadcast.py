@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import rawws
+from rawws.protocol.deflate import Compression
 from tests.server.peers import connected, eventually, serve
 
 
@@ -22,6 +23,17 @@ async def test_a_broadcast_reaches_every_open_connection() -> None:
         rawws.broadcast(iter(server.connections), bytearray(b"all"))
         for peer in (one, two):
             assert [await peer.message(), await peer.message()] == ["hi", b"all"]
+
+
+async def test_a_broadcast_is_compressed_by_each_connection_that_keeps_its_window() -> None:
+    keeps = Compression(server_no_context_takeover=False, client_no_context_takeover=False)
+    async with serve(wait, compression=keeps) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with rawws.connect(uri, compression=keeps) as one, rawws.connect(uri, compression=None) as two:
+            await eventually(lambda: len(server.connections) == 2)
+            for text in ("compressible " * 100, "compressible " * 101):
+                rawws.broadcast(server.connections, text)
+                assert await one.recv() == await two.recv() == text
 
 
 async def test_those_that_close_are_skipped() -> None:

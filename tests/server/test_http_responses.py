@@ -73,6 +73,14 @@ async def test_a_file_may_be_given_another_type_and_more_headers(tmp_path: Path)
         assert (answer.headers["cache-control"], answer.headers["content-type"]) == ("max-age=60", "text/markdown")
 
 
+async def test_the_type_of_a_file_may_be_among_its_headers(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+    async with serve(on("/", lambda _: rawws.Response.file(path, {"Content-Type": "text/x"}, "text/y"))) as server:
+        [answer] = await ask(server, get())
+        assert answer.headers["content-type"] == "text/x"
+
+
 async def test_a_client_that_has_the_file_gets_304(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("x")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import rawws
 from rawws.protocol.connection import Ping
-from tests.server.peers import Peer, eventually, held, serve
+from tests.server.peers import Logged, Peer, eventually, held, serve
 
 SILENCE = (1011, "keepalive ping timeout: nothing came for 0.2 s")
 
@@ -120,6 +121,22 @@ async def test_after_a_pause_of_the_handler_a_silent_peer_is_noticed_again() -> 
         for _ in range(100):
             await ws.recv()
         assert await peer.closed() == SILENCE
+
+
+async def test_one_connection_that_fails_is_logged_and_the_others_are_looked_after(logged: Logged) -> None:
+    class Broken:
+        def look_after(self, now: float) -> None:
+            connections.discard(self)
+            raise ZeroDivisionError
+
+    async with held(ping_interval=0.05, ping_timeout=5) as (ws, peer):
+        connections: set[Any] = ws.settings.connections
+        connections.add(Broken())
+        await eventually(lambda: connections == {ws})
+        for _ in range(2):
+            assert isinstance(await peer.event(), Ping)
+            await peer.flush()
+    logged.take("the keepalive of a connection failed", ZeroDivisionError)
 
 
 def timers() -> int:

@@ -141,6 +141,37 @@ async def test_on_close_that_raises_is_logged(logged: Logged) -> None:
     logged.take("on_close of a poll failed", KeyError)
 
 
+async def test_the_poll_of_a_client_that_left_before_it_was_made_is_over(logged: Logged) -> None:
+    made: list[rawws.LongPoll] = []
+    asked_for, left = asyncio.Event(), asyncio.Event()
+
+    def broken(_: rawws.LongPoll) -> None:
+        raise KeyError("broken")
+
+    async def endpoint(asked: rawws.HttpRequest) -> rawws.LongPoll:
+        asked_for.set()
+        await left.wait()
+        poll = rawws.LongPoll(on_close=broken if asked.query else made.append)
+        if "answered" in asked.query:
+            poll.respond("x")
+        made.append(poll)
+        return poll
+
+    for target in ("/", "/?answered", "/?broken"):
+        made.clear()
+        asked_for.clear()
+        left.clear()
+        async with served(on("/", endpoint)) as (server, peer):
+            await peer.write(get(target))
+            await asked_for.wait()
+            peer.close()
+            await eventually(lambda: not server.settings.connections)
+            left.set()
+            await eventually(lambda: made and made[0].closed)
+            assert len(made) == (2 if target == "/" else 1)
+    logged.take("failed", KeyError)
+
+
 async def test_a_poll_is_held_for_one_request(logged: Logged) -> None:
     async with polling() as (poll, peer):
         await peer.write(get())

@@ -242,6 +242,15 @@ async def test_tls_with_a_real_client(server_tls: ssl.SSLContext, client_tls: ss
         assert client.close_code == 1000
 
 
+async def test_without_open_timeout_tls_has_the_deadline_of_its_loop(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    async with serve(echo, ssl=server_tls, open_timeout=None) as server:
+        async with websockets.asyncio.client.connect(url(server, "wss"), ssl=client_tls) as client:
+            await client.send("Hello")
+            assert await client.recv() == "Hello"
+
+
 async def test_a_page_of_the_same_origin_is_https_under_tls(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:

@@ -162,6 +162,16 @@ async def test_serve_forever_ends_when_the_server_is_closed() -> None:
         await task
 
 
+async def test_several_may_wait_in_serve_forever() -> None:
+    server = await serve(echo)
+    tasks = [asyncio.create_task(server.serve_forever()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    server.close()
+    await server.wait_closed()
+    await asyncio.gather(*tasks)
+
+
 async def test_serve_forever_that_is_cancelled_closes_the_server() -> None:
     async with serve(echo) as server, connected(server) as peer:
         await eventually(lambda: server.connections)

@@ -618,6 +618,14 @@ async def test_a_binary_message_streamed_as_text_keeps_characters_whole() -> Non
         assert await peer.message() == "hü"
 
 
+async def test_a_part_without_a_whole_character_is_none() -> None:
+    async with serve(lambda ws: collect(ws, True)) as server, connected(server) as peer:
+        for number, octet in enumerate("€".encode()):
+            await peer.fragment(0 if number else 2, bytes([octet]), final=number == 2)
+            await asyncio.sleep(0.02)
+        assert await peer.message() == "€"
+
+
 async def test_a_compressed_message_is_streamed() -> None:
     async with serve(lambda ws: collect(ws, None)) as server, connected(server, DEFLATE) as peer:
         await peer.send("hello " * 100, compress=True)
