@@ -1,7 +1,8 @@
 """Heads and bodies against h11 and httptools (llhttp).
 
 Invariant: a request or a response that is accepted here is accepted by both, with the same start and the same fields;
-llhttp needs to know the method. A chunked body that is accepted here is the same body, with the same rest, to h11.
+llhttp needs to know the method, and to see no tab behind a transfer coding. A chunked body that is accepted here is the
+same body, with the same rest, to h11.
 Where we are the stricter ones, tests/protocol/test_heads_differential.py says why.
 """
 
@@ -16,7 +17,7 @@ from fuzz.heads import REQUEST_SEEDS, REQUEST_WORDS, RESPONSE_SEEDS, RESPONSE_WO
 from fuzz.target import Target, seed, short
 from fuzz.targets.bodies import OCTETS, Reader
 from fuzz.targets.bodies import WORDS as BODY_WORDS
-from tests.protocol.test_heads_differential import h11_sees, httptools_sees
+from tests.protocol.test_heads_differential import TAB, h11_sees, httptools_sees
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ def lower(fields: Any) -> list[tuple[str, str]]:
 def compare_heads(seen: Seen, head: bytes, *, response: bool) -> None:
     """Check that both others see the same."""
     others = [h11_sees(head, response=response)]
-    if response or seen.start[0] in METHODS:
+    if response or (seen.start[0] in METHODS and not TAB.search(head)):
         others.append(httptools_sees(head, response=response))
     fields = lower(seen.fields)
     start = (seen.start[2], seen.start[0], seen.start[1]) if response else seen.start

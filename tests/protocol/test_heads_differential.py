@@ -6,6 +6,7 @@ RFC, it stands in `LLHTTP_KNOWS_LESS`.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import h11
@@ -195,6 +196,10 @@ def test_all_three_read_the_rfcs_examples_alike() -> None:
     assert we_see(ANSWER, response=True)
 
 
+# What llhttp refuses in a request, for a tab is a part of the coding to it; to RFC 9112 5.1 it is none of the value.
+TAB = re.compile(rb"(?i)\r\ntransfer-encoding:[^\r\n]*\t *\r\n")
+
+
 def compare(data: bytes, *, response: bool) -> None:
     """What we accept, the others accept and read alike."""
     ours = we_see(data, response=response)
@@ -202,7 +207,7 @@ def compare(data: bytes, *, response: bool) -> None:
         return
     seen, data = ours
     if isinstance(seen, Request):
-        known = seen.method in {"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE"}
+        known = seen.method in {"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE"} and not TAB.search(data)
         start: tuple[Any, ...] = (seen.method, seen.path, seen.http_version)
     else:
         known = True
