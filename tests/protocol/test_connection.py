@@ -25,6 +25,7 @@ from tests.protocol.wire import (
     CLOSE,
     FIRST_TEXT,
     LAST,
+    MIDDLE,
     OTHER_SIDE,
     PING,
     PONG,
@@ -75,7 +76,8 @@ def test_ping_and_pong_send_their_payload(role: Role) -> None:
     connection.ping(b"1")
     connection.pong(b"2")
     connection.ping(bytes(125))
-    assert sent(connection) == [(PING, b"1"), (PONG, b"2"), (PING, bytes(125))]
+    connection.pong(bytes(125))
+    assert sent(connection) == [(PING, b"1"), (PONG, b"2"), (PING, bytes(125)), (PONG, bytes(125))]
 
 
 @pytest.mark.parametrize("method", ["ping", "pong"])
@@ -356,7 +358,7 @@ def test_a_close_that_was_not_answered_before_tcp_ended_stays_so(role: Role) -> 
     assert str(closed) == "received 1000; no close frame sent"
 
 
-@pytest.mark.parametrize("reason", ["", "keepalive ping timeout", "x" * 200, "\u20ac" * 100])
+@pytest.mark.parametrize("reason", ["", "keepalive ping timeout", "x" * 200, "\u20ac" * 100, "x" + "\u20ac" * 100])
 def test_fail_sends_as_much_of_its_reason_as_fits(role: Role, reason: str) -> None:
     connection = Connection(role)
     connection.fail(1011, reason)
@@ -368,6 +370,20 @@ def test_fail_sends_as_much_of_its_reason_as_fits(role: Role, reason: str) -> No
     connection.fail(1002, "again")
     connection.close(1000)
     assert sent(connection) == []
+
+
+def test_fail_sends_what_utf_8_can_hold_of_its_reason(role: Role) -> None:
+    connection = Connection(role)
+    connection.fail(1011, "half a pair: \ud83d")
+    assert sent(connection) == [(CLOSE, b"\x03\xf3half a pair: ?")]
+
+
+def test_fail_after_both_closes_does_nothing(role: Role) -> None:
+    connection = Connection(role)
+    outcome(connection, [peer_frame(role, CLOSE, NORMAL)])
+    connection.fail(1011, "late")
+    assert connection.data_to_send() == []
+    assert isinstance(connection.closed(), ConnectionClosedOK)
 
 
 def test_fail_with_a_code_that_may_not_be_sent_changes_nothing(role: Role) -> None:
@@ -413,6 +429,9 @@ class Text(str):
     def __str__(self) -> str:
         return "not what it is"
 
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"not what it is"
+
 
 class Octets(bytes):
     __slots__ = ()
@@ -422,7 +441,14 @@ def test_subclasses_of_str_and_bytes_are_sent_as_what_they_are(role: Role) -> No
     connection = Connection(role)
     connection.send(Text("one"))
     connection.send(Octets(b"two"))
-    assert sent(connection) == [(TEXT, b"one"), (BINARY, b"two")]
+    connection.send(Octets(bytes(4096)))
+    chunks = connection.data_to_send()
+    assert {type(chunk) for chunk in chunks} == {bytes}
+    assert [(first, payload) for first, payload, _ in frames_in(b"".join(chunks))] == [
+        (TEXT, b"one"),
+        (BINARY, b"two"),
+        (BINARY, bytes(4096)),
+    ]
 
 
 def test_text_that_utf_8_cannot_hold_is_not_sent(role: Role) -> None:
@@ -436,8 +462,9 @@ def test_fragments_are_sent_one_by_one(role: Role) -> None:
     connection = Connection(role)
     connection.send_fragment(0x1, b"Hel", final=False)
     connection.ping(b"between")
-    connection.send_fragment(0x0, b"lo", final=True)
-    assert sent(connection) == [(FIRST_TEXT, b"Hel"), (PING, b"between"), (LAST, b"lo")]
+    connection.send_fragment(0x0, b"l", final=False)
+    connection.send_fragment(0x0, b"o", final=True)
+    assert sent(connection) == [(FIRST_TEXT, b"Hel"), (PING, b"between"), (MIDDLE, b"l"), (LAST, b"o")]
 
 
 def test_frames_that_were_encoded_before_leave_in_their_order() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawws.errors import HandshakeError, RemoteProtocolError
+from rawws.errors import NegotiationError, RemoteProtocolError
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import Compression, DeflateParameters, Deflater
 from rawws.protocol.extensions import Extension, format_extensions, parse_extensions
@@ -317,6 +317,9 @@ def test_the_verdict_is_the_first_error_of_the_message(feed: Feed, parameters: D
         assert verdict(COMPRESSED_TEXT, (kind, b"\xff" * 12), (kind, b"y" * 9)) == NO_TEXT
         assert verdict(COMPRESSED_TEXT, (kind, b"x" * 12 + b"\xff"), (kind, b"y" * 9)) == over
         assert verdict(COMPRESSED_TEXT, (kind, b"x" * 9 + b"\xe2\x82\xac"), (kind, b"y" * 9)) == over
+        assert verdict(COMPRESSED_TEXT, (kind, b"x" * 10 + b"\xff")) == over
+        assert verdict(COMPRESSED_TEXT, (kind, b"x" * 9 + b"\xff" + b"y")) == NO_TEXT
+        assert verdict(COMPRESSED_TEXT, (kind, b"x" * 9 + b"\xc3"), bad=False) == NO_TEXT
         assert verdict(COMPRESSED_TEXT, (kind, b"ok\xff"), finals=200) == NO_TEXT
         assert verdict(COMPRESSED_TEXT, (kind, b"x" * 12), finals=200) == over
         assert verdict(COMPRESSED_TEXT, (kind, b"x" * 11), finals=129) == over
@@ -386,6 +389,18 @@ def test_a_message_that_inflates_to_max_size_comes_and_one_byte_more_fails(feed:
     assert error == (1009, f"message is over {size} bytes, the limit")
 
 
+def test_a_text_that_inflates_to_max_size_comes(feed: Feed, role: Role) -> None:
+    data = peer_frame(role, COMPRESSED_TEXT, bomb(1000))
+    assert feed(role, data, max_size=1000, deflate=deflate_for(role)).events == [("str", "\0" * 1000)]
+
+
+def test_a_compressed_binary_message_can_be_streamed(role: Role) -> None:
+    connection = Connection(role, deflate=deflate_for(role))
+    connection.messages.streaming = True
+    result = outcome(connection, [peer_frame(role, COMPRESSED_BINARY, HELLO)])
+    assert result.events == [("Fragment", b"Hello", True)]
+
+
 def test_without_a_limit_anything_inflates(feed: Feed, role: Role) -> None:
     data = peer_frame(role, COMPRESSED_BINARY, bomb(5_000_000))
     assert feed(role, data, max_size=None, deflate=deflate_for(role)).events == [("bytes", bytes(5_000_000))]
@@ -424,6 +439,12 @@ def test_inflating_stops_at_one_byte_over_the_limit() -> None:
             deflate = deflate_for(Role.CLIENT)
 
 
+@pytest.mark.parametrize("length", [1, 99, 100])
+def test_inflating_stops_at_one_byte_over_the_limit_behind_bfinal(length: int) -> None:
+    payload = zlib.compress(b"x" * length, wbits=-15) + bomb(10_000)
+    assert deflate_for(Role.CLIENT).decompress(payload, True, 100) == b"x" * length + bytes(101 - length)
+
+
 @pytest.mark.parametrize("kind", ["stored", "fixed"])
 def test_blocks_that_inflate_to_nothing_end_at_a_limit_of_their_own(feed: Feed, kind: str) -> None:
     writer = Writer()
@@ -442,6 +463,22 @@ def test_blocks_that_inflate_to_nothing_end_at_a_limit_of_their_own(feed: Feed, 
     )
     error = feed(Role.CLIENT, halves, max_size=10, deflate=deflate_for(Role.CLIENT)).error
     assert error == (1009, "compressed message is over 1044 bytes, limit 10")
+
+
+def test_a_compressed_message_may_take_twice_max_size_and_1024_bytes_in_all_its_fragments(feed: Feed) -> None:
+    # Empty stored blocks of 5 bytes each, one of 3 bytes of data, and the beginning of the last one.
+    payload = b"\x00\x00\x00\xff\xff" * 207 + b"\x00\x03\x00\xfc\xffabc" + b"\x00"
+    assert len(payload) == 2 * 10 + 1024
+    for cuts in ([], [500], [300, 600, 900]):
+        parts = [payload[start:end] for start, end in zip([0, *cuts], [*cuts, len(payload)], strict=True)]
+        firsts = [FIRST_COMPRESSED_BINARY, *[MIDDLE] * len(cuts)]
+        firsts[-1] = LAST if cuts else COMPRESSED_BINARY
+        for extra, expected in ((b"", None), (b"\x00", (1009, "compressed message is over 1044 bytes, limit 10"))):
+            parts[-1] += extra
+            data = b"".join([peer_frame(Role.CLIENT, first, part) for first, part in zip(firsts, parts, strict=True)])
+            found = feed(Role.CLIENT, data, max_size=10, deflate=deflate_for(Role.CLIENT))
+            assert found.error == expected
+            assert found.events == ([] if expected else [("bytes", b"abc")])
 
 
 def test_data_that_cannot_be_compressed_fits_within_max_size(feed: Feed, role: Role) -> None:
@@ -466,13 +503,13 @@ def test_a_flood_of_final_blocks_is_cheap_and_ends(parameters: DeflateParameters
 
 def test_final_blocks_are_counted_for_each_message(feed: Feed) -> None:
     writer = Writer()
-    for _ in range(100):
+    for _ in range(128):
         writer.fixed(b"x", final=True)
         writer.pad()
     data = peer_frame(Role.CLIENT, COMPRESSED_BINARY, writer.payload()) * 3
     for parameters in (DeflateParameters(), TAKEOVER):
         result = feed(Role.CLIENT, data, deflate=deflate_for(Role.CLIENT, parameters))
-        assert result.events == [("bytes", b"x" * 100)] * 3
+        assert result.events == [("bytes", b"x" * 128)] * 3
 
 
 def test_an_idle_connection_without_context_takeover_holds_nothing() -> None:
@@ -596,6 +633,40 @@ def test_connections_with_context_takeover_share_no_compressor() -> None:
     assert shared == {}
 
 
+def test_a_connection_with_context_takeover_takes_no_compressor_of_others() -> None:
+    shared: dict[tuple[int, int, int], Deflater] = {}
+    alone = deflate_for(Role.SERVER, None, None, shared)
+    keeping = deflate_for(Role.SERVER, TAKEOVER, None, shared)
+    assert (alone.shares, keeping.shares) == (True, False)
+    words = random.Random(1).randbytes(500)
+    assert len(alone.compress(words)) == len(alone.compress(words))
+    assert len(keeping.compress(words)) > 2 * len(keeping.compress(words))
+
+
+@pytest.mark.parametrize("kept", [Role.SERVER, Role.CLIENT], ids=["server", "client"])
+def test_one_side_alone_may_keep_its_context(role: Role, kept: Role) -> None:
+    parameters = DeflateParameters(kept is Role.CLIENT, kept is Role.SERVER)
+    sender = Connection(role, deflate=deflate_for(role, parameters))
+    receiver = Connection(OTHER_SIDE[role], deflate=deflate_for(OTHER_SIDE[role], parameters))
+    words = random.Random(1).randbytes(500)
+    sizes = []
+    for _ in range(2):
+        sender.send(words)
+        data = b"".join(sender.data_to_send())
+        sizes.append(len(data))
+        assert outcome(receiver, [data]).events == [("bytes", words)]
+    assert (sizes[1] < sizes[0] // 2) is (role is kept)
+
+
+@pytest.mark.parametrize("memory_level", [1, 8, 9])
+@pytest.mark.parametrize("level", [1, 9])
+def test_the_settings_are_those_of_zlib(level: int, memory_level: int) -> None:
+    data = random.Random(1).randbytes(20_000).hex().encode()
+    stream = zlib.compressobj(level, zlib.DEFLATED, -12, memory_level)
+    expected = (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert Deflater(12, takeover=True, level=level, memory_level=memory_level).compress(data) == expected
+
+
 @pytest.mark.parametrize("compress", [None, True, False])
 @pytest.mark.parametrize("length", [0, 99, 100, 101])
 def test_the_threshold_decides_unless_the_caller_does(role: Role, length: int, compress: bool | None) -> None:
@@ -620,6 +691,8 @@ def test_the_option_compression_names_a_configuration() -> None:
     assert Compression.of(PLAIN) is PLAIN
     with pytest.raises(ValueError, match="compression is 'gzip', allowed are 'deflate', None and a Compression"):
         Compression.of("gzip")
+    with pytest.raises(TypeError, match="compression is True, allowed are 'deflate', None and a Compression"):
+        Compression.of(True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -865,8 +938,9 @@ def test_no_answer_means_no_compression() -> None:
 def test_an_answer_that_is_none_to_our_offer_fails_the_handshake(
     compression: Compression, answer: str, reason: str
 ) -> None:
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(NegotiationError) as caught:
         confirm(compression, answer)
+    assert caught.value.status == 101
     assert reason in caught.value.reason
 
 

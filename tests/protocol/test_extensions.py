@@ -52,6 +52,7 @@ from rawws.protocol.extensions import (
         ("\t a \t;\t b\t= \tc\t , d ", [("a", [("b", "c")]), ("d", [])]),
         (",, a,\t,b ,", [("a", []), ("b", [])]),
         ("A;B=C", [("A", [("B", "C")])]),
+        ("X ; X = X , X", [("X", [("X", "X")]), ("X", [])]),
         ("a" * 8000, [("a" * 8000, [])]),
     ],
 )
@@ -114,6 +115,7 @@ def test_extensions_are_read(value: str, expected: list[Extension]) -> None:
             'a; b="c"; d="',
         ),
         *('a; b=" c"', 'a; b="c "', 'a; b="\tc"'),
+        *("a\xa0", "a; b\xa0", "a; b=\xa0c", "a; b=c\x85", "a; b\x0b=c"),
     ],
 )
 def test_what_does_not_conform_to_the_grammar_is_refused_with_400(value: str) -> None:

@@ -302,6 +302,18 @@ def test_what_is_kept_twice_is_kept(role: Role) -> None:
     assert connection.next_event() == "Hello"
 
 
+def test_nothing_more_comes_of_a_buffer_that_was_given_back(role: Role) -> None:
+    connection = Connection(role)
+    data = peer_frame(role, TEXT, b"Hello")
+    for piece in (data[:-3], data[-3:-1]):
+        connection.receive_buffer(bytearray(piece), len(piece))
+        assert connection.next_event() is None
+        connection.keep_buffer()
+        assert connection.next_event() is None
+    connection.receive(data[-1:])
+    assert connection.next_event() == "Hello"
+
+
 # -- writing
 
 
@@ -333,6 +345,13 @@ def test_frames_leave_in_the_order_in_which_they_were_written(lengths: list[int]
         expected += frame(BINARY, payload, KEY if masks else None)
         assert writer.size() == len(expected)
     assert b"".join(writer.take()) == expected
+
+
+@pytest.mark.parametrize("length", [5, 5000])
+def test_a_key_counts_only_where_frames_are_masked(length: int) -> None:
+    writer = FrameWriter()
+    writer.write(TEXT, b"x" * length, False, int.from_bytes(KEY, "little"))
+    assert b"".join(writer.take()) == frame(TEXT, b"x" * length)
 
 
 def test_what_is_appended_leaves_in_its_place() -> None:
@@ -379,3 +398,5 @@ def test_a_writer_gives_back_the_room_of_a_burst() -> None:
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < 1 << 18
+    writer.write(TEXT, b"next", False, 0)
+    assert writer.take() == [frame(TEXT, b"next")]

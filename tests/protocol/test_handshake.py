@@ -321,10 +321,11 @@ def test_a_malformed_offer_of_subprotocols_is_refused_with_400(offer: str) -> No
     with pytest.raises(HandshakeError) as raised:
         negotiate((PROTOCOL, offer))
     assert raised.value.status == 400
+    assert re.search(r"\bSec-WebSocket-Protocol\b", raised.value.reason)
 
 
 def test_a_subprotocol_that_is_offered_in_two_lines_is_refused() -> None:
-    with pytest.raises(HandshakeError, match="each is allowed once"):
+    with pytest.raises(HandshakeError, match="is 'a, a', each is allowed once"):
         negotiate((PROTOCOL, "a"), (PROTOCOL, "a"))
 
 
@@ -539,6 +540,7 @@ def test_what_the_server_chose_is_returned() -> None:
         (answer(Upgrade="h2c"), "Upgrade is 'h2c', needed is 'websocket'"),
         (answer(Upgrade="websocket, h2c"), "Upgrade is 'websocket, h2c', needed is 'websocket'"),
         (answer(("Upgrade", "websocket")), "Upgrade is 'websocket, websocket', needed is 'websocket'"),
+        (answer(Upgrade="websocket/13"), "Upgrade is 'websocket/13', needed is 'websocket'"),
         (answer(Upgrade="web socket"), "'web socket' in the Upgrade header is not a token"),
         (answer(Connection=None), "Connection is absent, needed is 'Upgrade'"),
         (answer(Connection="close"), "Connection is 'close', needed is 'Upgrade'"),

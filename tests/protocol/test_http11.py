@@ -93,6 +93,7 @@ def test_both_examples_are_written_as_they_were_read() -> None:
         (b"X: \t", ""),
         (b"X: a:b", "a:b"),
         (b"X: \xff\x80", "\xff\x80"),
+        (b"X: \xa0a\x85 ", "\xa0a\x85"),
         (b"X: a\tb", "a\tb"),
     ],
 )
@@ -114,6 +115,8 @@ def test_an_origin_form_target_is_kept_as_it_is(target: bytes) -> None:
         (b"http://b/", "b", "/"),
         (b"HTTPS://b:8/c?d=/e", "b:8", "/c?d=/e"),
         (b"http://b?c/d", "b", "/?c/d"),
+        (b"http://b?c?d", "b", "/?c?d"),
+        (b"http://b/c?d=http://e/f", "b", "/c?d=http://e/f"),
         (b"http://[::1]:80/", "[::1]:80", "/"),
     ],
 )
@@ -156,6 +159,10 @@ def test_nothing_is_no_head_yet() -> None:
     assert not reader.receive(b"")
     assert (reader.head, reader.rest) == (b"", b"")
     assert reader.receive(EXAMPLE)
+
+
+def test_a_response_may_be_in_http_1_0() -> None:
+    assert response(b"HTTP/1.0 200 OK\r\n\r\n") == Response(200, Headers(), b"", "OK", "1.0")
 
 
 @pytest.mark.parametrize("status_line", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.0 599 \xe9t\xe9"])
@@ -216,13 +223,19 @@ def test_the_405_to_connect_says_what_is_allowed() -> None:
 
 
 def test_the_preface_of_http_2_is_refused_with_505() -> None:
-    assert refusal(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")[0] == 505
+    reason = "the request is in HTTP/2.0, this server speaks HTTP/1.1, not HTTP/2 with prior knowledge"
+    assert refusal(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") == (505, reason)
+    reason = "the request is in HTTP/1.2, this server speaks HTTP/1.1"
+    assert refusal(head(line=b"GET / HTTP/1.2")) == (505, reason)
 
 
 @pytest.mark.parametrize("first", [b"\x16\x03\x01\x02\x00\x01", b"\x15\x03\x01"])
 def test_tls_on_a_plain_port_is_told_after_one_byte(first: bytes) -> None:
     assert refusal(first)[0] == 400
-    assert "TLS" in refusal(first[:1])[1]
+    assert (
+        refusal(first[:1])[1]
+        == f"the first byte is 0x{first[0]:02x}, expected is HTTP/1.1, the peer seems to speak TLS"
+    )
     assert refusal(first, response=True) == (0, refusal(first[:1])[1])
 
 
@@ -234,6 +247,7 @@ def test_what_cannot_be_a_method_is_refused_after_one_byte(first: bytes) -> None
 
 def test_what_cannot_be_a_response_is_refused_after_one_byte() -> None:
     assert refusal(b"SSH-2.0-OpenSSH_9.2", response=True) == (0, "the first byte is 0x53, expected is HTTP/1.1")
+    assert refusal(b"X", response=True) == (0, "the first byte is 0x58, expected is HTTP/1.1")
 
 
 @pytest.mark.parametrize("octet", [*range(9), *range(10, 32), 127])
@@ -268,6 +282,10 @@ def test_a_bare_lf_is_refused_at_once(data: bytes) -> None:
         400,
         "the head has a line with the octet 0x0a, not allowed except as CRLF at the end of a line",
     )
+
+
+def test_an_octet_that_is_not_allowed_is_named() -> None:
+    assert refusal(head(b"X: a\x00b")) == (400, "the head has a line with the octet 0x00, not allowed there")
 
 
 def test_a_bare_lf_does_not_wait_for_the_end_of_the_head() -> None:
@@ -307,6 +325,7 @@ def test_a_bad_header_line_is_refused(field: bytes, part: str) -> None:
     for data in (head(field), head(field, host=b""), head(b"A: b", field)):
         status, reason = refusal(data)
         assert (status, part in reason) == (400, True), reason
+        assert reason.endswith((" a value", " (line folding is not allowed)"))
 
 
 @pytest.mark.parametrize("field", [b"connection", b"connection : Upgrade", b"Cookie\t: a"])
@@ -328,6 +347,7 @@ def test_http_1_0_may_not_have_two_hosts_either() -> None:
     [
         *("", "a b", "a, b", "a/b", "a@b", "a#b", "a?b", "a\\b", "a%00b", "a:b", "a:-1", "a:+1", "a:65536", "a:000080"),
         *("a:8:0", "::1", "[", "[]", "[::1", "::1]", "[::1]a", "[::1]a:8", "[::1]]", "[::1]:b", "[::g]", "[1]", "[a:b"),
+        *("[a:b]", "[1:2]:8"),
         *("[::1%25eth0]", "[v1.a:b:c]", ":80", "\xe9", "a:\xb2", "a<b", 'a"b', "[[::1]]"),
     ],
 )
@@ -346,7 +366,10 @@ def test_a_content_length_that_is_not_digits_is_refused(value: str) -> None:
 
 
 def test_a_repeated_content_length_is_refused_even_if_it_agrees() -> None:
-    assert refusal(head(b"Content-Length: 1", b"Content-Length: 1"))[0] == 400
+    assert refusal(head(b"Content-Length: 1", b"Content-Length: 1")) == (
+        400,
+        "Content-Length is '1, 1', one number is allowed",
+    )
     assert refusal(head(b"Content-Length: 1", b"content-length: 2"))[0] == 400
 
 
@@ -363,6 +386,9 @@ def test_a_content_length_is_a_number_of_bytes() -> None:
         ([b"Transfer-Encoding: chunked", b"Content-Length: 0"], 400),
         ([b"Transfer-Encoding: identity"], 400),
         ([b"Transfer-Encoding: xchunked"], 400),
+        ([b"Transfer-Encoding: Xchunked"], 400),
+        ([b"Transfer-Encoding: \xa0chunked"], 400),
+        ([b"Transfer-Encoding: chunked\x85"], 400),
         ([b"Transfer-Encoding: chunked, gzip"], 400),
         ([b"Transfer-Encoding: chunked, chunked"], 400),
         ([b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"], 400),
@@ -384,12 +410,20 @@ def test_framing_that_can_be_read_in_two_ways_is_refused(fields: list[bytes], st
     assert refusal(head(*fields, line=b"HTTP/1.1 200 a"), response=True)[0] == 0
 
 
+def test_a_transfer_coding_that_is_not_known_is_named() -> None:
+    reason = "Transfer-Encoding is 'gzip, chunked', allowed is chunked"
+    assert refusal(head(b"Transfer-Encoding: gzip, Chunked")) == (501, reason)
+
+
 def test_a_chunked_request_is_accepted() -> None:
     assert request(head(b"Transfer-Encoding: Chunked")).headers["transfer-encoding"] == "Chunked"
 
 
 def test_transfer_encoding_in_http_1_0_is_refused() -> None:
-    assert refusal(head(b"Transfer-Encoding: chunked", line=b"GET / HTTP/1.0"))[0] == 400
+    assert refusal(head(b"Transfer-Encoding: chunked", line=b"GET / HTTP/1.0")) == (
+        400,
+        "Transfer-Encoding is allowed in HTTP/1.1 and without Content-Length only",
+    )
     assert refusal(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", response=True)[0] == 0
 
 
@@ -426,6 +460,12 @@ def test_a_head_without_its_end_is_refused(data: bytes) -> None:
     with pytest.raises(HandshakeError) as raised:
         parse_response(data)
     assert raised.value.status == 0
+
+
+def test_a_head_without_its_end_says_so() -> None:
+    with pytest.raises(HandshakeError) as raised:
+        parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n")
+    assert raised.value.reason == "the head does not end with an empty line"
 
 
 def test_a_head_with_more_behind_its_end_is_refused() -> None:
@@ -498,6 +538,8 @@ def test_the_limits_are_the_callers() -> None:
 def test_a_limit_of_the_head_below_that_of_a_line_holds() -> None:
     assert refusal(head(), Limits(max_head=20)) == (431, "the head is over the limit of 20 bytes")
     assert refusal(head(line=line_of(50)), Limits(max_head=20)) == (431, "the head is over the limit of 20 bytes")
+    limits = Limits(max_line=19, max_head=20)
+    assert refusal(head(line=line_of(19)), limits) == (431, "the head is over the limit of 20 bytes")
 
 
 # -- split invariance and linear time
@@ -600,18 +642,45 @@ def test_the_error_names_what_came() -> None:
     assert str(raised.value) == r"the value of the header A is 'b\r\nC: d', the octet 0x0d is not allowed"
 
 
+def test_the_error_says_what_is_wrong_with_a_header() -> None:
+    for name, value, reason in (
+        ("A b", "c", "the header name 'A b' is not a token"),
+        ("A", "b ", "the value of the header A is 'b ', whitespace around it is not allowed"),
+        ("A", 1, "the value of the header A is 1, a str is needed"),
+        ("A", "\u20ac", "the value of the header A is '\u20ac', characters over 0xff are not allowed"),
+    ):
+        field: Any = (name, value)
+        with pytest.raises(LocalProtocolError) as raised:
+            serialize_fields([field])
+        assert str(raised.value) == reason
+
+
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "part"),
     [
-        *(Request("G T", "/", Headers()), Request("", "/", Headers()), Request("GET\r\n", "/", Headers())),
-        *(Request("GET", "", Headers()), Request("GET", "a", Headers()), Request("GET", "/ HTTP/1.1\r\n", Headers())),
-        *(Request("GET", "/\xe9", Headers()), Request("GET", "/\u20ac", Headers()), Request("GET", "/#", Headers())),
-        *(Request("GET", "/a b", Headers()), Request("GET", "/", Headers(), "2"), Request("GET", "/\x00", Headers())),
+        (Request("G T", "/", Headers()), "the request is 'G T' in HTTP/1.1"),
+        (Request("", "/", Headers()), "the request is '' in HTTP/1.1"),
+        (Request("GET\r\n", "/", Headers()), "the request is"),
+        (Request("GET", "/", Headers(), "2"), "the request is 'GET' in HTTP/2"),
+        (Request("GET", "", Headers()), "the path is '', it must begin with '/'"),
+        (Request("GET", "a", Headers()), "the path is 'a', it must begin with '/'"),
+        (Request("GET", "/ HTTP/1.1\r\n", Headers()), "the path is"),
+        (Request("GET", "/\xe9", Headers()), "the octet 0xe9 is not allowed"),
+        (Request("GET", "/\u20ac", Headers()), "the path is"),
+        (Request("GET", "/#", Headers()), "the octet 0x23 is not allowed"),
+        (Request("GET", "/a b", Headers()), "the octet 0x20 is not allowed"),
+        (Request("GET", "/\x00", Headers()), "the octet 0x00 is not allowed"),
     ],
 )
-def test_a_bad_request_is_not_sent(bad: Request) -> None:
-    with pytest.raises(LocalProtocolError):
+def test_a_bad_request_is_not_sent(bad: Request, part: str) -> None:
+    with pytest.raises(LocalProtocolError) as raised:
         serialize_request(bad)
+    assert str(raised.value).startswith(("the request is", "the path is"))
+    assert part in str(raised.value)
+
+
+def test_a_request_for_the_whole_server_is_sent() -> None:
+    assert serialize_request(Request("OPTIONS", "*", Headers({"X": "X"}))) == b"OPTIONS * HTTP/1.1\r\nX: X\r\n\r\n"
 
 
 @pytest.mark.parametrize("status", [99, 600, -1, 0, True, "200", None, 200.0])
@@ -621,24 +690,30 @@ def test_a_bad_status_is_not_sent(status: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "part"),
     [
-        Response(200, Headers(), b"", "a\r\nb"),
-        Response(200, Headers(), b"", "\u20ac"),
-        Response(200, Headers(), "text"),  # type: ignore[arg-type]
-        Response(204, Headers(), b"a"),
-        Response(304, Headers(), b"a"),
-        Response(101, Headers({"Content-Length": "0"})),
-        Response(204, Headers({"Content-Length": "0"})),
-        Response(101, Headers({"Transfer-Encoding": "chunked"})),
-        Response(204, Headers({"Transfer-Encoding": "chunked"})),
-        Response(200, Headers({"Content-Length": "1"}), b"ab"),
-        Response(200, Headers([("Content-Length", "1"), ("Content-Length", "1")]), b"a"),
-        Response(200, Headers({"Content-Length": "1", "Transfer-Encoding": "chunked"})),
+        (Response(200, Headers(), b"", "a\r\nb"), "the reason phrase is"),
+        (Response(200, Headers(), b"", "\u20ac"), "the reason phrase is"),
+        (Response(200, Headers(), "text"), "the body is of type str"),  # type: ignore[arg-type]
+        (Response(204, Headers(), b"a"), "status 204 has no body"),
+        (Response(304, Headers(), b"a"), "status 304 has no body"),
+        (Response(101, Headers({"Content-Length": "0"})), "no header that announces one"),
+        (Response(204, Headers({"Content-Length": "0"})), "no header that announces one"),
+        (Response(101, Headers({"Transfer-Encoding": "chunked"})), "no header that announces one"),
+        (Response(204, Headers({"Transfer-Encoding": "chunked"})), "no header that announces one"),
+        (Response(200, Headers({"Content-Length": "1"}), b"ab"), "Content-Length is 1, the body has 2 bytes"),
+        (
+            Response(200, Headers([("Content-Length", "1"), ("Content-Length", "1")]), b"a"),
+            "Content-Length is 1, 1, the body has 1 bytes",
+        ),
+        (
+            Response(200, Headers({"Content-Length": "1", "Transfer-Encoding": "chunked"})),
+            "a response has Content-Length and Transfer-Encoding",
+        ),
     ],
 )
-def test_a_bad_response_is_not_sent(bad: Response) -> None:
-    with pytest.raises(LocalProtocolError):
+def test_a_bad_response_is_not_sent(bad: Response, part: str) -> None:
+    with pytest.raises(LocalProtocolError, match=part):
         serialize_response(bad)
 
 
@@ -649,6 +724,8 @@ def test_a_bad_response_is_not_sent(bad: Response) -> None:
         (Response(HTTPStatus.OK, Headers(), b"a"), b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"),
         (Response(299, Headers(), b"", "a \xe9"), b"HTTP/1.1 299 a \xe9\r\nContent-Length: 0\r\n\r\n"),
         (Response(299, Headers()), b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n"),
+        (Response(599, Headers()), b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n"),
+        (Response(100, Headers()), b"HTTP/1.1 100 Continue\r\n\r\n"),
         (Response(204, Headers()), b"HTTP/1.1 204 No Content\r\n\r\n"),
         (Response(304, Headers({"Content-Length": "9"})), b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
         (Response(200, Headers({"Content-Length": "9"})), b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),

@@ -383,6 +383,18 @@ def test_streaming_may_begin_within_a_message(role: Role) -> None:
     assert result.events == [("Fragment", "H\u00e9", False), ("Fragment", "!", True)]
 
 
+def test_streaming_may_begin_within_a_frame(role: Role) -> None:
+    connection = Connection(role)
+    payload = bytes(range(200))
+    data = peer_frame(role, BINARY, payload)
+    assert outcome(connection, [data[:50], data[50:100]]).events == []
+    connection.messages.streaming = True
+    result = outcome(connection, [data[100:150], data[150:], peer_frame(role, BINARY, b"next")])
+    fragments = [data for name, data, _ in result.events[:-1] if name == "Fragment"]
+    assert b"".join(fragments) == payload
+    assert result.events[-1] == ("bytes", b"next")
+
+
 @bad_texts
 def test_a_streamed_text_that_is_not_utf_8_fails_with_1007(feed: Feed, role: Role, bad: bytes) -> None:
     result = feed(role, fragments(role, TEXT, [b"ok", bad]), streaming=True)
@@ -404,6 +416,12 @@ def test_a_streamed_message_is_not_limited_and_not_held(role: Role) -> None:
     tracemalloc.stop()
     assert total == 99900
     assert size < 20_000
+
+
+def test_a_streamed_message_comes_whatever_the_limit(feed: Feed, role: Role) -> None:
+    result = feed(role, fragments(role, BINARY, [b"ab", b"c", b"d"]), max_size=0, streaming=True)
+    assert result.error is None
+    assert b"".join(event[1] for event in result.events) == b"abcd"
 
 
 def test_a_message_after_a_streamed_one_is_limited_again(feed: Feed, role: Role) -> None:
