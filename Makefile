@@ -5,6 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 
 .PHONY: help run test build lint docs bench attacks autobahn foreign fuzz soak clean
 
@@ -14,13 +15,17 @@ help: ## show this list
 run: build ## start the demo and name the page to open (PORT=8765)
 	@$(BIN)/python -m rawws demo --port $(PORT)
 
-test: lint ## lint, then every test compiled, then all that has a compiled twin interpreted
+test: lint ## lint, then every test compiled, then interpreted what has a compiled twin, and see that it is covered
 	$(PYTEST)
 	@$(BIN)/coverage erase
-	RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/protocol tests/sse tests/server/test_bodies.py
+	$(COVERED) tests/protocol tests/sse tests/server/test_bodies.py
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*,rawws/bodies.py' --fail-under=100
-	RAWWS_PURE=1 $(PYTEST) tests/server tests/client tests/topics tests/integrations tests/attacks
+	$(COVERED) tests/server tests/client tests/topics tests/backplanes tests/integrations \
+		tests/test_cli.py tests/test_demo.py tests/test_testing.py tests/test_workers.py
+	@$(BIN)/coverage combine --quiet --append
+	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
+	RAWWS_PURE=1 $(PYTEST) tests/attacks
 
 build: .venv/.rawws ## compile in place what has changed
 	@if $(BIN)/python .ci/can_compile.py; then \
