@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test build lint docs bench attacks autobahn foreign fuzz soak clean
+.PHONY: help run test build lint docs bench attacks autobahn foreign fuzz mutate soak clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,6 +60,11 @@ fuzz: build .venv/.fuzz ## look for inputs that break it, for some minutes (ARGS
 	@if $(BIN)/python .ci/can_compile.py; then $(BIN)/python -m fuzz $(ARGS); fi
 	@$(BIN)/python -m fuzz --pure $(ARGS)
 
+mutate: .venv/.mutate ## change the core in small ways, one at a time, and list what no test notices (ARGS='rawws.protocol.frames*')
+	@mkdir -p build/mutate
+	@tar -c --exclude '*.so' pyproject.toml rawws rawws_sse tests/conftest.py tests/protocol | tar -x -C build/mutate
+	@cd build/mutate && RAWWS_PURE=1 $(abspath $(BIN))/mutmut run $(ARGS) && $(abspath $(BIN))/mutmut results
+
 soak: build .venv/.bench .venv/.tests ## load it for long through a bad network, and draw reports/soak.png (ARGS="--minutes 30")
 	$(BIN)/python -m tests.soak $(ARGS)
 
@@ -99,4 +104,9 @@ clean: ## remove all that was built and installed here
 .venv/.fuzz: .venv/.rawws
 	@echo "installing what the fuzzer needs"
 	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[fuzz]'
+	@touch $@
+
+.venv/.mutate: .venv/.rawws
+	@echo "installing what changes the core"
+	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[mutate]'
 	@touch $@
