@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .server import Endpoint, Server
     from .websocket import WebSocket
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "says_close"]
 
 # A request is read; a response is due; the connection ends.
 READING, BUSY, ENDED = range(3)
@@ -465,7 +465,7 @@ class Exchange:
         turn = self.turn
         if turn is None:
             return
-        if _says_close(response):
+        if says_close(response.headers):
             turn.persistent = False
         self.write(self._serialize(response))
         self._done(turn)
@@ -494,7 +494,7 @@ class Exchange:
         if turn is None:
             return
         chunked = "Transfer-Encoding" in response.headers
-        if (chunked and not self.chunked) or _says_close(response):
+        if (chunked and not self.chunked) or says_close(response.headers):
             turn.persistent = False
         head = self._serialize(response)
         if chunked and not self.chunked:
@@ -574,7 +574,7 @@ class Exchange:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
         journal.respond(self.ws, self._head() if self.turn is None else self.turn.line, response.status, size)
         fields = self._connection_fields(self.turn)
-        if "Connection" in response.headers and (_says_close(response) or not fields.startswith(CLOSE)):
+        if "Connection" in response.headers and (says_close(response.headers) or not fields.startswith(CLOSE)):
             fields = b"" if self.turn is None else self.turn.fields
         end_of_line = data.index(b"\r\n") + 2
         return b"%b%b%b" % (data[:end_of_line], fields, data[end_of_line:]) if fields else data
@@ -763,9 +763,8 @@ class Turn:
 NO_BODY = Body(Headers(), max_size=None)
 
 
-def _says_close(response: HttpResponse) -> bool:
+def says_close(headers: Headers) -> bool:
     """Tell whether a response itself says that the connection ends with it."""
-    headers = response.headers
     if "Connection" not in headers:
         return False
     return "close" in [option.strip(" \t") for option in ",".join(headers.get_all("Connection")).lower().split(",")]

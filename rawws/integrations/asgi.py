@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws import handlers, server
 from rawws.errors import HandshakeError
-from rawws.exchange import HELD, PATIENCE, SLOWEST
+from rawws.exchange import HELD, PATIENCE, SLOWEST, says_close
 from rawws.protocol.http11 import Headers, Response, content_length
 
 from .sessions import Session, check_status, describe, describe_websocket, serialize_accept, text
@@ -452,7 +452,7 @@ class HttpSession:
         """Return the head of a response, as far as the application says it."""
         status = check_status(event.get("status"))
         headers = Headers(text(event.get("headers", ())))
-        closes = not self.whole or "close" in ",".join(headers.get_all("Connection")).lower()
+        closes = not self.whole or says_close(headers)
         for name in OWN:
             headers.pop(name, None)
         if closes:

@@ -38,12 +38,8 @@ from tests.protocol.wire import (
 )
 
 TYPES = {Role.CLIENT: wsproto_connection.ConnectionType.CLIENT, Role.SERVER: wsproto_connection.ConnectionType.SERVER}
-PARAMETERS: list[DeflateParameters | None] = [
-    None,
-    DeflateParameters(),
-    TAKEOVER,
-    DeflateParameters(False, True, 9, 12),
-]
+NARROW = DeflateParameters(False, True, 9, 12)
+PARAMETERS: list[DeflateParameters | None] = [None, DeflateParameters(), TAKEOVER, NARROW]
 
 # Messages and control events, then the close code of a failure, or None.
 Verdict = tuple[list[tuple[Any, ...]], int | None]
@@ -302,7 +298,7 @@ EXAMPLES: dict[str, tuple[list[bytes], Verdict, Verdict]] = {
 def test_each_difference_is_still_one(name: str) -> None:
     frames, theirs, ours = EXAMPLES[name]
     data = b"".join(frames)
-    parameters = DeflateParameters(False, True, 9, 12) if name == "window" else TAKEOVER
+    parameters = NARROW if name == "window" else TAKEOVER
     assert wsproto_verdict(Role.CLIENT, parameters, data) == theirs
     assert our_verdict(Role.CLIENT, parameters, data) == ours
     assert reviewed(parameters, Role.CLIENT, data, theirs, ours) == name
