@@ -55,12 +55,18 @@ class Record(NamedTuple):
 
 
 class Past(NamedTuple):
-    """Where a topic is now, and the records that lead there; none, where `recovered` is False."""
+    """Where a topic is now, and the records that lead there; none, where `recovered` is False.
+
+    `began` is the offset at which the epoch begins. `before` has the last places of the epochs that went over into it
+    without a loss: their places up to there are good still.
+    """
 
     epoch: str
     offset: int
     records: list[Record]
     recovered: bool
+    began: int = 0
+    before: tuple[Position, ...] = ()
 
 
 class Guest(NamedTuple):
@@ -132,9 +138,9 @@ class Backplane(Protocol):
     def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
         """Ask for the records behind a position, for all that are held with None.
 
-        `recovered` is False for a position of another epoch, and for one from where on something is held no more. One
-        that is ahead of the topic was given by the engine, so that has lost something. A topic that was never published
-        to has an epoch from now on.
+        `recovered` is False for a position of an epoch that did not go over into this one, and for one from where on
+        something is held no more. One that is ahead was given by the engine, so that has lost something. A topic that
+        was never published to has an epoch from now on.
         """
 
     def join(self, topic: str, ident: str, info: str) -> None:

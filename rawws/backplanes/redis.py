@@ -5,8 +5,9 @@ place, holds it and sends it to all that follow, by PUBLISH. A topic's keys and 
 
 Laws:
 1. One connection for what is asked, pipelined; one for what comes.
-2. A Redis that was restarted is trusted with the epochs it had only where it writes each command to a file
-   (`appendonly yes`) and was never a replica; else it may give an offset twice, and begins new epochs.
+2. Each run of a Redis begins an epoch of its own: so what it forgot and gives again is not taken for the same. Whoever
+   saw no more than is left goes on from an epoch before, where what was answered is on the disk (`appendonly yes`,
+   `appendfsync always`); everybody else is told that something may be lost.
 3. All that is in doubt ends both connections: what is not answered is asked for once more, in its order.
 """
 
@@ -49,26 +50,34 @@ MAX_LEFT = 10_000
 # What a message takes of the stream beside its bytes.
 ENTRY_COST = 64
 
-# Where a topic is. Whoever comes with another life than the last one finds a Redis that may have lost something.
+# Where a topic is. KEYS: place, log. ARGV: a new epoch, the run of this Redis, milliseconds, whether it loses nothing
 PLACE = """
-local place = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'life')
-local epoch, offset = place[1], tonumber(place[2])
-local function begin()
-  redis.call('DEL', KEYS[1], KEYS[2])
-  epoch, offset = ARGV[1], 0
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'life', ARGV[2])
+local place = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'life', 'began', 'before')
+local epoch, offset, began, before = place[1], tonumber(place[2] or 0), tonumber(place[4] or 0), place[5] or ''
+local function begin(at, after)
+  epoch, began, before = ARGV[1], at, after
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'life', ARGV[2], 'began', began, 'before', before)
 end
-if not epoch or place[3] ~= ARGV[2] then begin() end
+if not epoch then
+  redis.call('DEL', KEYS[2])
+  begin(offset, '')
+elseif place[3] ~= ARGV[2] then
+  -- The eight epochs before, with their last offsets.
+  local _, count = string.gsub(before, ' ', ' ')
+  if count == 8 then before = string.gsub(before, '^%S+ ', '') end
+  begin(offset, ARGV[4] == '1' and before .. epoch .. ':' .. offset .. ' ' or '')
+end
 """
 # ARGV: ..., command, channel, server, number, record, entries, milliseconds
 PUBLISH = (
     PLACE
     + """
-local field = 's ' .. ARGV[6]
+local field = 's ' .. ARGV[7]
 local last = redis.call('HGET', KEYS[1], field)
-if last and tonumber(last) >= tonumber(ARGV[7]) then
-  local origin = ARGV[6] .. ' ' .. ARGV[7] .. ' '
-  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-')) do
+if last and tonumber(last) >= tonumber(ARGV[8]) then
+  local origin = ARGV[7] .. ' ' .. ARGV[8] .. ' '
+  -- Not all that is held: those sent again may be thousands.
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 100)) do
     if string.sub(entry[2][2], 1, #origin) == origin then
       return {epoch, tonumber(string.match(entry[1], '%d+'))}
     end
@@ -82,25 +91,30 @@ if not last and redis.call('HLEN', KEYS[1]) > 1000 then
 end
 offset = offset + 1
 -- A full Redis refuses the first of what it would have to hold, or all.
-redis.call('HSET', KEYS[1], 'offset', offset, field, ARGV[7])
+redis.call('HSET', KEYS[1], 'offset', offset, field, ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-if ARGV[9] ~= '0' then
-  redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[9], offset .. '-0', 'r', ARGV[8])
-  redis.call('PEXPIRE', KEYS[2], ARGV[10])
+if ARGV[10] ~= '0' then
+  redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[10], offset .. '-0', 'r', ARGV[9])
+  redis.call('PEXPIRE', KEYS[2], ARGV[11])
 end
-redis.call(ARGV[4], ARGV[5], '=' .. epoch .. ' ' .. offset .. ' ' .. ARGV[8])
+redis.call(ARGV[5], ARGV[6], '=' .. epoch .. ' ' .. offset .. ' ' .. ARGV[9])
 return {epoch, offset}
 """
 )
-# ARGV: ..., epoch, offset. A place ahead of the topic was given by this Redis: what it gave since then is lost.
+# ARGV: ..., epoch, offset. Who was beyond the place where this run began saw what is lost: so all may have missed it.
 SINCE = (
     PLACE
     + """
-if ARGV[4] == epoch and tonumber(ARGV[5]) > offset then begin() end
+local asked, at = ARGV[5], tonumber(ARGV[6])
+local last = asked == epoch and offset or tonumber(string.match(' ' .. before, ' ' .. asked .. ':(%d+) '))
+if last and at > last then
+  last = nil
+  begin(began, '')
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-if ARGV[4] == '' then return {epoch, offset, redis.call('XRANGE', KEYS[2], '-', '+')} end
-if ARGV[4] ~= epoch then return {epoch, offset} end
-return {epoch, offset, redis.call('XRANGE', KEYS[2], (ARGV[5] + 1) .. '-0', '+')}
+local answer = {epoch, offset, began, before}
+if last or asked == '' then answer[5] = redis.call('XRANGE', KEYS[2], (at + 1) .. '-0', '+') end
+return answer
 """
 )
 # KEYS: the leases by their ends. ARGV: channel, lease, milliseconds. Each server finds the leases that ran out.
@@ -224,7 +238,9 @@ class RedisBackplane:
         self._server = ""
         self._leases = 0
         self._away = self._reached = self._closed = False
+        # Which run of a Redis this is, and whether what it answers is on its disk.
         self._life = ""
+        self._keeps = False
         self._scripts: dict[str, bytes] = {}
         # By their channels: topics, and who waits until they are followed.
         self._followed: dict[bytes, tuple[str, deque[asyncio.Future[None]]]] = {}
@@ -287,11 +303,13 @@ class RedisBackplane:
         """As the contract has it."""
 
         def parse(found: list[Any]) -> Past:
-            epoch, offset = found[0].decode(), found[1]
-            entries = found[2] if len(found) > 2 else []
-            known = len(found) > 2 and (position is None or len(entries) == offset - position.offset)
+            epoch, offset, began, before = found[0].decode(), found[1], found[2], found[3].decode()
+            entries = found[4] if len(found) > 4 else []
+            known = len(found) > 4 and (position is None or len(entries) == offset - position.offset)
             records = [unpack(topic, epoch, int(at.partition(b"-")[0]), each[1]) for at, each in entries]
-            return Past(epoch, offset, records if known else [], known)
+            places = (word.rpartition(":") for word in before.split())
+            befores = tuple(Position(each, int(last)) for each, _, last in places)
+            return Past(epoch, offset, records if known else [], known, began, befores)
 
         return self._ask(parse, SINCE, topic, *(position or ("", 0)))
 
@@ -395,7 +413,7 @@ class RedisBackplane:
 
         base = self._base(topic)
         keys = (f"{base}:place", f"{base}:log")
-        common = (secrets.token_hex(6), self._life, PLACE_AGE)
+        common = (secrets.token_hex(6), self._life, PLACE_AGE, int(self._keeps))
         self._lines[0].ask("EVALSHA", self._scripts[script], 2, *keys, *common, *words).add_done_callback(done)
         return answer
 
@@ -454,12 +472,26 @@ class RedisBackplane:
             for line in self._lines:
                 await line.connection.connect()  # type: ignore[no-untyped-call]
             self._tasks = [self._loop.create_task(asked.answer())]
-            self._life = life_of((await asked.ask("INFO")).decode())
+            await self._ask_life(asked)
             for script in (PUBLISH, SINCE, BEAT):
                 self._scripts[script] = await asked.ask("SCRIPT", "LOAD", script)
             heard.send("SUBSCRIBE", f"{self._channels}:servers")
             await heard.read()
             await self._beat()
+
+    async def _ask_life(self, asked: Line) -> None:
+        """Take note of which run of a Redis this is, and what it promises."""
+        from redis.exceptions import ResponseError  # noqa: PLC0415
+
+        found = await asked.ask("INFO")
+        info = dict(line.split(":", 1) for line in found.decode().splitlines() if ":" in line)
+        try:
+            words = [word.decode() for word in await asked.ask("CONFIG", "GET", "*appendfsync*")]
+        except ResponseError:
+            # Who rents a Redis may not ask for its settings.
+            words = []
+        self._life = info.get("run_id", "")
+        self._keeps = is_keeping(info | dict(zip(words[::2], words[1::2], strict=True)))
 
     async def _work(self) -> str:
         """Serve until something is wrong, and return what."""
@@ -600,13 +632,12 @@ def server_of(lease: bytes) -> str:
     return lease.rpartition(b".")[0].decode()
 
 
-def life_of(info: str) -> str:
-    """Return what stays the same as long as a Redis loses nothing that it gave, from its INFO."""
-    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    # One that was a replica may never have got the last of what its master gave.
-    if fields.get("aof_enabled") == "1" and not fields.get("master_replid2", "").strip("0"):
-        return "kept"
-    return fields.get("run_id", "")
+def is_keeping(fields: dict[str, str]) -> bool:
+    """Tell by its INFO and CONFIG GET whether a Redis has on its disk what it answers."""
+    # With `everysec`, one whose disk is busy answers up to two seconds before it writes.
+    writes = [fields.get(name) for name in ("aof_enabled", "appendfsync", "no-appendfsync-on-rewrite")]
+    # One that was a replica may never have got the last of what its master answered.
+    return writes == ["1", "always", "no"] and not fields.get("master_replid2", "").strip("0")
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -372,9 +372,9 @@ class Bridge:
                 await self.backplane.follow(topic)
             while mirror.state == BEHIND:
                 past = await self.backplane.since(topic, position_of(mirror))
-                if mirror.epoch and past.epoch != mirror.epoch:
+                if mirror.epoch and past.epoch != mirror.epoch and not past.recovered:
                     # What was lost cannot be had, what came since then may.
-                    self._begin_anew(found, past.epoch, 0)
+                    self._begin_anew(found, past.epoch, past.began)
                     past = await self.backplane.since(topic, position_of(mirror))
                 if mirror.guests is not None:
                     guests = await self.backplane.roster(topic)
@@ -391,6 +391,8 @@ class Bridge:
         if not mirror.epoch:
             self._begin(found, past)
         elif past.recovered:
+            if past.epoch != mirror.epoch:
+                mirror.go_over(past.epoch, past.before)
             for record in past.records:
                 if record.offset == mirror.offset + 1:
                     self._deliver(found, record)
@@ -409,6 +411,7 @@ class Bridge:
         """Take over what the engine holds, for those who come back; who is here already was promised what comes."""
         mirror = mirror_of(found)
         mirror.reset(past.epoch, past.offset - len(past.records))
+        mirror.go_over(past.epoch, past.before)
         for record in past.records:
             sent = self._take(record.number) if record.server == self.server else None
             encoded = Encoded(record.message) if sent is None else sent.publication.encoded

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, final
 
-from .history import EARLIEST, Log, Missed, Publication, Shelf, parse_cursor
+from .history import EARLIEST, Log, Missed, Position, Publication, Shelf, parse_cursor
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
 __all__ = ["BEHIND", "LIVE", "Mirror"]
 
@@ -29,12 +30,14 @@ MAX_BUFFER = 1000
 class Mirror(Log):
     """A log whose places the engine gives."""
 
-    __slots__ = ("buffer", "guests", "local", "mixed", "shown", "state", "task")
+    __slots__ = ("before", "buffer", "guests", "local", "mixed", "shown", "state", "task")
 
     def __init__(self, topic: str, shelf: Shelf) -> None:
         super().__init__(topic, shelf)
         # Until the engine says where the topic is.
         self.epoch = ""
+        # The last offsets of the epochs that went over into this one: places up to there are good still.
+        self.before: dict[str, int] = {}
         self.state = BEHIND
         self.task: asyncio.Task[None] | None = None
         self.buffer: deque[Any] = deque(maxlen=MAX_BUFFER)
@@ -56,15 +59,22 @@ class Mirror(Log):
     def reset(self, epoch: str, offset: int) -> None:
         """Begin anew at a place."""
         self.clear()
-        self.epoch, self.offset = epoch, offset
+        self.epoch, self.offset, self.before = epoch, offset, {}
+
+    def go_over(self, epoch: str, before: Iterable[Position]) -> None:
+        """Go on in an epoch which those before went over into."""
+        self.epoch, self.before = epoch, dict(before)
 
     def since(self, cursor: str) -> Missed:
         """Return what came after a cursor; what this server does not know cannot be had."""
         local = self.local
         if local is not None and cursor.startswith(f"{local.epoch}:"):
             return local.since(cursor)
-        if cursor != EARLIEST and self.is_behind(cursor):
-            return Missed([], False)
+        if cursor != EARLIEST:
+            epoch, offset = self._now(cursor)
+            if epoch == self.epoch and offset > self.offset:
+                return Missed([], False)
+            cursor = f"{epoch}:{offset}"
         earlier = super().since(cursor)
         if local is None:
             return earlier
@@ -74,8 +84,13 @@ class Mirror(Log):
 
     def is_behind(self, cursor: str) -> bool:
         """Tell whether a cursor is ahead of what is known here. Raises CursorError for what is none."""
-        epoch, offset = parse_cursor(cursor)
+        epoch, offset = self._now(cursor)
         return epoch == self.epoch and offset > self.offset
+
+    def _now(self, cursor: str) -> Position:
+        """Return the place that a cursor stands for now. Raises CursorError for what is none."""
+        epoch, offset = parse_cursor(cursor)
+        return Position(self.epoch if offset <= self.before.get(epoch, -1) else epoch, offset)
 
     def show(self, shelf: Shelf, publication: Publication) -> Publication:
         """Return a publication as subscribers are told of it now."""

@@ -61,16 +61,19 @@ class MemoryEngine:
         assert self.memory.backplanes == []
 
 
+KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
+
+
 @final
 class RedisEngine:
-    """A redis-server on a free port, with a folder of its own; it writes each command to a file."""
+    """A redis-server on a free port, with a folder of its own; it writes each command before it answers."""
 
     def __init__(self, folder: Path, *options: str, **arguments: Any) -> None:
         self.folder = folder / "redis"
         self.port = free_port()
         program = find_program("redis-server", "apt-get install redis-server")
         fixed = ["--port", str(self.port), "--bind", LOOPBACK, "--save", "", "--dir", str(self.folder)]
-        self.command = [program, *fixed, *(options or ("--appendonly", "yes"))]
+        self.command = [program, *fixed, *(options or KEEPING)]
         self.arguments = arguments
         self.process: Process | None = None
         self.start()

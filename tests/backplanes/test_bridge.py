@@ -141,7 +141,7 @@ async def test_whoever_waits_for_its_place_is_not_told_of_one_that_is_lost_befor
         await hub.subscribe(plain, "a")
         subscription = hub.subscribe(late, "a", since="E:9")
         assert subscription.pending
-        await hand.answer("since", empty("F"))
+        await hand.answer("since", Past("F", 0, [], False))
         assert reader.moves == [("F:0", False)]
         await hand.answer("since", Past("F", 1, [record(1, epoch="F")], True))
         await subscription
@@ -149,6 +149,50 @@ async def test_whoever_waits_for_its_place_is_not_told_of_one_that_is_lost_befor
         assert reader.got == plain.got == ["1"]
         hand.say(2, epoch="F")
         assert late.got == ["2"]
+
+
+async def test_an_epoch_that_goes_over_into_another_leaves_cursors_good(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = await live(hub, hand)
+        hand.say(1)
+        hand.say(2)
+        before: list[Position] = []
+        for last, epoch in ((Position("E", 2), "F"), (Position("F", 3), "G")):
+            hand.listener.on_away("a test")
+            hand.listener.on_back()
+            before.append(last)
+            records = [record(last.offset + 1, epoch=epoch)]
+            await hand.place(Past(epoch, last.offset + 1, records, True, last.offset, tuple(before)))
+            assert reader.cursors[-1] == f"{epoch}:{last.offset + 1}"
+        assert (reader.got, reader.lost_at) == (["1", "2", "3", "4"], [])
+        for cursor, got in (("E:1", ["2", "3", "4"]), ("F:2", ["3", "4"]), ("F:3", ["4"]), ("G:4", [])):
+            again = Reader()
+            assert hub.subscribe(again, "a", since=cursor).recovered
+            assert again.got == got
+        # These are beyond where their epochs went over, and of none.
+        for cursor in ("F:4", "E:3", "H:1"):
+            again = Reader()
+            assert not hub.subscribe(again, "a", since=cursor).recovered
+            assert again.got == []
+        assert hub.stats().declared == 0
+        logged.take_all("the backplane is away", 2)
+        logged.take_all("the backplane is back", 2)
+
+
+async def test_whoever_finds_an_epoch_that_went_over_takes_cursors_of_the_one_before() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader, other = Reader(), Reader()
+        subscription = hub.subscribe(reader, "a", since="E:1")
+        lost = hub.subscribe(other, "a", since="E:3")
+        hand.listener.on_back()
+        records = [record(offset, epoch="F") for offset in (1, 2, 3)]
+        await hand.place(Past("F", 3, records, True, 2, (Position("E", 2),)))
+        await subscription
+        assert (subscription.recovered, reader.got) == (True, ["2", "3"])
+        await lost
+        assert (lost.recovered, other.got) == (False, [])
 
 
 async def test_an_engines_cursor_waits_until_what_was_said_without_it_has_its_place(logged: Logged) -> None:
@@ -313,7 +357,7 @@ async def test_an_event_stream_and_a_poll_are_told_where_they_are_when_something
         await peer.write(get("/poll?topic=a&since=E:0", "Connection: close"))
         await eventually(lambda: hub.stats().subscribers == 2)
         hand.say(2)
-        await hand.answer("since", empty("F"))
+        await hand.answer("since", Past("F", 0, [], False))
         await hand.answer("since", empty("F"))
         await told(one, "a=F:0")
         assert one.events == []

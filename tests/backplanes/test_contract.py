@@ -195,7 +195,7 @@ async def test_an_engine_that_comes_back_is_told_once_and_begins_anew_only_witho
         assert len(one.reasons) == len(two.reasons) == 1
         past = await two.backplane.since("a", place)
         assert past.recovered is not forget
-        assert (past.epoch == place.epoch) is not forget
+        assert (past.epoch == place.epoch or place in past.before) is not forget
         second = await one.backplane.publish("a", "2", None, 2)
         assert second.offset == (1 if forget else 2)
         assert await two.backplane.roster("a") == [Guest("one", "y", "null")]

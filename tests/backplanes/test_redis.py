@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +15,11 @@ import pytest
 import redis as client
 
 from rawws.backplanes import redis
-from rawws.backplanes.contract import BackplaneAway, Guest
-from rawws.backplanes.redis import RedisBackplane, life_of
+from rawws.backplanes.contract import BackplaneAway, Guest, Past
+from rawws.backplanes.redis import RedisBackplane, is_keeping
 from rawws.topics import Hub
 from tests.backplanes.engines import RedisEngine, Started
-from tests.backplanes.listeners import hubs, opened
+from tests.backplanes.listeners import Reader, Told, hubs, opened
 from tests.processes import LOOPBACK, Process, find_program, free_port
 from tests.server.peers import Logged, eventually
 
@@ -34,6 +35,15 @@ def asked(engine: RedisEngine, *words: str | int) -> object:
     """Ask the Redis itself."""
     with client.Redis(host=LOOPBACK, port=engine.port) as connection:
         return connection.execute_command(*words)
+
+
+async def restarted(engine: RedisEngine, one: Told) -> None:
+    """Kill the Redis and start it again, and wait until it is reached."""
+    backs = one.backs
+    engine.kill()
+    await eventually(lambda: len(one.reasons) == backs)
+    engine.start()
+    await eventually(lambda: one.backs == backs + 1)
 
 
 @pytest.mark.parametrize(
@@ -61,39 +71,134 @@ def test_without_the_package_the_error_says_how_to_install_it() -> None:
     assert "ImportError: the Redis backplane needs redis: pip install 'rawws[redis]'" in done.stderr
 
 
-async def test_a_snapshot_is_no_promise_a_restart_from_it_begins_new_epochs(tmp_path: Path, started: Started) -> None:
-    engine = started(tmp_path, "--appendonly", "no")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--appendonly", "no"],
+        # With a busy disk, it answers before it writes.
+        ["--appendonly", "yes", "--appendfsync", "everysec"],
+        ["--appendonly", "yes", "--appendfsync", "always", "--no-appendfsync-on-rewrite", "yes"],
+        # Its settings cannot be asked for.
+        ["--appendonly", "yes", "--appendfsync", "always", "--rename-command", "CONFIG", ""],
+    ],
+    ids=["snapshots", "written late", "written late at times", "unknown"],
+)
+async def test_what_is_not_on_the_disk_before_the_answer_is_no_promise_a_restart_goes_on_from_no_epoch(
+    options: list[str], tmp_path: Path, started: Started
+) -> None:
+    engine = started(tmp_path, *options)
     async with opened(engine, "one") as one:
         await eventually(lambda: one.backs)
         place = await one.backplane.publish("a", "1", None, 1)
         asked(engine, "SAVE")
-        await one.backplane.publish("a", "2", None, 2)
-        engine.kill()
+        await restarted(engine, one)
+        past = await one.backplane.since("a", place)
+        assert past == Past(past.epoch, 1, [], recovered=False, began=1)
+        assert past.epoch != place.epoch
+        assert (await one.backplane.publish("a", "2", None, 2)) == (past.epoch, 2)
+        # Whoever was nowhere before may have what was held.
+        assert [each.message for each in (await one.backplane.since("a", None)).records] == ["1", "2"]
+
+
+async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothing(
+    tmp_path: Path, started: Started
+) -> None:
+    engine = started(tmp_path)
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        ask = one.backplane.since
+        places = [await one.backplane.publish("a", str(number), None, number) for number in range(3)]
+        await restarted(engine, one)
+        past = await ask("a", places[1])
+        assert [each.message for each in past.records] == ["2"]
+        assert past == Past(past.epoch, 3, past.records, recovered=True, began=3, before=(places[2],))
+        again = await one.backplane.publish("a", "2", None, 2)
+        assert again == (past.epoch, 3)
+        assert await one.backplane.publish("a", "3", None, 3) == (past.epoch, 4)
+        assert [each.message for each in (await ask("a", places[0])).records] == ["1", "2", "3"]
+        for _ in range(7):
+            await restarted(engine, one)
+            past = await ask("a", again)
+            assert [each.message for each in past.records] == ["3"]
+            assert (past.began, past.before[0]) == (4, places[2])
+        # It knows of eight epochs before it.
+        await restarted(engine, one)
+        assert not (await ask("a", places[2])).recovered
+        assert (await ask("a", again)).recovered
+
+
+async def test_what_a_redis_lost_and_gave_again_is_not_taken_for_the_same(tmp_path: Path, started: Started) -> None:
+    engine = started(tmp_path)
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        first = await one.backplane.publish("a", "1", None, 1)
+        shutil.copytree(engine.folder, tmp_path / "copy")
+        lost = await one.backplane.publish("a", "lost", None, 2)
+        engine.kill(forget=True)
+        shutil.copytree(tmp_path / "copy", engine.folder)
         await eventually(lambda: one.reasons)
         engine.start()
         await eventually(lambda: one.backs == 2)
-        assert asked(engine, "EXISTS", "rawws:{a}:log") == 1
-        past = await one.backplane.since("a", place)
-        assert (past.recovered, past.offset, past.records) == (False, 0, [])
-        assert past.epoch != place.epoch
-        assert (await one.backplane.publish("a", "3", None, 3)).offset == 1
+        here = await one.backplane.publish("a", "2", None, 3)
+        assert (await one.backplane.since("a", first)).recovered
+        # Here it shows that something is lost: nobody goes on from there any more.
+        past = await one.backplane.since("a", lost)
+        assert past == Past(past.epoch, 2, [], recovered=False, began=1)
+        assert here.offset == lost.offset
+        assert len({first.epoch, here.epoch, past.epoch}) == 3
+        for place in (first, here):
+            assert not (await one.backplane.since("a", place)).recovered
+        assert await one.backplane.publish("a", "3", None, 4) == (past.epoch, 3)
+
+
+async def test_all_hubs_are_told_where_one_of_them_had_what_the_redis_lost(
+    tmp_path: Path, started: Started, logged: Logged
+) -> None:
+    engine = started(tmp_path)
+    async with hubs(engine) as (one, two):
+        here, there = Reader(), Reader()
+        await one.subscribe(here, "a")
+        await one.publish("a", "1")
+        shutil.copytree(engine.folder, tmp_path / "copy")
+        await one.publish("a", "lost")
+        # This one knows nothing of what was lost.
+        engine.kill(forget=True)
+        await eventually(lambda: one.stats().degraded and two.stats().degraded)
+        shutil.copytree(tmp_path / "copy", engine.folder)
+        engine.start()
+        await eventually(lambda: not one.stats().degraded and not two.stats().degraded)
+        await two.subscribe(there, "a")
+        for number in range(3):
+            await two.publish("a", f"{number}")
+        await eventually(lambda: here.got[-1] == there.got[-1] == "2")
+        assert here.lost_at == [2]
+        assert one.stats().unsent == two.stats().unsent == 0
+        logged.take_all("the backplane is away", 2)
+        logged.take_all("the backplane is back", 2)
 
 
 async def test_a_place_ahead_of_what_the_redis_knows_begins_a_new_epoch(engine: RedisEngine) -> None:
     async with opened(engine, "one") as one:
         await eventually(lambda: one.backs)
         place = await one.backplane.publish("a", "1", None, 1)
-        ahead = place._replace(offset=7)
-        past = await one.backplane.since("a", ahead)
-        assert (past.recovered, past.offset) == (False, 0)
+        past = await one.backplane.since("a", place._replace(offset=7))
+        assert past == Past(past.epoch, 1, [], recovered=False)
         assert past.epoch != place.epoch
 
 
-def test_only_a_redis_that_writes_all_and_was_no_replica_lives_on() -> None:
-    info = "# Server\r\nrun_id:abc\r\naof_enabled:{}\r\nmaster_replid2:{}\r\n"
-    assert life_of(info.format(1, "0" * 40)) == "kept"
-    assert life_of(info.format(0, "0" * 40)) == "abc"
-    assert life_of(info.format(1, "0" * 39 + "7")) == "abc"
+def test_only_a_redis_that_writes_all_before_it_answers_and_was_no_replica_keeps_it() -> None:
+    never = "0" * 40
+    keeps = {"aof_enabled": "1", "master_replid2": never, "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
+    assert is_keeping(keeps)
+    for change in (
+        {"aof_enabled": "0"},
+        {"master_replid2": never[1:] + "7"},
+        {"appendfsync": "everysec"},
+        {"no-appendfsync-on-rewrite": "yes"},
+    ):
+        assert not is_keeping(keeps | change)
+    del keeps["appendfsync"]
+    assert not is_keeping(keeps)
 
 
 async def test_scripts_that_were_flushed_cost_a_moment_and_nothing_else(engine: RedisEngine, logged: Logged) -> None:
