@@ -66,11 +66,12 @@ async def _guard(test: Any) -> None:
     """Run a test to its end or for DEADLINE seconds, and see that no task is left."""
     task = asyncio.ensure_future(test)
     done, _ = await asyncio.wait([task], timeout=DEADLINE)
+    waits = "" if done else "\n".join(str(each) for each in asyncio.all_tasks())
     while not task.done():
         # The first cancellation may end in what waits for a handler that hangs as well.
         task.cancel()
         await asyncio.wait([task], timeout=1)
-    assert done, f"the test was not over after {DEADLINE} s"
+    assert done, f"the test was not over after {DEADLINE} s, when these were left:\n{waits}"
     task.result()
     left = asyncio.all_tasks() - {asyncio.current_task()}
     if left:
