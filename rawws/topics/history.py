@@ -104,6 +104,12 @@ class Publication:
     def __repr__(self) -> str:
         return f"<rawws.Publication {self.topic!r} {self.cursor}>"
 
+    def move(self, epoch: str) -> None:
+        """Have the same offset in another epoch."""
+        self.epoch = epoch
+        self.cursor = f"{epoch}:{self.offset}"
+        self.forms = None
+
 
 class Position(NamedTuple):
     """The place of a publication in its topic; offset 0 is that before the first one."""

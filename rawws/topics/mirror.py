@@ -62,8 +62,10 @@ class Mirror(Log):
         self.epoch, self.offset, self.before = epoch, offset, {}
 
     def go_over(self, epoch: str, before: Iterable[Position]) -> None:
-        """Go on in an epoch which those before went over into."""
+        """Go on in an epoch which those before went over into: also what is held has its cursors from now on."""
         self.epoch, self.before = epoch, dict(before)
+        for publication in self.held:
+            publication.move(epoch)
 
     def since(self, cursor: str) -> Missed:
         """Return what came after a cursor; what this server does not know cannot be had."""
