@@ -345,8 +345,10 @@ def _live(handler: object, given: dict[str, Any], show: Callable[[Server], None]
         try:
             running = await serve(handler, **given)
         except OSError as error:
-            place = given.get("path") or f"{' and '.join(given['host'])}, port {given['port']}"
-            raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
+            path = given.get("path")
+            place = path or f"{' and '.join(given['host'])}, port {given['port']}"
+            reason = _reason_of_path(error) if path else _reason(error)
+            raise CommandError(f"cannot listen on {place}: {reason}") from error
         except (RuntimeError, TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
         async with running:
@@ -430,6 +432,12 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address"
     return error.strerror or str(error)
+
+
+def _reason_of_path(error: OSError) -> str:
+    """Describe in a few words why there can be no unix socket."""
+    # One that is there is taken over.
+    return "that is there, and no socket" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
 
 
 def _tls(certfile: str, keyfile: str | None) -> ssl.SSLContext:

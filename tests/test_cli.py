@@ -358,6 +358,8 @@ def test_a_busy_port_is_one_line(here: Path, command: list[str]) -> None:
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 8765: this machine has no such address"),
         (["--host", "name.invalid"], "cannot listen on name.invalid, port 8765: "),
         (["--uds", "no/such/folder/chat.sock"], "cannot listen on no/such/folder/chat.sock: No such file or directory"),
+        (["--uds", "chat.py"], "cannot listen on chat.py: that is there, and no socket"),
+        (["--uds", "x" * 120], "AF_UNIX path too long"),
         (["--trusted-proxies", "a proxy"], "a proxy"),
         (["--ssl-certfile", "none.pem"], "cannot read certificate none.pem: No such file or directory"),
         (["--ssl-certfile", "chat.py"], "cannot use certificate chat.py: "),
