@@ -485,6 +485,9 @@ class RedisBackplane:
 
         found = await asked.ask("INFO")
         info = dict(line.split(":", 1) for line in found.decode().splitlines() if ":" in line)
+        if info.get("loading") == "1":
+            # It tells that nothing is written, and has a part of its data.
+            raise BackplaneAway("Redis is loading its data")
         try:
             words = [word.decode() for word in await asked.ask("CONFIG", "GET", "*appendfsync*")]
         except ResponseError:

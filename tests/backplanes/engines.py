@@ -24,7 +24,7 @@ from rawws.backplanes.memory import MemoryBackplane
 from rawws.backplanes.redis import RedisBackplane
 from tests.processes import LOOPBACK, Process, find_program, free_port
 
-__all__ = ["ENGINES", "Engine", "RedisEngine", "Started"]
+__all__ = ["ENGINES", "KEEPING", "Engine", "RedisEngine", "Started"]
 
 
 class Engine(Protocol):

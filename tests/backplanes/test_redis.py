@@ -17,8 +17,8 @@ import redis as client
 from rawws.backplanes import redis
 from rawws.backplanes.contract import BackplaneAway, Guest, Past
 from rawws.backplanes.redis import RedisBackplane, is_keeping
-from rawws.topics import Hub
-from tests.backplanes.engines import RedisEngine, Started
+from rawws.topics import History, Hub
+from tests.backplanes.engines import KEEPING, RedisEngine, Started
 from tests.backplanes.listeners import Reader, Told, hubs, opened
 from tests.processes import LOOPBACK, Process, find_program, free_port
 from tests.server.peers import Logged, eventually
@@ -125,6 +125,23 @@ async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothi
         await restarted(engine, one)
         assert not (await ask("a", places[2])).recovered
         assert (await ask("a", again)).recovered
+
+
+async def test_a_redis_that_loads_its_data_is_not_there_yet(tmp_path: Path, started: Started) -> None:
+    # It answers each 1,024 commands, of which a publication is six: for two seconds.
+    engine = started(tmp_path, *KEEPING, "--key-load-delay", "300")
+    async with opened(engine, "one", History(count=1000)) as one:
+        await eventually(lambda: one.backs)
+        answers = [one.backplane.publish("a", str(number), None, number) for number in range(1000)]
+        places = await asyncio.gather(*answers)
+    engine.kill()
+    engine.start()
+    async with opened(engine, "one", History(count=1000)) as one:
+        await eventually(lambda: one.backs)
+        # There it would have told that it writes nothing to a file.
+        assert one.reasons == ["Redis is loading its data"]
+        past = await one.backplane.since("a", places[899])
+        assert [each.message for each in past.records] == [str(number) for number in range(900, 1000)]
 
 
 async def test_what_a_redis_lost_and_gave_again_is_not_taken_for_the_same(tmp_path: Path, started: Started) -> None:
