@@ -128,8 +128,8 @@ async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothi
 
 
 async def test_a_redis_that_loads_its_data_is_not_there_yet(tmp_path: Path, started: Started) -> None:
-    # It answers each 1,024 commands, of which a publication is six: for two seconds.
-    engine = started(tmp_path, *KEEPING, "--key-load-delay", "300")
+    # It answers each 1,024 commands, of which a publication is six: for four seconds.
+    engine = started(tmp_path, *KEEPING, "--key-load-delay", "600")
     async with opened(engine, "one", History(count=1000)) as one:
         await eventually(lambda: one.backs)
         answers = [one.backplane.publish("a", str(number), None, number) for number in range(1000)]
