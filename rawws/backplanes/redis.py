@@ -204,7 +204,8 @@ class RedisBackplane:
 
     `prefix` is what all keys and channels begin with. `lease` says after how many seconds those present at a server
     that fell silent are so no more. `sharded` sends by SPUBLISH (Redis 7), which in a cluster stays on one node; a
-    cluster must be one node, or stand behind a proxy. An answer of the Redis may take `timeout` seconds.
+    cluster must be one node, for all servers must come to the same Redis, also by a proxy. An answer of the Redis may
+    take `timeout` seconds.
 
     Raises ImportError where the package `redis` is missing, ValueError for a URL that is none.
     """
