@@ -179,7 +179,7 @@ class Log:
         self.trim(monotonic())
         if cursor == EARLIEST:
             return Missed(list(self.held), True)
-        epoch, offset = parse_cursor(cursor)
+        epoch, offset = self.place_of(cursor)
         # Of another epoch, the log was lost, or is another server's.
         if epoch != self.epoch:
             return Missed([], False)
@@ -189,6 +189,10 @@ class Log:
         if count > len(self.held):
             return Missed([], False)
         return Missed(list(self.held)[len(self.held) - count :], True)
+
+    def place_of(self, cursor: str) -> tuple[str, int]:
+        """Return the epoch and the offset that a cursor stands for. Raises CursorError for what is none."""
+        return parse_cursor(cursor)
 
     def _grow(self, size: int) -> None:
         self.size += size

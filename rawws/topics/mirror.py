@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, final
 
-from .history import EARLIEST, Log, Missed, Position, Publication, Shelf, parse_cursor
+from .history import EARLIEST, Log, Missed, Publication, Shelf, parse_cursor
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
+
+    from .history import Position
 
 __all__ = ["BEHIND", "LIVE", "Mirror"]
 
@@ -72,11 +74,8 @@ class Mirror(Log):
         local = self.local
         if local is not None and cursor.startswith(f"{local.epoch}:"):
             return local.since(cursor)
-        if cursor != EARLIEST:
-            epoch, offset = self._now(cursor)
-            if epoch == self.epoch and offset > self.offset:
-                return Missed([], False)
-            cursor = f"{epoch}:{offset}"
+        if cursor != EARLIEST and self.is_behind(cursor):
+            return Missed([], False)
         earlier = super().since(cursor)
         if local is None:
             return earlier
@@ -86,13 +85,13 @@ class Mirror(Log):
 
     def is_behind(self, cursor: str) -> bool:
         """Tell whether a cursor is ahead of what is known here. Raises CursorError for what is none."""
-        epoch, offset = self._now(cursor)
+        epoch, offset = self.place_of(cursor)
         return epoch == self.epoch and offset > self.offset
 
-    def _now(self, cursor: str) -> Position:
-        """Return the place that a cursor stands for now. Raises CursorError for what is none."""
+    def place_of(self, cursor: str) -> tuple[str, int]:
+        """Return what a cursor stands for; one of an epoch that went over into this one is of this one now."""
         epoch, offset = parse_cursor(cursor)
-        return Position(self.epoch if offset <= self.before.get(epoch, -1) else epoch, offset)
+        return self.epoch if offset <= self.before.get(epoch, -1) else epoch, offset
 
     def show(self, shelf: Shelf, publication: Publication) -> Publication:
         """Return a publication as subscribers are told of it now."""
