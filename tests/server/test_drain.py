@@ -316,8 +316,8 @@ async def test_what_is_left_at_the_deadline_is_aborted_counted_and_logged(logged
         began = asyncio.get_running_loop().time()
         await server.drain()
         took = asyncio.get_running_loop().time() - began
-        # The clocks of both loops tick in milliseconds.
-        assert took > 0.19
+        # The difference of two floats may be a little less than that of the milliseconds that they stand for.
+        assert round(took, 3) >= 0.2
         assert [await peer.closed() for peer in peers] == [(1001, "")] * 3
         assert cancelled == [True] * 3
         assert server.stats().aborted == 3
