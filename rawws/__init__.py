@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rawws_sse import Event
 
 from ._version import __version__ as __version__
-from .client import connect, unix_connect
-from .draining import Drain
+from .client.connect import connect, unix_connect
+from .client.events import events
 from .errors import (
     Close,
     ConnectionClosed,
@@ -31,20 +31,20 @@ from .errors import (
     SecurityError,
     WebSocketException,
 )
-from .event_stream import EventStream
-from .events import events
-from .handlers import Handler
-from .long_poll import LongPoll
-from .probes import healthz, readyz
+from .http.event_stream import EventStream
+from .http.long_poll import LongPoll
+from .http.requests import HttpRequest
+from .http.responses import Response
+from .http.routes import Route, Routes
+from .net.handlers import Handler
+from .net.websocket import WebSocket, broadcast
 from .protocol.connection import State
 from .protocol.deflate import Compression
 from .protocol.http11 import Headers, Request
 from .protocol.opcodes import CloseCode, Opcode
-from .requests import HttpRequest
-from .responses import Response
-from .routes import Route, Routes
-from .server import Server, run, serve, unix_serve
-from .websocket import WebSocket, broadcast
+from .server.probes import healthz, readyz
+from .server.server import Server, run, serve, unix_serve
+from .server.shutdown import Drain
 
 if TYPE_CHECKING:
     from .topics import CursorError, History, Hub, HubHandler, Policy, TopicError

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from .responses import Received
+    from .http.responses import Received
 
 __all__ = [
     "Close",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from .responses import Response
+from .http.responses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prometheus_client import CollectorRegistry, Metric
 
-    from .requests import HttpRequest
+    from .http.requests import HttpRequest
     from .topics import Hub
 
 __all__ = ["endpoint"]

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import sys
-import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from .client import connect
-from .events import events
-from .server import serve as serve_somewhere
+from . import clock
+from .client.connect import connect
+from .client.events import events
+from .server.server import serve as serve_somewhere
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from .server import Server
-    from .websocket import WebSocket
+    from .net.websocket import WebSocket
+    from .server.server import Server
 
 __all__ = ["Host", "Line", "pair", "run", "serve"]
 
@@ -321,28 +320,16 @@ class _Loop(asyncio.SelectorEventLoop):
         return self.selector.now
 
 
-@contextmanager
-def _clock(now: Callable[[], float]) -> Iterator[None]:
-    """Have all that was imported of rawws ask this clock."""
-    names = [name for name in sys.modules if name.partition(".")[0] == "rawws"]
-    modules: list[Any] = [sys.modules[name] for name in names]
-    asking = [module for module in modules if getattr(module, "monotonic", None) is time.monotonic]
-    for module in asking:
-        module.monotonic = now
-    try:
-        yield
-    finally:
-        for module in asking:
-            module.monotonic = time.monotonic
-
-
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine as `asyncio.run` does, on a clock that jumps: where all wait for a time, that time has come.
 
     So a test of timeouts, pings and reconnects takes no time, and takes place in the same order each time. The clock
-    does not wait for threads and other processes. Import what you use of rawws before.
+    does not wait for threads and other processes.
     """
     with asyncio.Runner(loop_factory=_Loop) as runner:
         loop = runner.get_loop()
-        with _clock(loop.time):
+        real, clock.monotonic = clock.monotonic, loop.time
+        try:
             return runner.run(main)
+        finally:
+            clock.monotonic = real

@@ -22,7 +22,7 @@ from websockets import ConnectionClosedError, ConnectionClosedOK, InvalidStatus,
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 import rawws
-from rawws import cli
+from rawws.cli import main as cli
 from tests.processes import LOOPBACK, ROOT, Process, ProcessError, eventually
 
 HANDLERS = """

@@ -19,7 +19,7 @@ from websockets import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import rawws
-from rawws import cli
+from rawws.cli import main as cli
 from tests.browser.chromium import browsing, eventually
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 

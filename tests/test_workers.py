@@ -20,8 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from rawws.cli import parser
-from rawws.workers import Reserved, Supervisor
+from rawws.cli.main import parser
+from rawws.cli.supervisor import Reserved, Supervisor
 from tests.processes import LOOPBACK, ROOT, Process, eventually
 from tests.test_cli import ASGI, port, run, start
 
@@ -248,7 +248,7 @@ def test_an_application_that_does_not_start_ends_the_command(here: Path) -> None
 )
 def test_a_worker_that_ends_before_it_serves_ends_all(end: str, status: int, said: str) -> None:
     # In a process of its own: this one may have threads, with which nobody should fork.
-    code = f"import os, sys, rawws.workers as w\ndef work(post): {end}\nw.Supervisor(1, work, print).run()"
+    code = f"import os, sys, rawws.cli.supervisor as w\ndef work(post): {end}\nw.Supervisor(1, work, print).run()"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
     )
@@ -258,7 +258,7 @@ def test_a_worker_that_ends_before_it_serves_ends_all(end: str, status: int, sai
 
 
 def test_a_worker_that_lived_long_is_replaced_at_once_each_time(here: Path) -> None:
-    code = "import sys, rawws.cli, rawws.workers; rawws.workers.YOUNG = 0; sys.exit(rawws.cli.main())"
+    code = "import sys; from rawws.cli import main, supervisor; supervisor.YOUNG = 0; sys.exit(main.main())"
     command = [sys.executable, "-c", code, "serve", "crowd:who", "--port", "0", "--workers", "2"]
     with Process(command, cwd=here) as process:
         process.wait_for(lambda output: "Ctrl-C ends it" in output, "it says where it listens")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import rawws
-from rawws.topics import door
+from rawws.topics import endpoints
 
 HERE = Path(__file__).parent
 
@@ -25,7 +25,7 @@ routes = rawws.Routes(
         rawws.Route("/", lambda _: rawws.Response.file(HERE / "chat.html")),
         rawws.Route("/style.css", lambda _: rawws.Response.file(HERE / "style.css")),
         rawws.Route("/state.js", lambda _: rawws.Response.file(HERE / "state.js")),
-        *door.routes(hub, "/topics"),
+        *endpoints.routes(hub, "/topics"),
     ]
 )
 

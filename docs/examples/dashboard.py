@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import rawws
-from rawws.topics import door
+from rawws.topics import endpoints
 
 HERE = Path(__file__).parent
 PAUSE = 0.1
@@ -50,7 +50,7 @@ routes = rawws.Routes(
         rawws.Route("/", lambda _: rawws.Response.file(HERE / "dashboard.html")),
         rawws.Route("/style.css", lambda _: rawws.Response.file(HERE / "style.css")),
         rawws.Route("/state.js", lambda _: rawws.Response.file(HERE / "state.js")),
-        *door.routes(hub, "/topics"),
+        *endpoints.routes(hub, "/topics"),
     ]
 )
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import rawws
-from rawws.topics import door
+from rawws.topics import endpoints
 
 HERE = Path(__file__).parent
 RATE = 10_000
@@ -57,7 +57,7 @@ routes = rawws.Routes(
         rawws.Route("/prices", lambda _: {"prices": prices, "cursor": cursors["prices"]}),
         rawws.Route("/board", lambda _: {"prices": board, "cursor": cursors["board"]}),
         rawws.Route("/stats", lambda _: hub.stats()._asdict()),
-        *door.routes(hub, "/topics"),
+        *endpoints.routes(hub, "/topics"),
     ]
 )
 

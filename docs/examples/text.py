@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import rawws
-from rawws.topics import door
+from rawws.topics import endpoints
 
 HERE = Path(__file__).parent
 # Letters and changes that ever were: a text for a page, not for a book.
@@ -62,7 +62,7 @@ routes = rawws.Routes(
         rawws.Route("/state.js", lambda _: rawws.Response.file(HERE / "state.js")),
         rawws.Route("/text", whole),
         rawws.Route("/text", take, ["POST"]),
-        *door.routes(hub, "/topics"),
+        *endpoints.routes(hub, "/topics"),
     ]
 )
 

@@ -56,7 +56,7 @@ class Reader:
     """Reads bodies."""
 
     def __init__(self, twin: Twin) -> None:
-        self.bodies = twin.load("rawws.bodies")
+        self.bodies = twin.load("rawws.protocol.bodies")
         headers = twin.load("rawws.protocol.http11").Headers
         self.headers = [headers({"Transfer-Encoding": "chunked"}), headers({"Transfer-Encoding": "chunked"}), headers(
             {"Content-Length": "40"}), headers()]  # fmt: skip

@@ -251,7 +251,7 @@ class Topics:
     """What a hub is made of by one twin."""
 
     def __init__(self, twin: Twin) -> None:
-        self.clients = twin.load("rawws.topics.clients")
+        self.clients = twin.load("rawws.topics.rawws_v1")
         self.envelope = twin.load("rawws.topics.envelope")
         self.encoded = twin.load("rawws.topics.hub").Encoded
         self.hub = twin.load("rawws.topics.hub").Hub

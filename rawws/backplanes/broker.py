@@ -17,22 +17,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 from urllib.parse import quote
 
-from rawws.client import unix_connect
+from rawws.client.connect import unix_connect
 from rawws.errors import ConnectionClosed, RawwsError
-from rawws.handlers import Handler
-from rawws.server import unix_serve
+from rawws.net.handlers import Handler
+from rawws.server.server import unix_serve
 from rawws.topics import History
+from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record, new_answer
 
-from .contract import BackplaneAway, Guest, Past, Position, Record, new_answer
 from .memory import Engine, MemoryBackplane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rawws.server import Server
-    from rawws.websocket import WebSocket
-
-    from .contract import Listener
+    from rawws.net.websocket import WebSocket
+    from rawws.server.server import Server
+    from rawws.topics.backplane import Listener
 
 __all__ = ["Broker", "BrokerBackplane", "keep"]
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict, deque
-from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, final
 
-from .contract import BackplaneAway, Guest, Past, Position, Record, new_answer
+from rawws import clock
+from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record, new_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rawws.topics import History
-
-    from .contract import Listener
+    from rawws.topics.backplane import Listener
 
 __all__ = ["Engine", "MemoryBackplane"]
 
@@ -60,7 +59,7 @@ class Shelf:
         self.numbers[record.server] = record.number
         if len(self.numbers) > MAX_SERVERS:
             del self.numbers[next(iter(self.numbers))]
-        self.held.append((monotonic(), record))
+        self.held.append((clock.monotonic(), record))
         self.size += cost(record)
 
 
@@ -86,7 +85,7 @@ class Engine:
         if found is None:
             found = self.shelves[topic] = Shelf()
             self.size += found.size
-        found.touched = monotonic()
+        found.touched = clock.monotonic()
         self.shelves.move_to_end(topic)
         return found
 
@@ -101,7 +100,7 @@ class Engine:
 
     def trim(self, shelf: Shelf, history: History) -> None:
         """Let go of the records of a topic that are over the bounds."""
-        held, oldest = shelf.held, monotonic() - history.age
+        held, oldest = shelf.held, clock.monotonic() - history.age
         while held and (len(held) > history.count or shelf.size > history.size or held[0][0] < oldest):
             size = cost(held.popleft()[1])
             shelf.size -= size
@@ -111,7 +110,7 @@ class Engine:
         """Forget the topic that was touched longest ago, where that is too long or all together take too much."""
         topic, shelf = next(iter(self.shelves.items()))
         age, total = max(REMEMBERED * history.age, LEAST_AGE), max(history.total, LEAST_TOTAL)
-        if monotonic() - shelf.touched <= age and self.size <= total:
+        if clock.monotonic() - shelf.touched <= age and self.size <= total:
             return
         if shelf.guests or any(topic in backplane.followed for backplane in self.backplanes):
             self.shelves.move_to_end(topic)

@@ -23,10 +23,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar, final
 from urllib.parse import quote
 
-from rawws.retrying import full_jitter
+from rawws.client.retrying import full_jitter
+from rawws.topics.backplane import BackplaneAway, Guest, Past, Record, new_answer
 from rawws.topics.history import Position
-
-from .contract import BackplaneAway, Guest, Past, Record, new_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Connection
 
     from rawws.topics import History
-
-    from .contract import Listener
+    from rawws.topics.backplane import Listener
 
 __all__ = ["RedisBackplane"]
 

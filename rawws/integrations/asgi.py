@@ -11,25 +11,26 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 from typing import TYPE_CHECKING, Any, final
 
-from rawws import handlers, server
+from rawws import clock
 from rawws.errors import HandshakeError
-from rawws.exchange import HELD, PATIENCE, SLOWEST, says_close
+from rawws.net import handlers
 from rawws.protocol.http11 import Headers, Response, content_length
+from rawws.server import server
+from rawws.server.http1 import HELD, PATIENCE, SLOWEST, says_close
 
-from .sessions import Session, check_status, describe, describe_websocket, serialize_accept, text
+from .asgi_websocket import Session, check_status, describe, describe_websocket, serialize_accept, text
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Iterable, Sequence
 
-    from rawws.exchange import Exchange
-    from rawws.requests import HttpRequest
-    from rawws.server import Serve, Server
+    from rawws.http.requests import HttpRequest
+    from rawws.server.http1 import Exchange
+    from rawws.server.server import Serve, Server
 
-    from .sessions import Event
+    from .asgi_websocket import Event
 
 __all__ = ["Application", "ClientDisconnectedError", "serve"]
 
@@ -409,14 +410,14 @@ class HttpSession:
         if self.expects and not self.started:
             self.expects = False
             self.exchange.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        began = monotonic()
+        began = clock.monotonic()
         self.waits = True
         self.watch()
         try:
             await self.news.wait()
         finally:
             self.waits = False
-            self.waited += monotonic() - began
+            self.waited += clock.monotonic() - began
             self.watch()
 
     # -- `send` of ASGI

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
 from rawws.errors import HandshakeError
-from rawws.journal import printable
-from rawws.keepalive import Keepalive
+from rawws.net.keepalive import Keepalive
+from rawws.net.websocket import Settings, WebSocket
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import Compression, Deflater, PerMessageDeflate
 from rawws.protocol.handshake import accept, check_upgrade, refusal
 from rawws.protocol.http11 import HeadReader, Request, Response, parse_request
 from rawws.protocol.http11 import serialize_response as serialize
-from rawws.websocket import Settings, WebSocket
+from rawws.server.stats import printable
 
-from .sessions import Session, describe, describe_websocket, serialize_accept, text
+from .asgi_websocket import Session, describe, describe_websocket, serialize_accept, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

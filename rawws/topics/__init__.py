@@ -1,12 +1,12 @@
 """Topics: publications to subscribers, and to those who come back for what they missed."""
 
-from .clients import HubHandler
 from .history import CursorError, History, Publication
 from .hub import Hub, Stats
-from .members import Published, Subscription
 from .names import TopicError
 from .policies import Policy
 from .presence import Present
+from .rawws_v1 import HubHandler
+from .subscribers import Published, Subscription
 
 __all__ = [
     "CursorError",

@@ -1,4 +1,4 @@
-from rawws.websocket cimport Encoded
+from rawws.net.websocket cimport Encoded
 
 cdef class Publication:
     cdef readonly Encoded encoded

@@ -14,17 +14,17 @@ import secrets
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from functools import lru_cache
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
+from rawws import clock
 from rawws.errors import RawwsError
 from rawws.protocol.extensions import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from rawws.websocket import Encoded
+    from rawws.net.websocket import Encoded
 
 __all__ = [
     "EARLIEST",
@@ -97,7 +97,7 @@ class Publication:
         self.offset = offset
         # Where it stands: what `since` takes.
         self.cursor = f"{epoch}:{offset}" if offset else at
-        self.at = monotonic()
+        self.at = clock.monotonic()
         self.size = len(encoded.payload) + MESSAGE_COST
         self.forms: dict[Any, Any] | None = None
 
@@ -176,7 +176,7 @@ class Log:
 
     def since(self, cursor: str) -> Missed:
         """Return what came after a cursor. Raises CursorError for one that this topic never gave."""
-        self.trim(monotonic())
+        self.trim(clock.monotonic())
         if cursor == EARLIEST:
             return Missed(list(self.held), True)
         epoch, offset = self.place_of(cursor)

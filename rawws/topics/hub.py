@@ -8,31 +8,32 @@ Laws:
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, final
 
+from rawws import clock
+from rawws.cli.supervisor import joined
 from rawws.errors import LocalProtocolError
-from rawws.event_stream import EventStream
-from rawws.websocket import Encoded, WebSocket
-from rawws.workers import joined
+from rawws.http.event_stream import EventStream
+from rawws.net.websocket import Encoded, WebSocket
 
-from . import clients
-from .bridge import Bridge
+from . import rawws_v1 as clients
 from .envelope import NOTHING, SUBPROTOCOL
 from .history import EARLIEST, CursorError, History, Log, Publication, Shelf, cursor_of, cursors_of, parse_cursor
-from .members import EnvelopedSocket, EventMember, Member, Published, SocketMember, Subscription, fan_out
-from .mirror import Mirror
 from .names import TopicError, check_key, check_name
 from .policies import Policy
 from .presence import Present, Roster, info_text, new_present, notice_text
+from .replica import Mirror
+from .replication import Bridge
+from .subscribers import EnvelopedSocket, EventMember, Member, Published, SocketMember, Subscription, fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from rawws.backplanes.contract import Backplane
-    from rawws.long_poll import LongPoll
-    from rawws.requests import HttpRequest
-    from rawws.responses import Response
+    from rawws.http.long_poll import LongPoll
+    from rawws.http.requests import HttpRequest
+    from rawws.http.responses import Response
+
+    from .backplane import Backplane
 
 __all__ = ["Hub", "Stats"]
 
@@ -340,7 +341,7 @@ class Hub:
         log = found.log
         if self._bridge is not None:
             self._bridge.prepare(log)
-        self._shelf.touch(log, monotonic())
+        self._shelf.touch(log, clock.monotonic())
         publications, recovered = log.since(since) if since else ([], True)
         self._tidy(found)
         return log.cursor, publications, recovered
@@ -496,13 +497,13 @@ class Hub:
                 self.tell(topic, "leave", present)
         if not topic.subscriptions:
             # Its cursor was told: whoever comes back with it must find the same epoch.
-            self._shelf.touch(topic.log, monotonic())
+            self._shelf.touch(topic.log, clock.monotonic())
             self._tidy(topic)
 
     def _tidy(self, topic: Topic | None = None) -> None:
         """Forget the topics of which nothing is left, and this one where nothing is remembered."""
         shelf = self._shelf
-        gone = shelf.let_go(monotonic())
+        gone = shelf.let_go(clock.monotonic())
         if topic is not None and not shelf.bounds.count:
             gone.append(topic.log)
         for log in gone:

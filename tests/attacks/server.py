@@ -150,7 +150,7 @@ SERVERS = {
 }
 
 if __name__ == "__main__":
-    from rawws.server import loop_factory
+    from rawws.net.loops import loop_factory
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(SERVERS[sys.argv[1]](json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))

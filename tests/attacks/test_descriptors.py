@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rawws.limits import most_connections
+from rawws.server.admission import most_connections
 from tests.processes import ROOT, Process
 
 from .watch import descriptors, start

@@ -18,10 +18,10 @@ import uvloop
 
 import rawws
 from rawws.backplanes.broker import Broker, BrokerBackplane
-from rawws.backplanes.contract import Backplane
 from rawws.backplanes.memory import Engine as Memory
 from rawws.backplanes.memory import MemoryBackplane
 from rawws.backplanes.redis import RedisBackplane
+from rawws.topics.backplane import Backplane
 from tests.processes import LOOPBACK, Process, find_program, free_port
 
 __all__ = ["ENGINES", "KEEPING", "Engine", "RedisEngine", "Started"]

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, final
 
-from rawws.backplanes.contract import Backplane, Guest, Record
 from rawws.topics import History, Hub, Publication
+from rawws.topics.backplane import Backplane, Guest, Record
 from tests.backplanes.engines import Engine
 
 __all__ = ["Reader", "Told", "hubs", "opened"]

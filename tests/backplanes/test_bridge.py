@@ -9,9 +9,9 @@ from typing import Any, final
 import pytest
 
 import rawws
-from rawws.backplanes.contract import BackplaneAway, Guest, Listener, Past, Position, Record, new_answer
 from rawws.topics import History, Hub, TopicError
-from rawws.topics import bridge as bridge_module
+from rawws.topics import replication as bridge_module
+from rawws.topics.backplane import BackplaneAway, Guest, Listener, Past, Position, Record, new_answer
 from tests.backplanes.listeners import Reader
 from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, eventually, serve

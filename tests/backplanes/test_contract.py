@@ -1,4 +1,4 @@
-"""The laws of rawws/backplanes/contract.py, which every backplane keeps."""
+"""The laws of rawws/topics/backplane.py, which every backplane keeps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rawws.backplanes.contract import BackplaneAway, Guest, Past
 from rawws.topics import History
+from rawws.topics.backplane import BackplaneAway, Guest, Past
 from rawws.topics.history import Position
 from tests.backplanes.engines import Engine
 from tests.backplanes.listeners import Told, opened

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rawws.topics import CursorError, History, Hub, TopicError
-from rawws.topics import bridge as bridge_module
+from rawws.topics import replication as bridge_module
 from tests.backplanes.engines import Engine
 from tests.backplanes.listeners import Reader, hubs
 from tests.server.peers import Logged, eventually

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import History, Hub
-from rawws.topics.bridge import logger, mirror_of
-from rawws.topics.mirror import LIVE
+from rawws.topics.replica import LIVE
+from rawws.topics.replication import logger, mirror_of
 from tests.backplanes.listeners import Reader
 
 HISTORY = History(count=6)

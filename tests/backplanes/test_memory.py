@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from rawws.backplanes import memory
-from rawws.backplanes.contract import Position
 from rawws.backplanes.memory import TOPIC_COST, Engine, MemoryBackplane, cost
 from rawws.topics import History
+from rawws.topics.backplane import Position
 from tests.backplanes.listeners import Told
 
 

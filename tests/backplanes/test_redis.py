@@ -15,9 +15,9 @@ import pytest
 import redis as client
 
 from rawws.backplanes import redis
-from rawws.backplanes.contract import BackplaneAway, Guest, Past
 from rawws.backplanes.redis import RedisBackplane, is_keeping
 from rawws.topics import History, Hub
+from rawws.topics.backplane import BackplaneAway, Guest, Past
 from tests.backplanes.engines import KEEPING, RedisEngine, Started
 from tests.backplanes.listeners import Reader, Told, hubs, opened
 from tests.processes import LOOPBACK, Process, find_program, free_port

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.transport import shared
+from rawws.net.socket import shared
 from tests.client.peers import accepted, scripted
 from tests.server.peers import Logged, eventually, serve
 

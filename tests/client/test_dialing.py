@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws import dialing
-from rawws.dialing import Target, interleave, parse_uri, race
+from rawws.client import dialing
+from rawws.client.dialing import Target, interleave, parse_uri, race
 from tests.client.peers import accepted, descriptors, scripted, tls
 from tests.server.peers import eventually, serve
 

@@ -712,7 +712,7 @@ async def test_a_unix_socket_is_reached_by_its_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["http", "https", "socks5h"])
 async def test_a_proxy_is_gone_through(kind: str, secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     outside, part = tls(), tls("127.0.0.1")
-    monkeypatch.setattr("rawws.dialing._default_context", lambda: outside.client)
+    monkeypatch.setattr("rawws.client.dialing._default_context", lambda: outside.client)
     proxies = {"http": http_proxy(), "https": http_proxy(ssl=outside.server), "socks5h": socks_proxy()}
     async with (
         source(stream(b"data: 1\n\n"), ssl=part.server if secure else None) as server,

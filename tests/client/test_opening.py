@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.opening import BODY_SIZE
+from rawws.client.opening import BODY_SIZE
 from rawws.protocol.http11 import Request
 from tests.client.peers import accepted, descriptors, response, scripted, tls
 from tests.server.peers import eventually, serve
@@ -256,7 +256,7 @@ async def test_a_refusal_has_its_response_with_the_body() -> None:
 
 
 async def test_a_refusal_without_a_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.opening.BODY_WAIT", 3600.0)
+    monkeypatch.setattr("rawws.client.opening.BODY_WAIT", 3600.0)
     async with scripted(lambda _: b"HTTP/1.1 204 No Content\r\n\r\n", ends=False) as server:
         error = await failure(server.uri)
         assert isinstance(error, rawws.InvalidStatus)
@@ -293,7 +293,7 @@ async def test_of_an_endless_body_only_the_beginning_is_read() -> None:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.opening.BODY_WAIT", 0.2)
+    monkeypatch.setattr("rawws.client.opening.BODY_WAIT", 0.2)
     async with scripted(lambda _: b"HTTP/1.1 500 Oh\r\nContent-Length: 9\r\n\r\nhalf") as server:
         error = await failure(server.uri, ping_interval=0.5)
         assert isinstance(error, rawws.InvalidStatus)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.dialing import HTTP, WS, _proxy_for, parse_uri
+from rawws.client.dialing import HTTP, WS, _proxy_for, parse_uri
 from tests.client.peers import Tls, descriptors, http_proxy, socks_proxy, tls
 from tests.server.peers import eventually, serve
 
@@ -51,7 +51,7 @@ async def test_tls_is_spoken_with_the_server_and_not_with_the_proxy() -> None:
 def trusted(monkeypatch: pytest.MonkeyPatch) -> Tls:
     """Return a certificate of localhost that this machine trusts."""
     part = tls()
-    monkeypatch.setattr("rawws.dialing._default_context", lambda: part.client)
+    monkeypatch.setattr("rawws.client.dialing._default_context", lambda: part.client)
     return part
 
 

@@ -21,10 +21,10 @@ from typing import Any, Final
 import pytest
 
 import rawws
-from rawws.client import process_exception
+from rawws.client.connect import process_exception
+from rawws.client.retrying import FIRST_WAIT, LONGEST_WAIT, asked_wait, full_jitter, never_heals
+from rawws.http.responses import Received
 from rawws.protocol.http11 import Headers, Request
-from rawws.responses import Received
-from rawws.retrying import FIRST_WAIT, LONGEST_WAIT, asked_wait, full_jitter, never_heals
 from tests.client.peers import accepted, descriptors, response, scripted
 from tests.processes import Process
 from tests.server.peers import eventually, serve
@@ -245,7 +245,7 @@ async def test_on_retry_is_told_why_and_how_long() -> None:
 
         slept: list[float] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("rawws.client.asyncio.sleep", at_once)
+            patch.setattr("rawws.client.connect.asyncio.sleep", at_once)
             connecting = rawws.connect(
                 server.uri,
                 on_retry=lambda error, seconds: told.append((error, seconds)),
@@ -350,7 +350,7 @@ async def test_a_connection_that_lived_begins_the_waits_anew(monkeypatch: pytest
 
     async with serve(once) as server:
         for stable, times in ((10.0, 1), (0.0, 4)):
-            monkeypatch.setattr("rawws.client.STABLE", stable)
+            monkeypatch.setattr("rawws.client.connect.STABLE", stable)
             begun.clear()
             await wait_in(rawws.connect(f"ws://127.0.0.1:{port(server)}", reconnect_delays=delays), 4)
             assert len(begun) == times
@@ -373,7 +373,7 @@ async def test_a_server_killed_20_times_under_load_is_returned_to_each_time(monk
         # As full_jitter draws them, but faster: the test is about returning, not about patience.
         return (wait / 200 for wait in full_jitter())
 
-    monkeypatch.setattr("rawws.client.STABLE", 0.05)
+    monkeypatch.setattr("rawws.client.connect.STABLE", 0.05)
     process_of: list[int] = [0] * CLIENTS
     echoed: list[int] = [0] * CLIENTS
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 import rawws
-from rawws.topics import Hub, door
+from rawws.topics import Hub, endpoints
 from rawws.topics.history import History
 
 PAGE: Final = "<!doctype html><html lang=en><title>Topics</title><link rel=icon href=data:,><h1>Topics</h1></html>"
@@ -25,7 +25,7 @@ def authorize(client: Any, _action: str, topic: str) -> bool | Awaitable[bool]:
     if topic == "slower":
         return asyncio.sleep(next(delays), True)
     if topic.startswith("token/"):
-        return door.token_of(client) == topic.removeprefix("token/")
+        return endpoints.token_of(client) == topic.removeprefix("token/")
     return not topic.startswith("secret")
 
 
@@ -43,7 +43,7 @@ async def count() -> None:
 async def main(port: int) -> None:
     """Serve until the process is ended."""
     page = rawws.Route("/", lambda _: rawws.Response(200, PAGE, content_type="text/html; charset=utf-8"))
-    routes = rawws.Routes([page, *door.routes(hub, "/topics")])
+    routes = rawws.Routes([page, *endpoints.routes(hub, "/topics")])
     async with rawws.serve(routes, "127.0.0.1", port, subprotocols=["rawws.v1"], origins=["*", None]) as server:
         counting = asyncio.create_task(count())
         await server.serve_forever()

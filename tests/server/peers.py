@@ -16,7 +16,7 @@ from rawws.protocol.deflate import Compression, PerMessageDeflate
 from rawws.protocol.extensions import parse_extensions
 from rawws.protocol.handshake import accept_key
 from rawws.protocol.http11 import HeadReader, Response, parse_response
-from rawws.server import Serve
+from rawws.server.server import Serve
 
 __all__ = ["DEADLINE", "KEY", "Logged", "Peer", "connected", "eventually", "held", "narrow", "request", "serve"]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rawws.bodies import MAX_EXCESS, MAX_LINE, Body
 from rawws.errors import HandshakeError
+from rawws.protocol.bodies import MAX_EXCESS, MAX_LINE, Body
 from rawws.protocol.http11 import DEFAULT_LIMITS, Headers
 
 CHUNKED = Headers({"Transfer-Encoding": "chunked"})

@@ -578,7 +578,7 @@ async def test_an_event_for_many_streams_is_encoded_once(monkeypatch: pytest.Mon
         for peer in peers:
             await peer.write(get())
             await peer.response()
-        monkeypatch.setattr("rawws.event_stream.encode", encode)
+        monkeypatch.setattr("rawws.http.event_stream.encode", encode)
         event = rawws.Event("hi", id="1")
         rawws.broadcast(streams, event)
         for peer in peers:

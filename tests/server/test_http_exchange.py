@@ -207,7 +207,7 @@ async def test_what_is_sent_behind_a_pending_request_is_held_up_to_a_limit() -> 
 
 
 async def test_a_client_that_does_not_read_is_not_answered_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.exchange.PATIENCE", 0.3)
+    monkeypatch.setattr("rawws.server.http1.PATIENCE", 0.3)
     body = "x" * 50_000
     count = 0
 

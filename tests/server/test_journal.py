@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import rawws
 import rawws.metrics
-from rawws.journal import LONGEST, Stats, printable
+from rawws.server.stats import LONGEST, Stats, printable
 from tests.processes import ROOT
 from tests.server.answers import get
 from tests.server.peers import Logged, Peer, connected, eventually, request, serve
@@ -331,7 +331,7 @@ def test_the_page_on_operations_names_every_figure_and_every_attribute_of_a_line
     figures = text.partition("## Figures")[2].partition("## ")[0]
     table = "".join(line for line in figures.splitlines() if line.startswith("| `"))
     assert sorted(re.findall(r"`(\w+)`", table)) == sorted(Stats._fields)
-    attributes = set(re.findall(r'^ +"(\w+)": ', (ROOT / "rawws" / "journal.py").read_text(), re.MULTILINE))
+    attributes = set(re.findall(r'^ +"(\w+)": ', (ROOT / "rawws" / "server" / "stats.py").read_text(), re.MULTILINE))
     logs = text.partition("## Logs")[2].partition("## ")[0]
     assert attributes <= set(re.findall(r"`(\w+)`", logs))
 

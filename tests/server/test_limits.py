@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws import limits
-from rawws.limits import ADDRESSES, REFUSALS, Gate, Pace, most_connections, network_of
+from rawws import clock
+from rawws.net.rate import Pace
 from rawws.protocol.deflate import Compression, DeflateParameters
+from rawws.server.admission import ADDRESSES, REFUSALS, Gate, most_connections, network_of
 from tests.server.answers import ask, asked, get, on
 from tests.server.peers import Peer, eventually, request, serve
 
@@ -261,7 +262,7 @@ def test_the_first_handshake_of_an_address_is_in_time_at_any_hour_and_the_second
 ) -> None:
     for number in range(1000):
         gate = Gate(None, 0.03)
-        monkeypatch.setattr(limits, "monotonic", lambda: number * 7.77)  # noqa: B023 - called in this turn
+        monkeypatch.setattr(clock, "monotonic", lambda: number * 7.77)  # noqa: B023 - called in this turn
         client = SimpleNamespace(remote_address=("192.0.2.1", 1))
         gate.shake_hands(client)
         with pytest.raises(rawws.HandshakeError):

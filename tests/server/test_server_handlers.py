@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.handlers import Application
+from rawws.net.handlers import Application
 from tests.server.answers import get
 from tests.server.peers import Logged, Peer, connected, eventually, narrow, request, serve
 

@@ -137,7 +137,7 @@ async def test_a_refusal_reaches_a_peer_that_goes_on_sending() -> None:
 
 
 async def test_a_refused_peer_that_stays_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.exchange.LINGER", 0.1)
+    monkeypatch.setattr("rawws.server.http1.LINGER", 0.1)
     async with serve(never, open_timeout=0.5) as server, reached(server) as peer:
         await peer.write(REFUSALS["POST"][0])
         await eventually(lambda: not server.settings.connections)
@@ -145,7 +145,7 @@ async def test_a_refused_peer_that_stays_is_dropped(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_peer_that_does_not_read_its_response_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.exchange.PATIENCE", 0.1)
+    monkeypatch.setattr("rawws.server.http1.PATIENCE", 0.1)
 
     def process_request(ws: rawws.WebSocket, request: rawws.Request) -> Any:
         return rawws.Response(200, bytes(1_000_000))

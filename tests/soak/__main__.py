@@ -18,7 +18,7 @@ from typing import Any
 
 import trustme
 
-from rawws.server import loop_factory
+from rawws.net.loops import loop_factory
 from tests.processes import ROOT, Process
 
 from .load import Load, fetch

@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 import rawws
-from rawws.server import loop_factory
+from rawws.net.loops import loop_factory
 from tests.processes import Process
 
 # Clients come from several addresses, for a pair of addresses has some 28,000 ports.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rawws
-from rawws.server import loop_factory
+from rawws.net.loops import loop_factory
 
 TICK = 0.05
 # 1.3 MB a second: who does not read is over the hard limit, behind what the kernel holds, in a few seconds.

@@ -17,7 +17,11 @@ from tests.specification.pages import FOLDER, Rule, Standard, keywords, page, st
 STANDARDS = standards()
 RULES = [rule for standard in STANDARDS for rule in standard.rules]
 GOOD = Rule(
-    "1", "both", "x MUST y", code=("rawws/client.py:connect",), tests=("test_cli.py::test_a_busy_port_is_one_line",)
+    "1",
+    "both",
+    "x MUST y",
+    code=("rawws/client/connect.py:connect",),
+    tests=("test_cli.py::test_a_busy_port_is_one_line",),
 )
 
 
@@ -75,7 +79,7 @@ def test_each_autobahn_case_exists() -> None:
         (GOOD._replace(role="judge"), ["a role of server, client, both"]),
         (GOOD._replace(code=()), ["code"]),
         (GOOD._replace(tests=()), ["a test"]),
-        (GOOD._replace(code=("rawws/client.py:connects",)), ["rawws/client.py:connects"]),
+        (GOOD._replace(code=("rawws/client/connect.py:connects",)), ["rawws/client/connect.py:connects"]),
         (GOOD._replace(code=("rawws/no.py:x",)), ["rawws/no.py:x"]),
         (GOOD._replace(tests=("test_cli.py::test_no",)), ["test_cli.py::test_no"]),
         (GOOD._replace(tests=("test_no.py::test_no",)), ["test_no.py::test_no"]),

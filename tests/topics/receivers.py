@@ -75,5 +75,5 @@ class Clock:
 def still() -> Iterator[Clock]:
     """Have the topics look at a clock that stands still."""
     clock = Clock()
-    with patch("rawws.topics.history.monotonic", clock), patch("rawws.topics.hub.monotonic", clock):
+    with patch("rawws.clock.monotonic", clock):
         yield clock

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import rawws
-from rawws.topics import Hub, door
+from rawws.topics import Hub, endpoints
 from tests.server.answers import ask, get
 from tests.server.peers import Peer, serve
 from tests.topics.dialogue import Client, allow
@@ -17,7 +17,7 @@ from tests.topics.test_http import feed
 
 
 def routes(hub: Hub) -> rawws.Routes:
-    return rawws.Routes(door.routes(hub, "/topics"))
+    return rawws.Routes(endpoints.routes(hub, "/topics"))
 
 
 async def fetch(target: str, *fields: str, method: str = "GET", body: bytes = b"", **options: Any) -> Any:
@@ -93,7 +93,7 @@ async def test_a_token_is_found_wherever_it_came_by() -> None:
     found = []
 
     def authorize(asker: Any, _action: str, _topic: str) -> bool:
-        found.append(door.token_of(asker))
+        found.append(endpoints.token_of(asker))
         return True
 
     async with serve(routes(Hub(authorize=authorize)), subprotocols=["rawws.v1"]) as server:

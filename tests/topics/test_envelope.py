@@ -239,7 +239,7 @@ async def test_a_client_that_goes_while_it_is_decided_leaves_nothing() -> None:
 
 
 async def test_too_many_requests_behind_an_open_decision_close_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.topics.clients.MAX_PENDING", 5)
+    monkeypatch.setattr("rawws.topics.rawws_v1.MAX_PENDING", 5)
     decided = asyncio.Event()
 
     async def decide(_who: Any, _action: str, _topic: str) -> bool:
@@ -263,7 +263,7 @@ async def test_an_envelope_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPat
             made.append(publication)
             return "{}"
 
-        monkeypatch.setattr("rawws.topics.members.publication_text", make)
+        monkeypatch.setattr("rawws.topics.subscribers.publication_text", make)
         hub.publish("a", "x")
         assert await one.hear() == await two.hear() == {}
         assert len(made) == 1

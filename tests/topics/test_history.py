@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rawws.net.websocket import Encoded
 from rawws.topics import CursorError, History
 from rawws.topics.envelope import publication_text
 from rawws.topics.history import HELD_COST, TOPIC_COST, Log, Shelf, cursor_of, cursors_of, join_cursors, parse_cursor
-from rawws.topics.members import EnvelopedSocket
-from rawws.websocket import Encoded
+from rawws.topics.subscribers import EnvelopedSocket
 from tests.topics.receivers import Clock, still
 
 LARGE = History(1000, 1 << 30, 1e9, 1 << 40)

@@ -183,7 +183,7 @@ async def test_an_event_is_made_once_for_streams_that_are_equally_far(monkeypatc
             made.append(publication)
             return "{}"
 
-        monkeypatch.setattr("rawws.topics.members.publication_text", make)
+        monkeypatch.setattr("rawws.topics.subscribers.publication_text", make)
         hub.publish("a", "x")
         assert await one.data() == await two.data() == {}
         assert len(made) == 1

@@ -1,0 +1,1 @@
+"""Command line: `rawws serve`, `rawws connect`, `rawws demo`."""

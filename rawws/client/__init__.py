@@ -1,0 +1,1 @@
+"""Client: a WebSocket or an event stream of another server, through proxies and redirects."""

@@ -1,0 +1,424 @@
+"""Events: a URL to the events that its server sends, over as many connections as it takes (WHATWG HTML section 9.2).
+
+Laws:
+1. What is lost is a connection, not the place: the next one begins behind the last event that came whole.
+2. No task of its own: who asks for the next event reads, and who asks slowly lets the server wait.
+3. What may heal is tried again, ever later, and what the server refused is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, final
+
+from rawws import clock
+from rawws.errors import HandshakeError, InvalidContentType, InvalidMessage, LocalProtocolError
+from rawws.http.responses import Received
+from rawws.net.options import check_limits
+from rawws.protocol.bodies import Body
+from rawws.protocol.extensions import excerpt
+from rawws.protocol.http11 import Headers, HeadReader, Request, Response, parse_response, serialize_request
+from rawws_sse import Decoder
+
+from .connect import STABLE, USER_AGENT
+from .dialing import HTTP, Target, Way, added_headers, dial, follow, parse_uri
+from .opening import BODY_SIZE, BODY_WAIT, MAX_INTERIM, refusal_of
+from .retrying import LONGEST_ASKED, asked_wait, full_jitter, never_heals
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from rawws_sse import Event
+
+__all__ = ["events"]
+
+# WHATWG HTML 9.2.2, of the reconnection time: "This must initially be an implementation-defined value, probably in the
+# region of a few seconds." Chromium takes 3, Firefox 5.
+RETRY = 3.0
+# One read takes at most so much, and twice that is what may wait for a slow consumer, decoded events not counted.
+READ_SIZE = 65536
+# The operating system asks a silent peer after 30 s, then every 10 s, and gives it up after a minute in all: servers
+# send a comment every 15 s, and one that is gone answers to nothing. It costs them nothing, and they need not know.
+# macOS has another name for the first.
+PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+# What the request itself says, and what would announce a body or change the protocol.
+OWN_HEADERS = frozenset((
+    "accept", "accept-encoding", "cache-control", "connection", "content-length", "expect", "host", "last-event-id",
+    "te", "transfer-encoding", "upgrade",
+))  # fmt: skip
+
+
+class events:  # noqa: N801 - used as a function, as `connect`
+    """Receive Server-Sent Events: `async for event in events(url)`.
+
+    It connects when it is first asked for an event, and again and again: where the connection is lost, cannot be made,
+    or is ended by the server, it waits for `retry` seconds, which the server may change, and for a random time, which
+    is longer from failure to failure, and goes on behind the last event. It ends where the server answers 204, and
+    raises what never heals: InvalidStatus for a refusal (4xx but 408 and 429, for example), InvalidContentType for what
+    is no event stream, ssl.SSLCertVerificationError, rawws_sse.EventTooLarge. `reconnect=False` takes one connection:
+    its end ends the iteration, and any error is raised. `on_retry(error, seconds)` is told why and how long it waits.
+    `reconnect_delays()` gives an iterator over the random part of the waits in seconds; where it ends, the last error
+    is raised.
+
+    `async with events(url) as feed` closes the connection at the end of the block, `await feed.aclose()` at any time. A
+    cancelled `anext(feed)` loses no event: the next call goes on.
+
+    `url` begins with http:// or https://. `last_event_id` is where to go on from. `additional_headers` are sent to the
+    origin of `url` only, not where a redirect leads. `open_timeout` is in seconds, from the look-up of the name to the
+    head of the response. A connection that is silent for `read_timeout` seconds counts as lost; None leaves that to the
+    operating system, which notices after a minute where the peer is gone. `max_size` is that of an event in bytes. The
+    other options are those of `connect`.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_decoder",
+        "_due",
+        "_ended",
+        "_ready",
+        "_stream",
+        "_waits",
+        "headers",
+        "last_event_id",
+        "logger",
+        "on_retry",
+        "open_timeout",
+        "read_timeout",
+        "reconnect",
+        "reconnect_delays",
+        "response",
+        "retry",
+        "target",
+        "user_agent",
+        "way",
+    )
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        last_event_id: str = "",
+        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        user_agent_header: str | None = USER_AGENT,
+        proxy: str | bool | None = True,
+        reconnect: bool = True,
+        reconnect_delays: Callable[[], Iterator[float]] = full_jitter,
+        on_retry: Callable[[Exception, float], object] | None = None,
+        open_timeout: float | None = 10,
+        read_timeout: float | None = None,
+        max_size: int | None = 1 << 20,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        local_addr: tuple[str, int] | None = None,
+        path: str | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        check_limits(open_timeout=open_timeout, read_timeout=read_timeout, max_size=max_size)
+        self.target = parse_uri(url.partition("#")[0], HTTP)
+        self.headers = list(Headers(additional_headers or ()).raw_items())
+        self.user_agent = user_agent_header
+        self.reconnect = reconnect
+        self.reconnect_delays = reconnect_delays
+        self.on_retry = on_retry
+        self.open_timeout = open_timeout
+        self.read_timeout = read_timeout
+        self.way = Way(ssl, server_hostname, proxy, local_addr, path)
+        self.logger = logger or logging.getLogger("rawws.events")
+        #: The id of the last event that was handed over: what to go on from another time.
+        self.last_event_id = last_event_id
+        #: How many seconds to wait before the next connection, at least.
+        self.retry = RETRY
+        #: The head of the response that the events come in, once there is one.
+        self.response: Received | None = None
+        self._stream: _Stream | None = None
+        # One for all connections: it knows how far the last one came.
+        self._decoder = Decoder(max_size)
+        self._decoder.last_event_id = last_event_id
+        self._ready: deque[Event] = deque()
+        self._waits = reconnect_delays()
+        # When to connect, on the clock of `clock.monotonic`.
+        self._due = 0.0
+        self._busy = False
+        self._ended = asyncio.Event()
+        # Raise now what cannot be sent.
+        self._request(self.target)
+
+    # -- what the application calls
+
+    def __aiter__(self) -> events:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._busy:
+            raise LocalProtocolError("another task waits for the next event already")
+        self._busy = True
+        try:
+            while not self._ready and not self._ended.is_set():
+                await self._advance()
+        finally:
+            self._busy = False
+            if self._ended.is_set():
+                self._drop()
+        if not self._ready:
+            raise StopAsyncIteration
+        event = self._ready.popleft()
+        # An id can come without an event.
+        self.last_event_id = (event.id or "") if self._ready else self._decoder.last_event_id
+        return event
+
+    async def __aenter__(self) -> events:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End: close the connection, drop what came, and let a task that waits for an event go."""
+        self._ended.set()
+        self._ready.clear()
+        self._drop()
+
+    def __del__(self) -> None:
+        # There is no attribute where the arguments were wrong.
+        stream = getattr(self, "_stream", None)
+        if stream is not None:
+            # The collector may run in any thread, and after the loop's end.
+            with contextlib.suppress(RuntimeError):
+                stream.loop.call_soon_threadsafe(stream.transport.abort)
+
+    # -- one step after the other
+
+    async def _advance(self) -> None:
+        """Wait, connect or read, and plan the next attempt where that fails."""
+        try:
+            if self._stream is None:
+                await self._connect()
+            else:
+                await self._read(self._stream)
+        except Exception as error:  # noqa: BLE001 - all that can go wrong on the way to a server
+            self._fail(error)
+
+    async def _connect(self) -> None:
+        """Connect when it is time, and follow redirects, within `open_timeout`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._due - clock.monotonic()):
+                await self._ended.wait()
+                return
+        # An event that did not come whole comes again.
+        self._decoder.receive_eof()
+        try:
+            async with asyncio.timeout(self.open_timeout) as timeout:
+                self._stream = await follow(self.target, self.way, self._attempt)
+        except TimeoutError:
+            # The network has timeouts of its own.
+            if not timeout.expired():
+                raise
+            raise TimeoutError(f"no answer from {self.target.authority} within {self.open_timeout:g} s") from None
+        if self._stream is None:
+            # WHATWG HTML 9.2.1: "Clients will reconnect if the connection is closed; a client can be told to stop
+            # reconnecting using the HTTP 204 No Content response code."
+            self._ended.set()
+        else:
+            self._take(self._stream, self._stream.rest)
+
+    async def _attempt(self, target: Target, way: Way) -> _Stream | None:
+        """Ask for the events. Returns None where the server has none to give any more."""
+        request = self._request(target)
+        reader = asyncio.StreamReader(READ_SIZE)
+        transport = await dial(lambda: asyncio.StreamReaderProtocol(reader), target, way)
+        try:
+            _probe(transport)
+            transport.write(request)
+            response, rest = await _receive_head(reader)
+            self.response = Received(*response)
+            if response.status == 204:
+                _leave(transport)
+                return None
+            # WHATWG HTML 9.2.2: "if res's status is not 200, or if res's `Content-Type` is not `text/event-stream`,
+            # then fail the connection."
+            if response.status != 200:
+                raise refusal_of(response, await _receive_body(reader, response, rest), "an event stream")
+            _check_content(self.response)
+        except BaseException:
+            _leave(transport)
+            raise
+        return _Stream(reader, transport, response, rest)
+
+    async def _read(self, stream: _Stream) -> None:
+        """Read once."""
+        # Where too large an event came behind others, it raises now.
+        self._decoder.receive(b"")
+        if stream.body.done:
+            raise StreamEndedError("the server ended the stream")
+        try:
+            async with asyncio.timeout(self.read_timeout) as timeout:
+                data = await stream.reader.read(READ_SIZE)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise TimeoutError(f"nothing came from {self.target.authority} for {self.read_timeout:g} s") from None
+        self._take(stream, data, eof=not data)
+
+    def _take(self, stream: _Stream, data: bytes, *, eof: bool = False) -> None:
+        """Take what was read."""
+        if self._ended.is_set():
+            return
+        decoder = self._decoder
+        try:
+            if eof:
+                stream.body.receive_eof()
+            self._ready.extend(decoder.receive(stream.body.receive(data)))
+        except HandshakeError as error:
+            raise InvalidMessage(0, error.reason) from None
+        if decoder.retry is not None:
+            self.retry = min(decoder.retry, LONGEST_ASKED * 1000) / 1000
+        stream.good = stream.good or bool(self._ready)
+        if not self._ready:
+            self.last_event_id = decoder.last_event_id
+
+    def _fail(self, error: Exception) -> None:
+        """Plan the next attempt; raise the error where there is none."""
+        stream = self._stream
+        self._drop()
+        if stream is not None and (stream.good or clock.monotonic() - stream.opened_at >= STABLE):
+            self._waits = self.reconnect_delays()
+        seconds = next(self._waits, None) if self.reconnect and not never_heals(error) else None
+        if seconds is None:
+            self._ended.set()
+            if isinstance(error, StreamEndedError) and not self.reconnect:
+                return
+            raise error
+        # WHATWG HTML 9.2.3: "Wait a delay equal to the reconnection time of the event source. Optionally, wait some
+        # more. In particular, if the previous attempt failed, then user agents might introduce an exponential backoff
+        # delay to avoid overloading a potentially already overloaded server."
+        seconds += max(self.retry, asked_wait(error))
+        self._due = clock.monotonic() + seconds
+        self.logger.info("connecting to %s again in %.1f s: %s", self.target.authority, seconds, error)
+        if self.on_retry is not None:
+            self.on_retry(error, seconds)
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            _leave(self._stream.transport)
+            self._stream = None
+
+    def _request(self, target: Target) -> bytes:
+        fields = [
+            ("Host", target.authority),
+            ("Accept", "text/event-stream"),
+            # A compressed stream is of no use where each event is to come at once, and a trap for small limits.
+            ("Accept-Encoding", "identity"),
+            ("Cache-Control", "no-store"),
+            # RFC 9112 9.3: "A client that does not support persistent connections MUST send the "close" connection
+            # option in every request message."
+            ("Connection", "close"),
+        ]
+        last_event_id = self._decoder.last_event_id
+        if last_event_id:
+            # WHATWG HTML 9.2.3: "Let lastEventIDValue be the EventSource object's last event ID string, encoded as
+            # UTF-8." A header has no whitespace around its value.
+            fields.append(("Last-Event-ID", last_event_id.encode().decode("latin-1").strip(" \t")))
+        for name, value in added_headers(target, self.target, self.headers, self.user_agent):
+            if name.lower() in OWN_HEADERS:
+                raise LocalProtocolError(f"the header {name!r} cannot be added, it is the request's own")
+            fields.append((name, value))
+        return serialize_request(Request("GET", target.path, Headers(fields)))
+
+
+class StreamEndedError(ConnectionError):
+    """The server ended the stream, as it may at any time."""
+
+
+@final
+class _Stream:
+    """A connection that events come over."""
+
+    __slots__ = ("body", "good", "loop", "opened_at", "reader", "rest", "transport")
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        transport: asyncio.Transport,
+        response: Response,
+        rest: bytes,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.reader = reader
+        self.transport = transport
+        self.body = Body(response.headers, max_size=None, until_eof=True)
+        self.rest = rest
+        self.opened_at = clock.monotonic()
+        # Whether an event came.
+        self.good = False
+
+
+def _probe(transport: asyncio.Transport) -> None:
+    """Have the operating system notice a peer that is gone: a client that only reads never would."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in PROBES.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _leave(transport: asyncio.Transport) -> None:
+    """End a connection from which nothing more is wanted."""
+    # RFC 9112 9.8: "Clients MUST send a closure alert before closing the connection. Clients that do not expect to
+    # receive any more data MAY choose not to wait for the server's closure alert and simply close the connection".
+    transport.close()
+    # uvloop writes the alert at the end of this turn.
+    asyncio.get_running_loop().call_soon(transport.abort)
+
+
+async def _receive_head(reader: asyncio.StreamReader) -> tuple[Response, bytes]:
+    """Return the response, and what came behind its head."""
+    data = b""
+    for _ in range(MAX_INTERIM + 1):
+        head = HeadReader(response=True)
+        try:
+            while not head.receive(data):
+                data = await reader.read(READ_SIZE)
+                if not data:
+                    raise InvalidMessage(0, "the connection ended before the response")
+            response = parse_response(head.head)
+        except HandshakeError as error:
+            raise InvalidMessage(0, error.reason) from None
+        # RFC 9110 15.2: "A client MUST be able to parse one or more 1xx responses received prior to a final response".
+        if response.status >= 200 or response.status == 101:
+            return response, head.rest
+        data = head.rest
+    raise InvalidMessage(0, f"over {MAX_INTERIM} interim responses came, the last {response.status}")
+
+
+async def _receive_body(reader: asyncio.StreamReader, response: Response, data: bytes) -> bytes:
+    """Return the body of a refusal, as much of it as comes soon and makes sense."""
+    body = bytearray()
+    with contextlib.suppress(HandshakeError, OSError):
+        async with asyncio.timeout(BODY_WAIT):
+            decoder = Body(response.headers, max_size=None, until_eof=response.status not in {101, 304})
+            body += decoder.receive(data)
+            while not decoder.done and len(body) < BODY_SIZE:
+                data = await reader.read(READ_SIZE)
+                if not data:
+                    break
+                body += decoder.receive(data)
+    return bytes(body)
+
+
+def _check_content(response: Received) -> None:
+    kinds = response.headers.get_all("Content-Type")
+    if [kind.partition(";")[0].rstrip(" \t").lower() for kind in kinds] != ["text/event-stream"]:
+        came = f"with {excerpt(', '.join(kinds))}" if kinds else "without a Content-Type"
+        raise InvalidContentType(response, f"the server answered {came}, needed is 'text/event-stream'")
+    coding = ", ".join(response.headers.get_all("Content-Encoding"))
+    if coding.lower() not in {"", "identity"}:
+        raise InvalidContentType(response, f"the events are in the coding {excerpt(coding)}, asked for was none")

@@ -1,0 +1,228 @@
+"""Opening: the opening handshake of one connection, on the client's side (RFC 6455 section 4.1)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, final
+
+from rawws.errors import HandshakeError, InvalidMessage, InvalidStatus, InvalidUpgrade
+from rawws.http.responses import Received
+from rawws.protocol.bodies import Body
+from rawws.protocol.connection import Connection, Role
+from rawws.protocol.deflate import PerMessageDeflate
+from rawws.protocol.extensions import excerpt
+from rawws.protocol.handshake import build_request, check_response, make_key
+from rawws.protocol.http11 import HeadReader, parse_response, serialize_request
+
+if TYPE_CHECKING:
+    from rawws.net.websocket import WebSocket
+    from rawws.protocol.deflate import Deflater
+    from rawws.protocol.http11 import Response
+
+    from .connect import connect
+    from .dialing import Target
+
+__all__ = ["BODY_SIZE", "BODY_WAIT", "MAX_INTERIM", "Opening", "refusal_of"]
+
+# Responses that come before the one that counts; one or two are usual.
+MAX_INTERIM = 8
+# How much of the body of a refusal is read, in bytes, and for how long, in seconds: it is there to say why.
+BODY_SIZE = 16384
+BODY_WAIT = 2.0
+
+DEFLATERS: dict[tuple[int, int, int], Deflater] = {}
+
+
+@final
+class Opening:
+    """The request, and what comes of the response; the transport hands it what it reads until `answer` is there."""
+
+    __slots__ = (
+        "answer",
+        "begun",
+        "body",
+        "came",
+        "decoder",
+        "interim",
+        "key",
+        "options",
+        "reader",
+        "refusal",
+        "rest",
+        "target",
+        "ws",
+    )
+
+    def __init__(self, options: connect, target: Target) -> None:
+        self.options = options
+        self.target = target
+        self.reader = HeadReader(response=True)
+        self.key = make_key()
+        self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
+        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Whether there is a connection, how many bytes came, and how many interim responses.
+        self.begun = False
+        self.came = 0
+        self.interim = 0
+        # A response that is no handshake, what decodes its body, and as much of that as came.
+        self.refusal: Response | None = None
+        self.decoder: Body | None = None
+        self.body = bytearray()
+        # What came behind a response that is a handshake.
+        self.rest = b""
+
+    # -- what the transport calls
+
+    def begin(self, ws: WebSocket) -> None:
+        """Send the request."""
+        self.ws = ws
+        self.begun = True
+        ws.settings.connections.add(ws)
+        ws.settings.keepalive.start()
+        options = self.options
+        try:
+            request = build_request(
+                self.target.authority,
+                self.target.path,
+                self.key,
+                origin=options.origin,
+                subprotocols=options.subprotocols,
+                compression=options.compression,
+                headers=options.headers_for(self.target),
+            )
+            ws.sent_request = request
+            ws.write([serialize_request(request)])
+        except Exception as error:  # noqa: BLE001 - what may not be sent is told to the caller of connect
+            self._fail(error)
+
+    def receive(self, data: bytes) -> None:
+        """Take what came of the response."""
+        self.came += len(data)
+        if self.answer.done():
+            return
+        if self.refusal is not None:
+            self._take_body(data)
+            return
+        try:
+            while self.reader.receive(data):
+                response = parse_response(self.reader.head)
+                # RFC 9110 15.2: "A client MUST be able to parse one or more 1xx responses received prior to a final
+                # response, even if the client does not expect one."
+                if response.status >= 200 or response.status == 101:
+                    self._take(response, self.reader.rest)
+                    return
+                data = self.reader.rest
+                self.reader = HeadReader(response=True)
+                self.interim += 1
+                if self.interim > MAX_INTERIM:
+                    raise HandshakeError(0, f"over {MAX_INTERIM} interim responses came, the last {response.status}")
+        except HandshakeError as error:
+            # Those of the parser have no kind: what they are about is no HTTP, or not the 101 that was asked for.
+            kind = type(error)
+            if kind is HandshakeError:
+                kind = InvalidUpgrade if error.status else InvalidMessage
+            self._fail(kind(error.status, error.reason, error.headers))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it is told to the caller of connect
+            self._fail(error)
+
+    def receive_eof(self) -> None:
+        """Take note that the server sends nothing more."""
+        if self.refusal is not None:
+            self._refuse()
+
+    def lose(self) -> None:
+        """Take note that the connection is gone."""
+        if self.refusal is not None:
+            self._refuse()
+        elif not self.answer.done():
+            self.answer.set_exception(InvalidMessage(0, f"the connection ended before the response, {self.progress()}"))
+
+    def expire(self) -> None:
+        """Wait no longer for the rest of a refusal; the rest of a handshake is under `open_timeout`."""
+        if self.refusal is not None:
+            self._refuse()
+
+    # -- how it ends
+
+    def progress(self) -> str:
+        """Describe how far it is."""
+        if not self.begun:
+            return f"it was not connected{', or its TLS handshake not done' if self.target.secure else ''}"
+        return f"{self.came} bytes of the response came" if self.came else "nothing came of the response"
+
+    def _take(self, response: Response, rest: bytes) -> None:
+        ws, options = self.ws, self.options
+        ws.response = response = Received(*response)
+        if response.status != 101:
+            self.refusal = response
+            if response.status not in {204, 304}:
+                self.decoder = Body(response.headers, max_size=None, until_eof=True)
+            ws.set_deadline(BODY_WAIT)
+            self._take_body(rest)
+            return
+        agreed = check_response(response, self.key, subprotocols=options.subprotocols, compression=options.compression)
+        deflate = None
+        if agreed.parameters is not None and options.compression is not None:
+            deflate = PerMessageDeflate(agreed.parameters, False, options.compression, DEFLATERS)
+        ws.subprotocol = agreed.subprotocol
+        ws.open(Connection(Role.CLIENT, options.max_size, deflate, ws.settings.shared.writers))
+        self.answer.set_result(None)
+        if options.handler is None:
+            self.rest = rest
+            ws.pause_reading()
+            return
+        try:
+            options.handler.on_open(ws)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
+            ws.on_handler_error(error)
+        if rest:
+            ws.data_received(rest)
+
+    def deliver(self) -> None:
+        """Let messages come: the task that called `connect` has run, and waits for them if that is what it wants.
+
+        Before that, it could not answer a message that a Close, or a violation of the protocol, follows closely.
+        """
+        ws = self.ws
+        if ws.lost or ws.transport.is_closing():
+            return
+        if self.rest:
+            ws.data_received(self.rest)
+        if not ws.full:
+            ws.resume_reading()
+
+    def _take_body(self, data: bytes) -> None:
+        """Collect the body of a refusal up to its end, or to where it makes no sense any more."""
+        decoder = self.decoder
+        try:
+            self.body += decoder.receive(data) if decoder else b""
+        except HandshakeError:
+            decoder = None
+        if decoder is None or decoder.done or len(self.body) >= BODY_SIZE:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Fail with the refusal, whose body came as far as it did."""
+        if self.refusal is None or self.answer.done():
+            return
+        error = refusal_of(self.refusal, bytes(self.body), "a WebSocket handshake")
+        self.ws.response = error.response
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        # Who waits for the answer ends the connection. Here it is too early: a loop that is still handing over a socket
+        # (uvloop) would close its descriptor twice.
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+def refusal_of(response: Response, body: bytes, wanted: str) -> InvalidStatus:
+    """Return the error for a response, with the beginning of its body, that is not what was wanted."""
+    received = Received(*response._replace(body=body[:BODY_SIZE]))
+    kind = ", ".join(received.headers.get_all("Content-Type")).partition(";")[0].strip()
+    reason = f"the server answered {excerpt(received.reason_phrase)} and not with {wanted}"
+    if kind == "text/plain" and received.body:
+        reason += f": {excerpt(received.body.decode('utf-8', 'replace').partition(chr(10))[0].rstrip())}"
+    elif kind:
+        reason += f", but with {excerpt(kind)}"
+    return InvalidStatus(received, reason)

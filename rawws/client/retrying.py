@@ -1,0 +1,78 @@
+"""Retrying: errors to waits, and to the decision not to try again (RFC 6455 section 7.2.3, RFC 9110 section 10.2.3)."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+from rawws.errors import ConnectionClosed, HandshakeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["asked_wait", "full_jitter", "never_heals"]
+
+# RFC 6455 7.2.3 calls 0 to 5 seconds reasonable for the first wait, which is for servers with very many clients: one
+# second brings 10,000 of them back at the rate that one of our servers takes (36 us of CPU each) with room to spare.
+FIRST_WAIT = 1.0
+# The seventh wait and all later ones; websockets goes up to 90 s.
+LONGEST_WAIT = 60.0
+# What a server may ask for: it would be a mistake, or an attack, to stay away for days.
+LONGEST_ASKED = 3600.0
+# "[1012] a client may reconnect, and if it chooses to do, should reconnect using a randomized delay of 5-30s" (the
+# registration of 1012, to which RFC 6455 section 11.7 leaves the codes). 1013, "try again later", asks for no less.
+ASKED_BY_CODE = {1012: (5.0, 30.0), 1013: (5.0, 30.0)}
+
+
+def never_heals(error: BaseException) -> bool:
+    """Tell whether trying again is of no use: the server understood, and refused, or this program is wrong.
+
+    It may help after what the network did (OSError, a timeout), after the statuses 408, 429 and 5xx (RFC 9110 section
+    15), and after any end of a connection but by the close codes 1002 and 1008.
+    """
+    if isinstance(error, HandshakeError):
+        return 0 < error.status < 500 and error.status not in {408, 429}
+    if isinstance(error, ConnectionClosed):
+        return any(close is not None and close.code in {1002, 1008} for close in (error.rcvd, error.sent))
+    return not isinstance(error, OSError) or isinstance(error, ssl.SSLCertVerificationError)
+
+
+def full_jitter(draw: Callable[[float, float], float] = random.uniform) -> Iterator[float]:
+    """Yield the waits between attempts, in seconds: the n-th is drawn evenly from 0 to FIRST_WAIT * 2**n.
+
+    Clients that lost the same server together so do not come back together.
+    """
+    # RFC 6455 7.2.3: "The first reconnect attempt SHOULD be delayed by a random amount of time." "Should the first
+    # reconnect attempt fail, subsequent reconnect attempts SHOULD be delayed by increasingly longer amounts of time,
+    # using a method such as truncated binary exponential backoff."
+    longest = FIRST_WAIT
+    while True:
+        yield draw(0, longest)
+        longest = min(2 * longest, LONGEST_WAIT)
+
+
+def asked_wait(error: BaseException, draw: Callable[[float, float], float] = random.uniform) -> float:
+    """Return for how many seconds the server asked to stay away, by Retry-After or by the close codes 1012 and 1013."""
+    if isinstance(error, HandshakeError):
+        values = [value for name, value in error.headers if name.lower() == "retry-after"]
+        return _retry_after(values[0]) if values else 0.0
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code in ASKED_BY_CODE:
+        return draw(*ASKED_BY_CODE[error.rcvd.code])
+    return 0.0
+
+
+def _retry_after(value: str) -> float:
+    """Read `Retry-After = HTTP-date / delay-seconds` (RFC 9110 section 10.2.3); what is neither asks for nothing."""
+    if value.isascii() and value.isdigit():
+        # Ten digits are 300 years; of many more, int() is slow.
+        seconds = float(value[:10]) if len(value) <= 10 else LONGEST_ASKED
+    else:
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few servers say a date
+
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(max(seconds, 0.0), LONGEST_ASKED)

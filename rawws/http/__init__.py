@@ -1,0 +1,1 @@
+"""HTTP: requests, responses, routes, and the responses that last (event streams, long polls)."""

@@ -1,0 +1,347 @@
+"""EventStream: events to a response that does not end (WHATWG HTML section 9.2, RFC 9112 section 7.1).
+
+Laws:
+1. An event leaves whole or not at all. What ends in the middle, ends without the last chunk, and the client reconnects.
+2. `send` acts at once, as that of a WebSocket does: what is sent in one turn of the loop leaves in one system call.
+3. An event that goes to many streams is encoded once: the last one is remembered, with its chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, final
+
+from rawws import clock
+from rawws.errors import ConnectionClosedError, LocalProtocolError
+from rawws.net.socket import HIGH_WATER
+from rawws.net.websocket import Done, Later, release
+from rawws_sse import Event, encode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable
+
+    from rawws.server.http1 import Exchange
+
+    from .requests import HttpRequest
+
+__all__ = ["EventStream"]
+
+# Seconds of silence before a comment shows proxies, and the kernel, that the stream is alive: WHATWG HTML 9.2.7 names
+# "every 15 seconds or so". The proxies' own limits are 60 (nginx, AWS), 55 (Heroku) and 100 (Cloudflare).
+KEEPALIVE = 15.0
+COMMENT = b":\n\n"
+# After so many events of one producer the rest of the program has a turn, if nothing that it awaited gave it one.
+BURST = 64
+# What may be sent to a stream that no endpoint has returned yet, in bytes.
+EARLY_LIMIT = 1 << 20
+# No proxy may store the stream, nor nginx hold it back until a buffer is full. Browsers read no other type.
+HEAD = (
+    b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+    b"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
+)
+
+DONE = Done()
+
+
+@final
+class EventStream:
+    """A stream of Server-Sent Events, for an HTTP endpoint to return.
+
+    With `events`, an asynchronous iterable of Events or of str, it sends those and ends; without, it stays open, and
+    whoever holds it calls `send`. `retry` is what clients wait before they reconnect, in milliseconds. `on_close` is
+    called with the stream when it is over, whoever ended it, and never from inside `send` or `close`.
+    """
+
+    __slots__ = (
+        "_early",
+        "_exchange",
+        "_followers",
+        "_keepalive",
+        "_over",
+        "_source",
+        "_task",
+        "_waiters",
+        "last_event_id",
+        "on_close",
+    )
+
+    def __init__(
+        self,
+        events: AsyncIterable[Event | str] | None = None,
+        *,
+        retry: int | None = None,
+        keepalive: float | None = KEEPALIVE,
+        on_close: Callable[[EventStream], object] | None = None,
+    ) -> None:
+        if events is not None and not hasattr(events, "__aiter__"):
+            raise TypeError(f"events is {type(events).__name__}, allowed are an asynchronous iterable and None")
+        if keepalive is not None and not keepalive > 0:
+            raise ValueError(f"keepalive is {keepalive}, allowed are numbers above 0 and None")
+        self.on_close = on_close
+        # The id that the client says it got last, empty where it says none: from when the response begins on.
+        self.last_event_id = ""
+        self._source = events
+        self._keepalive = keepalive or 0.0
+        # What was sent before there is a response.
+        self._early: list[bytes] | None = [] if retry is None else [encode(Event(retry=retry))]
+        self._exchange: Exchange | None = None
+        self._over = False
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._followers: list[Any] | None = None
+
+    def __repr__(self) -> str:
+        state = "over" if self._over else "waiting" if self._exchange is None else "open"
+        return f"<rawws.EventStream {state}>"
+
+    # -- what users call
+
+    def send(
+        self,
+        data: Event | str,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the field's own name
+        retry: int | None = None,
+    ) -> Any:
+        """Send an event at once: its data, or an Event. Return an awaitable.
+
+        Awaiting it waits until the write buffer is under its low-water mark. Raises ConnectionClosed once the stream is
+        over, TypeError or ValueError for what is no event.
+        """
+        if event is not None or id is not None or retry is not None:
+            if isinstance(data, Event):
+                raise TypeError("data is an Event, allowed beside event, id and retry is a str")
+            data = Event(data, event, id, retry)
+        last = Framed.last
+        framed = last if last.event is data else Framed.remember(data)
+        if self._over:
+            raise ConnectionClosedError(None, None)
+        exchange = self._exchange
+        if exchange is None:
+            self._keep(framed.octets)
+            return DONE
+        exchange.write(framed.chunk if exchange.chunked else framed.octets)
+        if not exchange.ws.congested:
+            return DONE
+        if self.buffered > exchange.server.settings.hard_limit:
+            exchange.drop(f"over {exchange.server.settings.hard_limit} bytes wait to be sent")
+            self._end()
+        return Later(self._drain)
+
+    def close(self) -> None:
+        """End the stream: what was sent still goes out. A browser reconnects; 204 to that request makes it stop."""
+        exchange = self._exchange
+        if self._over:
+            return
+        self._end()
+        if exchange is not None:
+            exchange.finish()
+
+    async def wait_closed(self) -> None:
+        """Wait until the stream is over, whoever ended it."""
+        if not self._over:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters = [*(self._waiters or ()), waiter]
+            await waiter
+
+    def follow(self, follower: Any) -> None:
+        """Have `follower.drained()` called when the write buffer is under its low-water mark, `lost()` at the end."""
+        if self._over:
+            raise ConnectionClosedError(None, None)
+        self._followers = [*(self._followers or ()), follower]
+        self._watch()
+
+    def unfollow(self, follower: Any) -> None:
+        """Call it no more."""
+        self._followers = [other for other in self._followers or () if other is not follower] or None
+
+    @property
+    def congested(self) -> bool:
+        """Whether the client reads too slowly: the write buffer was over its high mark and is not under the low one."""
+        if self._exchange is None:
+            return self.buffered > HIGH_WATER
+        return not self._over and self._exchange.ws.congested
+
+    @property
+    def hard_limit(self) -> int:
+        """How many bytes may wait for the client."""
+        return EARLY_LIMIT if self._exchange is None else self._exchange.server.settings.hard_limit
+
+    def fail(self, code: int, reason: str) -> None:  # noqa: ARG002 - a WebSocket says the code to its client
+        """End in the middle, for a reason that the log has: the client reconnects."""
+        if self._exchange is not None and not self._over:
+            self._exchange.drop(reason)
+        self._end()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream is over."""
+        return self._over
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were sent and not taken by the kernel yet."""
+        early = sum(map(len, self._early or ()))
+        return early if self._exchange is None else early + self._exchange.buffered
+
+    # -- what the exchange calls
+
+    def begin(self, exchange: Exchange, request: HttpRequest) -> None:
+        """Begin the response. Raises LocalProtocolError for a stream that had one."""
+        if self._exchange is not None:
+            raise LocalProtocolError("the stream is another response already, needed is one for each request")
+        self._exchange = exchange
+        self._watch()
+        self.last_event_id = request.last_event_id
+        exchange.send_head(HEAD)
+        early, self._early = self._early, None
+        if exchange.omit_body:
+            early = None
+            self._end()
+        for octets in early or ():
+            exchange.write(b"%x\r\n%b\r\n" % (len(octets), octets) if exchange.chunked else octets)
+        if self._over:
+            exchange.finish()
+            return
+        exchange.set_deadline(self._keepalive)
+        self.drained()
+        if self._source is not None:
+            self._task = exchange.server.start(self._pump(self._source))
+
+    def lose(self) -> None:
+        """Take note that the client is gone."""
+        self._end()
+
+    def drained(self) -> None:
+        """Take note that the client has read what waited for it."""
+        for follower in self._followers or ():
+            follower.drained()
+
+    def lost(self) -> None:
+        """Take note that the connection is gone: `lose` told it."""
+
+    def shut_down(self) -> None:
+        """End with the server."""
+        self.close()
+
+    def expire(self) -> None:
+        """Send a comment where nothing was sent for a while, and let go of a client that reads nothing."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if exchange.stalls():
+            exchange.drop(f"it read nothing for {self._keepalive:g} s")
+            self._end()
+            return
+        silence = clock.monotonic() - exchange.wrote_at
+        if silence < self._keepalive:
+            exchange.set_deadline(self._keepalive - silence)
+            return
+        if not exchange.ws.congested:
+            exchange.write(b"3\r\n:\n\n\r\n" if exchange.chunked else COMMENT)
+        exchange.set_deadline(self._keepalive)
+
+    # -- inside
+
+    def _keep(self, octets: bytes) -> None:
+        """Keep what is sent before the response begins."""
+        early = self._early
+        if early is None or self.buffered + len(octets) > EARLY_LIMIT:
+            self._early = None
+            self._end()
+            raise LocalProtocolError(f"over {EARLY_LIMIT} bytes were sent to a stream that no endpoint has returned")
+        early.append(octets)
+
+    def _end(self) -> None:
+        """Let go of all who wait for the end."""
+        if self._over:
+            return
+        self._over = True
+        release(self._waiters)
+        self._waiters = None
+        task = self._task
+        self._task = None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        if self._followers is not None and self._exchange is not None:
+            self._exchange.ws.followers = None
+        if self.on_close is not None or self._followers is not None:
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _watch(self) -> None:
+        """Be told when the client has read, if anybody wants to know."""
+        if self._followers is not None and self._exchange is not None and not self._over:
+            self._exchange.ws.followers = [self]
+
+    def _tell(self) -> None:
+        followers, self._followers = self._followers, None
+        for follower in followers or ():
+            follower.lost()
+        on_close, self.on_close = self.on_close, None
+        try:
+            if on_close is not None:
+                on_close(self)
+        except Exception:
+            if self._exchange is None:
+                raise
+            self._exchange.server.settings.logger.exception("on_close of an event stream failed")
+
+    async def _drain(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and not self._over:
+            await exchange.ws.wait_drained()
+        if self._over:
+            raise ConnectionClosedError(None, None)
+
+    async def _pump(self, source: AsyncIterable[Event | str]) -> None:
+        """Send the events of an iterable as the client takes them."""
+        iterator = aiter(source)
+        count = 0
+        try:
+            async for event in iterator:
+                await self.send(event)
+                count += 1
+                if count % BURST == 0:
+                    await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001 - whatever the producer raises, it ends its own stream only
+            # Where the client is gone, there is nobody to send to, and that is no fault of the producer.
+            if not self._over:
+                self._break(error)
+        else:
+            self.close()
+        finally:
+            aclose = getattr(iterator, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    def _break(self, error: Exception) -> None:
+        """End without the last chunk: so the client knows that there is more, and reconnects."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.server.settings.logger.error("event stream failed", exc_info=error)
+            exchange.cut()
+        self._end()
+
+
+@final
+class Framed:
+    """An event as octets, and as a chunk of a response (RFC 9112 section 7.1)."""
+
+    __slots__ = ("chunk", "event", "octets")
+
+    last: Framed
+
+    def __init__(self, event: Event | str) -> None:
+        self.event = event
+        self.octets = encode(event)
+        self.chunk = b"%x\r\n%b\r\n" % (len(self.octets), self.octets)
+
+    @classmethod
+    def remember(cls, event: Event | str) -> Framed:
+        """Return an event that was not the last one, and remember it."""
+        cls.last = framed = cls(event)
+        return framed
+
+
+Framed.remember(Event(""))

@@ -1,0 +1,119 @@
+"""Requests: a head and a body to what an HTTP endpoint gets (RFC 9110 sections 6 and 7)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, final
+from urllib.parse import parse_qsl, unquote
+
+from rawws.errors import HandshakeError
+
+if TYPE_CHECKING:
+    from rawws.protocol.http11 import Headers, Request
+    from rawws.server.server import Server
+
+__all__ = ["HttpRequest", "Query"]
+
+
+@final
+class Query(Mapping[str, str]):
+    """The parameters behind the `?`: a mapping from names to their first value; `get_all` gives all of one name."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, query: str) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True):
+            self._values.setdefault(name, []).append(value)
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Query({self._values!r})"
+
+    def get_all(self, name: str) -> list[str]:
+        """Return all values of a name in their order, an empty list if there is none."""
+        return list(self._values.get(name, ()))
+
+
+@final
+class HttpRequest:
+    """A request as an endpoint gets it: `head` is what the client sent before the body.
+
+    `path` is decoded and has no query; `path_params` are what the route's path has in braces. `remote_address` and
+    `scheme` are those of the client, if a trusted proxy stands between. `server` is the Server that got it.
+    """
+
+    __slots__ = ("body", "head", "path_params", "remote_address", "scheme", "server")
+
+    def __init__(self, head: Request, path_params: Mapping[str, str], remote_address: Any, scheme: str) -> None:
+        self.head = head
+        self.path_params = path_params
+        self.remote_address = remote_address
+        self.scheme = scheme
+        self.body = b""
+        self.server: Server | None = None
+
+    def __repr__(self) -> str:
+        return f"<rawws.HttpRequest {self.head.method} {self.head.path}>"
+
+    @property
+    def method(self) -> str:
+        """The method, as it was sent: methods are case-sensitive."""
+        return self.head.method
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+        return self.head.headers
+
+    @property
+    def path(self) -> str:
+        """The path, decoded and without the query."""
+        return unquote(self.head.path.partition("?")[0])
+
+    @property
+    def query(self) -> Query:
+        """The parameters behind the `?`, read again at each call."""
+        return Query(self.head.path.partition("?")[2])
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies, by name; of two with one name the first, whose path is the longer one (RFC 6265 section 5.4)."""
+        found: dict[str, str] = {}
+        for pair in ";".join(self.headers.get_all("Cookie")).split(";"):
+            name, equals, value = pair.partition("=")
+            value = value.strip()
+            if equals and name.strip():
+                quoted = len(value) > 1 and value[0] == value[-1] == '"'
+                found.setdefault(name.strip(), value[1:-1] if quoted else value)
+        return found
+
+    @property
+    def last_event_id(self) -> str:
+        """The id of the last event that an EventSource got before it reconnected, empty where it does not say."""
+        # WHATWG HTML 9.2.4: Last-Event-ID is UTF-8, which headers as such are not.
+        value = next(iter(self.headers.get_all("Last-Event-ID")), "")
+        return value.encode("latin-1").decode("utf-8", "replace")
+
+    def text(self) -> str:
+        """Return the body as text; raises HandshakeError(400) if it is no UTF-8."""
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as error:
+            raise HandshakeError(400, f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+
+    def json(self) -> Any:
+        """Return what the body says in JSON; raises HandshakeError(400) if it is none."""
+        try:
+            return json.loads(self.text())
+        except (ValueError, RecursionError) as error:
+            raise HandshakeError(400, f"the body is not JSON: {error}") from None

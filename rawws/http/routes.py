@@ -1,0 +1,225 @@
+"""Routes: paths to endpoints (RFC 9110 sections 7.1, 9 and 15.5).
+
+Laws:
+1. What is said twice or cannot be said raises ValueError where it is said, not when a request comes.
+2. Exact paths go first, by one look-up; then patterns, in the order in which they were said.
+3. A parameter never leads out of its place: it has no empty, `.` or `..` segment, no backslash and no NUL, decoded; and
+   only one that takes the rest of the path has a slash.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+from urllib.parse import quote, unquote
+
+from rawws.errors import HandshakeError
+from rawws.net.handlers import Handler, check_arguments, check_handler
+from rawws.net.websocket import NO_PARAMS
+from rawws.protocol.extensions import is_token
+from rawws.protocol.http11 import Headers
+from rawws.protocol.http11 import Response as HttpResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .requests import HttpRequest
+
+__all__ = ["Place", "Route", "Routes"]
+
+Endpoint = TypeVar("Endpoint", bound="Callable[..., Any] | Handler")
+
+# How long a browser may remember what a preflight allowed, in seconds: Chromium's limit is 7200, Firefox's 86400.
+PREFLIGHT_AGE = 600
+# A segment, or the rest of a path: what stands between braces.
+_PARAMETER = re.compile(r"\{([^{}]*)\}")
+
+
+class Route(NamedTuple):
+    """One line of a table of routes: what answers these methods at this path, or a WebSocket there."""
+
+    path: str
+    endpoint: Any
+    methods: Sequence[str] = ("GET",)
+    websocket: bool = False
+
+
+@final
+class Place:
+    """What there is at one path: an endpoint for each method, and one for WebSockets."""
+
+    __slots__ = ("methods", "names", "websocket")
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.methods: dict[str, Callable[..., Any]] = {}
+        self.websocket: Any = None
+
+    def find(self, method: str) -> Callable[..., Any] | None:
+        """Return the endpoint for a method, that of GET for HEAD, None if there is none."""
+        found = self.methods.get(method)
+        # RFC 9110 9.1: "All general-purpose servers MUST support the methods GET and HEAD."
+        return self.methods.get("GET") if found is None and method == "HEAD" else found
+
+    def allowed(self) -> list[str]:
+        """Return the methods that are answered here (RFC 9110 section 10.2.1)."""
+        methods = {*self.methods, "OPTIONS"}
+        if "GET" in methods:
+            methods.add("HEAD")
+        if self.websocket is not None:
+            methods.add("GET")
+        return sorted(methods)
+
+    def check_method(self, method: str) -> None:
+        """Raise HandshakeError with 405 for a method that nothing answers."""
+        if method != "OPTIONS" and self.find(method) is None:
+            allow = ", ".join(self.allowed())
+            raise HandshakeError(405, f"the method is {method}, allowed are {allow}", (("Allow", allow),))
+
+    def answer_options(self, request: HttpRequest) -> HttpResponse:
+        """Say what is answered here; to a browser before a cross-origin request, what its page may send."""
+        allowed = ", ".join(self.allowed())
+        fields = Headers([("Allow", allowed)])
+        # WHATWG Fetch 3.3.6, a CORS-preflight response. Whether the origin is allowed is told beside it.
+        if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
+            fields["Access-Control-Allow-Methods"] = allowed
+            for names in request.headers.get_all("Access-Control-Request-Headers"):
+                fields["Access-Control-Allow-Headers"] = names
+            fields["Access-Control-Max-Age"] = str(PREFLIGHT_AGE)
+        return HttpResponse(204, fields)
+
+
+@final
+class Routes:
+    """A table of routes, for `serve` in the place of a handler.
+
+    A path is exact, or has parameters: `{name}` is one segment, `{name:path}` at its end is the rest. Give them by the
+    decorators `websocket`, `get`, `post` and `route`, or as a list of Route.
+    """
+
+    __slots__ = ("_exact", "_patterns")
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        self._exact: dict[str, Place] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], Place]] = {}
+        for route in routes:
+            self.add(route)
+
+    def add(self, route: Route) -> None:
+        """Add a route. Raises ValueError for a path or a method that is none, or that has an endpoint already."""
+        if not isinstance(route, Route):
+            raise TypeError(f"routes has a {type(route).__name__}, allowed are rawws.Route")
+        path, endpoint, methods, websocket = route
+        place = self._place(path)
+        if websocket:
+            check_handler(endpoint)
+            if place.websocket is not None:
+                raise ValueError(f"{path} has an endpoint for WebSockets already")
+            place.websocket = endpoint
+            return
+        if not callable(endpoint):
+            raise TypeError(f"the endpoint of {path} is {type(endpoint).__name__}, allowed is a function")
+        check_arguments(endpoint, f"the endpoint of {path}", "request")
+        if isinstance(methods, str) or not methods:
+            raise ValueError(f"the methods of {path} are {methods!r}, allowed is a list of at least one")
+        for method in methods:
+            if not is_token(method) or method != method.upper() or method == "CONNECT":
+                raise ValueError(f"a method of {path} is {method!r}, allowed are names such as 'GET'")
+            if method in place.methods:
+                raise ValueError(f"{path} has an endpoint for {method} already")
+        place.methods.update(dict.fromkeys(methods, endpoint))
+
+    def websocket(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what takes the WebSockets at this path: a coroutine function, or call it with a Handler."""
+        return self._decorator(path, (), True)
+
+    def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers GET, and HEAD, at this path."""
+        return self._decorator(path, ("GET",), False)
+
+    def post(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers POST at this path."""
+        return self._decorator(path, ("POST",), False)
+
+    def route(self, path: str, methods: Sequence[str]) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers these methods at this path."""
+        return self._decorator(path, methods, False)
+
+    def find(self, path: str) -> tuple[Place, Mapping[str, str]]:
+        """Return what there is at the path of a request, and the parameters in it; raises HandshakeError with 404."""
+        path = path.partition("?")[0]
+        # RFC 9110 9.3.7: "If the request target is an asterisk ("*"), the OPTIONS request applies to the server in
+        # general rather than to a specific resource."
+        place = Place(()) if path == "*" else self._exact.get(path)
+        if place is None and "%" in path:
+            # A slash that was encoded is none between segments.
+            segments = [_decode(segment) for segment in path.split("/")]
+            if not any("/" in segment for segment in segments):
+                place = self._exact.get("/".join(segments))
+        if place is not None:
+            return place, NO_PARAMS
+        for pattern, at in self._patterns.values():
+            found = pattern.fullmatch(path)
+            if found is not None:
+                values = [_decode(value) for value in found.groups()]
+                if all(map(_stays, values, found.groups())):
+                    return at, dict(zip(at.names, values, strict=True))
+        raise HandshakeError(404, "there is nothing at this path")
+
+    def _place(self, path: str) -> Place:
+        """Return what there is at a path that is about to get a route."""
+        if not isinstance(path, str) or path[:1] != "/" or "?" in path or "#" in path:
+            raise ValueError(f"the path is {path!r}, it must begin with '/' and have no '?' and no '#'")
+        shape, names = _compile(path)
+        if shape is None:
+            return self._exact.setdefault(path, Place(()))
+        _, place = self._patterns.setdefault(shape, (re.compile(shape), Place(names)))
+        if place.names != names:
+            raise ValueError(f"{path} names the parameters {names}, another route names them {place.names}")
+        return place
+
+    def _decorator(self, path: str, methods: Sequence[str], websocket: bool) -> Callable[[Endpoint], Endpoint]:
+        def add(endpoint: Endpoint) -> Endpoint:
+            self.add(Route(path, endpoint, methods, websocket))
+            return endpoint
+
+        return add
+
+
+def _compile(path: str) -> tuple[str | None, list[str]]:
+    """Return the regular expression of a path and the names of its parameters, None for an exact path."""
+    pieces = _PARAMETER.split(path)
+    if "{" in "".join(pieces[::2]) or "}" in "".join(pieces[::2]):
+        raise ValueError(f"the path is {path!r}, its braces do not pair")
+    if len(pieces) == 1:
+        return None, []
+    shape, names = "", []
+    for number, piece in enumerate(pieces):
+        if number % 2 == 0:
+            # What a request has there is percent-encoded.
+            shape += re.escape(quote(piece, safe="/:@!$&'()*+,;=~"))
+            continue
+        name, colon, kind = piece.partition(":")
+        last = number == len(pieces) - 2 and not pieces[-1]
+        whole = pieces[number - 1].endswith("/") and (last or pieces[number + 1].startswith("/"))
+        if not name.isidentifier() or name in names or not whole or (colon and (kind != "path" or not last)):
+            allowed = "allowed are {name} for a whole segment and {name:path} at the end, each name once"
+            raise ValueError(f"the path {path!r} has {{{piece}}}, {allowed}")
+        names.append(name)
+        shape += "(.+)" if colon else "([^/]+)"
+    return shape, names
+
+
+def _decode(segment: str) -> str:
+    try:
+        return unquote(segment, errors="strict") if "%" in segment else segment
+    except UnicodeDecodeError:
+        raise HandshakeError(400, f"the path has {segment[:64]!r}, which is not UTF-8") from None
+
+
+def _stays(value: str, encoded: str) -> bool:
+    """Tell whether a parameter stays in its place (law 3)."""
+    segments = value.removesuffix("/").split("/")
+    if value.count("/") != encoded.count("/") or not {"", ".", ".."}.isdisjoint(segments):
+        return False
+    return "\\" not in value and "\0" not in value

@@ -1,0 +1,1 @@
+"""Net: TCP below WebSocket, and the WebSocket on it, in an asyncio loop."""

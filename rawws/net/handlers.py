@@ -1,0 +1,101 @@
+"""Handlers: what an application gives to take WebSocket connections, and whether it can be one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rawws.http.requests import HttpRequest
+    from rawws.server.http1 import Exchange
+    from rawws.server.server import Server
+
+    from .websocket import WebSocket
+
+__all__ = ["Application", "Handler", "check_arguments", "check_handler"]
+
+# What each callback is called with.
+CALLBACKS = {
+    "on_open": ("ws",),
+    "on_message": ("ws", "message"),
+    "on_close": ("ws", "code", "reason"),
+    "on_drain": ("ws",),
+}
+
+
+class Handler:
+    """Callbacks for all the connections of a server: one instance serves them, what belongs to one is in `ws.state`.
+
+    Each is called in the event loop and must not block it. What one raises is logged, and closes its connection with
+    1011.
+    """
+
+    def on_open(self, ws: WebSocket) -> None:
+        """Take a new connection, its opening handshake done."""
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        """Take a message: str for text, bytes for binary."""
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+        """Take note of the end: the close code and reason that the peer sent, 1006 where it sent none."""
+
+    def on_drain(self, ws: WebSocket) -> None:
+        """Take note that the write buffer, which was over its high-water mark, is under its low-water mark."""
+
+
+class Application:
+    """What answers all the requests of a server itself: an integration, in the place of a handler or of Routes.
+
+    `start_up` is awaited before the server listens, and `shut_down`, maybe more than once, when all is closed. What
+    `begin` and `open` return is told by the exchange of the body (`feed`), the deadline (`expire`), and the ends
+    (`lose`, `shut_down`).
+    """
+
+    async def start_up(self, server: Server) -> None:
+        """Prepare. What this raises, `serve` raises."""
+
+    async def shut_down(self) -> None:
+        """End."""
+
+    def begin(self, exchange: Exchange, asked: HttpRequest) -> Any:
+        """Begin to answer a request."""
+        raise NotImplementedError
+
+    def open(self, exchange: Exchange, asked: HttpRequest, key: str) -> Any:
+        """Begin to decide on an opening handshake, whose key this is."""
+        raise NotImplementedError
+
+
+def check_handler(handler: Any, *, callbacks: bool = False) -> None:
+    """Raise TypeError for what cannot be a handler; `callbacks` where only a Handler can."""
+    if isinstance(handler, type) and issubclass(handler, Handler):
+        raise TypeError(f"handler is the class {handler.__name__}, allowed is an instance of it: {handler.__name__}()")
+    if isinstance(handler, Handler):
+        for name, arguments in CALLBACKS.items():
+            callback, what = getattr(handler, name), f"{type(handler).__name__}.{name}"
+            if getattr(callback, "__func__", None) is getattr(Handler, name):
+                continue
+            if inspect.iscoroutinefunction(callback):
+                raise TypeError(f"{what} is a coroutine function, allowed are plain functions")
+            check_arguments(callback, what, *arguments)
+    elif callbacks or not callable(handler):
+        allowed = "a rawws.Handler" if callbacks else "a coroutine function and a rawws.Handler"
+        raise TypeError(f"handler is {type(handler).__name__}, allowed is {allowed}")
+    else:
+        check_arguments(handler, "handler", "ws")
+
+
+def check_arguments(function: Callable[..., Any], what: str, *arguments: str) -> None:
+    """Raise TypeError for a function that cannot be called with these arguments; `what` is how it is named."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # one written in C need not say what it takes
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        names = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+        taken = inspect.Signature(names)
+        raise TypeError(f"{what} takes {taken}, it is called with ({', '.join(arguments)})") from None

@@ -1,0 +1,69 @@
+"""Keepalive: one timer for the deadlines and pings of a server, or of all clients (RFC 6455 section 5.5.2).
+
+A timer for each connection costs more than the connection: 8,000 of them are a heap to keep sorted. One sweep every
+second looks at each connection for a fraction of a microsecond; what is due is done up to one sweep late.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rawws import clock
+
+from .rate import BURST
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .websocket import Settings
+
+__all__ = ["Keepalive"]
+
+# Seconds between sweeps; shorter where an option asks for less than ten of them, so that none is over 10 % late.
+SWEEP = 1.0
+
+
+class Keepalive:
+    """The timer. It runs while there are connections: those of `settings`."""
+
+    __slots__ = ("_handle", "_interval", "settings")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._interval = SWEEP
+        self._handle: asyncio.TimerHandle | None = None
+        self.suit(settings)
+
+    def suit(self, settings: Settings) -> None:
+        """Sweep at least as often as these options need: clients share a timer, and not their options."""
+        times = (
+            settings.open_timeout,
+            settings.close_timeout,
+            settings.ping_interval,
+            settings.ping_timeout,
+            settings.max_lifetime,
+            BURST if settings.message_rate or settings.byte_rate else 0.0,
+        )
+        interval = min([SWEEP, *(seconds / 10 for seconds in times if seconds)])
+        if interval < self._interval:
+            self._interval = interval
+            if self._handle is not None:
+                self._handle.cancel()
+                self._handle = None
+                self.start()
+
+    def start(self) -> None:
+        """Sweep from now on; nothing, if it does already."""
+        if self._handle is None:
+            self._handle = self.settings.loop.call_later(self._interval, self._sweep)
+
+    def _sweep(self) -> None:
+        self._handle = None
+        now = clock.monotonic()
+        for connection in tuple(self.settings.connections):
+            try:
+                connection.look_after(now)
+            except Exception:
+                self.settings.logger.exception("the keepalive of a connection failed")
+        if self.settings.connections:
+            self.start()

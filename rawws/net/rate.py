@@ -1,0 +1,43 @@
+"""Rate: how fast a connection may send.
+
+Laws:
+1. No timer for a connection: a rate is one number, the time at which all that came would have been due had it come
+   evenly (the generic cell rate algorithm of ATM, which is a token bucket without a bucket).
+2. Who sends too fast is not read from for a while. TCP tells the peer, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from rawws import clock
+
+__all__ = ["BURST", "Pace"]
+
+# What may come at once although the rate is even, in seconds of it: a page that opens asks for several things.
+BURST = 1.0
+
+
+@final
+class Pace:
+    """How fast one connection sends, in messages and in bytes a second; 0 for no limit."""
+
+    __slots__ = ("_message", "_messages_due", "_octet", "_octets_due", "resume_at")
+
+    def __init__(self, message_rate: float, byte_rate: float) -> None:
+        self._message = 1 / message_rate if message_rate else 0.0
+        self._octet = 1 / byte_rate if byte_rate else 0.0
+        self._messages_due = self._octets_due = 0.0
+        # Until when nothing is read; 0 where it is.
+        self.resume_at = 0.0
+
+    def spend(self, messages: int, octets: int) -> bool:
+        """Take note of what came; tell whether it was too much, until `resume_at`."""
+        now = clock.monotonic()
+        self._messages_due = max(self._messages_due, now) + messages * self._message
+        self._octets_due = max(self._octets_due, now) + octets * self._octet
+        resume_at = max(self._messages_due, self._octets_due) - BURST
+        if resume_at <= now:
+            return False
+        self.resume_at = resume_at
+        return True

@@ -1,0 +1,81 @@
+cimport cython
+
+from . cimport posix as os
+
+from rawws.protocol.connection cimport Connection
+
+cdef Py_ssize_t READ_SIZE
+cdef Py_ssize_t WRITE_SIZE
+cdef Py_ssize_t MAX_PIECES
+cdef Py_ssize_t TURN_SIZE
+cdef Py_ssize_t EVENT_COST
+
+cdef class Shared:
+    cdef readonly object loop
+    cdef bytearray buffer
+    cdef object view
+    cdef readonly list writers
+    cdef list dirty
+    cdef bint scheduled
+    cdef public object clients
+
+    cpdef add_dirty(self, Transport transport)
+    @cython.locals(dirty=list, transport=Transport)
+    cpdef flush(self)
+
+cdef class Transport:
+    cdef Shared shared
+    cdef public object opening
+    cdef public Connection connection
+    cdef readonly object transport
+    cdef int fd
+    cdef bint corked
+    cdef readonly bint full
+    cdef readonly bint congested
+    cdef bint in_dirty
+    cdef readonly bint lost
+    cdef bint transport_holds
+    cdef bint reading_paused
+    cdef bint yielding
+    cdef Py_ssize_t given
+    cdef bint seen
+    cdef bint spoke
+    cdef public object pace
+    cdef readonly long long bytes_received
+    cdef readonly long long bytes_sent
+
+    cpdef connection_made(self, transport)
+    cpdef get_buffer(self, sizehint)
+    cpdef buffer_updated(self, Py_ssize_t nbytes)
+    cpdef data_received(self, bytes data)
+    cpdef eof_received(self)
+    cpdef connection_lost(self, exc)
+    cpdef pause_writing(self)
+    cpdef resume_writing(self)
+
+    @cython.locals(connection=Connection)
+    cpdef receive(self, bytearray buffer, Py_ssize_t count)
+    @cython.locals(connection=Connection)
+    cpdef pump(self)
+    cpdef pause_reading(self)
+    cpdef read_on(self)
+    cpdef resume_reading(self)
+    cpdef wrote(self)
+    cpdef flush_soon(self)
+    @cython.locals(chunks=list)
+    cpdef flush(self)
+    @cython.locals(count=Py_ssize_t, sent=Py_ssize_t, rest=list, chunk=bytes)
+    cpdef write(self, list chunks)
+    cpdef bint end_writing(self) except -1
+    cpdef bint held(self) except -1
+
+    cpdef rest(self)
+    cpdef spend(self, Py_ssize_t messages, Py_ssize_t octets)
+    cpdef on_message(self, message)
+    cpdef on_event(self, event)
+    cpdef on_failure(self, error)
+    cpdef on_end(self)
+    cpdef on_handler_error(self, error)
+    cpdef on_lost(self)
+    cpdef wake(self)
+    cpdef drained(self)

@@ -1,0 +1,1 @@
+"""Server: listening sockets, their connections, and who is let in."""

@@ -1,0 +1,113 @@
+"""Drain: a server with connections to none, each told to go, in the time that there is (RFC 6455 section 7.4.1, 1001).
+
+1. Readiness says no (`rawws.readyz`), and for `grace` seconds all else goes on: load balancers look elsewhere.
+2. The listeners close. HTTP requests that are answered now get their answer, silent HTTP connections end.
+3. WebSockets, event streams and polls are told to go, in batches: those who come back do not all come at once.
+4. At the deadline what is left is aborted, and its handlers are cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rawws import clock
+from rawws.protocol.closing import serialize_close
+
+if TYPE_CHECKING:
+    from rawws.net.websocket import WebSocket
+
+    from .server import Server
+
+__all__ = ["Drain", "drain"]
+
+# How often it is seen whose turn it is, whether busy handlers are done, and whether all went by themselves, in seconds.
+LOOK = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How a server ends on a signal, or by `server.drain()`; times in seconds.
+
+    For `grace` it goes on while `readyz` answers 503. Then it takes no new connections, and tells those it has to go
+    with `code` and `reason`: `batch` of them at once, the next after about `interval`; larger ones where they would
+    take over half of `timeout`. A handler in the middle of a message has `patience` to answer it first. What is left
+    `timeout` after the grace is aborted; None waits for ever.
+    """
+
+    grace: float = 0.0
+    # A server of less ends at once. Phoenix tells 10,000 to go every 2 s; a new TLS handshake costs about 1 ms.
+    batch: int = 1000
+    interval: float = 1.0
+    # Kubernetes kills 30 s after it asked (terminationGracePeriodSeconds).
+    timeout: float | None = 25.0
+    patience: float = 1.0
+    # "Going away". 1012, a restart, asks clients to stay away for 5 to 30 s (IANA's registry, RFC 6455 section 11.7).
+    code: int = 1001
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("grace", "interval", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, allowed are numbers from 0 on")
+        for name in ("batch", "timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}, allowed are numbers above 0")
+        serialize_close(self.code, self.reason)
+
+    def size(self, count: int) -> int:
+        """Return how many of so many connections are told at once."""
+        if self.timeout is None or not self.interval:
+            return self.batch
+        rounds = max(1, int(self.timeout / 2 / self.interval))
+        return max(self.batch, -(-count // rounds))
+
+
+async def drain(server: Server, plan: Drain) -> None:
+    """End a server."""
+    logger, journal = server.settings.logger, server.journal
+    began, aborted = clock.monotonic(), journal.aborted
+    logger.info("draining %d connections", len(server.settings.connections))
+    if plan.grace:
+        await asyncio.sleep(plan.grace)
+    server.stop_listening()
+    try:
+        async with asyncio.timeout(plan.timeout):
+            await _dismiss(server, plan)
+            await server.wait_closed()
+    except TimeoutError:
+        text = "%d connections and %d handlers are left after %g s, and aborted"
+        logger.warning(text, len(server.settings.connections), server.handlers, plan.timeout)
+        server.abort()
+        await server.wait_closed()
+    text = "drained in %.1f s: %d connections were told to go, %d aborted"
+    logger.info(text, clock.monotonic() - began, journal.drained, journal.aborted - aborted)
+
+
+async def _dismiss(server: Server, plan: Drain) -> None:
+    """Tell all connections to go."""
+    told: list[WebSocket] = []
+    for ws in tuple(server.settings.connections):
+        if ws.opening is None or ws.opening.answer is not None:
+            told.append(ws)
+        else:
+            server.dismiss(ws, plan.code, plan.reason)
+    size, at, due = plan.size(len(told)), 0, 0.0
+    # Those whose turn it is, and until when they are waited for.
+    busy: dict[WebSocket, float] = {}
+    while (at < len(told) or busy) and server.settings.connections:
+        now = clock.monotonic()
+        if at < len(told) and now >= due:
+            busy |= dict.fromkeys(told[at : at + size], now + plan.patience)
+            at += size
+            due = now + plan.interval * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        for ws, until in list(busy.items()):
+            if now >= until or ws.opening is not None or ws.is_idle():
+                del busy[ws]
+                server.journal.drained += not ws.lost
+                server.dismiss(ws, plan.code, plan.reason)
+        if busy or at < len(told):
+            await asyncio.sleep(LOOK)

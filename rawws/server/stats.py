@@ -1,0 +1,190 @@
+"""Journal: what becomes of the connections of a server, to counters and to one line in the log for each.
+
+Laws:
+1. Nothing is counted for each message: two counters of bytes for each connection are all that a read or a write pays.
+2. A connection has one line at INFO at the most, at its end or its refusal; what is useful is in the record's `extra`.
+3. What a client chose (path, reason, address behind a proxy) can neither begin a line nor move a terminal's cursor.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rawws.errors import HandshakeError
+    from rawws.net.websocket import WebSocket
+
+__all__ = ["Journal", "Stats", "printable"]
+
+# More of what a client wrote than so many characters makes logs large and tells nothing.
+LONGEST = 200
+
+access_logger = logging.getLogger("rawws.access")
+
+
+class Stats(NamedTuple):
+    """What a server holds now, and what it did since it began; bytes are those inside TLS, and of HTTP as well.
+
+    `sockets` and `accepted` count TCP connections, `connections` and `opened` WebSockets. `closes` are by the code of
+    the Close frame that came first, whichever side sent it, 1006 where there was none. `refusals` are requests that
+    were answered with an error by the server itself, `responses` all HTTP responses, both by status. `slow` are peers
+    that were closed because they read too slowly, `drained` those that a drain told to go, `retired` those over
+    `max_lifetime`, `aborted` those that this side ended without a closing handshake.
+    """
+
+    sockets: int
+    accepted: int
+    connections: int
+    opened: int
+    closes: Mapping[int, int]
+    refusals: Mapping[int, int]
+    responses: Mapping[int, int]
+    bytes_received: int
+    bytes_sent: int
+    slow: int
+    drained: int
+    retired: int
+    aborted: int
+    draining: bool
+
+
+def printable(text: str) -> str:
+    """Return a text of a client as it may stand in a log: one line, nothing that a terminal obeys, and not too long."""
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "..."
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shown(address: Any) -> str:
+    """Return the address of a peer for a log; that of a unix socket's peer is mostly empty."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return printable(str(address or "unix"))
+
+
+@final
+class Journal:
+    """The counters of a server, and its lines in the log."""
+
+    __slots__ = (
+        "_bytes_received",
+        "_bytes_sent",
+        "_logger",
+        "aborted",
+        "accepted",
+        "access",
+        "closes",
+        "drained",
+        "opened",
+        "refusals",
+        "responses",
+        "retired",
+        "slow",
+    )
+
+    def __init__(self, logger: logging.Logger, *, access_log: bool) -> None:
+        self._logger = logger
+        self.access = access_log
+        self.accepted = self.opened = self.slow = self.drained = self.retired = self.aborted = 0
+        # Of the connections that are gone.
+        self._bytes_received = self._bytes_sent = 0
+        self.closes: dict[int, int] = {}
+        self.refusals: dict[int, int] = {}
+        self.responses: dict[int, int] = {}
+
+    def open(self, ws: WebSocket) -> None:
+        """Take note of a WebSocket."""
+        self.opened += 1
+        if ws.remote is None and self._logger.isEnabledFor(logging.INFO):
+            # Once the connection is gone, uvloop cannot tell.
+            ws.remote = ws.extra("peername")
+
+    def close(self, ws: WebSocket) -> None:
+        """Take note of the end of a TCP connection."""
+        self._bytes_received += ws.bytes_received
+        self._bytes_sent += ws.bytes_sent
+        self.aborted += ws.aborted
+        if ws.opening is not None:
+            return
+        closed = ws.connection.closed()
+        by, close = ("peer", closed.rcvd) if closed.rcvd_then_sent else ("server", closed.sent)
+        code, reason = (1006, "") if close is None else close
+        self.closes[code] = self.closes.get(code, 0) + 1
+        if self._logger.isEnabledFor(logging.INFO):
+            fields = {
+                "remote": shown(ws.remote_address),
+                "path": path_of(ws.request_head),
+                "close_code": code,
+                "close_reason": printable(reason),
+                "closed_by": "nobody" if close is None else by,
+                "aborted": ws.aborted,
+                "seconds": ws.age(),
+                "bytes_received": ws.bytes_received,
+                "bytes_sent": ws.bytes_sent,
+                "connection_id": str(ws.id),
+            }
+            why = " (%(close_reason)s)" if reason else ""
+            text = f"%(remote)s %(path)s closed by %(closed_by)s with %(close_code)d{why} after %(seconds).3f s, "
+            text += "%(bytes_received)d bytes received, %(bytes_sent)d sent"
+            self._logger.info(text, fields, extra=fields)
+
+    def refuse(self, ws: WebSocket, error: HandshakeError, head: bytes) -> None:
+        """Take note that a request is refused."""
+        self.refusals[error.status] = self.refusals.get(error.status, 0) + 1
+        if self._logger.isEnabledFor(logging.INFO):
+            fields = {
+                "remote": shown(ws.remote_address),
+                "path": path_of(head),
+                "status": error.status,
+                "reason": printable(error.reason),
+            }
+            self._logger.info("%(remote)s %(path)s refused with %(status)d: %(reason)s", fields, extra=fields)
+
+    def respond(self, ws: WebSocket, head: bytes, status: int, size: object) -> None:
+        """Take note of a response, whose body has so many bytes, to the request with this head."""
+        self.responses[status] = self.responses.get(status, 0) + 1
+        if self.access:
+            fields = {
+                "remote": shown(ws.remote_address),
+                "request": first_line(head),
+                "status": status,
+                "size": size,
+            }
+            access_logger.info('%(remote)s "%(request)s" %(status)d %(size)s', fields, extra=fields)
+
+    def stats(self, sockets: Iterable[WebSocket], *, draining: bool) -> Stats:
+        """Return what was counted; `sockets` are the connections that there are."""
+        there = tuple(sockets)
+        return Stats(
+            sockets=len(there),
+            accepted=self.accepted,
+            connections=sum(ws.opening is None for ws in there),
+            opened=self.opened,
+            closes=dict(self.closes),
+            refusals=dict(self.refusals),
+            responses=dict(self.responses),
+            bytes_received=self._bytes_received + sum(ws.bytes_received for ws in there),
+            bytes_sent=self._bytes_sent + sum(ws.bytes_sent for ws in there),
+            slow=self.slow,
+            drained=self.drained,
+            retired=self.retired,
+            aborted=self.aborted,
+            draining=draining,
+        )
+
+
+def path_of(head: bytes) -> str:
+    """Return the target of a request as it came; "-" where none came."""
+    words = first_line(head).split(" ")
+    return words[1] if len(words) > 1 else "-"
+
+
+def first_line(head: bytes) -> str:
+    """Return the request line, or what came of it; "-" where nothing did."""
+    return printable(head.partition(b"\r")[0].decode("latin-1")) or "-"

@@ -1,0 +1,160 @@
+"""Backplanes: what joins the hubs of several servers, so that they give each topic one order and one history.
+
+The engine behind a backplane (a Redis, a broker, a cluster) is the authority: a publication has its place when the
+engine gave it one, and reaches every hub, also that which published it, from there.
+
+Laws, which `tests/backplanes` holds every backplane to:
+1. In one epoch of a topic, an offset is given once, and each is one more than the one before. A hub so sees a gap, and
+   asks `since` for it.
+2. An engine that lost what it gave, or may have, begins a new epoch before it gives an offset again.
+3. A publication has an origin, the server and a number that grows; the engine takes each at most once. A hub may so
+   publish again what it does not know to have arrived.
+4. What one server publishes goes in the order of its calls, as long as the engine is not away.
+5. No callback is made from inside a call, and none after `close`.
+6. Nothing here waits without end: where the engine goes away, all futures fail with BackplaneAway.
+
+How it fits other engines:
+- NATS JetStream: a subject per topic in one stream, whose creation is the epoch. The offset is a header, one more than
+  that of the subject's last message, and written under Nats-Expected-Last-Subject-Sequence: who was overtaken tries
+  again. Nats-Msg-Id is the origin. `since` is a consumer by subject; rosters are a key-value bucket with a TTL.
+- Kafka: publications go to a topic "in", keyed by the rawws topic. The member of a consumer group that owns the
+  partition counts, and writes them in one transaction, with offset and origin, to the same partition of a topic "out",
+  which every server follows; `since` is a seek there. A member that takes over reads the end of "out" first; where
+  that is lost, it begins an epoch. Rosters are a compacted topic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from rawws.errors import RawwsError
+
+from .history import Position
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from rawws.topics import History
+
+__all__ = ["Backplane", "BackplaneAway", "Guest", "Listener", "Past", "Position", "Record", "new_answer"]
+
+
+class BackplaneAway(RawwsError, ConnectionError):
+    """The engine cannot be reached, or went away before it answered: whether it did what it was asked is not known."""
+
+
+class Record(NamedTuple):
+    """A publication as the engine gives it: its place, what it says, and which server published it as which number."""
+
+    topic: str
+    epoch: str
+    offset: int
+    message: str | bytes
+    key: str | None
+    server: str
+    number: int
+
+
+class Past(NamedTuple):
+    """Where a topic is now, and the records that lead there; none, where `recovered` is False.
+
+    `began` is the offset at which the epoch begins. `before` has the last places of the epochs that went over into it
+    without a loss: their places up to there are good still.
+    """
+
+    epoch: str
+    offset: int
+    records: list[Record]
+    recovered: bool
+    began: int = 0
+    before: tuple[Position, ...] = ()
+
+
+class Guest(NamedTuple):
+    """Somebody present in a topic: at which server, under which id, and what it tells of itself, as JSON."""
+
+    server: str
+    id: str
+    info: str
+
+
+def new_answer(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+    """Return a future for an answer; where nobody waits for it, nobody is told that it failed."""
+    answer: asyncio.Future[Any] = loop.create_future()
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return answer
+
+
+class Listener(Protocol):
+    """What a hub is told. The calls come one after the other, in the loop that opened the backplane."""
+
+    def on_record(self, record: Record) -> None:
+        """Take a publication of a followed topic; those of one topic come by ascending offsets, once."""
+
+    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
+        """Take note that somebody did "join" or "leave" a followed topic; it may be known already."""
+
+    def on_server_gone(self, server: str) -> None:
+        """Take note that a server's lease ran out: those present there are so no more, in any topic."""
+
+    def on_away(self, reason: str) -> None:
+        """Take note that the engine cannot be reached. It is tried again until `close`; this is told once."""
+
+    def on_back(self) -> None:
+        """Take note that the engine is reached, for the first time or again.
+
+        Nothing is followed then: the hub follows again, and asks `since` and `roster` for what came meanwhile.
+        """
+
+
+class Backplane(Protocol):
+    """A connection of one hub to an engine. All topics are checked names (1 to 255 bytes of UTF-8)."""
+
+    def open(self, server: str, history: History, listener: Listener) -> None:
+        """Begin to reach the engine, for the server of this name, in the running loop: on_back or on_away follows.
+
+        The engine holds of each topic what `history` says, and remembers its place for longer.
+        """
+
+    async def close(self) -> None:
+        """End the server's lease, with all that are present by it, and the connection."""
+
+    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+        """Give a message its place, hold it, and send it to all that follow the topic: all of that, or nothing.
+
+        The future has its place. Where the engine has this origin already, nothing is published, and the place is that
+        of the first time, or has offset 0 where that is not known any more. Any error but BackplaneAway says that the
+        engine refused it.
+        """
+
+    def follow(self, topic: str) -> asyncio.Future[None]:
+        """Have the listener told of a topic. What is published after the future is done reaches it.
+
+        As those of `since` and `roster`, the future fails with BackplaneAway only: who cannot answer is away.
+        """
+
+    def unfollow(self, topic: str) -> None:
+        """Have the listener told of a topic no more; what is on its way may still come."""
+
+    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+        """Ask for the records behind a position, for all that are held with None.
+
+        `recovered` is False for a position of an epoch that did not go over into this one, and for one from where on
+        something is held no more. One that is ahead was given by the engine, so that has lost something. A topic that
+        was never published to has an epoch from now on.
+        """
+
+    def join(self, topic: str, ident: str, info: str) -> None:
+        """Have somebody present, and tell those who follow the topic, the own listener too.
+
+        It acts at once. The backplane remembers it, and says it again where the engine was away or the lease ran out.
+        """
+
+    def leave(self, topic: str, ident: str) -> None:
+        """Have somebody present no more, and tell those who follow the topic."""
+
+    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+        """Ask who is present in a topic, at servers whose lease runs."""
+
+    def stats(self) -> dict[str, int]:
+        """Return what it counted: "retries" to reach the engine, and what it sees fit."""

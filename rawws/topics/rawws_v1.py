@@ -1,0 +1,460 @@
+"""Clients: what they ask for in rawws.v1, over WebSocket, event streams, polls and posts, and what they are answered.
+
+Laws:
+1. A mistake of a client is told to that client alone, and its connection goes on.
+2. What a client may not do is refused without a reason, and nothing is done before that is known.
+3. Requests of one connection are answered one after the other; a poll that is held costs no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+from rawws.http.event_stream import EventStream
+from rawws.http.long_poll import TIMEOUT, LongPoll
+from rawws.http.responses import Response
+from rawws.net.handlers import Handler
+
+from .envelope import NOTHING, SUBPROTOCOL, Ask, EnvelopeError, answer_of, error_of, parse, serialize
+from .history import CursorError, cursor_of, cursors_of, join_cursors
+from .names import TopicError, check_name
+from .presence import listed
+from .subscribers import EnvelopedEvents
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from rawws.http.requests import HttpRequest
+    from rawws.net.websocket import WebSocket
+
+    from .history import Publication
+    from .hub import Hub
+    from .subscribers import Member, Published
+
+__all__ = ["HubHandler", "poll", "post", "serve", "stream"]
+
+Answer = TypeVar("Answer")
+
+# What a client asks for while it is being found out what it may do, in requests: then it is closed.
+MAX_PENDING = 1000
+STATUSES = {"refused": 403, "size": 413, "limit": 429}
+MISTAKES = (EnvelopeError, CursorError, TopicError)
+# What a client must be allowed to do for an action; for unsubscribing, nothing.
+RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "publish": "publish"}
+# From a proxy's memory, a client would get the same again.
+FRESH = {"Cache-Control": "no-store"}
+
+
+# -- WebSocket
+
+
+async def serve(hub: Hub, ws: WebSocket) -> None:
+    """Answer a client until it is gone."""
+    if not speaks(ws):
+        return
+    async for message in ws:
+        waiting = converse(hub, ws, message)
+        if waiting is not None:
+            await waiting
+        await ws.drain()
+
+
+def speaks(ws: WebSocket) -> bool:
+    """Tell whether a client speaks rawws.v1; close it where it does not."""
+    if ws.subprotocol != SUBPROTOCOL:
+        ws.close(1008, f"the subprotocol must be {SUBPROTOCOL}")
+        return False
+    return True
+
+
+def converse(hub: Hub, ws: WebSocket, message: str | bytes) -> Awaitable[Any] | None:
+    """Do what a message asks for, and answer it; return what is to be waited for first, if anything."""
+    try:
+        ask = read(message)
+    except EnvelopeError as error:
+        say(ws, error.id, error_of(error))
+        return None
+    allowed = True if ask.action == "unsubscribe" else hub.may(ws, RIGHTS[ask.action], ask.topic)
+    if inspect.isawaitable(allowed):
+        return converse_later(hub, ws, ask, allowed)
+    return do(hub, ws, ask, bool(allowed))
+
+
+async def converse_later(hub: Hub, ws: WebSocket, ask: Ask, allowed: Awaitable[bool]) -> None:
+    """Do the same where it takes time to know whether it is allowed."""
+    waiting = do(hub, ws, ask, bool(await allowed))
+    if waiting is not None:
+        await waiting
+
+
+def do(hub: Hub, ws: WebSocket, ask: Ask, allowed: bool) -> Awaitable[Any] | None:
+    """Do what a client asks for, and answer; return what is to be waited for, if anything."""
+    if not allowed:
+        say(ws, ask.id, {"error": "refused"})
+        return None
+    try:
+        if ask.action == "publish":
+            published = hub.publish(ask.topic, ask.message, key=ask.key)
+            if published.pending and ask.id is not None:
+                return confirm_later(ws, ask, published)
+            confirm(ws, ask, place_of(published))
+            return published
+        if ask.action == "unsubscribe":
+            hub.unsubscribe(ws, ask.topic)
+            confirm(ws, ask, {})
+        else:
+            answer = subscribe if ask.action == "subscribe" else list_present
+            waiting: Any = hub.when_ready([ask.topic], ask.since, lambda: answer(hub, ws, ask))
+            return None if waiting is None else mistaken(ws, ask, waiting)
+    except MISTAKES as error:
+        say(ws, ask.id, error_of(error))
+    return None
+
+
+async def mistaken(ws: WebSocket, ask: Ask, waiting: Awaitable[None]) -> None:
+    """Wait for what is done later, and say what is wrong with it."""
+    try:
+        await waiting
+    except MISTAKES as error:
+        say(ws, ask.id, error_of(error))
+
+
+async def confirm_later(ws: WebSocket, ask: Ask, published: Published) -> None:
+    """Answer when it is known where a publication is."""
+    await published
+    confirm(ws, ask, place_of(published))
+
+
+def place_of(published: Published) -> dict[str, Any]:
+    """Return what is answered to who published."""
+    if published.accepted or published.cursor:
+        return {"cursor": published.cursor}
+    return {"error": "limit", "reason": "too many publications wait already"}
+
+
+def list_present(hub: Hub, ws: WebSocket, ask: Ask) -> None:
+    """Answer who is present."""
+    confirm(ws, ask, listed(hub.presence(ask.topic)))
+
+
+def subscribe(hub: Hub, ws: WebSocket, ask: Ask) -> None:
+    """Subscribe, answer, and send what was missed behind the answer."""
+    member = hub.member_of(ws)
+    admission = hub.admit(member, ask.topic, since=cursor_of(ask.since, ask.topic), join=ask.join, watch=ask.watch)
+    subscription = admission.subscription
+    answer: dict[str, Any] = {"cursor": admission.cursor, "recovered": subscription.recovered}
+    if ask.join is not NOTHING:
+        answer["present"] = subscription.present
+    if ask.watch:
+        answer |= listed(hub.presence(ask.topic))
+    confirm(member.receiver, ask, answer)
+    member.replay(subscription, admission.missed)
+
+
+def confirm(ws: WebSocket, ask: Ask, answer: dict[str, Any]) -> None:
+    """Answer a request that was done, if it has an id."""
+    if ask.id is not None:
+        say(ws, ask.id, answer)
+
+
+def say(ws: WebSocket, number: int | None, answer: dict[str, Any]) -> None:
+    """Answer a request."""
+    ws.send(serialize(answer if number is None else {"id": number, **answer}))
+
+
+@final
+class HubHandler(Handler):
+    """The same as `Hub.serve` by callbacks: `rawws.serve(HubHandler(hub))`, for many connections that say little."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self._busy: dict[WebSocket, tuple[asyncio.Task[None], deque[str | bytes]]] = {}
+
+    def on_open(self, ws: WebSocket) -> None:
+        """Close a client that does not speak rawws.v1."""
+        speaks(ws)
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        """Do what a client asks for, behind what is not decided yet."""
+        busy = self._busy.get(ws)
+        if busy is None:
+            waiting = converse(self.hub, ws, message)
+            # A publisher that is not waited for cannot be slowed down.
+            if inspect.iscoroutine(waiting):
+                queue: deque[str | bytes] = deque()
+                self._busy[ws] = asyncio.get_running_loop().create_task(self._go_on(ws, waiting, queue)), queue
+        elif len(busy[1]) < MAX_PENDING:
+            busy[1].append(message)
+        else:
+            ws.close(1013, f"over {MAX_PENDING} requests wait for an answer")
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> None:  # noqa: ARG002 - as Handler has it
+        """Ask no more what a client may do that is gone."""
+        busy = self._busy.pop(ws, None)
+        if busy is not None:
+            busy[0].cancel()
+
+    async def _go_on(self, ws: WebSocket, waiting: Awaitable[Any] | None, queue: deque[str | bytes]) -> None:
+        try:
+            while True:
+                if inspect.iscoroutine(waiting):
+                    await waiting
+                if not queue:
+                    break
+                waiting = converse(self.hub, ws, queue.popleft())
+        except Exception as error:  # noqa: BLE001 - whatever authorize raises, it ends this connection only
+            ws.on_handler_error(error)
+        self._busy.pop(ws, None)
+
+
+# -- HTTP
+
+
+def stream(
+    hub: Hub, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None
+) -> EventStream | Response | Awaitable[EventStream | Response]:
+    """Answer by an event stream."""
+    names = names_of(asked, topics)
+    # EventSource comes back to the URL that it began with: what it says beside that is newer.
+    start = since if since is not None else asked.last_event_id or asked.query.get("since", "")
+
+    def go() -> Any:
+        return hub.when_ready(names, start, lambda: begin_stream(hub, names, start))
+
+    return when_allowed(hub, asked, names if topics is None else (), go)
+
+
+def begin_stream(hub: Hub, names: list[str], since: str) -> EventStream:
+    """Return a stream that is subscribed to topics, and what it missed of them."""
+    check_some(names)
+    starts = cursors_of(since, names)
+    made = EventStream()
+    member = EnvelopedEvents(hub, made)
+    try:
+        admissions = [hub.admit(member, name, since=starts[name]) for name in names]
+    except BaseException:
+        member.leave()
+        raise
+    for subscription, cursor, _ in admissions:
+        made.send(serialize({"topic": subscription.topic, "cursor": cursor, "recovered": subscription.recovered}))
+    for subscription, _, missed in admissions:
+        member.replay(subscription, missed)
+    return made
+
+
+def poll(
+    hub: Hub, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None, timeout: float | None
+) -> LongPoll | Response | Awaitable[LongPoll | Response]:
+    """Answer by what came since a cursor, as soon as there is something."""
+    names = names_of(asked, topics)
+    start = since if since is not None else asked.query.get("since", "") or asked.last_event_id
+
+    def go() -> Any:
+        seconds = seconds_of(asked) if timeout is None else timeout
+        return hub.when_ready(names, start, lambda: begin_poll(hub, names, start, seconds))
+
+    return when_allowed(hub, asked, names if topics is None else (), go)
+
+
+def begin_poll(hub: Hub, names: list[str], since: str, timeout: float) -> LongPoll | Response:
+    """Return what came since a cursor, or a poll that waits for it."""
+    check_some(names)
+    starts = cursors_of(since, names)
+    publications: list[Publication] = []
+    cursors: dict[str, str] = {}
+    complete = recovered = True
+    for name in names:
+        start = starts[name]
+        cursors[name], missed, known = hub.look(name, start)
+        publications += missed
+        # Who has no cursor gets one, and asks again with it: else it would miss what comes between two requests.
+        complete = complete and bool(start)
+        recovered = recovered and known
+    if publications or not complete or not recovered or timeout <= 0:
+        publications.sort(key=lambda publication: publication.at)
+        return Response.json(answer_of(publications, join_cursors(cursors), recovered), headers=FRESH)
+    return Held(hub, cursors, timeout).poll
+
+
+@final
+class Held:
+    """A poll that waits: a subscriber for the rest of one turn of the loop in which something comes."""
+
+    __slots__ = ("congested", "cursors", "hard_limit", "hub", "poll", "publications", "recovered", "woken")
+
+    def __init__(self, hub: Hub, cursors: dict[str, str], timeout: float) -> None:
+        self.hub = hub
+        self.cursors = cursors
+        self.congested = False
+        self.hard_limit = 0
+        self.publications: list[Publication] = []
+        self.recovered = True
+        self.woken = False
+        self.poll = LongPoll(timeout, on_close=self._over)
+        member = hub.member_of(self)
+        try:
+            for name in cursors:
+                hub.admit(member, name)
+        except TopicError:
+            member.leave()
+            raise
+
+    def send(self, publication: Publication) -> None:
+        """Take a publication, and answer when all is here that came in this turn."""
+        self.publications.append(publication)
+        self.cursors[publication.topic] = publication.cursor
+        self._wake()
+
+    def move(self, topic: str, cursor: str, recovered: bool) -> None:
+        """Take note of where it is from now on, and answer where something is missing."""
+        self.cursors[topic] = cursor
+        if not recovered:
+            self.recovered = False
+            self._wake()
+
+    def follow(self, member: Member) -> None:
+        """Nothing is to be told: a poll is never slow, and says itself when it is over."""
+
+    def unfollow(self, member: Member) -> None:
+        """As `follow`."""
+
+    def fail(self, code: int, reason: str) -> None:  # noqa: ARG002 - what every receiver has
+        """End without an answer: the client asks again."""
+        self.poll.respond(None)
+
+    def _wake(self) -> None:
+        if not self.woken:
+            self.woken = True
+            asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self.hub.unsubscribe(self)
+        answer = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
+        self.poll.respond(Response.json(answer, headers=FRESH))
+
+    def _over(self, _: LongPoll) -> None:
+        self.hub.unsubscribe(self)
+
+
+def post(hub: Hub, asked: HttpRequest) -> Response | Awaitable[Response]:
+    """Publish what the body says, or list who is present."""
+    try:
+        ask = read(asked.body.decode("utf-8", "replace"))
+        if ask.action not in {"publish", "presence"}:
+            raise EnvelopeError(
+                "malformed", f"{ask.action} needs a WebSocket, allowed are publish and presence", ask.id
+            )
+    except EnvelopeError as error:
+        return refusal(error.id, error_of(error))
+
+    def answer(said: dict[str, Any]) -> Response:
+        return refusal(ask.id, said) if "error" in said else Response.json({**numbered(ask.id), **said}, headers=FRESH)
+
+    async def answer_later(published: Published) -> Response:
+        return answer(place_of(await published))
+
+    def go() -> Any:
+        if ask.action == "presence":
+            return hub.when_ready([ask.topic], "", lambda: answer(listed(hub.presence(ask.topic))))
+        published = hub.publish(ask.topic, ask.message, key=ask.key)
+        return answer_later(published) if published.pending else answer(place_of(published))
+
+    return when_allowed(hub, asked, [ask.topic], go, RIGHTS[ask.action], ask.id)
+
+
+def when_allowed(
+    hub: Hub,
+    asked: HttpRequest,
+    names: Iterable[str],
+    go: Callable[[], Answer],
+    right: str = "subscribe",
+    number: int | None = None,
+) -> Answer | Response | Awaitable[Answer | Response]:
+    """Return what `go` returns, or an answer that says what is wrong; or an awaitable of that."""
+    rest = iter(names)
+    try:
+        for name in rest:
+            check_name(name)
+            verdict = hub.may(asked, right, name)
+            if inspect.isawaitable(verdict):
+                return when_allowed_later(hub, asked, rest, go, right, number, verdict)
+            if not verdict:
+                return refusal(number, {"error": "refused"})
+        answer = go()
+    except MISTAKES as error:
+        return refusal(number, error_of(error))
+    return refused_later(answer, number) if inspect.iscoroutine(answer) else answer
+
+
+async def refused_later(answer: Awaitable[Answer], number: int | None) -> Answer | Response:
+    """Wait for an answer, and say what is wrong with the request."""
+    try:
+        return await answer
+    except MISTAKES as error:
+        return refusal(number, error_of(error))
+
+
+async def when_allowed_later(
+    hub: Hub,
+    asked: HttpRequest,
+    rest: Iterable[str],
+    go: Callable[[], Answer],
+    right: str,
+    number: int | None,
+    verdict: Awaitable[bool],
+) -> Answer | Response:
+    """Go on behind a verdict that takes time."""
+    if not await verdict:
+        return refusal(number, {"error": "refused"})
+    answer: Any = when_allowed(hub, asked, rest, go, right, number)
+    found: Answer | Response = await answer if inspect.isawaitable(answer) else answer
+    return found
+
+
+# -- what both need
+
+
+def read(message: str | bytes) -> Ask:
+    """Return what a client asks for. Raises EnvelopeError, also for a name that no topic may have."""
+    ask = parse(message)
+    try:
+        check_name(ask.topic)
+    except TopicError as error:
+        raise EnvelopeError(error.code, str(error), ask.id) from None
+    return ask
+
+
+def refusal(number: int | None, answer: dict[str, Any]) -> Response:
+    """Return an answer that says what is wrong."""
+    return Response.json({**numbered(number), **answer}, STATUSES.get(answer["error"], 400), FRESH)
+
+
+def numbered(number: int | None) -> dict[str, Any]:
+    """Return the id of a request, where it has one."""
+    return {} if number is None else {"id": number}
+
+
+def names_of(asked: HttpRequest, topics: str | Iterable[str] | None) -> list[str]:
+    """Return the topics of a request, each once."""
+    if topics is None:
+        return list(dict.fromkeys(asked.query.get_all("topic")))
+    return [topics] if isinstance(topics, str) else list(dict.fromkeys(topics))
+
+
+def check_some(names: list[str]) -> None:
+    """Raise TopicError for a request without a topic."""
+    if not names:
+        raise TopicError("topic", "no topic is named, needed is at least one")
+
+
+def seconds_of(asked: HttpRequest) -> float:
+    """Return how long a poll may be held."""
+    text = asked.query.get("timeout", "")
+    if not text:
+        return TIMEOUT
+    if len(text) > 4 or text.strip("0123456789"):
+        raise EnvelopeError("malformed", "timeout is no number of seconds, allowed are 0 to 25 and nothing")
+    return min(float(text), TIMEOUT)

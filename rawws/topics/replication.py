@@ -1,0 +1,510 @@
+"""Bridge: a hub to a backplane and back (rawws/topics/backplane.py).
+
+Laws:
+1. Subscribers get a publication when it comes back from the engine: so all servers have one order.
+2. What is missing is seen by its offset, and asked for; where it cannot be had, subscribers are told.
+3. While the engine is away, what is published here reaches those who are here, once, and waits for the engine.
+4. What waits is bounded, and what is over the bounds is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from rawws import clock
+from rawws.net.websocket import Encoded
+
+from .envelope import place_text
+from .history import EARLIEST, Log, Position, Publication, Shelf
+from .presence import Roster, present_of
+from .replica import BEHIND, LIVE, MAX_BUFFER, Mirror
+from .subscribers import Published
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .backplane import Backplane, Guest, Past, Record
+    from .history import History
+    from .hub import Hub, Topic
+
+__all__ = ["Bridge"]
+
+logger = logging.getLogger("rawws.topics")
+
+# What waits for the engine, in publications and bytes: at 1,000 publications a second, it may be away for ten seconds.
+MAX_WAITING = 10_000
+MAX_WAITING_SIZE = 16 << 20
+
+# A backplane is opened when its hub is first used; then the engine is reached, or it is not. When it is closed, those
+# who are here hear each other still.
+NEW, OPENING, BACK, AWAY, CLOSED = range(5)
+
+
+@final
+class Sent:
+    """A publication of this server of which the engine has not said where it is, or which did not come back yet."""
+
+    __slots__ = ("number", "outcome", "place", "publication")
+
+    def __init__(self, number: int, publication: Publication, outcome: Published) -> None:
+        self.number = number
+        self.publication = publication
+        self.outcome = outcome
+        # What the engine said.
+        self.place: Position | None = None
+
+    def settle(self) -> None:
+        """Say where it is, as far as that is known."""
+        place = self.place
+        known = place is not None and place.offset > 0
+        self.outcome.settle(f"{place.epoch}:{place.offset}" if place and known else "", accepted=place is not None)
+
+    def is_past(self, mirror: Mirror) -> bool:
+        """Tell whether it has its place, and a mirror that is live is beyond that."""
+        place = self.place
+        return place is not None and (place.epoch != mirror.epoch or place.offset <= mirror.offset)
+
+
+@final
+class Bridge:
+    """What a hub with a backplane does differently: a Listener of the contract."""
+
+    def __init__(self, hub: Hub, backplane: Backplane, history: History) -> None:
+        self.hub = hub
+        self.backplane = backplane
+        self.history = history
+        self.server = ""
+        self.state = NEW
+        self.number = 0
+        self.sent: dict[int, Sent] = {}
+        self.size = 0
+        # Of what is told while the engine is away.
+        self.shelf = Shelf(history)
+        self.counts = dict.fromkeys(("lost", "gaps", "declared"), 0)
+
+    def open(self) -> None:
+        """Begin to reach the engine, if that was not begun."""
+        if self.state == NEW:
+            asyncio.get_running_loop()
+            self.state = OPENING
+            # Not before: the workers of one server have the same hubs up to when they start.
+            self.server = secrets.token_hex(6)
+            self.backplane.open(self.server, self.history, self)
+
+    async def close(self) -> None:
+        """Let go of the engine, and of all that waits for it."""
+        was, self.state = self.state, CLOSED
+        if was in {NEW, CLOSED}:
+            return
+        tasks = []
+        for found in list(self.hub._topics.values()):  # noqa: SLF001 - the two are one
+            task = self._stop(mirror_of(found))
+            if task is not None:
+                tasks.append(task)
+            mirror_of(found).release()
+        await self.backplane.close()
+        for sent in list(self.sent.values()):
+            self._drop(sent)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what the hub calls
+
+    def publish(self, topic: str, encoded: Encoded, key: str | None) -> Published:
+        """Send a message to the engine, or have it wait for it."""
+        self.open()
+        self.number += 1
+        outcome = Published()
+        outcome.accepted = False
+        sent = Sent(self.number, Publication(topic, encoded, key), outcome)
+        size = self.size + sent.publication.size
+        if self.state != CLOSED and len(self.sent) < MAX_WAITING and size <= MAX_WAITING_SIZE:
+            self.sent[sent.number] = sent
+            self.size = size
+        else:
+            self.counts["lost"] += 1
+        if self.state >= AWAY:
+            self._show(sent)
+        elif sent.number in self.sent:
+            outcome.pending = True
+            if self.state == BACK:
+                self._send(sent)
+        return outcome
+
+    def is_ready(self, found: Topic | None, cursor: str, *, asked: bool = False) -> bool:
+        """Tell whether it is known what came since a cursor; with `asked`, it was waited for."""
+        self.open()
+        if self.state >= AWAY:
+            return True
+        if self.state == OPENING or found is None:
+            return False
+        mirror = mirror_of(found)
+        if mirror.state != LIVE:
+            return False
+        if cursor and mirror.local is not None:
+            return cursor.startswith(f"{mirror.local.epoch}:")
+        return asked or not cursor or cursor == EARLIEST or not mirror.is_behind(cursor)
+
+    def wait(self, found: Topic, waiter: Callable[[], None]) -> None:
+        """Have a callback called when something changes of what `is_ready` says."""
+        mirror = mirror_of(found)
+        mirror.waiters.append(waiter)
+        mirror.shelf.touch(mirror, clock.monotonic())
+        if self.state == BACK and mirror.task is None and (mirror.state == BEHIND or mirror.local is None):
+            self._catch_up(found)
+
+    def prepare(self, log: Log) -> None:
+        """Have a topic have a place while the engine is away."""
+        mirror: Mirror = log  # type: ignore[assignment]
+        if self.state >= AWAY and mirror.local is None:
+            mirror.local = Log(log.topic, self.shelf)
+
+    async def changed(self, found: Topic) -> None:
+        """Wait for such a change."""
+        waiter = asyncio.get_running_loop().create_future()
+        self.wait(found, lambda: None if waiter.done() else waiter.set_result(None))
+        await waiter
+
+    def join(self, topic: str, ident: str, info: str) -> None:
+        """Have other servers know who is present."""
+        self.open()
+        if self.state != CLOSED:
+            self.backplane.join(topic, ident, info)
+
+    def leave(self, topic: str, ident: str) -> None:
+        """Have other servers know who is present no more."""
+        if self.state not in {NEW, CLOSED}:
+            self.backplane.leave(topic, ident)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the engine cannot be reached."""
+        return self.state >= AWAY
+
+    def stats(self) -> dict[str, int]:
+        """Return the other fields of Stats that are about the backplane."""
+        retries = self.backplane.stats()["retries"]
+        return {"unsent": len(self.sent), **self.counts, "retries": retries}
+
+    def forget(self, found: Topic) -> None:
+        """Take note that the hub forgot a topic."""
+        mirror = mirror_of(found)
+        self._stop(mirror)
+        mirror.release()
+        if self.state == BACK:
+            self.backplane.unfollow(mirror.topic)
+        for sent in list(self.sent.values()):
+            if sent.place is not None and sent.publication.topic == mirror.topic:
+                self._finish(sent)
+
+    # -- what the backplane calls
+
+    def on_record(self, record: Record) -> None:
+        """Deliver a publication, if it is the next one; else find out what is missing."""
+        found = self.hub._topics.get(record.topic)  # noqa: SLF001
+        if found is None or self.state != BACK:
+            return
+        mirror = mirror_of(found)
+        if mirror.state == LIVE and record.epoch == mirror.epoch:
+            if record.offset == mirror.offset + 1:
+                self._deliver(found, record)
+                return
+            if record.offset <= mirror.offset:
+                return
+        mirror.buffer.append(record)
+        if mirror.task is None:
+            self.counts["gaps"] += 1
+            self._catch_up(found)
+
+    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
+        """Take note that somebody came or went at another server."""
+        found = self.hub._topics.get(topic)  # noqa: SLF001
+        if found is None or guest.server == self.server:
+            return
+        guests = mirror_of(found).guests
+        if guests is None:
+            self._meet(found, event, guest)
+        elif len(guests) < MAX_BUFFER:
+            guests.append((event, guest))
+        else:
+            guests.clear()
+            self._catch_up(found)
+
+    def on_server_gone(self, server: str) -> None:
+        """Have all leave that were present at a server."""
+        if server == self.server:
+            return
+        for found in list(self.hub._topics.values()):  # noqa: SLF001
+            guests = mirror_of(found).guests
+            if guests is not None:
+                guests.append(("gone", server))
+            self._part(found, server)
+
+    def on_away(self, reason: str) -> None:
+        """Have those who are here hear each other meanwhile."""
+        self.state = AWAY
+        logger.warning("the backplane is away, topics are degraded: %s", reason)
+        for found in list(self.hub._topics.values()):  # noqa: SLF001
+            mirror = mirror_of(found)
+            self._stop(mirror)
+            mirror.guests = []
+        for sent in list(self.sent.values()):
+            self._show(sent)
+        for found in list(self.hub._topics.values()):  # noqa: SLF001
+            mirror_of(found).release()
+
+    def on_back(self) -> None:
+        """Send what waited, and find out what came meanwhile."""
+        if self.state == AWAY:
+            logger.warning("the backplane is back: %d publications waited for it", len(self.sent))
+        self.state = BACK
+        for sent in list(self.sent.values()):
+            self._send(sent)
+        for found in list(self.hub._topics.values()):  # noqa: SLF001
+            self._catch_up(found)
+
+    # -- publications
+
+    def _send(self, sent: Sent) -> None:
+        publication = sent.publication
+        answer = self.backplane.publish(publication.topic, publication.message, publication.key, sent.number)
+        answer.add_done_callback(partial(self._answered, sent))
+
+    def _answered(self, sent: Sent, answer: asyncio.Future[Position]) -> None:
+        """Take note of where a publication is."""
+        error = None if answer.cancelled() else answer.exception()
+        if self.sent.get(sent.number) is not sent or answer.cancelled() or isinstance(error, ConnectionError):
+            return  # it came back already, or will be sent again
+        if error is not None:
+            logger.error("the backplane refused a publication", exc_info=error)
+            self._drop(sent)
+            return
+        sent.place = answer.result()
+        found = self.hub._topics.get(sent.publication.topic)  # noqa: SLF001
+        # Else it will come, by itself or by what is being asked.
+        if found is None or (mirror_of(found).state == LIVE and sent.is_past(mirror_of(found))):
+            self._finish(sent)
+
+    def _finish(self, sent: Sent) -> None:
+        """Take note that nobody here will get a publication any more."""
+        self._take(sent.number)
+        sent.settle()
+        found = self.hub._topics.get(sent.publication.topic)  # noqa: SLF001
+        if found is not None:
+            mirror_of(found).shown.discard(sent.number)
+            self._settle(found)
+
+    def _drop(self, sent: Sent) -> None:
+        """Give a publication up."""
+        self.counts["lost"] += 1
+        self._finish(sent)
+
+    def _take(self, number: int) -> Sent | None:
+        sent = self.sent.pop(number, None)
+        if sent is not None:
+            self.size -= sent.publication.size
+        return sent
+
+    def _deliver(self, found: Topic, record: Record) -> None:
+        """Deliver the next publication of a topic, unless those who are here have it already."""
+        mirror = mirror_of(found)
+        sent = self._take(record.number) if record.server == self.server else None
+        encoded = Encoded(record.message) if sent is None else sent.publication.encoded
+        publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset)
+        mirror.hold(publication)
+        outcome = Published(publication.cursor) if sent is None else sent.outcome
+        if record.server == self.server and record.number in mirror.shown:
+            mirror.shown.discard(record.number)
+            self._settle(found)
+        else:
+            if mirror.local is not None:
+                mirror.mixed = True
+                publication = mirror.show(self.shelf, publication)
+            self.hub.distribute(found, publication, outcome)
+        outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
+
+    def _show(self, sent: Sent) -> None:
+        """Deliver a publication to those who are here, while the engine is away."""
+        topic = sent.publication.topic
+        found = self.hub._topics.get(topic) or self.hub._make(topic)  # noqa: SLF001
+        mirror = mirror_of(found)
+        if sent.number in mirror.shown:
+            return
+        if sent.number in self.sent:
+            mirror.shown.add(sent.number)
+        publication = mirror.show(self.shelf, sent.publication)
+        self.shelf.let_go(publication.at)
+        self.hub.distribute(found, publication, sent.outcome)
+        sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
+        if sent.place is not None:
+            self._take(sent.number)
+
+    # -- topics
+
+    def _stop(self, mirror: Mirror) -> asyncio.Task[None] | None:
+        """Ask no more where a topic is."""
+        task, mirror.task = mirror.task, None
+        mirror.state = BEHIND
+        mirror.buffer.clear()
+        if task is not None:
+            task.cancel()
+        return task
+
+    def _catch_up(self, found: Topic) -> None:
+        mirror = mirror_of(found)
+        if mirror.task is not None:
+            mirror.task.cancel()
+        mirror.state = BEHIND
+        mirror.task = asyncio.get_running_loop().create_task(self._ask(found))
+
+    async def _ask(self, found: Topic) -> None:
+        """Follow a topic, and find out where it is, until nothing is missing."""
+        mirror = mirror_of(found)
+        topic = mirror.topic
+        # Where it goes away, `on_back` begins anew.
+        with contextlib.suppress(ConnectionError):
+            if mirror.guests is not None:
+                await self.backplane.follow(topic)
+            while mirror.state == BEHIND:
+                past = await self.backplane.since(topic, position_of(mirror))
+                if mirror.epoch and past.epoch != mirror.epoch and not past.recovered:
+                    # What was lost cannot be had, what came since then may.
+                    self._begin_anew(found, past.epoch, past.began)
+                    past = await self.backplane.since(topic, position_of(mirror))
+                if mirror.guests is not None:
+                    guests = await self.backplane.roster(topic)
+                    self._meet_all(found, guests)
+                self._go_on(found, past)
+            mirror.task = None
+            self._settle_past(mirror)
+            self._settle(found)
+            mirror.release()
+
+    def _go_on(self, found: Topic, past: Past) -> None:
+        """Take what came, and go on live if nothing is missing then."""
+        mirror = mirror_of(found)
+        if not mirror.epoch:
+            self._begin(found, past)
+        elif past.recovered:
+            if past.epoch != mirror.epoch:
+                mirror.go_over(past.epoch, past.before)
+            for record in past.records:
+                if record.offset == mirror.offset + 1:
+                    self._deliver(found, record)
+        else:
+            self._begin_anew(found, past.epoch, past.offset)
+        mirror.shelf.touch(mirror, clock.monotonic())
+        while mirror.buffer:
+            record = mirror.buffer.popleft()
+            if record.epoch == mirror.epoch and record.offset > mirror.offset:
+                if record.offset > mirror.offset + 1:
+                    return
+                self._deliver(found, record)
+        mirror.state = LIVE
+
+    def _begin(self, found: Topic, past: Past) -> None:
+        """Take over what the engine holds, for those who come back; who is here already was promised what comes."""
+        mirror = mirror_of(found)
+        mirror.reset(past.epoch, past.offset - len(past.records))
+        mirror.go_over(past.epoch, past.before)
+        for record in past.records:
+            sent = self._take(record.number) if record.server == self.server else None
+            encoded = Encoded(record.message) if sent is None else sent.publication.encoded
+            mirror.hold(Publication(record.topic, encoded, record.key, record.epoch, record.offset))
+            if record.server == self.server:
+                mirror.shown.discard(record.number)
+            if sent is not None:
+                sent.outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
+        mirror.shown &= self.sent.keys()
+        if mirror.local is not None:
+            # What others published meanwhile, and what was published before that, cannot be told apart.
+            self._declare(found)
+
+    def _begin_anew(self, found: Topic, epoch: str, offset: int) -> None:
+        """Take note that something is lost."""
+        mirror = mirror_of(found)
+        mirror.reset(epoch, offset)
+        mirror.shown &= self.sent.keys()
+        self._declare(found)
+
+    def _declare(self, found: Topic) -> None:
+        """Tell all subscribers that it is not known what they missed."""
+        self.counts["declared"] += 1
+        for subscription in found.subscriptions.values():
+            subscription.recovered = False
+        self._tell_place(found, recovered=False)
+
+    def _tell_place(self, found: Topic, *, recovered: bool) -> None:
+        mirror = mirror_of(found)
+        text = place_text(mirror.topic, mirror.cursor, recovered)
+        place = Publication(mirror.topic, Encoded(text), ("place", recovered), at=mirror.cursor)
+        for subscription in list(found.subscriptions.values()):
+            if not subscription.pending:
+                subscription.member.tell_place(subscription, place)
+
+    def _settle(self, found: Topic) -> None:
+        """Go back to the engine's cursors, when all that was told here has its place there."""
+        mirror = mirror_of(found)
+        if mirror.local is not None and self.state == BACK and mirror.state == LIVE and not mirror.shown:
+            mirror.local = None
+            mirror.mixed = False
+            self._tell_place(found, recovered=True)
+            mirror.release()
+
+    def _settle_past(self, mirror: Mirror) -> None:
+        """Let go of what the engine has, and what was not among that which came."""
+        for sent in list(self.sent.values()):
+            if sent.publication.topic == mirror.topic and sent.is_past(mirror):
+                self._finish(sent)
+
+    # -- presence
+
+    def _meet_all(self, found: Topic, guests: list[Guest]) -> None:
+        """Have those be present who are, and nobody else of other servers."""
+        mirror = mirror_of(found)
+        there = {guest.id for guest in guests}
+        for present in list(found.roster.members.values()) if found.roster is not None else ():
+            if present.server and present.id not in there:
+                self._meet_not(found, present.id)
+        for guest in guests:
+            if guest.server != self.server:
+                self._meet(found, "join", guest)
+        told, mirror.guests = mirror.guests, None
+        for event, who in told or ():
+            if event == "gone":
+                self._part(found, who)
+            else:
+                self._meet(found, event, who)
+
+    def _meet(self, found: Topic, event: str, guest: Guest) -> None:
+        if event == "leave":
+            self._meet_not(found, guest.id)
+            return
+        if found.roster is None:
+            found.roster = Roster()
+        present = present_of(guest.id, guest.info, guest.server)
+        if found.roster.join(present):
+            self.hub.tell(found, "join", present)
+
+    def _meet_not(self, found: Topic, ident: str) -> None:
+        present = None if found.roster is None else found.roster.leave(ident)
+        if present is not None:
+            self.hub.tell(found, "leave", present)
+
+    def _part(self, found: Topic, server: str) -> None:
+        for present in [] if found.roster is None else found.roster.leave_all(server):
+            self.hub.tell(found, "leave", present)
+
+
+def mirror_of(found: Topic) -> Mirror:
+    """Return the log of a topic of a hub that has a backplane."""
+    return found.log  # type: ignore[return-value]
+
+
+def position_of(mirror: Mirror) -> Position | None:
+    """Return where a mirror is, None where that is not known."""
+    return Position(mirror.epoch, mirror.offset) if mirror.epoch else None

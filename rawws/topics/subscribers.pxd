@@ -1,0 +1,85 @@
+cimport cython
+
+from rawws.net.websocket cimport Encoded, WebSocket
+
+from .history cimport Publication
+
+cdef int BLOCK
+cdef int CONFLATE
+cdef int DROP_NEWEST
+
+cdef class Published:
+    cdef readonly object cursor
+    cdef public bint accepted
+    cdef public bint pending
+    cdef object waiter
+    cdef public Py_ssize_t delivered
+    cdef public Py_ssize_t queued
+    cdef public Py_ssize_t conflated
+    cdef public Py_ssize_t dropped
+    cdef public Py_ssize_t closed
+    cdef object blocked
+
+cdef class Subscription:
+    cdef readonly Member member
+    cdef readonly object topic
+    cdef readonly object log
+    cdef readonly object policy
+    cdef public bint recovered
+    cdef object held
+    cdef public object present
+    cdef public bint watches
+    cdef public bint pending
+    cdef object waiter
+
+cdef class Member:
+    cdef readonly object hub
+    cdef readonly object receiver
+    cdef readonly dict subscriptions
+    cdef readonly object queue
+    cdef Py_ssize_t last
+    cdef Py_ssize_t size
+    cdef object waiters
+
+    cpdef bint is_slow(self) except -1
+    cpdef write(self, Publication publication)
+    cpdef deliver(self, Subscription subscription, Publication publication, Published outcome)
+    @cython.locals(kind=int)
+    cpdef hold(self, Subscription subscription, Publication publication, Published outcome)
+    cpdef bint has_room(self, Subscription subscription, Publication publication) except -1
+    cpdef keep(self, Subscription subscription, key, Publication publication)
+    cpdef put(self, Waiting waiting)
+    @cython.locals(waiting=Waiting)
+    cpdef drop(self, Subscription subscription, key)
+    @cython.locals(waiting=Waiting)
+    cpdef drained(self)
+    @cython.locals(waiting=Waiting)
+    cpdef give_up(self, Subscription subscription)
+
+cdef class Waiting:
+    cdef Subscription subscription
+    cdef object key
+    cdef Publication publication
+    cdef bint counts
+
+cdef class SocketMember(Member):
+    cdef WebSocket ws
+
+    cpdef bint is_slow(self) except -1
+    cpdef write(self, Publication publication)
+
+cdef class EnvelopedSocket(SocketMember):
+    @cython.locals(encoded=Encoded)
+    cpdef write(self, Publication publication)
+
+cdef class EventMember(Member):
+    cdef dict cursors
+    cdef bint told
+
+    cpdef write(self, Publication publication)
+
+cdef class EnvelopedEvents(EventMember):
+    pass
+
+@cython.locals(subscription=Subscription)
+cpdef fan_out(list subscriptions, Publication publication, Published outcome)

@@ -1,0 +1,478 @@
+"""Members: the subscribers of a hub, and what each of them gets of a publication.
+
+Laws:
+1. To one subscriber, publications go in the order in which they were published, over all its topics.
+2. What waits for a subscriber that reads too slowly is shared with those that wait as well, and bounded.
+3. A subscriber that closes or fails is unsubscribed from everything, and no other one notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from base64 import b64encode
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from rawws.errors import ConnectionClosed
+from rawws.net.websocket import Encoded
+from rawws_sse import Event
+
+from .envelope import publication_text
+from .history import join_cursors, label
+from .policies import BLOCK, CONFLATE, DROP_NEWEST
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from .history import Log, Publication
+    from .policies import Policy
+
+__all__ = [
+    "EnvelopedEvents",
+    "EnvelopedSocket",
+    "EventMember",
+    "Member",
+    "Published",
+    "SocketMember",
+    "Subscription",
+    "fan_out",
+]
+
+logger = logging.getLogger("rawws.topics")
+
+# What a reconnecting EventSource sends as Last-Event-ID must fit into a request's head, in bytes: nginx takes 8 KiB.
+MAX_ID = 4096
+# An epoch, an offset, and what stands between them.
+CURSOR_SIZE = 52
+
+
+class Published:
+    """What became of a publication.
+
+    `delivered` and `queued` count the subscribers that it was sent to and those that it waits for; `conflated` and
+    `dropped` the publications, older ones or itself, that were given up for it; `closed` the subscribers that were
+    found closing, or closed because too much waits for them. `cursor` is its place in the topic. Awaiting it waits for
+    those whose policy is "block", and returns it. With a backplane, it first waits until the engine has the publication
+    and it is delivered here: until then all is 0, and `accepted` False.
+    """
+
+    __slots__ = (
+        "accepted", "blocked", "closed", "conflated", "cursor", "delivered", "dropped", "pending", "queued", "waiter",
+    )  # fmt: skip
+
+    def __init__(self, cursor: str = "") -> None:
+        self.cursor = cursor
+        # Whether others can have it: False where a backplane has not, or not yet, or will never.
+        self.accepted = True
+        self.pending = False
+        self.waiter: asyncio.Future[None] | None = None
+        self.delivered = 0
+        self.queued = 0
+        self.conflated = 0
+        self.dropped = 0
+        self.closed = 0
+        self.blocked: list[Member] | None = None
+
+    def __repr__(self) -> str:
+        names = ("delivered", "queued", "conflated", "dropped", "closed")
+        counts = ", ".join([f"{getattr(self, name)} {name}" for name in names if getattr(self, name)])
+        return f"<rawws.Published {self.cursor}: {counts or 'to nobody'}>"
+
+    def __await__(self) -> Generator[Any, None, Published]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Published:
+        if self.pending:
+            if self.waiter is None:
+                self.waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.waiter)
+        for member in self.blocked or ():
+            await member.wait_drained()
+        self.blocked = None
+        return self
+
+    def settle(self, cursor: str, accepted: bool) -> None:
+        """Take note of what the engine made of it, and let go of those who wait for that."""
+        self.cursor = cursor
+        self.accepted = accepted
+        self.pending = False
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Subscription:
+    """One subscriber's subscription to one topic.
+
+    `recovered` is False where it asked for what it missed, and that could not be had: it must get the state anew; with
+    a backplane, also where something was lost since. Awaiting it waits until it gets what is published: without a
+    backplane, that is at once.
+    """
+
+    __slots__ = ("held", "log", "member", "pending", "policy", "present", "recovered", "topic", "waiter", "watches")
+
+    def __init__(self, member: Member, log: Log, policy: Policy) -> None:
+        self.member = member
+        self.topic = log.topic
+        self.log = log
+        self.policy = policy
+        self.recovered = True
+        # Which of what waits for the member waits because of it: the numbers there, by what they are about.
+        self.held: OrderedDict[Any, int] | None = None
+        # Under which id it is present, if it is; whether it is told who comes and goes.
+        self.present = ""
+        self.watches = False
+        # Whether it waits for the topic's place, and who waits for that.
+        self.pending = False
+        self.waiter: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<rawws.Subscription to {self.topic!r}>"
+
+    def __await__(self) -> Generator[Any, None, Subscription]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Subscription:
+        if self.pending:
+            if self.waiter is None:
+                self.waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.waiter)
+        return self
+
+    def settle(self) -> None:
+        """Let go of those who wait: it gets what is published from now on, or is over."""
+        self.pending = False
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    @property
+    def cursor(self) -> str:
+        """Where the topic is now."""
+        return self.log.cursor
+
+
+class Member:
+    """A subscriber of a hub, with all its subscriptions, and what waits until it reads on.
+
+    It serves whatever has `congested`, `hard_limit`, `send(publication)`, `follow(member)`, `unfollow(member)` and
+    `fail(code, reason)`; those that follow change what is sent.
+    """
+
+    __slots__ = ("hub", "last", "queue", "receiver", "size", "subscriptions", "waiters")
+
+    def __init__(self, hub: Any, receiver: Any) -> None:
+        self.hub = hub
+        self.receiver = receiver
+        self.subscriptions: dict[str, Subscription] = {}
+        # What waits, by ascending numbers, and how many bytes of it count against the limit.
+        self.queue: OrderedDict[int, Waiting] | None = None
+        self.last = 0
+        self.size = 0
+        self.waiters: list[asyncio.Future[None]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Member {self.receiver!r}>"
+
+    # -- what differs from kind to kind
+
+    def is_slow(self) -> bool:
+        """Tell whether its write buffer is over the high-water mark."""
+        return self.receiver.congested  # type: ignore[no-any-return]
+
+    def write(self, publication: Publication) -> None:
+        """Send a publication. Raises ConnectionClosed where that is over."""
+        self.receiver.send(publication)
+
+    def begin(self, subscription: Subscription, cursor: str) -> None:
+        """Take note of where a subscription begins. Raises ValueError for one too many."""
+
+    def end(self, subscription: Subscription) -> None:
+        """Take note that a subscription is over."""
+
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell it where it is from now on; whoever knows no cursors is told nothing."""
+        if hasattr(self.receiver, "move"):
+            self.receiver.move(place.topic, place.cursor, subscription.recovered)
+
+    # -- publications
+
+    def deliver(self, subscription: Subscription, publication: Publication, outcome: Published) -> None:
+        """Send a publication, or do what the policy says where the subscriber reads too slowly."""
+        try:
+            if self.queue is not None or self.is_slow():
+                self.hold(subscription, publication, outcome)
+            else:
+                self.write(publication)
+                outcome.delivered += 1
+        except ConnectionClosed:
+            outcome.closed += 1
+            self.leave()
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with one subscriber, the others go on
+            outcome.closed += 1
+            self.fail(error)
+
+    def hold(self, subscription: Subscription, publication: Publication, outcome: Published) -> None:
+        """Do what the policy says."""
+        policy = subscription.policy
+        kind = policy.kind
+        key = policy.key_of(publication) if kind == CONFLATE else self.last
+        # What comes later goes later: it does not take the place of the one that it replaces.
+        if kind == CONFLATE and subscription.held is not None and key in subscription.held:
+            self.drop(subscription, key)
+            outcome.conflated += 1
+        while not self.has_room(subscription, publication):
+            if kind <= BLOCK:
+                outcome.closed += 1
+                self.leave()
+                self.receiver.fail(1013, f"slow consumer: over {self.receiver.hard_limit} bytes wait to be sent")
+                return
+            outcome.dropped += 1
+            if kind == DROP_NEWEST or not subscription.held:
+                return
+            self.drop(subscription, next(iter(subscription.held)))
+        self.keep(subscription, key, publication)
+        outcome.queued += 1
+        if kind == BLOCK:
+            if outcome.blocked is None:
+                outcome.blocked = []
+            outcome.blocked.append(self)
+
+    def has_room(self, subscription: Subscription, publication: Publication) -> bool:
+        """Tell whether a publication may wait."""
+        if subscription.held is not None and len(subscription.held) >= subscription.policy.limit:
+            return False
+        return subscription.policy.limit > 0 and self.size + publication.size <= self.receiver.hard_limit
+
+    def keep(self, subscription: Subscription, key: Any, publication: Publication) -> None:
+        """Have a publication wait behind all that waits already."""
+        if subscription.held is None:
+            subscription.held = OrderedDict()
+        subscription.held[key] = self.last
+        self.size += publication.size
+        self.put(Waiting(subscription, key, publication, True))
+
+    def put(self, waiting: Waiting) -> None:
+        """Have something wait."""
+        if self.queue is None:
+            self.queue = OrderedDict()
+        self.queue[self.last] = waiting
+        self.last += 1
+
+    def drop(self, subscription: Subscription, key: Any) -> None:
+        """Drop what waits for a subscription under a key."""
+        if self.queue is not None and subscription.held is not None:
+            waiting = self.queue.pop(subscription.held.pop(key))
+            self.size -= waiting.publication.size
+            if not self.queue:
+                self.queue = None
+
+    def replay(self, subscription: Subscription, publications: list[Publication]) -> None:
+        """Send what it missed, as fast as it reads, whatever the policy is: the history bounds it."""
+        try:
+            for publication in publications:
+                if self.queue is not None or self.is_slow():
+                    self.put(Waiting(subscription, None, publication, False))
+                else:
+                    self.write(publication)
+        except ConnectionClosed:
+            self.leave()
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(error)
+
+    # -- what its connection calls
+
+    def drained(self) -> None:
+        """Send what waited, as long as the connection takes it."""
+        try:
+            while self.queue is not None and not self.is_slow():
+                _, waiting = self.queue.popitem(last=False)
+                if not self.queue:
+                    self.queue = None
+                if waiting.counts and waiting.subscription.held is not None:
+                    del waiting.subscription.held[waiting.key]
+                    self.size -= waiting.publication.size
+                self.write(waiting.publication)
+            if self.queue is None and not self.is_slow():
+                self.release()
+        except ConnectionClosed:
+            self.leave()
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(error)
+
+    def lost(self) -> None:
+        """Take note that the connection is gone."""
+        self.leave()
+
+    # -- ends
+
+    def leave(self) -> None:
+        """End all subscriptions, and let go of those who wait."""
+        self.hub.forget(self)
+        self.queue = None
+        self.size = 0
+        self.release()
+
+    def fail(self, error: Exception) -> None:
+        """Close a subscriber that failed."""
+        logger.error("a subscriber failed", exc_info=error)
+        self.leave()
+        with contextlib.suppress(Exception):
+            self.receiver.fail(1011, "internal error")
+
+    def give_up(self, subscription: Subscription) -> None:
+        """Let go of what waits for a subscription that is over."""
+        if self.queue is not None:
+            for number, waiting in list(self.queue.items()):
+                if waiting.subscription is subscription:
+                    del self.queue[number]
+                    if waiting.counts:
+                        self.size -= waiting.publication.size
+            if not self.queue:
+                self.queue = None
+        subscription.held = None
+
+    # -- those who wait
+
+    async def wait_drained(self) -> None:
+        """Wait until nothing waits for this subscriber, or it is gone."""
+        if self.subscriptions and (self.queue is not None or self.is_slow()):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self.waiters is None:
+                self.waiters = []
+            self.waiters.append(waiter)
+            await waiter
+
+    def release(self) -> None:
+        """Let those go on who wait."""
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Waiting:
+    """A publication that waits for a subscriber; a replayed one has no key, and does not count."""
+
+    __slots__ = ("counts", "key", "publication", "subscription")
+
+    def __init__(self, subscription: Subscription, key: Any, publication: Publication, counts: bool) -> None:
+        self.subscription = subscription
+        self.key = key
+        self.publication = publication
+        self.counts = counts
+
+
+class SocketMember(Member):
+    """A WebSocket that gets the messages as they are."""
+
+    __slots__ = ("ws",)
+
+    def __init__(self, hub: Any, receiver: Any) -> None:
+        super().__init__(hub, receiver)
+        self.ws = receiver
+
+    def is_slow(self) -> bool:
+        """Tell whether its write buffer is over the high-water mark."""
+        return self.ws.congested  # type: ignore[no-any-return]
+
+    def write(self, publication: Publication) -> None:
+        """Send the message."""
+        self.ws.send_encoded(publication.encoded)
+
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell nothing: it knows no cursors."""
+
+
+class EnvelopedSocket(SocketMember):
+    """A WebSocket whose subprotocol is rawws.v1."""
+
+    __slots__ = ()
+
+    def write(self, publication: Publication) -> None:
+        """Send the envelope of the message, made once for all."""
+        if publication.forms is None:
+            publication.forms = {}
+        encoded = publication.forms.get(EnvelopedSocket)
+        if encoded is None:
+            encoded = publication.forms[EnvelopedSocket] = Encoded(publication_text(publication))
+        self.ws.send_encoded(encoded)
+
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell it, behind all that it got."""
+        self.deliver(subscription, place, Published())
+
+
+class EventMember(Member):
+    """An EventStream that gets the messages as data; its ids say where it is in all its topics."""
+
+    __slots__ = ("cursors", "told")
+
+    def __init__(self, hub: Any, receiver: Any) -> None:
+        super().__init__(hub, receiver)
+        self.cursors: dict[str, str] = {}
+        self.told = True
+
+    def text(self, publication: Publication) -> str | None:
+        """Return the data of a publication's event."""
+        if publication.cursor and not publication.offset:
+            return None
+        message = publication.message
+        return message if isinstance(message, str) else b64encode(message).decode()
+
+    def write(self, publication: Publication) -> None:
+        """Send an event, made once for all that are as far in the same topics."""
+        at = None
+        if publication.cursor:
+            self.cursors[publication.topic] = publication.cursor
+            at = join_cursors(self.cursors)
+            self.told = True
+        if publication.forms is None:
+            publication.forms = {}
+        event = publication.forms.get(type(self))
+        if event is None or event.id != at:
+            event = publication.forms[type(self)] = Event(self.text(publication), id=at)
+        self.receiver.send(event)
+
+    def begin(self, subscription: Subscription, cursor: str) -> None:
+        """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""
+        # Those that wait for their place have no cursor yet, and will have one.
+        topics = {*self.subscriptions, subscription.topic}
+        if sum(map(len, map(label, topics))) + CURSOR_SIZE * len(topics) > MAX_ID:
+            raise ValueError(f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
+        if cursor:
+            self.cursors[subscription.topic] = cursor
+        if cursor and self.told:
+            self.told = False
+            asyncio.get_running_loop().call_soon(self.tell)
+
+    def end(self, subscription: Subscription) -> None:
+        """Leave the topic out of what follows."""
+        self.cursors.pop(subscription.topic, None)
+
+    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+        """Tell it by an id, behind all that it got."""
+        self.deliver(subscription, place, Published())
+
+    def tell(self) -> None:
+        """Send an event that is only an id, if none had one meanwhile."""
+        if not self.told and self.cursors:
+            self.told = True
+            with contextlib.suppress(ConnectionClosed):
+                self.receiver.send(Event(id=join_cursors(self.cursors)))
+
+
+class EnvelopedEvents(EventMember):
+    """An EventStream that gets envelopes of rawws.v1 as data."""
+
+    __slots__ = ()
+
+    def text(self, publication: Publication) -> str:
+        """Return the data of a publication's event."""
+        return publication_text(publication)
+
+
+def fan_out(subscriptions: list[Subscription], publication: Publication, outcome: Published) -> None:
+    """Deliver a publication to all of a topic; the list does not change meanwhile."""
+    for subscription in subscriptions:
+        subscription.member.deliver(subscription, publication, outcome)
