@@ -317,8 +317,9 @@ class Connection:
         if self.phase == 2 and self.close_rcvd is not None:
             # 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the endpoint MUST
             # send a Close frame in response. (When sending a Close frame in response, the endpoint typically echos the
-            # status code it received.)"
-            self.send_close(self.close_rcvd.code, "", serialize_close(self.close_rcvd.code, ""))
+            # status code it received.)" The reason goes back with it: web pages, and their tests, look for it.
+            close = self.close_rcvd
+            self.send_close(close.code, close.reason, serialize_close(close.code, close.reason))
         elif self.phase == 3 and self.violation is not None:
             self.fail(self.violation.close_code, self.violation.reason)
 

@@ -121,6 +121,9 @@ def check_origin(request: Request, origins: Origins, scheme: str, host: str) -> 
     came = None if origin is None else origin.lower()
     if origins is None:
         port = ":443" if scheme == "https" else ":80"
+        if came is not None and came.startswith("ws"):
+            # Programs that write an Origin write the URI that they connect to; no browser has such an origin.
+            came = "http" + came.removeprefix("ws")
         if came is None or came.removesuffix(port) == f"{scheme}://{host.lower().removesuffix(port)}":
             return origin
     else:

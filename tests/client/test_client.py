@@ -79,7 +79,7 @@ async def test_callbacks_get_what_comes() -> None:
         ws = await rawws.connect(uri(server), handler=handler)
         await eventually(lambda: len(handler.events) == 3)
         await ws.close(4001, "bye")
-        assert handler.events == ["open", "one", b"two", (4001, "")]
+        assert handler.events == ["open", "one", b"two", (4001, "bye")]
 
 
 async def test_callbacks_get_what_came_with_the_response() -> None:

@@ -80,7 +80,7 @@ def test_send_that_gets_no_answer_in_time_exits_with_4(uri: str) -> None:
     ("message", "status", "line"),
     [
         ("close 1000 enough", 0, ""),
-        ("close 1011 oh", 3, "rawws: the connection ended: received 1011 (oh); sent 1011\n"),
+        ("close 1011 oh", 3, "rawws: the connection ended: received 1011 (oh); sent 1011 (oh)\n"),
         ("abort", 3, "rawws: the connection ended: no close frame received; sent 1000\n"),
     ],
 )

@@ -132,11 +132,11 @@ def test_a_ping_after_our_close_is_an_event_and_is_not_answered(role: Role) -> N
     ("payload", "code", "reason"),
     [(b"", 1005, ""), (NORMAL, 1000, ""), (b"\x03\xe9bye", 1001, "bye"), (b"\x13\x87" + b"x" * 123, 4999, "x" * 123)],
 )
-def test_a_close_is_an_event_and_its_code_is_echoed(
+def test_a_close_is_an_event_and_its_code_and_reason_are_echoed(
     feed: Feed, role: Role, payload: bytes, code: int, reason: str
 ) -> None:
     result = feed(role, peer_frame(role, CLOSE, payload))
-    assert result == ([("Close", code, reason)], None, [(CLOSE, payload[:2])])
+    assert result == ([("Close", code, reason)], None, [(CLOSE, payload)])
 
 
 def test_after_the_close_of_the_peer_nothing_counts(feed: Feed, role: Role) -> None:
@@ -188,7 +188,7 @@ def test_the_peer_closes_and_we_answer(role: Role) -> None:
     assert state_of(connection) is State.CLOSING
     closed = connection.closed()
     assert isinstance(closed, ConnectionClosedOK)
-    assert (closed.rcvd, closed.sent, closed.rcvd_then_sent) == (Close(1001, "bye"), Close(1001, ""), True)
+    assert (closed.rcvd, closed.sent, closed.rcvd_then_sent) == (Close(1001, "bye"), Close(1001, "bye"), True)
 
 
 def test_both_close_at_once(role: Role) -> None:
@@ -658,7 +658,7 @@ def test_everything_works_octet_by_octet_between_two_connections() -> None:
     client.close(1000, "bye")
     result = outcome(server, octets_of(b"".join(client.data_to_send())))
     assert result.events == [("str", "Hello"), ("Ping", b"?"), ("Close", 1000, "bye")]
-    assert result.sent == [(PONG, b"?"), (CLOSE, NORMAL)]
+    assert result.sent == [(PONG, b"?"), (CLOSE, b"\x03\xe8bye")]
 
 
 def test_frames_of_one_read_never_overlap() -> None:

@@ -184,7 +184,7 @@ async def test_callbacks_are_called_in_order() -> None:
     async with serve(handler) as server, connected(server) as peer:
         await peer.send("one", b"two")
         await peer.start_close(4000, "bye")
-        assert await peer.finish() == (4000, "")
+        assert await peer.finish() == (4000, "bye")
         await eventually(lambda: not server.connections)
     assert handler.calls == [("open",), ("message", "one"), ("message", b"two"), ("close", 4000, "bye")]
 
@@ -243,7 +243,7 @@ async def test_an_exception_in_on_open_closes_with_1011_and_is_logged(logged: Lo
         assert await peer.finish() == (1011, "internal error")
         await eventually(lambda: not server.connections)
     logged.take("connection handler failed", ValueError)
-    assert handler.calls == [("open",), ("close", 1011, "")]
+    assert handler.calls == [("open",), ("close", 1011, "internal error")]
 
 
 async def test_an_exception_in_on_message_closes_with_1011_and_drops_what_follows(logged: Logged) -> None:
@@ -253,7 +253,7 @@ async def test_an_exception_in_on_message_closes_with_1011_and_drops_what_follow
         assert await peer.finish() == (1011, "internal error")
         await eventually(lambda: not server.connections)
     logged.take("connection handler failed", ValueError)
-    assert handler.calls == [("open",), ("message", "one"), ("close", 1011, "")]
+    assert handler.calls == [("open",), ("message", "one"), ("close", 1011, "internal error")]
 
 
 async def test_an_exception_in_on_message_does_not_hide_the_close_behind_the_message(logged: Logged) -> None:

@@ -240,13 +240,13 @@ async def test_abort_ends_without_a_closing_handshake() -> None:
 async def test_the_peers_close_is_answered_with_its_code(code: int, reason: str) -> None:
     async with held() as (ws, peer):
         await peer.start_close(code, reason)
-        assert await peer.closed() == (code, "")
+        assert await peer.closed() == (code, reason)
         assert await peer.read() == b""
         await is_closed(ws)
         assert (ws.close_code, ws.close_reason) == (code, reason)
         error = await end_of(ws)
         assert isinstance(error, rawws.ConnectionClosedOK) is (code in {1000, 1001})
-        assert (error.rcvd, error.sent) == (rawws.Close(code, reason), rawws.Close(code, ""))
+        assert (error.rcvd, error.sent) == (rawws.Close(code, reason), rawws.Close(code, reason))
 
 
 async def test_a_close_without_a_code_is_answered_without_one() -> None:
@@ -418,7 +418,7 @@ async def test_handlers_that_wait_elsewhere_do_not_hold_up_the_peers_close() -> 
     async with held() as (ws, peer):
         await peer.send("unread")
         await peer.start_close(1000, "bye")
-        assert await peer.finish() == (1000, "")
+        assert await peer.finish() == (1000, "bye")
         await is_closed(ws)
         assert ws.close_reason == "bye"
 

@@ -87,7 +87,7 @@ async def test_recv_after_the_close_gives_what_is_queued_first() -> None:
         peer.connection.send("one")
         peer.connection.send("two")
         await peer.start_close(1000, "bye")
-        assert await peer.closed() == (1000, "")
+        assert await peer.closed() == (1000, "bye")
         await eventually(lambda: ws.ready_state is rawws.State.CLOSED)
         assert [await ws.recv(), await ws.recv()] == ["one", "two"]
         for _ in range(2):
@@ -113,7 +113,7 @@ async def test_messages_and_the_close_in_one_segment_are_all_answered() -> None:
         for number in range(5):
             peer.connection.send(f"{number}")
         await peer.start_close(1000, "done")
-        assert [await peer.event() for _ in range(6)] == ["0", "1", "2", "3", "4", rawws.Close(1000, "")]
+        assert [await peer.event() for _ in range(6)] == ["0", "1", "2", "3", "4", rawws.Close(1000, "done")]
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -840,7 +840,7 @@ async def test_the_close_behind_a_full_queue_in_one_read_is_answered() -> None:
         assert ws.ready_state is rawws.State.OPEN
         for _ in range(1500):
             assert await ws.recv() == ""
-        assert await peer.finish() == (1000, "")
+        assert await peer.finish() == (1000, "bye")
 
 
 async def test_a_violation_behind_a_full_queue_in_one_read_is_answered() -> None:
@@ -865,7 +865,7 @@ async def test_the_close_behind_a_full_queue_is_answered_and_nothing_before_it_i
         assert received == [f"{number}".encode() for number in range(200)]
         with pytest.raises(rawws.ConnectionClosedOK):
             await ws.recv()
-        assert await peer.finish() == (1000, "")
+        assert await peer.finish() == (1000, "bye")
 
 
 def resident() -> int:

@@ -311,7 +311,7 @@ async def test_an_asynchronous_message_on_a_closing_connection_raises_connection
 async def test_send_raises_at_the_call_once_the_connection_is_closed() -> None:
     async with held() as (ws, peer):
         await peer.start_close(1000, "bye")
-        assert await peer.finish() == (1000, "")
+        assert await peer.finish() == (1000, "bye")
         await eventually(lambda: ws.ready_state is rawws.State.CLOSED)
         for message in ("text", b"binary", bytearray(b"more"), ["parts"]):
             with pytest.raises(rawws.ConnectionClosedOK, match="bye"):
