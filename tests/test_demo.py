@@ -337,7 +337,7 @@ def test_a_feed_that_is_refused_comes_back(browser: Browser, port: int) -> None:
 
 
 def test_the_page_and_the_docs_give_the_same_advice(browser: Browser, port: int) -> None:
-    text = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "begin" / "choosing.md").read_text(encoding="utf-8")
     first = text[: text.index("\n\n", text.index("\n| "))]
     documented = [line.strip("| ").split(" | ") for line in first.splitlines() if line.startswith("| ")]
     with Visitor(browser, port) as visitor:

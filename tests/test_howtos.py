@@ -67,8 +67,8 @@ def lines(text: str) -> int:
 
 
 def test_the_chat_of_thirty_lines_is_one_and_its_page_works(tmp_path: Path) -> None:
-    assert lines(program("tutorial.md", "chat.py")) <= 31  # with its name
-    with running("tutorial.md", "chat.py", tmp_path) as host, browsing() as browser:
+    assert lines(program("begin/tutorial.md", "chat.py")) <= 31  # with its name
+    with running("begin/tutorial.md", "chat.py", tmp_path) as host, browsing() as browser:
         ada, grace = browser.new_page(), browser.new_page()
         for page in (ada, grace):
             page.goto(f"http://{host}/")
@@ -82,7 +82,7 @@ def test_the_chat_of_thirty_lines_is_one_and_its_page_works(tmp_path: Path) -> N
 
 
 def test_rooms_are_apart_and_remember(tmp_path: Path) -> None:
-    with running("tutorial.md", "rooms.py", tmp_path) as host:
+    with running("begin/tutorial.md", "rooms.py", tmp_path) as host:
         with connect(f"ws://{host}/rooms/a") as ada, connect(f"ws://{host}/rooms/b") as grace:
             ada.send("in a")
             assert heard(ada) == ["in a"]
@@ -96,7 +96,7 @@ def test_rooms_are_apart_and_remember(tmp_path: Path) -> None:
 
 
 def test_a_cookie_decides_who_it_is(tmp_path: Path) -> None:
-    with running("access.md", "cookie.py", tmp_path) as host:
+    with running("use/access.md", "cookie.py", tmp_path) as host:
         with connect(f"ws://{host}/", additional_headers={"Cookie": "theme=dark; session=3a8f"}) as ws:
             ws.send("Hello")
             assert heard(ws) == ["ada: Hello"]
@@ -108,7 +108,7 @@ def test_a_cookie_decides_who_it_is(tmp_path: Path) -> None:
 
 
 def test_a_ticket_is_good_once(tmp_path: Path) -> None:
-    with running("access.md", "ticket.py", tmp_path) as host:
+    with running("use/access.md", "ticket.py", tmp_path) as host:
         assert httpx.post(f"http://{host}/ticket").status_code == 401
         ticket = httpx.post(f"http://{host}/ticket", cookies={"session": "3a8f"}).text
         with connect(f"ws://{host}/hello") as ws:
@@ -126,13 +126,13 @@ def test_a_ticket_is_good_once(tmp_path: Path) -> None:
 
 
 def test_the_three_ways_are_under_twenty_lines_each() -> None:
-    found = blocks("embedding.md")
+    found = blocks("begin/embedding.md")
     assert len(found) == 3
     assert max(map(lines, found)) < 20
 
 
 def test_what_is_spoken_is_listened_to(tmp_path: Path) -> None:
-    with running("embedding.md", "server.py", tmp_path) as host:
+    with running("begin/embedding.md", "server.py", tmp_path) as host:
         assert httpx.get(f"http://{host}/healthz").text == "ok\n"
         with httpx.stream("GET", f"http://{host}/listen") as answer, connect(f"ws://{host}/speak") as ws:
             ws.send("Hello")
@@ -140,18 +140,18 @@ def test_what_is_spoken_is_listened_to(tmp_path: Path) -> None:
 
 
 def test_the_core_and_the_instrument_print_what_they_should(tmp_path: Path) -> None:
-    assert printed("embedding.md", "core.py", tmp_path) == "Hello\nClose(code=1000, reason='bye')\nCLOSING\n"
-    assert printed("embedding.md", "instrument.py", tmp_path) == "Hello 0.0\n"
+    assert printed("begin/embedding.md", "core.py", tmp_path) == "Hello\nClose(code=1000, reason='bye')\nCLOSING\n"
+    assert printed("begin/embedding.md", "instrument.py", tmp_path) == "Hello 0.0\n"
 
 
 def test_the_frame_of_the_shell_is_the_one_that_is_explained(tmp_path: Path) -> None:
-    frame = printed("reading.md", "shell.py", tmp_path).strip()
-    assert f"The answer is `{frame}`" in (DOCS / "reading.md").read_text(encoding="utf-8")
+    frame = printed("understand/reading.md", "shell.py", tmp_path).strip()
+    assert f"The answer is `{frame}`" in (DOCS / "understand/reading.md").read_text(encoding="utf-8")
 
 
 def test_the_path_leads_through_the_whole_protocol() -> None:
-    text = (DOCS / "reading.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\]\(\.\./(rawws/protocol/\w+\.py)\)", text))
+    text = (DOCS / "understand/reading.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\]\(\.\./\.\./(rawws/protocol/\w+\.py)\)", text))
     assert named == {str(path.relative_to(ROOT)) for path in ROOT.glob("rawws/protocol/[a-z]*.py")}
     assert len(re.findall(r"^\d\. ", text, re.MULTILINE)) == 9
 
@@ -160,7 +160,7 @@ def test_the_path_leads_through_the_whole_protocol() -> None:
 
 
 def test_events_and_rooms_work_without_socket_io(tmp_path: Path) -> None:
-    with running("socketio.md", "rooms.py", tmp_path) as host:
+    with running("move/socketio.md", "rooms.py", tmp_path) as host:
         with connect(f"ws://{host}/") as ada, connect(f"ws://{host}/") as grace:
             for person in (ada, grace):
                 person.send('{"event": "join", "room": "a"}')
@@ -177,7 +177,7 @@ def test_events_and_rooms_work_without_socket_io(tmp_path: Path) -> None:
 
 
 def test_the_service_and_the_container_start_what_there_is() -> None:
-    [unit], [container] = blocks("deploying.md", "ini"), blocks("deploying.md", "dockerfile")
+    [unit], [container] = blocks("run/deploying.md", "ini"), blocks("run/deploying.md", "dockerfile")
     [started] = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     [command] = re.findall(r"^CMD (\[.*\])$", container, re.MULTILINE)
     for words in (shlex.split(started), json.loads(command)):
@@ -185,14 +185,14 @@ def test_the_service_and_the_container_start_what_there_is() -> None:
         assert words[1:3] == ["-m", "rawws"]
         assert cli.parser().parse_args(words[3:]).target == ("echo", "echo")
     assert "COPY echo.py ." in container
-    assert program("deploying.md", "echo.py")
+    assert program("run/deploying.md", "echo.py")
 
 
 # stability.md
 
 
 def test_what_is_promised_is_there() -> None:
-    text = (DOCS / "stability.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference/stability.md").read_text(encoding="utf-8")
     promised = re.findall(r"`([\w.]+)\.__all__`", text)
     assert promised == ["rawws", "rawws_sse", "rawws.testing"]
     for name in promised:

@@ -176,7 +176,7 @@ def test_a_link_leads_somewhere(page: Path) -> None:
 
 
 def test_the_options_page_lists_every_option_with_its_default() -> None:
-    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "use" / "options.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
     parameters = inspect.signature(rawws.serve).parameters
     assert listed == {name: repr(parameters[name].default) for name in parameters if name != "handler"}

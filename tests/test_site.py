@@ -83,14 +83,14 @@ def test_every_page_of_the_folder_is_in_the_navigation(site: Path) -> None:
 def test_a_rule_of_the_specification_leads_to_its_line(site: Path) -> None:
     [target] = {
         target
-        for target in read(site / "specification" / "rfc6455.html").targets
-        if target.startswith("../source/rawws/protocol/closing.py.html#") and "parse_close" in line(site, target)
+        for target in read(site / "understand" / "specification" / "rfc6455.html").targets
+        if target.startswith("../../source/rawws/protocol/closing.py.html#") and "parse_close" in line(site, target)
     }
     assert "def parse_close" in line(site, target)
 
 
 def line(site: Path, target: str) -> str:
     file, _, anchor = target.partition("#L-")
-    source = (ROOT / file.removeprefix("../source/").removesuffix(".html")).read_text(encoding="utf-8")
-    assert f'id="L-{anchor}"' in (site / "specification" / file).read_text(encoding="utf-8")
+    source = (ROOT / file.removeprefix("../../source/").removesuffix(".html")).read_text(encoding="utf-8")
+    assert f'id="L-{anchor}"' in (site / "understand" / "specification" / file).read_text(encoding="utf-8")
     return source.splitlines()[int(anchor) - 1]

@@ -247,7 +247,7 @@ def test_what_a_scenario_raises_is_raised_and_the_real_clock_is_back() -> None:
 
 
 def test_the_programs_of_the_page_pass(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "use" / "testing.md").read_text(encoding="utf-8")
     blocks = page.split("```python\n")[1:]
     assert len(blocks) == 4
     for block in blocks:

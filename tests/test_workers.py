@@ -427,7 +427,7 @@ def test_nobody_else_may_speak_to_the_broker_and_nothing_is_left_of_it(tmp_path:
 
 
 def test_the_program_of_the_page_joins_its_workers(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "run" / "scaling.md").read_text(encoding="utf-8")
     [program] = re.findall(r"```python\n(# hall\.py\n.*?)```", page, re.DOTALL)
     (tmp_path / "hall.py").write_text(program)
     command = ["serve", "hall:hall", "--port", "0", "--workers", "2", "--subprotocols", "rawws.v1"]

@@ -1,9 +1,9 @@
 """Dialogues: several clients of one hub, what they say to it in rawws.v1, and what they hear.
 
-Invariant: whatever clients say, and whenever they read slowly or go, each hears only what docs/rawws.v1.md knows: one
-answer to each request that has an id, in order; publications of the topics that it has, without a gap where its policy
-allows none; and who came and went, which makes the list that it got that of now. When all are gone, the hub holds
-nothing of them, and nothing at all when its history is too old.
+Invariant: whatever clients say, and whenever they read slowly or go, each hears only what docs/use/rawws.v1.md knows:
+one answer to each request that has an id, in order; publications of the topics that it has, without a gap where its
+policy allows none; and who came and went, which makes the list that it got that of now. When all are gone, the hub
+holds nothing of them, and nothing at all when its history is too old.
 
 An input is two octets, which choose the hub, and what is said, with 0xff between. Its first octet says who says it: one
 of three clients over WebSockets, or somebody over HTTP; and whether the client then reads slowly, or reads on, or goes.

@@ -1,8 +1,9 @@
 """Envelopes: what a client of a hub says in rawws.v1, and what it hears.
 
-Invariant: any text is an Ask, exactly where docs/rawws.v1.md allows it, or EnvelopeError; an Ask that is written again
-is the same one. Of that, any topic, cursor, key, message and `join` may be used or raises what a client is told; what
-it is told is JSON that has a UTF-8, and says what was said; and what is published can be passed on to another server.
+Invariant: any text is an Ask, exactly where docs/use/rawws.v1.md allows it, or EnvelopeError; an Ask that is written
+again is the same one. Of that, any topic, cursor, key, message and `join` may be used or raises what a client is told;
+what it is told is JSON that has a UTF-8, and says what was said; and what is published can be passed on to another
+server.
 
 Envelopes are not compiled: both twins run the same lines. Cursors and the histories behind them are.
 """
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from fuzz.twins import Twin
 
-# As docs/rawws.v1.md has it: what each action may have beside it.
+# As docs/use/rawws.v1.md has it: what each action may have beside it.
 BESIDE = {
     "subscribe": {"since", "join", "watch"},
     "unsubscribe": set[str](),
@@ -261,7 +262,7 @@ def make(twin: Twin) -> Callable[[bytes], object]:
 
 
 TEXTS = [
-    # docs/rawws.v1.md
+    # docs/use/rawws.v1.md
     '{"id": 1, "subscribe": "chat"}',
     '{"id": 2, "unsubscribe": "chat"}',
     '{"id": 3, "publish": "chat", "data": "Hello", "key": "greeting"}',

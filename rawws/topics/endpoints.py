@@ -1,4 +1,4 @@
-"""Door: one URL to all that clients reach a hub by, and the module that pages import (docs/javascript.md)."""
+"""Door: one URL to all that clients reach a hub by, and the module that pages import (docs/use/javascript.md)."""
 
 from __future__ import annotations
 

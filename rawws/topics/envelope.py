@@ -1,4 +1,4 @@
-"""Envelopes: what a client says and hears in rawws.v1, as JSON and back (docs/rawws.v1.md).
+"""Envelopes: what a client says and hears in rawws.v1, as JSON and back (docs/use/rawws.v1.md).
 
 Laws:
 1. What is said twice, misspelt or of the wrong type is refused: a `since` that nobody reads would be a silent gap.

@@ -1,4 +1,4 @@
-/** Types of rawws.js (docs/javascript.md). */
+/** Types of rawws.js (docs/use/javascript.md). */
 
 export type Transport = "websocket" | "stream" | "poll";
 
@@ -58,7 +58,7 @@ export interface Presence {
   leave?: Member;
 }
 
-/** `code` is one of docs/rawws.v1.md, or "closed", "queue", "unanswered", "slow", "http". */
+/** `code` is one of docs/use/rawws.v1.md, or "closed", "queue", "unanswered", "slow", "http". */
 export class HubError extends Error {
   constructor(code: string, reason?: string);
   readonly code: string;

@@ -1,4 +1,4 @@
-// rawws.js: topics of a rawws hub, over whatever connection there is (docs/javascript.md; docs/rawws.v1.md).
+// rawws.js: topics of a rawws hub, over whatever connection there is (docs/use/javascript.md; docs/use/rawws.v1.md).
 //
 // Laws:
 // 1. A cursor only goes forward: whatever connection brings a publication, it is given once.

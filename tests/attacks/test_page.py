@@ -11,7 +11,7 @@ import pytest
 import rawws
 from tests.processes import ROOT
 
-PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "understand" / "security.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 # What stands in the table, against what stands in the code.
 DEFAULTS = {

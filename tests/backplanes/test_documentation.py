@@ -14,7 +14,7 @@ from rawws.topics.hub import Stats
 from tests.backplanes.engines import RedisEngine
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
-PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "run" / "scaling.md").read_text(encoding="utf-8")
 
 
 def test_the_page_lists_every_option_with_its_default() -> None:

@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help=f"1 round of 0.5 s, at most 1,000 connections, {', '.join(QUICK)}")
     add("--output", type=Path, default=Path("reports/bench"), help="path for .json, .svg, .png (default: %(default)s)")
     add("--report", type=Path, metavar="JSON", help="measure nothing: print and draw an earlier run")
-    add("--markdown", action="store_true", help="print the table of docs/benchmarks.md too")
+    add("--markdown", action="store_true", help="print the table of docs/understand/benchmarks.md too")
     given = parser.parse_args()
     given.scenarios = given.scenarios or list(QUICK if given.quick else SCENARIOS)
     given.servers = given.servers or [name for name in SERVERS if not name.endswith("-asyncio")]

@@ -92,7 +92,7 @@ def table(result: Medians) -> Iterator[str]:
 
 
 def markdown(result: Medians) -> Iterator[str]:
-    """Yield the table of docs/benchmarks.md: a row for each scenario, the CPU that each server took."""
+    """Yield the table of docs/understand/benchmarks.md: a row for each scenario, the CPU that each server took."""
     names = [name for name in SERVERS if any(name in servers for servers in result.values())]
     yield "| | " + " | ".join(SERVERS[name].label for name in names) + " |"
     yield "|---|" + "---:|" * len(names)

@@ -12,8 +12,8 @@ import rawws
 from tests.client.test_migration import PROGRAMS
 from tests.processes import ROOT
 
-CLIENT = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
-MOVING = (ROOT / "docs" / "websockets.md").read_text(encoding="utf-8")
+CLIENT = (ROOT / "docs" / "use" / "client.md").read_text(encoding="utf-8")
+MOVING = (ROOT / "docs" / "move" / "websockets.md").read_text(encoding="utf-8")
 
 
 def test_the_client_page_lists_every_option_with_its_default() -> None:
@@ -45,5 +45,5 @@ def test_what_the_migration_page_imports_is_there(names: str) -> None:
 
 
 def test_the_migration_page_names_every_program() -> None:
-    named = {Path(path).name for path in re.findall(r"\(\.\./tests/client/programs/(\w+\.py)\)", MOVING)}
+    named = {Path(path).name for path in re.findall(r"\(\.\./\.\./tests/client/programs/(\w+\.py)\)", MOVING)}
     assert named == {path.name for path in PROGRAMS.glob("*.py")}

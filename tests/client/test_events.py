@@ -735,7 +735,7 @@ async def test_local_addr_is_where_it_connects_from() -> None:
 
 
 def test_the_page_lists_every_option_with_its_default() -> None:
-    page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "use" / "events.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, re.MULTILINE))
     parameters = inspect.signature(rawws.events.__init__).parameters
     assert listed == {
@@ -746,7 +746,7 @@ def test_the_page_lists_every_option_with_its_default() -> None:
 
 
 def test_the_page_names_attributes_that_there_are() -> None:
-    page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "use" / "events.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`feed\.(\w+)`", page))
     assert named == {"last_event_id", "retry", "response"}
     feed = rawws.events("http://a.example/")

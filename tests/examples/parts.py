@@ -12,7 +12,7 @@ from tests.processes import LOOPBACK, ROOT, Process, free_port
 
 __all__ = ["EXAMPLES", "FOLDER", "REPORTS", "SIZES", "context_of", "example", "visit"]
 
-FOLDER: Final = ROOT / "docs" / "examples"
+FOLDER: Final = ROOT / "docs" / "begin" / "examples"
 EXAMPLES: Final = sorted(path.stem for path in FOLDER.glob("*.py"))
 REPORTS: Final = ROOT / "reports" / "examples"  # to be looked at
 SIZES: Final = {"desktop": (1120, 760), "phone": (390, 760)}

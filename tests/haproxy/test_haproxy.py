@@ -1,4 +1,4 @@
-"""A real haproxy with HTTP/2 and TLS in front of two servers, with the configuration that docs/haproxy.md recommends.
+"""A real haproxy with HTTP/2 and TLS in front of two servers, with the configuration of docs/run/haproxy.md.
 
 Only ports and paths are replaced in it, and the program is the page's own. haproxy is ended by its id.
 """
@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.browser.chromium import browsing, eventually
 from tests.processes import LOOPBACK, ROOT, Process, find_program, free_port
 
-PAGE: Final = (ROOT / "docs" / "haproxy.md").read_text(encoding="utf-8")
+PAGE: Final = (ROOT / "docs" / "run" / "haproxy.md").read_text(encoding="utf-8")
 [SITE] = re.findall(r"^```haproxy\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 [PROGRAM] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 

@@ -34,7 +34,7 @@ def test_the_types_are_those_of_the_module() -> None:
 
 
 def test_the_page_lists_every_option_with_its_default() -> None:
-    page = (ROOT / "docs" / "javascript.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "use" / "javascript.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, re.MULTILINE))
     assert listed == dict(re.findall(r"^  (\w+): (.*?),(?: //.*)?$", DEFAULTS, re.MULTILINE))
 

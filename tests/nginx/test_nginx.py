@@ -1,4 +1,4 @@
-"""A real nginx with HTTP/2 and TLS in front of our server, with the configuration that docs/nginx.md recommends.
+"""A real nginx with HTTP/2 and TLS in front of our server, with the configuration that docs/run/nginx.md recommends.
 
 Only ports and paths are replaced in it. nginx is started from a folder of its own, and ended by its id.
 """
@@ -27,7 +27,8 @@ from websockets.sync.client import connect
 from tests.browser.chromium import SERVER, browsing, eventually, serving
 from tests.processes import LOOPBACK, ROOT, Process, find_program, free_port
 
-[SITE] = re.findall(r"^```nginx\n(.*?)^```$", (ROOT / "docs" / "nginx.md").read_text(), re.MULTILINE | re.DOTALL)
+PAGE: Final = (ROOT / "docs" / "run" / "nginx.md").read_text(encoding="utf-8")
+[SITE] = re.findall(r"^```nginx\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 TRUSTING: Final = {"trusted_proxies": [LOOPBACK]}
 MAIN: Final = """
 {user}

@@ -347,7 +347,7 @@ async def test_close_in_the_middle_of_a_drain_tells_those_who_wait_for_their_tur
 
 
 def test_the_page_on_operations_lists_the_fields_of_a_drain_with_their_defaults() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "run" / "operations.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`[a-z`, ]+) \| (`[^|]+`) \|", text, re.MULTILINE)
     listed: dict[str, str] = {}
     for names, defaults in rows:

@@ -1,4 +1,4 @@
-"""The programs of docs/http.md run, and do what the page says."""
+"""The programs of docs/use/http.md run, and do what the page says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 from tests.test_readme import PORT, blocks
 
-PROGRAMS = {block.name: block for block in blocks(ROOT / "docs" / "http.md") if block.language == "python"}
+PROGRAMS = {block.name: block for block in blocks(ROOT / "docs" / "use" / "http.md") if block.language == "python"}
 
 
 @contextmanager

@@ -327,7 +327,7 @@ async def test_an_ipv6_address_stands_in_brackets(caplog: pytest.LogCaptureFixtu
 
 
 def test_the_page_on_operations_names_every_figure_and_every_attribute_of_a_line() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "run" / "operations.md").read_text(encoding="utf-8")
     figures = text.partition("## Figures")[2].partition("## ")[0]
     table = "".join(line for line in figures.splitlines() if line.startswith("| `"))
     assert sorted(re.findall(r"`(\w+)`", table)) == sorted(Stats._fields)

@@ -193,7 +193,7 @@ async def test_at_the_end_of_the_server_held_polls_get_204() -> None:
 
 
 async def test_no_message_between_two_polls_is_lost() -> None:
-    """The pattern of docs/http.md: the client says up to where it has them."""
+    """The pattern of docs/use/http.md: the client says up to where it has them."""
     messages: list[str] = []
     waiting: set[rawws.LongPoll] = set()
 

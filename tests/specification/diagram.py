@@ -1,4 +1,4 @@
-"""The picture of section 7: the table of states in rawws/protocol/connection.py, to docs/states.svg.
+"""The picture of section 7: the table of states in rawws/protocol/connection.py, to docs/understand/states.svg.
 
 The places are chosen here; what stands there and which arrows there are is read from the table.
 """

@@ -15,7 +15,7 @@ from tests.test_layers import MODULES, line, unit
 
 __all__ = ["PAGE", "with_modules"]
 
-PAGE: Final = ROOT / "docs" / "design.md"
+PAGE: Final = ROOT / "docs" / "understand" / "design.md"
 BEGIN, END = "<!-- Made from the docstrings by `make docs`. -->\n", "<!-- End of what is made. -->\n"
 
 

@@ -1,6 +1,6 @@
 """The executable specification: what a standard asks, as data, to a page with the code and the tests beside it.
 
-`python -m tests.specification.pages` writes docs/specification/*.md from the *.toml files beside them.
+`python -m tests.specification.pages` writes docs/understand/specification/*.md from the *.toml files beside them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.processes import ROOT
 
 __all__ = ["FOLDER", "Rule", "Standard", "keywords", "page", "standards", "steps", "symbols", "unmet"]
 
-FOLDER: Final = ROOT / "docs" / "specification"
+FOLDER: Final = ROOT / "docs" / "understand" / "specification"
 WORDS: Final = "MUST|SHOULD"
 ROLES: Final = {"server": "the server", "client": "the client", "both": "both sides"}
 
@@ -176,8 +176,9 @@ def _entry(rule: Rule, words: str) -> list[str]:
         lines = [f"{name[0].upper()}{name[1:]}, {'steps' if len(rule.step) > 1 else 'step'} {numbers}:", "", *lines]
     if rule.aside or rule.differs:
         return [*lines, f"Not for us: {rule.aside}" if rule.aside else f"**We differ.** {rule.differs}"]
-    code = ", ".join(f"[`{entry.rpartition(':')[2]}`](../../{entry.partition(':')[0]})" for entry in rule.code)
-    tests = ", ".join(f"[`{entry.partition('::')[2]}`](../../tests/{entry.partition('::')[0]})" for entry in rule.tests)
+    code = ", ".join(f"[`{entry.rpartition(':')[2]}`](../../../{entry.partition(':')[0]})" for entry in rule.code)
+    held = ((entry.partition("::")[2], entry.partition("::")[0]) for entry in rule.tests)
+    tests = ", ".join(f"[`{name}`](../../../tests/{file})" for name, file in held)
     lines += [f"- For {ROLES[rule.role]}, in {code}", f"- Held by {tests}"]
     return lines + [f"- Autobahn {', '.join(rule.autobahn)}"] * bool(rule.autobahn)
 

@@ -1,4 +1,4 @@
-"""docs/sse.md tells the truth: its programs run, and print or serve what it says."""
+"""docs/use/sse.md tells the truth: its programs run, and print or serve what it says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from rawws_sse import Decoder, Event
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
-PAGE = (ROOT / "docs" / "sse.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "use" / "sse.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 PORT = "8765"
 SERVERS = {

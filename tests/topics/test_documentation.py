@@ -10,8 +10,8 @@ from rawws.topics.envelope import ACTIONS
 from rawws.topics.policies import NAMES
 from tests.processes import ROOT
 
-TOPICS = (ROOT / "docs" / "topics.md").read_text(encoding="utf-8")
-ENVELOPE = (ROOT / "docs" / "rawws.v1.md").read_text(encoding="utf-8")
+TOPICS = (ROOT / "docs" / "use" / "topics.md").read_text(encoding="utf-8")
+ENVELOPE = (ROOT / "docs" / "use" / "rawws.v1.md").read_text(encoding="utf-8")
 
 
 def test_the_page_lists_every_option_of_a_hub_with_its_default() -> None:
