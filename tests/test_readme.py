@@ -28,7 +28,8 @@ from tests.processes import LOOPBACK, ROOT, Process, free_port
 from tests.specification.modules import PAGE, with_modules
 from tests.test_layers import MODULES
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 # Their addresses are made from the numbers of sections.
 SPECIFICATIONS = ("https://www.rfc-editor.org/rfc/rfc", "https://html.spec.whatwg.org/multipage/")
 PORT = "8765"  # what every example listens on
@@ -79,7 +80,7 @@ def program(page: str, name: str) -> Block:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"python", "sh", "js", "nginx", "haproxy", "ini", "dockerfile", "text"}
+    known = {"python", "sh", "js", "nginx", "haproxy", "ini", "dockerfile", "toml", "text"}
     assert {block.language for block in BLOCKS} <= known
     assert len(PROGRAMS) >= 5
     assert len(COMMANDS) >= 3
@@ -127,7 +128,10 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
     assert [line for line in lines if line]
     for command, *arguments in filter(None, lines):
         match Path(command).name, arguments:
-            case "make", [target]:
+            case ("python", ["-m", "pytest", *_]) | ("RAWWS_PURE=1", _):
+                assert block.page.name == "CONTRIBUTING.md"  # tests/test_contributing.py runs it
+            case "make", [target, *words]:
+                assert all(word.startswith("ARGS=") for word in words)
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
             case ("python", ["-m", "rawws", *options]) | ("rawws", options):
                 parse(options, names)

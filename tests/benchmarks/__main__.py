@@ -36,7 +36,7 @@ def names(known: dict[str, Any]) -> Callable[[str], list[str]]:
     return parse
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="Measure rawws and its peers side by side: CPU of the server process, latency, memory.",
@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
     add("--output", type=Path, default=Path("reports/bench"), help="path for .json, .svg, .png (default: %(default)s)")
     add("--report", type=Path, metavar="JSON", help="measure nothing: print and draw an earlier run")
     add("--markdown", action="store_true", help="print the table of docs/understand/benchmarks.md too")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     given.scenarios = given.scenarios or list(QUICK if given.quick else SCENARIOS)
     given.servers = given.servers or [name for name in SERVERS if not name.endswith("-asyncio")]
     given.rounds = given.rounds or (1 if given.quick else 3)
