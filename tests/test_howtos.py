@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -18,7 +17,6 @@ import pytest
 from websockets import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-import rawws
 from rawws.cli import main as cli
 from tests.browser.chromium import browsing, eventually
 from tests.processes import LOOPBACK, ROOT, Process, free_port
@@ -186,17 +184,3 @@ def test_the_service_and_the_container_start_what_there_is() -> None:
         assert cli.parser().parse_args(words[3:]).target == ("echo", "echo")
     assert "COPY echo.py ." in container
     assert program("run/deploying.md", "echo.py")
-
-
-# stability.md
-
-
-def test_what_is_promised_is_there() -> None:
-    text = (DOCS / "reference/stability.md").read_text(encoding="utf-8")
-    promised = re.findall(r"`([\w.]+)\.__all__`", text)
-    assert promised == ["rawws", "rawws_sse", "rawws.testing"]
-    for name in promised:
-        module = importlib.import_module(name)
-        assert all(hasattr(module, public) for public in module.__all__)
-    assert (ROOT / "rawws" / "py.typed").exists()
-    assert rawws.errors.__all__
