@@ -1,7 +1,7 @@
 """The site: these pages as they stand here, to HTML (`make docs`; Sphinx, MyST and Furo).
 
-Laws: the Markdown is read on a forge as it is, so what only the site needs is added here. The navigation is the list in
-README.md. A link to a file of the source leads to a page that shows it, at the line of what the link names.
+Invariants: the Markdown is read on a forge as it is, so what only the site needs is added here. The navigation is the
+list in README.md. A link to a file of the source leads to a page that shows it, at the line of what the link names.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def source_pages(_app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def process_docstring(_app: Any, what: str, _name: str, _it: Any, _options: Any, lines: list[str]) -> None:
-    """Keep the first paragraph of a module's docstring: its laws are for who reads the source."""
+    """Keep the first paragraph of a module's docstring: its invariants are for readers of the source."""
     if what == "module" and "" in lines:
         del lines[lines.index("") + 1 :]
 
