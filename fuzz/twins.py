@@ -1,15 +1,20 @@
-"""Twins: the name of a module to the compiled or the interpreted one, both in one process."""
+"""Twins: the name of a module to the compiled or the interpreted one, both in one process, for tests and targets.
+
+The interpreted twin stands under a private name beside the one that `import` gives.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from importlib.machinery import SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import spec_from_file_location
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import rawws.errors
 import rawws_sse
+from rawws_sse._twins import prefer_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +24,6 @@ __all__ = ["COMPILED", "INTERPRETED", "PACKAGES", "Twin", "is_compiled"]
 PREFIX = "_interpreted_"
 # The interpreted twins of the two packages, under names of their own.
 PACKAGES = [f"{PREFIX}rawws", f"{PREFIX}rawws_sse"]
-
-
-class Finder:
-    """Finds the modules of the private packages by their `.py` alone (a finder of `sys.meta_path`)."""
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Return where `fullname` is, or None to leave it to the importers that follow."""
-        if path is None or fullname.partition(".")[0] not in PACKAGES:
-            return None
-        return FileFinder(path[0], (SourceFileLoader, SOURCE_SUFFIXES)).find_spec(fullname)
 
 
 class Twin(NamedTuple):
@@ -42,18 +37,33 @@ class Twin(NamedTuple):
         return importlib.import_module(self.prefix + module)
 
 
-def is_compiled() -> bool:
-    """Tell whether `import rawws` gives the compiled twin."""
-    return isinstance(importlib.import_module("rawws.protocol.connection").__loader__, ExtensionFileLoader)
+def is_compiled(module: str = "rawws.protocol.connection") -> bool:
+    """Tell whether `import` gives the compiled twin of a module."""
+    return isinstance(importlib.import_module(module).__loader__, ExtensionFileLoader)
+
+
+@final
+class PackageFinder:
+    """Finds the private twin of `rawws_sse` itself, which no folder has the name of (a finder of `sys.meta_path`)."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """Return where `fullname` is, or None to leave it to the importers that follow."""
+        if fullname != f"{PREFIX}rawws_sse":
+            return None
+        return spec_from_file_location(
+            fullname, rawws_sse.__file__, submodule_search_locations=list(rawws_sse.__path__)
+        )
 
 
 def _add_packages() -> None:
-    for package in (rawws, rawws_sse):
-        private = sys.modules[PREFIX + package.__name__] = ModuleType(PREFIX + package.__name__)
-        private.__path__ = list(package.__path__)
+    # `rawws` itself is not run again: it would load all of its modules for the one that is asked for.
+    private = sys.modules[f"{PREFIX}rawws"] = ModuleType(f"{PREFIX}rawws")
+    private.__path__ = list(rawws.__path__)
     # The errors are those of both, as in a process that runs one twin.
     sys.modules[f"{PREFIX}rawws.errors"] = rawws.errors
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path.insert(0, PackageFinder())
+    for package in PACKAGES:
+        prefer_source(package)
 
 
 COMPILED = Twin("compiled", "")

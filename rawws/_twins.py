@@ -1,40 +1,24 @@
-"""Twins: one source, loaded interpreted or compiled, and the name of the twin that runs.
+"""Twins: the choice between them for this package, and the name of the one that runs (see `rawws_sse._twins`).
 
-Where a compiled file lies beside a `.py`, Python's importer prefers it. With `RAWWS_PURE=1` in the environment the
-`.py` is loaded instead. Importing this module makes the choice, so `rawws/__init__.py` imports it before all others.
+Importing this module makes the choice, so `rawws/__init__.py` imports it before all others.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from importlib.machinery import SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
+from importlib.machinery import ExtensionFileLoader
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
+
+from rawws_sse._twins import PURE, prefer_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-__all__ = ["PURE", "running"]
+__all__ = ["running"]
 
 PACKAGES = ("rawws", "rawws_sse")
-
-PURE = os.environ.get("RAWWS_PURE", "") not in {"", "0"}
-
-
-@final
-class SourceFinder:
-    """Finds the modules of this project by their `.py` alone (a finder of `sys.meta_path`)."""
-
-    __slots__ = ()
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Return where `fullname` is, or None to leave it to the importers that follow."""
-        if path is None or fullname.partition(".")[0] not in PACKAGES:
-            return None
-        found = (FileFinder(entry, (SourceFileLoader, SOURCE_SUFFIXES)).find_spec(fullname) for entry in path)
-        return next(filter(None, found), None)
 
 
 def running() -> str:
@@ -63,5 +47,5 @@ def _twins() -> Iterator[tuple[str, bool]]:
                     yield name, module is not None and isinstance(module.loader, ExtensionFileLoader)
 
 
-if PURE and not any(isinstance(finder, SourceFinder) for finder in sys.meta_path):
-    sys.meta_path.insert(0, SourceFinder())
+if PURE:
+    prefer_source("rawws")

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
-
-if os.environ.get("RAWWS_PURE", "") not in {"", "0"}:
-    # The interpreted twin: the modules of this folder are found by their `.py` alone.
-    for folder in filter(os.path.isdir, __path__):
-        sys.path_importer_cache[folder] = FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES))
+from . import _twins as _twins  # isort: skip - chooses the twin, so it comes first
 
 from .decoder import MAX_SIZE, Decoder
 from .encoder import MAX_RETRY, encode

@@ -16,6 +16,7 @@ import pytest
 
 from rawws import _twins
 from rawws._version import __version__
+from rawws_sse import _twins as choice
 from tests.processes import ROOT
 
 PACKAGES = ("rawws", "rawws_sse")
@@ -113,7 +114,7 @@ def test_every_module_that_can_be_compiled_here_is() -> None:
 
 
 def test_the_tests_run_the_twin_that_they_were_asked_for() -> None:
-    assert _twins.running() == ("interpreted" if _twins.PURE else "compiled")
+    assert _twins.running() == ("interpreted" if choice.PURE else "compiled")
 
 
 def test_the_sdist_holds_what_a_build_needs_and_nothing_built(source: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz.twins import is_compiled
 from rawws.protocol.masking import (
     blank,
     blank_octets,
@@ -20,7 +21,6 @@ from rawws.protocol.masking import (
     place_octets,
     rotate,
 )
-from tests.protocol.twins import compiled
 from tests.protocol.wire import KEY, masked
 
 Mask = Callable[[bytearray, int, int, int], None]
@@ -109,7 +109,7 @@ def test_what_is_placed_part_by_part_is_the_whole_masked_as_by_the_naive_loop(
 ) -> None:
     whole = b"".join(parts)
     target = blank(len(whole))
-    if not compiled("masking"):
+    if not is_compiled("rawws.protocol.masking"):
         # Interpreted, `blank_octets` is there for the C that is made of it.
         target = bytearray(target)
     at = 0

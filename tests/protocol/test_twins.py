@@ -19,17 +19,17 @@ import rawws.protocol.deflate
 import rawws.protocol.frames
 import rawws.protocol.masking
 import rawws.protocol.messages
+from fuzz.twins import INTERPRETED, is_compiled
 from rawws.errors import RawwsError, RemoteProtocolError
 from rawws.protocol.connection import Role
 from rawws.protocol.deflate import DeflateParameters
 from tests.protocol import strategies
-from tests.protocol.twins import compiled, interpreted
 from tests.protocol.wire import Outcome, describe, outcome
 
-COMPILED_MODULES = ("masking", "frames", "messages", "connection")
+COMPILED_MODULES = tuple(f"rawws.protocol.{name}" for name in ("masking", "frames", "messages", "connection"))
 
 pytestmark = pytest.mark.skipif(
-    not any(compiled(name) for name in COMPILED_MODULES), reason="this process runs the interpreted twin only"
+    not any(map(is_compiled, COMPILED_MODULES)), reason="this process runs the interpreted twin only"
 )
 
 # Each twin as its modules of masking, frames, deflate and connection.
@@ -38,14 +38,17 @@ Twin = tuple[ModuleType, ModuleType, ModuleType, ModuleType]
 
 @pytest.fixture(scope="module")
 def twins() -> tuple[Twin, Twin]:
+    def pure(name: str) -> ModuleType:
+        return INTERPRETED.load(f"rawws.protocol.{name}")
+
     return (
         (rawws.protocol.masking, rawws.protocol.frames, rawws.protocol.deflate, rawws.protocol.connection),
-        (interpreted("masking"), interpreted("frames"), interpreted("deflate"), interpreted("connection")),
+        (pure("masking"), pure("frames"), pure("deflate"), pure("connection")),
     )
 
 
 def test_the_twins_are_one_compiled_and_one_interpreted(twins: tuple[Twin, Twin]) -> None:
-    assert all(compiled(name) for name in COMPILED_MODULES), "half a build"
+    assert all(map(is_compiled, COMPILED_MODULES)), "half a build"
     assert str(twins[0][3].__file__).endswith((".so", ".pyd"))
     assert str(twins[1][3].__file__).endswith("connection.py")
     assert twins[0][3].Connection is not twins[1][3].Connection
@@ -55,7 +58,7 @@ def test_the_twins_are_one_compiled_and_one_interpreted(twins: tuple[Twin, Twin]
 
 @pytest.mark.parametrize("name", COMPILED_MODULES)
 def test_both_twins_have_the_same_public_names(name: str) -> None:
-    pure, fast = interpreted(name), sys.modules[f"rawws.protocol.{name}"]
+    pure, fast = INTERPRETED.load(name), sys.modules[name]
     made_here = {
         key: value
         for key, value in vars(pure).items()

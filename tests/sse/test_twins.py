@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rawws_sse
+from fuzz.twins import INTERPRETED, is_compiled
 from rawws_sse import Event
+from rawws_sse._twins import SourceFinder, prefer_source
 from tests.processes import ROOT
 from tests.sse.streams import bytewise, cut, examples, fed, one_line, retries, streams, texts
-from tests.sse.twins import MODULES, compiled, interpreted
 
 SUFFIX = EXTENSION_SUFFIXES[0]
+MODULES = ("event", "encoder", "decoder")
 both_twins = pytest.mark.skipif(
-    not any(compiled(name) for name in MODULES), reason="this process runs the interpreted twin only"
+    not any(is_compiled(f"rawws_sse.{name}") for name in MODULES), reason="this process runs the interpreted twin only"
 )
 # Any field may have what it must not have.
 anything = st.none() | texts | one_line | st.integers(-2, 2) | st.binary(max_size=2) | st.just("\ud800")
@@ -29,12 +31,12 @@ anything = st.none() | texts | one_line | st.integers(-2, 2) | st.binary(max_siz
 
 @pytest.fixture(scope="module")
 def pure() -> ModuleType:
-    return interpreted()
+    return INTERPRETED.load("rawws_sse")
 
 
 @both_twins
 def test_the_twins_are_one_compiled_and_one_interpreted(pure: ModuleType) -> None:
-    assert all(compiled(name) for name in MODULES), "half a build"
+    assert all(is_compiled(f"rawws_sse.{name}") for name in MODULES), "half a build"
     assert pure.Event is not rawws_sse.Event
     assert str(sys.modules[pure.Decoder.__module__].__file__).endswith("decoder.py")
     assert pure.__all__ == rawws_sse.__all__
@@ -110,3 +112,12 @@ def test_the_interpreted_twin_can_be_chosen(first: str) -> None:
     assert python(program, RAWWS_PURE="1") == ".py .py .py"
     built = [any(ROOT.glob(f"rawws_sse/{name}{SUFFIX}")) for name in MODULES]
     assert python(program, RAWWS_PURE="0") == " ".join(SUFFIX[-3:] if there else ".py" for there in built)
+
+
+def test_a_package_is_given_one_finder_however_often_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    before = len(sys.meta_path)
+    for _ in range(2):
+        prefer_source("a_package_of_no_one")
+    assert len(sys.meta_path) == before + 1
+    assert isinstance(sys.meta_path[0], SourceFinder)
