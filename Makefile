@@ -63,7 +63,7 @@ fuzz: build .venv/.fuzz ## look for inputs that break it, for some minutes (ARGS
 
 mutate: .venv/.mutate ## change the core in small ways, one at a time, and list what no test notices (ARGS='rawws.protocol.frames*')
 	@mkdir -p build/mutate
-	@tar -c --exclude '*.so' pyproject.toml fuzz/twins.py rawws rawws_sse tests/conftest.py tests/protocol | tar -x -C build/mutate
+	@tar -c --exclude '*.so' pyproject.toml fuzz/twins.py rawws rawws_sse tests/compiled.py tests/conftest.py tests/protocol | tar -x -C build/mutate
 	@cd build/mutate && RAWWS_PURE=1 $(abspath $(BIN))/mutmut run $(ARGS) && $(abspath $(BIN))/mutmut results | sed '/: not checked/d'
 
 soak: build .venv/.bench .venv/.tests ## load it for long through a bad network, and draw reports/soak.png (ARGS="--minutes 30")

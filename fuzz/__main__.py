@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.compiled import refuse
+
 from .board import Board
 from .hunt import LOG, REPORT, Budget, alarm, child, guard, uses_atheris
 from .target import load, names
@@ -60,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     if not given.pure and not is_compiled():
         return fail("the compiled twin is not here: `make build` builds it, --pure asks for the interpreted one")
+    if not given.pure:
+        refuse()
     if given.replay is not None:
         return replay(chosen, given.replay, given.pure, given.timeout)
     if given.pure:

@@ -1,4 +1,4 @@
-"""What all tests share: the profiles of Hypothesis, the signals of a shell, and a browser.
+"""What all tests share: the right twin, the profiles of Hypothesis, the signals of a shell, and a browser.
 
 HYPOTHESIS_PROFILE=thorough looks further, and elsewhere each time.
 """
@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.compiled import refuse
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# Here and in no hook: the files of fixtures that are loaded after this one import rawws.
+refuse()
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)

@@ -17,6 +17,7 @@ import pytest
 from rawws import _twins
 from rawws._version import __version__
 from rawws_sse import _twins as choice
+from tests import compiled
 from tests.processes import ROOT
 
 PACKAGES = ("rawws", "rawws_sse")
@@ -103,14 +104,10 @@ def installed(wheel: Path, folder: Path) -> Path:
 
 
 def test_every_module_that_can_be_compiled_here_is() -> None:
-    can_compile = subprocess.run([sys.executable, ROOT / ".ci" / "can_compile.py"], check=False).returncode == 0
-    assert can_compile, "no C compiler: `make test` installs one"
+    assert compiled.can_compile(), "no C compiler: `make test` installs one"
     beside = {path for package in PACKAGES for path in (ROOT / package).rglob(f"*{SUFFIX}")}
     assert beside == {module.with_name(module.stem + SUFFIX) for module in COMPILED}, "run `make build`"
-    for module in COMPILED:
-        built = module.with_name(module.stem + SUFFIX).stat().st_mtime
-        newest = max(module.stat().st_mtime, module.with_suffix(".pxd").stat().st_mtime)
-        assert built >= newest, f"{inside(module)} is newer than its compiled file: run `make build`"
+    assert compiled.differences() == [], "run `make build`"
 
 
 def test_the_tests_run_the_twin_that_they_were_asked_for() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from tests.compiled import refuse
 from tests.processes import ROOT
 
 from .attacks import ATTACKS, MAX_SIZE
@@ -49,6 +50,7 @@ def main() -> None:
     words.add_argument("--server", action="append", choices=SERVERS, help="one of them; may be repeated")
     words.add_argument("--attack", action="append", default=[], help="one attack by its name; may be repeated")
     options = words.parse_args()
+    refuse()
     file = ROOT / "reports" / "attacks.json"
     file.parent.mkdir(exist_ok=True)
     table = json.loads(file.read_text()) if file.exists() else {}

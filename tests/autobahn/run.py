@@ -1,6 +1,6 @@
 """Autobahn: run the conformance suite's 517 cases against a WebSocket server or client, and say what it says.
 
-    python tests/autobahn/run.py                             our server: compiled, or interpreted where it is not built
+    python tests/autobahn/run.py                             our server: compiled, or interpreted without a compiler
     python tests/autobahn/run.py --pure --cases 1-7,10       the interpreted twin, without the large cases
     python tests/autobahn/run.py --suite original            Autobahn itself (Python 2.7) instead of kosoku
     python tests/autobahn/run.py --role client               our client against the suite's server
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.autobahn import kosoku_suite, original_suite, verdicts
+from tests.compiled import refuse
 from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, ProcessError
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.uri and options.role == "client":
         parser.error("--uri is the address of a server, it does not go with --role client")
+    if options.peer == "rawws" and not options.pure and not options.uri:
+        refuse()
     try:
         run = Run(options, verdicts.select(options.cases, kosoku_suite.every_case()))
     except verdicts.SelectionError as error:

@@ -16,6 +16,8 @@ from typing import Any
 
 import trustme
 
+from tests.compiled import refuse
+
 from .load import WrongReplyError
 from .measure import measure
 from .process import SERVERS
@@ -124,6 +126,7 @@ def main() -> int:
     if given.report:
         saved = json.loads(given.report.read_text())
     else:
+        refuse()
         cpus = [int(cpu) for cpu in given.cpus.split(",")] if given.cpus else sorted(os.sched_getaffinity(0))
         if len(set(cpus)) < 2:
             sys.exit("two cores are needed: one for the server, one for the load")

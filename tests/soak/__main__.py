@@ -19,6 +19,7 @@ from typing import Any
 import trustme
 
 from rawws.net.loops import loop_factory
+from tests.compiled import refuse
 from tests.processes import ROOT, Process
 
 from .load import Load, fetch
@@ -154,6 +155,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run, print and draw."""
     options = parser().parse_args(arguments)
+    refuse()
     authority = trustme.CA()
     with tempfile.TemporaryDirectory() as folder:
         certificate = Path(folder) / "both.pem"
