@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import os
 import pkgutil
 import re
@@ -126,7 +127,8 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
     names = {program.name for program in BLOCKS if program.page == block.page and program.language == "python"}
     lines = [shlex.split(line, comments=True) for line in block.text.splitlines()]
     assert [line for line in lines if line]
-    for command, *arguments in filter(None, lines):
+    for line in filter(None, lines):
+        command, *arguments = itertools.dropwhile(re.compile("RAWWS_[A-Z_]+=").match, line)
         match Path(command).name, arguments:
             case ("python", ["-m", "pytest", *_]) | ("RAWWS_PURE=1", _):
                 assert block.page.name == "CONTRIBUTING.md"  # tests/test_contributing.py runs it
@@ -139,6 +141,8 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 if module == "fuzz.sanitised":
                     _, options = sanitised.parser().parse_known_args(options)
                 assert {"all", *targets()} >= set(fuzz.parser().parse_args(options).target)
+            case "python", ["-m", "pytest", *paths]:
+                assert [path for path in paths if not (ROOT / path).exists()] == []
             case "python", [name, *_]:
                 assert name in names
             case "pip", ["install", what]:
