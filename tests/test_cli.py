@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import errno
 import inspect
 import os
@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 import trustme
-from websockets import ConnectionClosedError, ConnectionClosedOK, InvalidStatus, Subprotocol
+from websockets import ConnectionClosedError, ConnectionClosedOK, Subprotocol
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 import rawws
@@ -172,18 +172,28 @@ def test_the_limits_reach_the_server(here: Path) -> None:
             ws.recv(timeout=10)
 
 
+def refused(uri: str) -> int | None:
+    """Return the status that a client is refused with, None for one that is not; it may come before the request."""
+
+    async def attempt() -> int | None:
+        try:
+            async with rawws.connect(uri, proxy=None):
+                return None
+        except rawws.InvalidStatus as error:
+            return error.status
+
+    return asyncio.run(attempt())
+
+
 def test_the_limits_of_connections_reach_the_server(here: Path) -> None:
     limits = ["--max-connections", "1", "--handshake-rate", "0.15"]
     with start(here, "serve", "chat:echo", "--port", "0", *limits) as process:
         uri = f"ws://{LOOPBACK}:{port(process)}"
         with connect(uri) as ws:
-            with pytest.raises(InvalidStatus, match="503"), connect(uri):
-                pass
+            assert refused(uri) == 503
             assert echoes(ws) == "Grüße"
-        with pytest.raises(InvalidStatus, match="429"):
-            while True:
-                with contextlib.suppress(ConnectionError, EOFError), connect(uri):
-                    pass
+        while (status := refused(uri)) != 429:
+            assert status in {None, 503}
 
 
 @pytest.mark.parametrize(

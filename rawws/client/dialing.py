@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from rawws.errors import HandshakeError, InvalidStatus, InvalidURI, ProxyError, SecurityError
+from rawws.net.socket import abort_transport
 from rawws.protocol.extensions import excerpt
 from rawws.protocol.http11 import HeadReader, parse_response
 
@@ -367,9 +368,19 @@ async def _through(parts: SplitResult, port: int, target: Target, local_addr: tu
     loop = asyncio.get_running_loop()
     sock = await race(parts.hostname or "", port, local_addr)
     try:
-        await loop.sock_sendall(sock, _connect_request(target, parts))
-        # One byte at a time: what follows the head belongs to the tunnel.
-        await _expect_tunnel(lambda: loop.sock_recv(sock, 1), parts)
+        broken: OSError | None = None
+        try:
+            await loop.sock_sendall(sock, _connect_request(target, parts))
+        except OSError as error:
+            # It may have refused before, and ended the connection: its answer can still be read.
+            broken = error
+        try:
+            # One byte at a time: what follows the head belongs to the tunnel.
+            await _expect_tunnel(lambda: loop.sock_recv(sock, 1), parts)
+        except ProxyError as error:
+            if broken is None or error.status:
+                raise
+            raise broken from None
     except BaseException:
         sock.close()
         raise
@@ -403,7 +414,7 @@ async def _through_tls(
         if gate.data:
             protocol.data_received(gate.data)
     except BaseException as error:
-        transport.abort()
+        abort_transport(transport)
         # Before Python 3.11.8 and 3.12.2, asyncio stumbles over what went wrong in TLS within TLS (CPython #113214).
         if isinstance(error, TypeError) and isinstance(error.__context__, OSError):
             raise error.__context__ from None

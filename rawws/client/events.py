@@ -19,6 +19,7 @@ from rawws import clock
 from rawws.errors import HandshakeError, InvalidContentType, InvalidMessage, LocalProtocolError
 from rawws.http.responses import Received
 from rawws.net.options import check_limits
+from rawws.net.socket import abort_transport, close_transport, write_first
 from rawws.protocol.bodies import Body
 from rawws.protocol.extensions import excerpt
 from rawws.protocol.http11 import Headers, HeadReader, Request, Response, parse_response, serialize_request
@@ -192,7 +193,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
         if stream is not None:
             # The collector may run in any thread, and after the loop's end.
             with contextlib.suppress(RuntimeError):
-                stream.loop.call_soon_threadsafe(stream.transport.abort)
+                stream.loop.call_soon_threadsafe(abort_transport, stream.transport)
 
     # -- one step after the other
 
@@ -236,7 +237,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
         transport = await dial(lambda: asyncio.StreamReaderProtocol(reader), target, way)
         try:
             _probe(transport)
-            transport.write(request)
+            write_first(transport, request)
             response, rest = await _receive_head(reader)
             self.response = Received(*response)
             if response.status == 204:
@@ -374,9 +375,9 @@ def _leave(transport: asyncio.Transport) -> None:
     """End a connection from which nothing more is wanted."""
     # RFC 9112 9.8: "Clients MUST send a closure alert before closing the connection. Clients that do not expect to
     # receive any more data MAY choose not to wait for the server's closure alert and simply close the connection".
-    transport.close()
+    close_transport(transport)
     # uvloop writes the alert at the end of this turn.
-    asyncio.get_running_loop().call_soon(transport.abort)
+    asyncio.get_running_loop().call_soon(abort_transport, transport)
 
 
 async def _receive_head(reader: asyncio.StreamReader) -> tuple[Response, bytes]:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from rawws.errors import HandshakeError
 from rawws.net.keepalive import Keepalive
+from rawws.net.socket import close_transport
 from rawws.net.websocket import Settings, WebSocket
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import Compression, Deflater, PerMessageDeflate
@@ -195,7 +196,7 @@ class Arrival:
         ws.set_deadline(LINGER)
         ws.resume_reading()
         if not ws.end_writing():
-            ws.transport.close()
+            close_transport(ws.transport)
 
     def refuse(self, error: HandshakeError) -> None:
         """Answer with an error, and log it: there is a line for what is accepted, too."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rawws.protocol.connection import Connection
     from rawws.protocol.frames import FrameWriter
 
-__all__ = ["Shared", "Transport", "shared"]
+__all__ = ["Shared", "Transport", "abort_transport", "close_transport", "shared", "write_first"]
 
 # One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
 # Interpreted, 43,000 frames in one read take 0.3 s, in which all others wait.
@@ -83,6 +83,22 @@ def shared(loop: asyncio.AbstractEventLoop) -> Shared:
 
 
 LOOPS: dict[asyncio.AbstractEventLoop, Shared] = {}
+
+
+def close_transport(transport: Any) -> None:
+    """Close a transport of the loop behind what it was given to write; do nothing where it closes, or is gone."""
+    # A TLS transport forgets what it belongs to when it is closed twice, or once when it is gone: from then on its
+    # methods raise AttributeError, and it cannot be aborted.
+    if not transport.is_closing():
+        transport.close()
+
+
+def abort_transport(transport: Any) -> None:
+    """End a transport of the loop at once; do nothing where it is gone."""
+    # asyncio closes twice by itself, where a TLS handshake fails: then `abort`, too, raises in Python 3.11.2, also that
+    # of a TLS transport within.
+    with contextlib.suppress(AttributeError):
+        transport.abort()
 
 
 class Transport:
@@ -321,8 +337,10 @@ class Transport:
                         return
                 else:
                     sent = os.writev(self.fd, chunks if count <= MAX_PIECES else chunks[:MAX_PIECES])
-            except OSError:
-                # The socket takes nothing now (BlockingIOError); or it is broken, which the transport then finds out.
+            except OSError as error:
+                # Its transport would drop what came before, if it found by writing that it is broken; by reading, not.
+                if isinstance(error, ConnectionError) and not self.reading_paused and not self.yielding:
+                    return
                 sent = 0
             for chunk in chunks:
                 self.bytes_sent += len(chunk)
@@ -398,3 +416,19 @@ class Transport:
 
     def drained(self) -> None:
         """Let those who wait for the write buffer go on."""
+
+
+def write_first(transport: Any, data: bytes) -> None:
+    """Write the first bytes of a client; where the server has ended the connection, what it sent can still be read."""
+    sock = transport.get_extra_info("socket")
+    sent = 0
+    if os.name == "posix" and sock is not None and transport.get_extra_info("sslcontext") is None:
+        try:
+            sent = os.write(sock.fileno(), data)
+        except ConnectionError:
+            # The transport would drop what it has not read, if it found out by writing.
+            return
+        except OSError:
+            sent = 0
+    if sent < len(data):
+        transport.write(data[sent:])

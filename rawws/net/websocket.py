@@ -24,7 +24,7 @@ from rawws.protocol.frames import FrameWriter
 from rawws.protocol.messages import Fragment
 
 from .rate import Pace
-from .socket import Transport, shared
+from .socket import Transport, abort_transport, close_transport, shared
 
 if TYPE_CHECKING:
     import asyncio
@@ -926,7 +926,7 @@ class WebSocket(Transport):
         """End the TCP connection now, without a closing handshake."""
         if self.transport is not None and not self.lost:
             self.aborted = True
-            self.transport.abort()
+            abort_transport(self.transport)
 
     def set_deadline(self, seconds: float) -> None:
         """Abort the connection so many seconds from now, or earlier where that was said before."""
@@ -959,7 +959,7 @@ class WebSocket(Transport):
             # holds TIME_WAIT; a client waits for that, until the deadline.
             self.set_deadline(self.settings.close_timeout)
             if not connection.masks:
-                self.transport.close()
+                close_transport(self.transport)
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection for a reason of this side."""

@@ -19,6 +19,7 @@ from rawws.http.event_stream import EventStream
 from rawws.http.long_poll import LongPoll
 from rawws.http.requests import HttpRequest
 from rawws.http.responses import FileResponse, as_response
+from rawws.net.socket import close_transport
 from rawws.net.websocket import NO_PARAMS
 from rawws.protocol.bodies import Body
 from rawws.protocol.connection import Connection, Role
@@ -613,7 +614,7 @@ class Exchange:
         ws.resume_reading()
         # Closing with unread bytes resets the connection, and the reset may overtake the response.
         if not ws.end_writing():
-            ws.transport.close()
+            close_transport(ws.transport)
 
     def _fail(self, error: Exception) -> None:
         self._log(error)
@@ -690,7 +691,7 @@ class Exchange:
         self.phase = ENDED
         self.flush()
         self.set_deadline(LINGER)
-        self.ws.transport.close()
+        close_transport(self.ws.transport)
 
     def receive_eof(self) -> None:
         """Take note that the peer sends nothing more."""
@@ -732,7 +733,7 @@ class Exchange:
             self.refuse(HandshakeError(503, "the server did not decide in time"))
         elif self.reader is None:
             self.phase = ENDED
-            ws.transport.close()
+            close_transport(ws.transport)
         else:
             self.refuse(HandshakeError(408, "the request did not arrive in time"))
 
