@@ -4,6 +4,8 @@ PORT ?= 8765
 ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# npm would leave a cache in the temporary folder.
+NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 
@@ -28,10 +30,7 @@ test: lint ## lint, then every test compiled, then interpreted what has a compil
 	RAWWS_PURE=1 $(PYTEST) tests/attacks
 
 build: .venv/.rawws ## compile in place what has changed
-	@if $(BIN)/python .ci/can_compile.py; then \
-		[ -n "$$(find rawws -name '*.so')" ] || echo "compiling, once"; \
-		RAWWS_REQUIRE_COMPILED=1 $(BIN)/python setup.py build_ext --inplace >.venv/build.log 2>&1 \
-		|| { cat .venv/build.log; exit 1; }; fi
+	@if $(BIN)/python .ci/can_compile.py; then $(BIN)/python .ci/compile.py; fi
 
 lint: build .venv/.tests ## ruff and mypy
 	$(BIN)/ruff check --quiet
@@ -71,7 +70,7 @@ soak: build .venv/.bench .venv/.tests ## load it for long through a bad network,
 
 clean: ## remove all that was built and installed here
 	rm -rf .venv .deps build dist reports .coverage* *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf tests/interop/node/node_modules tests/javascript/node_modules
+	rm -rf tests/interop/node/node_modules tests/javascript/node_modules tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find rawws rawws_sse -name '*.so' -delete
 
@@ -84,12 +83,20 @@ clean: ## remove all that was built and installed here
 	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[uvloop]'
 	@touch $@
 
-.venv/.tests: .venv/.rawws tests/interop/node/package-lock.json tests/javascript/package-lock.json
-	@.ci/packages chromium=chromium curl=curl haproxy=haproxy nginx=nginx-light node=nodejs npm=npm redis-server=redis-server
+# What is needed of each, at least. chromium: from 132 on its `--headless` is the whole browser. curl: `%{http_version}`.
+# haproxy: WebSockets over HTTP/2. nginx: `-e`. npm: the third format of lock files; it brings the Node of the tests, so
+# any Node that runs npm will do. redis-server: SPUBLISH.
+PACKAGES := chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy nginx:1.19.5=nginx-light npm:7=npm \
+	redis-server:7.0=redis-server
+
+.venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json \
+		tests/javascript/package-lock.json
+	@.ci/packages $(PACKAGES)
 	@echo "installing what the tests need"
 	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[test,docs]'
-	@npm ci --silent --no-audit --no-fund --prefix tests/interop/node
-	@npm ci --silent --no-audit --no-fund --prefix tests/javascript
+	@$(NPM) --prefix tests/node
+	@$(NPM) --prefix tests/interop/node
+	@$(NPM) --prefix tests/javascript
 	@touch $@
 
 .venv/.docs: .venv/.rawws

@@ -68,7 +68,7 @@ class BuildOrFallBack(build_ext):
         """Have Cython write the C files that are missing or older than their sources."""
         from Cython.Build import cythonize  # noqa: PLC0415 - not needed, and not always there, for the interpreted twin
 
-        translated = cythonize(self.extensions, compiler_directives=DIRECTIVES, build_dir=str(C_FILES), quiet=True)
+        translated = cythonize(self.extensions, compiler_directives=DIRECTIVES, build_dir=str(C_FILES))
         c_files = {extension.name: extension.sources for extension in translated}
         for extension in self.extensions:
             extension.sources = c_files[extension.name]

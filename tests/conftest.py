@@ -5,9 +5,13 @@ HYPOTHESIS_PROFILE=thorough looks further, and elsewhere each time.
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +35,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # nohup does the same to SIGHUP.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take away the folder of all runs, which pytest leaves, if there is nothing in it."""
+    with contextlib.suppress(OSError):
+        (Path(tempfile.gettempdir()) / f"pytest-of-{getpass.getuser()}").rmdir()
 
 
 @pytest.fixture(scope="module")

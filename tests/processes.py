@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import signal
@@ -29,6 +30,7 @@ __all__ = [
     "Process",
     "ProcessError",
     "eventually",
+    "find_node",
     "find_program",
     "free_port",
 ]
@@ -41,6 +43,11 @@ START_TIMEOUT: Final = 20.0
 # After SIGTERM a program has this long to end by itself before it is killed.
 STOP_TIMEOUT: Final = 5.0
 POLL_INTERVAL: Final = 0.01
+
+# Those of the system are too old (Debian 12 has 18: no global `crypto`, no WebSocket), or will be too new one day.
+NODE: Final = Path(__file__).with_name("node")
+# The names that npm's packages have for the processors of Linux.
+NODE_PROCESSORS: Final = {"x86_64": "x64", "aarch64": "arm64"}
 
 LISTENING: Final = re.compile(r"^listening on \S+:(\d+)$", re.MULTILINE)
 
@@ -58,6 +65,15 @@ def find_program(name: str, install: str) -> str:
     if path := shutil.which(name) or shutil.which(name, path="/usr/sbin"):
         return path
     raise MissingComponentError(f"{name} is not installed: {install}")
+
+
+def find_node() -> str:
+    """Return the path of the Node of `node/package-lock.json`; raise `MissingComponentError` if it is not installed."""
+    processor = NODE_PROCESSORS.get(platform.machine(), platform.machine())
+    path = NODE / "node_modules" / f"node-linux-{processor}" / "bin" / "node"
+    if path.exists():
+        return str(path)
+    raise MissingComponentError(f"the node of the tests is not installed: npm ci --prefix {NODE.relative_to(ROOT)}")
 
 
 def free_port() -> int:

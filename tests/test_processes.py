@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 
 import pytest
 
-from tests.processes import MissingComponentError, Process, ProcessError, find_program, free_port
+from tests.processes import ROOT, MissingComponentError, Process, ProcessError, find_node, find_program, free_port
 
 LISTENER = """
 import socket, time
@@ -35,6 +36,13 @@ def test_a_missing_program_is_an_error_that_tells_how_to_install_it() -> None:
     with pytest.raises(MissingComponentError, match=r"^no-such-program is not installed: apt-get install it$"):
         find_program("no-such-program", "apt-get install it")
     assert find_program("sh", "").endswith("/sh")
+
+
+def test_node_is_the_one_that_is_pinned() -> None:
+    locked = json.loads((ROOT / "tests" / "node" / "package-lock.json").read_text())["packages"]
+    [version] = {package["version"] for name, package in locked.items() if name}
+    with Process([find_node(), "--version"]) as process:
+        assert process.result(20) == f"v{version}\n"
 
 
 def test_the_announced_port_is_known_and_the_output_outlives_the_program() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +27,10 @@ TIMEOUT: Final = 60_000.0
 def browsing() -> Iterator[Browser]:
     """Run a browser."""
     chromium = find_program("chromium", "apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+    # It leaves its temporary files.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
+        environment: dict[str, str | float | bool] = {**os.environ, "TMPDIR": folder}
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, env=environment)
         yield browser
         browser.close()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.processes import ROOT, MissingComponentError, Process, find_program
+from tests.processes import ROOT, MissingComponentError, Process, find_node, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +19,6 @@ __all__ = ["CLIENTS", "SERVERS", "Client", "Server", "entries", "python_command"
 
 HERE: Final = Path(__file__).parent
 NODE: Final = HERE / "node"
-
-# Node 22 has the built-in client without this; node 20 needs it, and later ones accept it.
-BUILTIN: Final = "--experimental-websocket"
 
 CHROMIUM: Final = (
     "--headless",
@@ -72,12 +69,11 @@ def python_command(program: str) -> list[str | Path]:
     return [sys.executable, HERE / program]
 
 
-def node_command(program: str, *options: str) -> list[str | Path]:
+def node_command(program: str) -> list[str | Path]:
     """Return the command that runs a program of `node/`, whose packages must be installed."""
-    node = find_program("node", "apt-get install nodejs npm (version 20 or later)")
     if not (NODE / "node_modules" / "ws").is_dir():
         raise MissingComponentError(f"the packages of node are not installed: npm ci --prefix {NODE.relative_to(ROOT)}")
-    return [node, *options, NODE / program]
+    return [find_node(), NODE / program]
 
 
 def _python(program: str) -> Callable[[str], list[str | Path]]:
@@ -96,7 +92,7 @@ CLIENTS: Final = {
         answers_close_with=1000,
     ),
     "node-ws": Client(lambda base: [*node_command("client_ws.mjs"), f"ws://{base}"], fragments=True, pings=True),
-    "node-builtin": Client(lambda base: [*node_command("client_builtin.mjs", BUILTIN), f"ws://{base}"], deflates=False),
+    "node-builtin": Client(lambda base: [*node_command("client_builtin.mjs"), f"ws://{base}"], deflates=False),
     "chromium": Client(
         lambda base: [find_program("chromium", "apt-get install chromium"), *CHROMIUM, f"http://{base}/"],
         is_browser=True,
@@ -121,6 +117,6 @@ def entries(output: str, kind: str) -> list[dict[str, object]]:
 def running(client: Client, base: str) -> Iterator[Process]:
     """Run a client in a home folder of its own, which it leaves nothing in."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        env = {"HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
+        env = {"HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home, "TMPDIR": home}
         with Process(client.command(base), env=env) as process:
             yield process

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from tests.processes import LOOPBACK, MissingComponentError, Process, find_program
+from tests.processes import LOOPBACK, MissingComponentError, Process, find_node
 
 __all__ = ["HERE", "address", "node", "publish", "serving", "tsc"]
 
@@ -28,19 +28,18 @@ def address(port: int | None) -> str:
 
 def node(program: str, *arguments: Any) -> Process:
     """Run a program of this folder; what is no text is handed on as JSON."""
-    found = find_program("node", "apt-get install nodejs npm (version 20 or later)")
     texts = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
-    # Node 22 has a WebSocket without this; node 20 needs it, and later ones accept it.
-    return Process([found, "--experimental-websocket", "--no-warnings", HERE / program, *texts])
+    return Process([find_node(), HERE / program, *texts])
 
 
 def tsc() -> Process:
     """Run the compiler of TypeScript."""
-    found = find_program("node", "apt-get install nodejs npm (version 20 or later)")
     compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
     if not compiler.exists():
         raise MissingComponentError("TypeScript is not installed: npm ci --prefix tests/javascript")
-    return Process([found, compiler, "-p", HERE / "tsconfig.json"])
+    # It would cache itself in the temporary folder.
+    env = {"NODE_DISABLE_COMPILE_CACHE": "1"}
+    return Process([find_node(), compiler, "-p", HERE / "tsconfig.json"], env=env)
 
 
 def publish(port: int | None, topic: str, data: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rawws_sse import Event, encode
-from tests.processes import ROOT, MissingComponentError, find_program
+from tests.processes import ROOT, MissingComponentError, find_node
 from tests.sse.streams import Outcome, bytewise, cut, events, examples, fed, streams, texts
 
 NODE = ROOT / "tests" / "interop" / "node"
@@ -33,11 +33,10 @@ Oracle = Callable[[list[bytes]], Theirs]
 
 @pytest.fixture(scope="session")
 def oracle() -> Iterator[Oracle]:
-    node = find_program("node", "apt-get install nodejs npm (version 20 or later)")
     if not (NODE / "node_modules" / "eventsource-parser").is_dir():
         raise MissingComponentError(f"the packages of node are not installed: npm ci --prefix {NODE.relative_to(ROOT)}")
     process = subprocess.Popen(
-        [node, NODE / "parse_events.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [find_node(), NODE / "parse_events.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
         assert process.stdin is not None
