@@ -145,6 +145,10 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 assert [path for path in paths if not (ROOT / path).exists()] == []
             case "python", [name, *_]:
                 assert name in names
+            case "python3", ["-m", "venv", folder]:
+                assert f". {folder}/bin/activate" in block.text
+            case "", [script]:  # `.`
+                assert f"python3 -m venv {script.removesuffix('/bin/activate')}\n" in block.text
             case "pip", ["install", what]:
                 extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
                 assert what == "." or what.removeprefix(".[").removesuffix("]") in extras

@@ -1,0 +1,106 @@
+"""The set-up of the two commands: what it asks of the tools that are there, and what it says where it cannot help."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+
+PACKAGES = ROOT / ".ci" / "packages"
+# What the script itself calls, and no apt-get.
+NEEDED = ("sh", "grep", "head", "sort", "id")
+
+
+@pytest.fixture
+def bin_(tmp_path: Path) -> Path:
+    """A folder of programs: what the script needs, and a curl and a nginx that give their versions as the real ones."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in NEEDED:
+        found = shutil.which(name)
+        assert found is not None
+        (folder / name).symlink_to(found)
+    program(folder / "curl", "echo 'curl 7.49.1 (x86_64-pc-linux-gnu) libcurl/7.49.1 zlib/1.2.13'")
+    only = 'if [ "$1" = -v ]; then echo "nginx version: mine/1.22.1" >&2; else echo "invalid option" >&2; exit 1; fi'
+    program(folder / "mine", only)
+    return folder
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def packages(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # /usr/sbin is looked into as well, and has no apt-get.
+    return subprocess.run(
+        [PACKAGES, *arguments], env={"PATH": str(folder)}, capture_output=True, text=True, check=False, timeout=20
+    )
+
+
+@pytest.mark.parametrize("minimum", ["", ":7", ":7.5", ":7.49", ":7.49.1"])
+def test_a_tool_that_is_new_enough_is_left_alone(bin_: Path, minimum: str) -> None:
+    done = packages(bin_, f"curl{minimum}=curl", "mine:1.9.5=nginx-light")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("minimum", ["7.49.2", "7.50", "7.100", "8"])
+def test_a_tool_that_is_too_old_is_named_with_both_versions(bin_: Path, minimum: str) -> None:
+    done = packages(bin_, f"curl:{minimum}=curl", "mine=nginx-light", "missing:1=a-package")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"there is no apt-get here; please install: curl a-package; {bin_}/curl is version 7.49.1,"
+        f" needed is {minimum} or later\n"
+    )
+
+
+def test_what_is_optional_is_missing_in_silence(bin_: Path) -> None:
+    done = packages(bin_, "--optional", "=gcc")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_without_a_compiler_the_set_up_says_what_it_does_and_nothing_of_errors(bin_: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    (bin_ / "dirname").symlink_to(str(shutil.which("dirname")))
+    done = subprocess.run(
+        [tmp_path / ".ci" / "venv"],
+        cwd=tmp_path,
+        env={"PATH": str(bin_), "CC": "/nowhere/cc", "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert first == "rawws will run interpreted: the same, slower (gcc, libc6-dev and python3-dev would compile it)"
+    assert re.fullmatch(r"making \.venv with Python 3\.\d+\.\d+\S*", second)
+    assert os.access(tmp_path / ".venv" / "bin" / "python", os.X_OK)
+
+
+def test_compiling_shows_a_dot_for_each_step_and_all_of_what_fails(tmp_path: Path) -> None:
+    (tmp_path / "rawws").mkdir()
+    steps = ["[ 1/12] Cythonizing rawws/a.py", "warning: of no interest", "building 'rawws.a' extension"]
+    setup = tmp_path / "setup.py"
+    script = ROOT / ".ci" / "compile.py"
+
+    def compiled(end: str) -> subprocess.CompletedProcess[str]:
+        setup.write_text("".join(f"print({step!r})\n" for step in steps) + end)
+        return subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = compiled("")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "compiling, once ..\n", "")
+    done = compiled("raise SystemExit('no such header')\n")
+    assert (done.returncode, done.stdout) == (1, "compiling, once ..\n")
+    assert done.stderr.splitlines() == [*steps, "no such header"]
+    (tmp_path / "rawws" / "a.so").touch()
+    steps = []
+    done = compiled("")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
