@@ -41,6 +41,7 @@ docs: build .venv/.docs ## write the pages that are made from data, and make a s
 	$(BIN)/python -m tests.specification.pages
 	$(BIN)/python -m tests.specification.diagram
 	$(BIN)/python -m tests.specification.modules
+	$(BIN)/python -m tests.specification.message
 	$(BIN)/python -m sphinx -b html -W --keep-going --quiet docs build/site
 	@echo "open build/site/README.html"
 
