@@ -21,8 +21,12 @@ from .client.events import events
 from .server.server import serve as serve_somewhere
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
+    from typing import Unpack
 
+    from .client.dialing import InMemory
+    from .client.options import ConnectKeywords, EventsKeywords
+    from .client.transports import ProtocolFactory
     from .net.websocket import WebSocket
     from .server.server import Server
 
@@ -233,28 +237,38 @@ class Host:
         self.server = server
 
     def connect(
-        self, uri: str = "/", *, to_server: Line | None = None, to_client: Line | None = None, **options: Any
+        self,
+        uri: str = "/",
+        *,
+        to_server: Line | None = None,
+        to_client: Line | None = None,
+        **options: Unpack[ConnectKeywords],
     ) -> connect:
         """Return what `rawws.connect` returns, with its `options`, for this server; `uri` may be a path.
 
         A Line serves one connection: one that comes back by itself has sound lines the next time.
         """
         connecting = connect(_absolute(uri, "ws"), **options)
-        connecting.way = connecting.way._replace(link=self._link(to_server, to_client))
+        connecting.transport = connecting.transport._replace(in_memory=self._link(to_server, to_client))
         return connecting
 
     def events(
-        self, url: str = "/", *, to_server: Line | None = None, to_client: Line | None = None, **options: Any
+        self,
+        url: str = "/",
+        *,
+        to_server: Line | None = None,
+        to_client: Line | None = None,
+        **options: Unpack[EventsKeywords],
     ) -> events:
         """Return what `rawws.events` returns, for this server."""
         feed = events(_absolute(url, "http"), **options)
-        feed.way = feed.way._replace(link=self._link(to_server, to_client))
+        feed.transport = feed.transport._replace(in_memory=self._link(to_server, to_client))
         return feed
 
-    def _link(self, to_server: Line | None, to_client: Line | None) -> Callable[[Callable[[], Any]], asyncio.Transport]:
+    def _link(self, to_server: Line | None, to_client: Line | None) -> InMemory:
         lines = [to_server, to_client]
 
-        def link(factory: Callable[[], Any]) -> asyncio.Transport:
+        def link(factory: ProtocolFactory) -> asyncio.Transport:
             if self.server.closing:
                 raise ConnectionRefusedError("the server is closed")
             first, second = [line or Line() for line in lines]

@@ -78,8 +78,6 @@ EXCEPTIONS: Final[dict[str, set[str]]] = {
         "circle 2: rawws.topics.hub",
         "circle 2: rawws.topics.rawws_v1",
         "circle 2: rawws.topics.replication",
-        "circle 3: rawws.client.connect",
-        "circle 3: rawws.client.opening",
     },
     "wrong_names": {
         "rawws.cli.main -> rawws.server.server:until_signal",

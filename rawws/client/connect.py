@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, cast
 
 from rawws import clock
-from rawws._version import __version__
-from rawws.net.handlers import Handler, check_handler
 from rawws.net.keepalive import Keepalive
-from rawws.net.options import check_limits
 from rawws.net.socket import shared
 from rawws.net.websocket import Settings, WebSocket
-from rawws.protocol.deflate import Compression
-from rawws.protocol.http11 import Headers
 
-from .dialing import Target, Way, added_headers, dial, follow, parse_uri
+from .dialing import TransportOptions, create_connection
 from .opening import Opening
-from .retrying import asked_wait, full_jitter, never_heals
+from .options import ConnectOptions
+from .redirects import added_headers, follow_redirects
+from .retrying import STABLE, is_permanent, retry_after
+from .uri import parse_uri
 
 if TYPE_CHECKING:
-    import socket
-    import ssl as ssl_module
-    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Generator, Iterator
     from types import TracebackType
+    from typing import Unpack
+
+    from .options import ConnectKeywords, UnixConnectKeywords
+    from .uri import Target
 
 __all__ = ["connect", "unix_connect"]
-
-USER_AGENT = f"rawws/{__version__}"
-# A connection that lived for so many seconds was a good one: after its end the waits begin with the shortest.
-STABLE = 10.0
-
-
-def process_exception(error: Exception) -> Exception | None:
-    """Return None for what may heal, so that `connect` tries again, and else the error, which it raises."""
-    return error if never_heals(error) else None
 
 
 class connect:  # noqa: N801 - used as a function, as in `websockets`
@@ -60,65 +52,15 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
     does not agree, InvalidURI for a bad URI, LocalProtocolError for what cannot be sent.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        handler: Handler | None = None,
-        origin: str | None = None,
-        subprotocols: Sequence[str] | None = None,
-        compression: str | Compression | None = "deflate",
-        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        user_agent_header: str | None = USER_AGENT,
-        proxy: str | bool | None = True,
-        process_exception: Callable[[Exception], Exception | None] = process_exception,
-        reconnect_delays: Callable[[], Iterator[float]] = full_jitter,
-        on_retry: Callable[[Exception, float], object] | None = None,
-        open_timeout: float | None = 10,
-        close_timeout: float | None = 10,
-        ping_interval: float | None = 20,
-        ping_timeout: float | None = 20,
-        max_size: int | None = 1 << 20,
-        hard_limit: int = 1 << 20,
-        ssl: ssl_module.SSLContext | bool | None = None,
-        server_hostname: str | None = None,
-        local_addr: tuple[str, int] | None = None,
-        path: str | None = None,
-        sock: socket.socket | None = None,
-        logger: logging.Logger | None = None,
-    ) -> None:
-        if handler is not None:
-            check_handler(handler, callbacks=True)
-        if isinstance(subprotocols, str):
-            raise TypeError(f"subprotocols is {subprotocols!r}, allowed is a list of them")
-        if sum(option is not None for option in (path, sock, local_addr)) > 1:
-            raise ValueError("of path, sock and local_addr more than one is given, allowed is one")
-        check_limits(
-            open_timeout=open_timeout,
-            close_timeout=close_timeout,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            max_size=max_size,
-            hard_limit=hard_limit,
-        )
+    __slots__ = ("_ws", "logger", "options", "target", "transport")
+
+    def __init__(self, uri: str, **options: Unpack[ConnectKeywords]) -> None:
+        self.options = chosen = ConnectOptions(**options)
         self.target = parse_uri(uri)
-        self.handler = handler
-        self.origin = origin
-        self.subprotocols = list(subprotocols or ())
-        self.compression = Compression.of(compression)
-        self.headers = list(Headers(additional_headers or ()).raw_items())
-        self.user_agent = user_agent_header
-        self.process_exception = process_exception
-        self.reconnect_delays = reconnect_delays
-        self.on_retry = on_retry
-        self.open_timeout = open_timeout
-        self.close_timeout = close_timeout
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.max_size = max_size
-        self.hard_limit = hard_limit
-        self.way = Way(ssl, server_hostname, proxy, local_addr, path, sock)
-        self.logger = logger or logging.getLogger("rawws.client")
+        self.transport = TransportOptions(
+            chosen.ssl, chosen.server_hostname, chosen.proxy, chosen.local_addr, chosen.path, chosen.sock
+        )
+        self.logger = chosen.logger or logging.getLogger("rawws.client")
         self._ws: WebSocket | None = None
 
     # -- once
@@ -138,47 +80,53 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
 
     async def _connect(self) -> WebSocket:
         """Connect, and follow redirects, within `open_timeout`."""
-        opening = Opening(self, self.target)
+        opening = self._open(self.target)
 
-        async def attempt(target: Target, way: Way) -> WebSocket:
+        async def attempt(target: Target, transport: TransportOptions) -> WebSocket:
             nonlocal opening
-            opening = Opening(self, target)
-            return await self._attempt(opening, way)
+            opening = self._open(target)
+            return await self._attempt(opening, transport)
 
+        seconds = self.options.open_timeout
         try:
-            async with asyncio.timeout(self.open_timeout) as timeout:
-                return await follow(self.target, self.way, attempt)
+            async with asyncio.timeout(seconds) as timeout:
+                return await follow_redirects(self.target, self.transport, attempt)
         except TimeoutError:
             # The network has timeouts of its own.
             if not timeout.expired():
                 raise
             where, came = opening.target.authority, opening.progress()
-            raise TimeoutError(f"no connection to {where} within {self.open_timeout:g} s: {came}") from None
+            raise TimeoutError(f"no connection to {where} within {seconds:g} s: {came}") from None
 
-    async def _attempt(self, opening: Opening, way: Way) -> WebSocket:
+    def _open(self, target: Target) -> Opening:
+        return Opening(self.options, target, added_headers(target, self.target, self.options))
+
+    async def _attempt(self, opening: Opening, transport: TransportOptions) -> WebSocket:
         ws = WebSocket(self._settings(), opening)
         try:
-            await dial(lambda: ws, opening.target, way)
-            await opening.answer
+            # Its class cannot say that it is one: a compiled class inherits no asyncio.Protocol.
+            await create_connection(lambda: cast("asyncio.Protocol", ws), opening.target, transport)
+            await opening.opened
         except BaseException:
             ws.abort()
-            # Nobody waits for the answer any more, and nobody shall be told that it was not looked at.
-            if not opening.answer.cancel() and not opening.answer.cancelled():
-                opening.answer.exception()
+            # Nobody waits for it any more, and nobody shall be told that it was not looked at.
+            if not opening.opened.cancel() and not opening.opened.cancelled():
+                opening.opened.exception()
             raise
-        if self.handler is None:
+        if self.options.handler is None:
             ws.settings.loop.call_soon(opening.deliver)
         return ws
 
     def _settings(self) -> Settings:
         loop = asyncio.get_running_loop()
+        options = self.options
         settings = Settings(loop, self.logger)
         settings.open_timeout = 0.0
-        settings.close_timeout = self.close_timeout or 0.0
-        settings.ping_interval = self.ping_interval or 0.0
-        settings.ping_timeout = self.ping_timeout or 0.0
-        settings.hard_limit = self.hard_limit
-        handler = self.handler
+        settings.close_timeout = options.close_timeout or 0.0
+        settings.ping_interval = options.ping_interval or 0.0
+        settings.ping_timeout = options.ping_timeout or 0.0
+        settings.hard_limit = min(options.hard_limit or sys.maxsize, sys.maxsize)
+        handler = options.handler
         if handler is not None:
             settings.on_message = handler.on_message
             settings.on_close = handler.on_close
@@ -192,23 +140,19 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         keepalive.suit(settings)
         return settings
 
-    def headers_for(self, target: Target) -> list[tuple[str, str]]:
-        """Return the added headers of a request."""
-        return added_headers(target, self.target, self.headers, self.user_agent)
-
     # -- again and again
 
     async def __aiter__(self) -> AsyncIterator[WebSocket]:
-        if self.way.sock is not None:
+        if self.options.sock is not None:
             raise ValueError("sock is given, it can be used once: to connect again an address or path is needed")
-        waits = self.reconnect_delays()
+        waits = self.options.reconnect_delays()
         while True:
             failure: Exception
             try:
                 ws = await self
             except Exception as error:  # noqa: BLE001 - all that can go wrong on the way to a server
                 failure = error
-                verdict = self.process_exception(error)
+                verdict = self.options.process_exception(error)
                 if verdict is not None:
                     raise verdict from (error if verdict is not error else error.__cause__)
             else:
@@ -218,10 +162,10 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
                 finally:
                     await ws.close()
                 failure = ws.connection.closed()
-                if never_heals(failure):
+                if is_permanent(failure):
                     raise failure
                 if clock.monotonic() - opened_at >= STABLE:
-                    waits = self.reconnect_delays()
+                    waits = self.options.reconnect_delays()
             await self._wait(failure, waits)
 
     async def _wait(self, failure: Exception, waits: Iterator[float]) -> None:
@@ -229,13 +173,13 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         seconds = next(waits, None)
         if seconds is None:
             raise failure
-        seconds += asked_wait(failure)
+        seconds += retry_after(failure)
         self.logger.info("connecting to %s again in %.1f s: %s", self.target.authority, seconds, failure)
-        if self.on_retry is not None:
-            self.on_retry(failure, seconds)
+        if self.options.on_retry is not None:
+            self.options.on_retry(failure, seconds)
         await asyncio.sleep(seconds)
 
 
-def unix_connect(path: str, uri: str | None = None, **options: Any) -> connect:
+def unix_connect(path: str, uri: str | None = None, **options: Unpack[UnixConnectKeywords]) -> connect:
     """Connect by a unix socket; `uri` is ws://localhost/, or wss://localhost/ with `ssl`, unless it is given."""
     return connect(uri or ("wss://localhost/" if options.get("ssl") else "ws://localhost/"), path=path, **options)

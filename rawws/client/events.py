@@ -18,24 +18,28 @@ from typing import TYPE_CHECKING, final
 from rawws import clock
 from rawws.errors import HandshakeError, InvalidContentType, InvalidMessage, LocalProtocolError
 from rawws.http.responses import Received
-from rawws.net.options import check_limits
 from rawws.net.socket import abort_transport, close_transport, write_first
 from rawws.protocol.bodies import Body
 from rawws.protocol.extensions import excerpt
-from rawws.protocol.http11 import Headers, HeadReader, Request, Response, parse_response, serialize_request
+from rawws.protocol.http11 import Headers, Request, serialize_request
 from rawws_sse import Decoder
 
-from .connect import STABLE, USER_AGENT
-from .dialing import HTTP, Target, Way, added_headers, dial, follow, parse_uri
-from .opening import BODY_SIZE, BODY_WAIT, MAX_INTERIM, refusal_of
-from .retrying import LONGEST_ASKED, asked_wait, full_jitter, never_heals
+from .dialing import TransportOptions, create_connection
+from .options import EventsOptions
+from .redirects import added_headers, follow_redirects
+from .response import BODY_SIZE, BODY_WAIT, receive_response, refusal_of
+from .retrying import LONGEST_ASKED, STABLE, is_permanent, retry_after
+from .uri import HTTP, parse_uri
 
 if TYPE_CHECKING:
-    import ssl as ssl_module
-    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Unpack
 
+    from rawws.protocol.http11 import Response
     from rawws_sse import Event
+
+    from .options import EventsKeywords
+    from .uri import Target
 
 __all__ = ["events"]
 
@@ -85,64 +89,34 @@ class events:  # noqa: N801 - used as a function, as `connect`
         "_ready",
         "_stream",
         "_waits",
-        "headers",
         "last_event_id",
         "logger",
-        "on_retry",
-        "open_timeout",
-        "read_timeout",
-        "reconnect",
-        "reconnect_delays",
+        "options",
         "response",
         "retry",
         "target",
-        "user_agent",
-        "way",
+        "transport",
     )
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        last_event_id: str = "",
-        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        user_agent_header: str | None = USER_AGENT,
-        proxy: str | bool | None = True,
-        reconnect: bool = True,
-        reconnect_delays: Callable[[], Iterator[float]] = full_jitter,
-        on_retry: Callable[[Exception, float], object] | None = None,
-        open_timeout: float | None = 10,
-        read_timeout: float | None = None,
-        max_size: int | None = 1 << 20,
-        ssl: ssl_module.SSLContext | bool | None = None,
-        server_hostname: str | None = None,
-        local_addr: tuple[str, int] | None = None,
-        path: str | None = None,
-        logger: logging.Logger | None = None,
-    ) -> None:
-        check_limits(open_timeout=open_timeout, read_timeout=read_timeout, max_size=max_size)
+    def __init__(self, url: str, **options: Unpack[EventsKeywords]) -> None:
+        self.options = chosen = EventsOptions(**options)
         self.target = parse_uri(url.partition("#")[0], HTTP)
-        self.headers = list(Headers(additional_headers or ()).raw_items())
-        self.user_agent = user_agent_header
-        self.reconnect = reconnect
-        self.reconnect_delays = reconnect_delays
-        self.on_retry = on_retry
-        self.open_timeout = open_timeout
-        self.read_timeout = read_timeout
-        self.way = Way(ssl, server_hostname, proxy, local_addr, path)
-        self.logger = logger or logging.getLogger("rawws.events")
+        self.transport = TransportOptions(
+            chosen.ssl, chosen.server_hostname, chosen.proxy, chosen.local_addr, chosen.path
+        )
+        self.logger = chosen.logger or logging.getLogger("rawws.events")
         #: The id of the last event that was handed over: what to go on from another time.
-        self.last_event_id = last_event_id
+        self.last_event_id = chosen.last_event_id
         #: How many seconds to wait before the next connection, at least.
         self.retry = RETRY
         #: The head of the response that the events come in, once there is one.
         self.response: Received | None = None
         self._stream: _Stream | None = None
         # One for all connections: it knows how far the last one came.
-        self._decoder = Decoder(max_size)
-        self._decoder.last_event_id = last_event_id
+        self._decoder = Decoder(chosen.max_size)
+        self._decoder.last_event_id = chosen.last_event_id
         self._ready: deque[Event] = deque()
-        self._waits = reconnect_delays()
+        self._waits = chosen.reconnect_delays()
         # When to connect, on the clock of `clock.monotonic`.
         self._due = 0.0
         self._busy = False
@@ -215,14 +189,15 @@ class events:  # noqa: N801 - used as a function, as `connect`
                 return
         # An event that did not come whole comes again.
         self._decoder.receive_eof()
+        seconds = self.options.open_timeout
         try:
-            async with asyncio.timeout(self.open_timeout) as timeout:
-                self._stream = await follow(self.target, self.way, self._attempt)
+            async with asyncio.timeout(seconds) as timeout:
+                self._stream = await follow_redirects(self.target, self.transport, self._attempt)
         except TimeoutError:
             # The network has timeouts of its own.
             if not timeout.expired():
                 raise
-            raise TimeoutError(f"no answer from {self.target.authority} within {self.open_timeout:g} s") from None
+            raise TimeoutError(f"no answer from {self.target.authority} within {seconds:g} s") from None
         if self._stream is None:
             # WHATWG HTML 9.2.1: "Clients will reconnect if the connection is closed; a client can be told to stop
             # reconnecting using the HTTP 204 No Content response code."
@@ -230,15 +205,15 @@ class events:  # noqa: N801 - used as a function, as `connect`
         else:
             self._take(self._stream, self._stream.rest)
 
-    async def _attempt(self, target: Target, way: Way) -> _Stream | None:
+    async def _attempt(self, target: Target, options: TransportOptions) -> _Stream | None:
         """Ask for the events. Returns None where the server has none to give any more."""
         request = self._request(target)
         reader = asyncio.StreamReader(READ_SIZE)
-        transport = await dial(lambda: asyncio.StreamReaderProtocol(reader), target, way)
+        transport = await create_connection(lambda: asyncio.StreamReaderProtocol(reader), target, options)
         try:
             _probe(transport)
             write_first(transport, request)
-            response, rest = await _receive_head(reader)
+            response, rest = await receive_response(lambda: reader.read(READ_SIZE))
             self.response = Received(*response)
             if response.status == 204:
                 _leave(transport)
@@ -259,13 +234,14 @@ class events:  # noqa: N801 - used as a function, as `connect`
         self._decoder.receive(b"")
         if stream.body.done:
             raise StreamEndedError("the server ended the stream")
+        seconds = self.options.read_timeout
         try:
-            async with asyncio.timeout(self.read_timeout) as timeout:
+            async with asyncio.timeout(seconds) as timeout:
                 data = await stream.reader.read(READ_SIZE)
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise TimeoutError(f"nothing came from {self.target.authority} for {self.read_timeout:g} s") from None
+            raise TimeoutError(f"nothing came from {self.target.authority} for {seconds:g} s") from None
         self._take(stream, data, eof=not data)
 
     def _take(self, stream: _Stream, data: bytes, *, eof: bool = False) -> None:
@@ -287,24 +263,24 @@ class events:  # noqa: N801 - used as a function, as `connect`
 
     def _fail(self, error: Exception) -> None:
         """Plan the next attempt; raise the error where there is none."""
-        stream = self._stream
+        options, stream = self.options, self._stream
         self._drop()
         if stream is not None and (stream.good or clock.monotonic() - stream.opened_at >= STABLE):
-            self._waits = self.reconnect_delays()
-        seconds = next(self._waits, None) if self.reconnect and not never_heals(error) else None
+            self._waits = options.reconnect_delays()
+        seconds = next(self._waits, None) if options.reconnect and not is_permanent(error) else None
         if seconds is None:
             self._ended.set()
-            if isinstance(error, StreamEndedError) and not self.reconnect:
+            if isinstance(error, StreamEndedError) and not options.reconnect:
                 return
             raise error
         # WHATWG HTML 9.2.3: "Wait a delay equal to the reconnection time of the event source. Optionally, wait some
         # more. In particular, if the previous attempt failed, then user agents might introduce an exponential backoff
         # delay to avoid overloading a potentially already overloaded server."
-        seconds += max(self.retry, asked_wait(error))
+        seconds += max(self.retry, retry_after(error))
         self._due = clock.monotonic() + seconds
         self.logger.info("connecting to %s again in %.1f s: %s", self.target.authority, seconds, error)
-        if self.on_retry is not None:
-            self.on_retry(error, seconds)
+        if options.on_retry is not None:
+            options.on_retry(error, seconds)
 
     def _drop(self) -> None:
         if self._stream is not None:
@@ -327,7 +303,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
             # WHATWG HTML 9.2.3: "Let lastEventIDValue be the EventSource object's last event ID string, encoded as
             # UTF-8." A header has no whitespace around its value.
             fields.append(("Last-Event-ID", last_event_id.encode().decode("latin-1").strip(" \t")))
-        for name, value in added_headers(target, self.target, self.headers, self.user_agent):
+        for name, value in added_headers(target, self.target, self.options):
             if name.lower() in OWN_HEADERS:
                 raise LocalProtocolError(f"the header {name!r} cannot be added, it is the request's own")
             fields.append((name, value))
@@ -378,26 +354,6 @@ def _leave(transport: asyncio.Transport) -> None:
     close_transport(transport)
     # uvloop writes the alert at the end of this turn.
     asyncio.get_running_loop().call_soon(abort_transport, transport)
-
-
-async def _receive_head(reader: asyncio.StreamReader) -> tuple[Response, bytes]:
-    """Return the response, and what came behind its head."""
-    data = b""
-    for _ in range(MAX_INTERIM + 1):
-        head = HeadReader(response=True)
-        try:
-            while not head.receive(data):
-                data = await reader.read(READ_SIZE)
-                if not data:
-                    raise InvalidMessage(0, "the connection ended before the response")
-            response = parse_response(head.head)
-        except HandshakeError as error:
-            raise InvalidMessage(0, error.reason) from None
-        # RFC 9110 15.2: "A client MUST be able to parse one or more 1xx responses received prior to a final response".
-        if response.status >= 200 or response.status == 101:
-            return response, head.rest
-        data = head.rest
-    raise InvalidMessage(0, f"over {MAX_INTERIM} interim responses came, the last {response.status}")
 
 
 async def _receive_body(reader: asyncio.StreamReader, response: Response, data: bytes) -> bytes:

@@ -5,65 +5,62 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, final
 
-from rawws.errors import HandshakeError, InvalidMessage, InvalidStatus, InvalidUpgrade
+from rawws.errors import HandshakeError, InvalidMessage, InvalidUpgrade
 from rawws.http.responses import Received
 from rawws.protocol.bodies import Body
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import PerMessageDeflate
-from rawws.protocol.extensions import excerpt
 from rawws.protocol.handshake import build_request, check_response, make_key
-from rawws.protocol.http11 import HeadReader, parse_response, serialize_request
+from rawws.protocol.http11 import serialize_request
+
+from .response import BODY_SIZE, BODY_WAIT, ResponseReader, refusal_of
 
 if TYPE_CHECKING:
     from rawws.net.websocket import WebSocket
     from rawws.protocol.deflate import Deflater
     from rawws.protocol.http11 import Response
 
-    from .connect import connect
-    from .dialing import Target
+    from .options import ConnectOptions
+    from .uri import Target
 
-__all__ = ["BODY_SIZE", "BODY_WAIT", "MAX_INTERIM", "Opening", "refusal_of"]
-
-# Responses that come before the one that counts; one or two are usual.
-MAX_INTERIM = 8
-# How much of the body of a refusal is read, in bytes, and for how long, in seconds: it is there to say why.
-BODY_SIZE = 16384
-BODY_WAIT = 2.0
+__all__ = ["Opening"]
 
 DEFLATERS: dict[tuple[int, int, int], Deflater] = {}
 
 
 @final
 class Opening:
-    """The request, and what comes of the response; the transport hands it what it reads until `answer` is there."""
+    """The request, and what comes of the response; the transport hands it what it reads until it is `opened`."""
 
     __slots__ = (
-        "answer",
         "begun",
         "body",
-        "came",
         "decoder",
-        "interim",
+        "headers",
         "key",
+        "opened",
         "options",
         "reader",
+        "received",
         "refusal",
         "rest",
         "target",
         "ws",
     )
 
-    def __init__(self, options: connect, target: Target) -> None:
+    def __init__(self, options: ConnectOptions, target: Target, headers: list[tuple[str, str]]) -> None:
         self.options = options
         self.target = target
-        self.reader = HeadReader(response=True)
+        # The added headers of the request.
+        self.headers = headers
+        self.reader = ResponseReader()
         self.key = make_key()
         self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
-        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Whether there is a connection, how many bytes came, and how many interim responses.
+        # Done when the connection is open, or cannot be.
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Whether there is a connection, and how many bytes of a response came.
         self.begun = False
-        self.came = 0
-        self.interim = 0
+        self.received = 0
         # A response that is no handshake, what decodes its body, and as much of that as came.
         self.refusal: Response | None = None
         self.decoder: Body | None = None
@@ -86,9 +83,9 @@ class Opening:
                 self.target.path,
                 self.key,
                 origin=options.origin,
-                subprotocols=options.subprotocols,
-                compression=options.compression,
-                headers=options.headers_for(self.target),
+                subprotocols=options.subprotocols or (),
+                compression=options.deflate,
+                headers=self.headers,
             )
             ws.sent_request = request
             ws.write([serialize_request(request)])
@@ -97,30 +94,19 @@ class Opening:
 
     def receive(self, data: bytes) -> None:
         """Take what came of the response."""
-        self.came += len(data)
-        if self.answer.done():
+        self.received += len(data)
+        if self.opened.done():
             return
         if self.refusal is not None:
             self._take_body(data)
             return
         try:
-            while self.reader.receive(data):
-                response = parse_response(self.reader.head)
-                # RFC 9110 15.2: "A client MUST be able to parse one or more 1xx responses received prior to a final
-                # response, even if the client does not expect one."
-                if response.status >= 200 or response.status == 101:
-                    self._take(response, self.reader.rest)
-                    return
-                data = self.reader.rest
-                self.reader = HeadReader(response=True)
-                self.interim += 1
-                if self.interim > MAX_INTERIM:
-                    raise HandshakeError(0, f"over {MAX_INTERIM} interim responses came, the last {response.status}")
+            response = self.reader.receive(data)
+            if response is not None:
+                self._take(response, self.reader.rest)
         except HandshakeError as error:
-            # Those of the parser have no kind: what they are about is no HTTP, or not the 101 that was asked for.
-            kind = type(error)
-            if kind is HandshakeError:
-                kind = InvalidUpgrade if error.status else InvalidMessage
+            # Those of the core have no kind: they are about a 101 that is not the one that was asked for.
+            kind = InvalidUpgrade if type(error) is HandshakeError else type(error)
             self._fail(kind(error.status, error.reason, error.headers))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it is told to the caller of connect
             self._fail(error)
@@ -134,8 +120,8 @@ class Opening:
         """Take note that the connection is gone."""
         if self.refusal is not None:
             self._refuse()
-        elif not self.answer.done():
-            self.answer.set_exception(InvalidMessage(0, f"the connection ended before the response, {self.progress()}"))
+        elif not self.opened.done():
+            self.opened.set_exception(InvalidMessage(0, f"the connection ended before the response, {self.progress()}"))
 
     def expire(self) -> None:
         """Wait no longer for the rest of a refusal; the rest of a handshake is under `open_timeout`."""
@@ -148,7 +134,7 @@ class Opening:
         """Describe how far it is."""
         if not self.begun:
             return f"it was not connected{', or its TLS handshake not done' if self.target.secure else ''}"
-        return f"{self.came} bytes of the response came" if self.came else "nothing came of the response"
+        return f"{self.received} bytes of the response came" if self.received else "nothing came of the response"
 
     def _take(self, response: Response, rest: bytes) -> None:
         ws, options = self.ws, self.options
@@ -160,13 +146,14 @@ class Opening:
             ws.set_deadline(BODY_WAIT)
             self._take_body(rest)
             return
-        agreed = check_response(response, self.key, subprotocols=options.subprotocols, compression=options.compression)
+        offered = options.subprotocols or ()
+        agreed = check_response(response, self.key, subprotocols=offered, compression=options.deflate)
         deflate = None
-        if agreed.parameters is not None and options.compression is not None:
-            deflate = PerMessageDeflate(agreed.parameters, False, options.compression, DEFLATERS)
+        if agreed.parameters is not None and options.deflate is not None:
+            deflate = PerMessageDeflate(agreed.parameters, False, options.deflate, DEFLATERS)
         ws.subprotocol = agreed.subprotocol
         ws.open(Connection(Role.CLIENT, options.max_size, deflate, ws.settings.shared.writers))
-        self.answer.set_result(None)
+        self.opened.set_result(None)
         if options.handler is None:
             self.rest = rest
             ws.pause_reading()
@@ -203,7 +190,7 @@ class Opening:
 
     def _refuse(self) -> None:
         """Fail with the refusal, whose body came as far as it did."""
-        if self.refusal is None or self.answer.done():
+        if self.refusal is None or self.opened.done():
             return
         error = refusal_of(self.refusal, bytes(self.body), "a WebSocket handshake")
         self.ws.response = error.response
@@ -212,17 +199,5 @@ class Opening:
     def _fail(self, error: Exception) -> None:
         # Who waits for the answer ends the connection. Here it is too early: a loop that is still handing over a socket
         # (uvloop) would close its descriptor twice.
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-
-def refusal_of(response: Response, body: bytes, wanted: str) -> InvalidStatus:
-    """Return the error for a response, with the beginning of its body, that is not what was wanted."""
-    received = Received(*response._replace(body=body[:BODY_SIZE]))
-    kind = ", ".join(received.headers.get_all("Content-Type")).partition(";")[0].strip()
-    reason = f"the server answered {excerpt(received.reason_phrase)} and not with {wanted}"
-    if kind == "text/plain" and received.body:
-        reason += f": {excerpt(received.body.decode('utf-8', 'replace').partition(chr(10))[0].rstrip())}"
-    elif kind:
-        reason += f", but with {excerpt(kind)}"
-    return InvalidStatus(received, reason)
+        if not self.opened.done():
+            self.opened.set_exception(error)

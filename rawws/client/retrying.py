@@ -12,13 +12,15 @@ from rawws.errors import ConnectionClosed, HandshakeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["asked_wait", "full_jitter", "never_heals"]
+__all__ = ["LONGEST_ASKED", "STABLE", "full_jitter", "is_permanent", "process_exception", "retry_after"]
 
 # RFC 6455 7.2.3 calls 0 to 5 seconds reasonable for the first wait, which is for servers with very many clients: one
 # second brings 10,000 of them back at the rate that one of our servers takes (36 us of CPU each) with room to spare.
 FIRST_WAIT = 1.0
 # The seventh wait and all later ones; websockets goes up to 90 s.
 LONGEST_WAIT = 60.0
+# A connection that lived for so many seconds was a good one: after its end the waits begin with the shortest.
+STABLE = 10.0
 # What a server may ask for: it would be a mistake, or an attack, to stay away for days.
 LONGEST_ASKED = 3600.0
 # "[1012] a client may reconnect, and if it chooses to do, should reconnect using a randomized delay of 5-30s" (the
@@ -26,7 +28,7 @@ LONGEST_ASKED = 3600.0
 ASKED_BY_CODE = {1012: (5.0, 30.0), 1013: (5.0, 30.0)}
 
 
-def never_heals(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Tell whether trying again is of no use: the server understood, and refused, or this program is wrong.
 
     It may help after what the network did (OSError, a timeout), after the statuses 408, 429 and 5xx (RFC 9110 section
@@ -37,6 +39,11 @@ def never_heals(error: BaseException) -> bool:
     if isinstance(error, ConnectionClosed):
         return any(close is not None and close.code in {1002, 1008} for close in (error.rcvd, error.sent))
     return not isinstance(error, OSError) or isinstance(error, ssl.SSLCertVerificationError)
+
+
+def process_exception(error: Exception) -> Exception | None:
+    """Return None for what may heal, so that `connect` tries again, and else the error, which it raises."""
+    return error if is_permanent(error) else None
 
 
 def full_jitter(draw: Callable[[float, float], float] = random.uniform) -> Iterator[float]:
@@ -53,17 +60,17 @@ def full_jitter(draw: Callable[[float, float], float] = random.uniform) -> Itera
         longest = min(2 * longest, LONGEST_WAIT)
 
 
-def asked_wait(error: BaseException, draw: Callable[[float, float], float] = random.uniform) -> float:
+def retry_after(error: BaseException, draw: Callable[[float, float], float] = random.uniform) -> float:
     """Return for how many seconds the server asked to stay away, by Retry-After or by the close codes 1012 and 1013."""
     if isinstance(error, HandshakeError):
         values = [value for name, value in error.headers if name.lower() == "retry-after"]
-        return _retry_after(values[0]) if values else 0.0
+        return _parse_retry_after(values[0]) if values else 0.0
     if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code in ASKED_BY_CODE:
         return draw(*ASKED_BY_CODE[error.rcvd.code])
     return 0.0
 
 
-def _retry_after(value: str) -> float:
+def _parse_retry_after(value: str) -> float:
     """Read `Retry-After = HTTP-date / delay-seconds` (RFC 9110 section 10.2.3); what is neither asks for nothing."""
     if value.isascii() and value.isdigit():
         # Ten digits are 300 years; of many more, int() is slow.

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.client import dialing
-from rawws.client.dialing import Target, interleave, parse_uri, race
+from rawws.client.addresses import connect_tcp, interleave
+from rawws.client.uri import Target, parse_uri
 from tests.client.peers import accepted, descriptors, scripted, tls
 from tests.server.peers import eventually, serve
 
@@ -164,10 +164,10 @@ def racing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         loop = Loop()
         loop.getaddrinfo = getaddrinfo  # type: ignore[attr-defined]
         monkeypatch.setattr("asyncio.get_running_loop", lambda: loop)
-        monkeypatch.setattr(dialing, "_connect_socket", addresses.connect)
-        monkeypatch.setattr(dialing, "ATTEMPT_DELAY", 0.05)
+        monkeypatch.setattr("rawws.client.addresses._connect_socket", addresses.connect)
+        monkeypatch.setattr("rawws.client.addresses.ATTEMPT_DELAY", 0.05)
         try:
-            return await race("host", 1)
+            return await connect_tcp("host", 1)
         finally:
             monkeypatch.undo()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import rawws
+from rawws.client.options import ConnectOptions
 from tests.client.test_migration import PROGRAMS
 from tests.processes import ROOT
 
@@ -18,11 +19,10 @@ MOVING = (ROOT / "docs" / "move" / "websockets.md").read_text(encoding="utf-8")
 
 def test_the_client_page_lists_every_option_with_its_default() -> None:
     listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", CLIENT, re.MULTILINE))
-    parameters = inspect.signature(rawws.connect.__init__).parameters
+    parameters = inspect.signature(ConnectOptions).parameters
     defaults = {
         name: parameter.default.__name__ if callable(parameter.default) else repr(parameter.default)
         for name, parameter in parameters.items()
-        if name not in {"self", "uri"}
     }
     assert listed == defaults
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import rawws
+from rawws.client.options import EventsOptions
 from rawws.protocol.http11 import Request
 from rawws_sse import EventTooLarge
 from tests.client.peers import descriptors, http_proxy, socks_proxy, tls
@@ -712,7 +713,7 @@ async def test_a_unix_socket_is_reached_by_its_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["http", "https", "socks5h"])
 async def test_a_proxy_is_gone_through(kind: str, secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     outside, part = tls(), tls("127.0.0.1")
-    monkeypatch.setattr("rawws.client.dialing._default_context", lambda: outside.client)
+    monkeypatch.setattr("rawws.client.proxies.default_context", lambda: outside.client)
     proxies = {"http": http_proxy(), "https": http_proxy(ssl=outside.server), "socks5h": socks_proxy()}
     async with (
         source(stream(b"data: 1\n\n"), ssl=part.server if secure else None) as server,
@@ -737,11 +738,10 @@ async def test_local_addr_is_where_it_connects_from() -> None:
 def test_the_page_lists_every_option_with_its_default() -> None:
     page = (ROOT / "docs" / "use" / "events.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, re.MULTILINE))
-    parameters = inspect.signature(rawws.events.__init__).parameters
+    parameters = inspect.signature(EventsOptions).parameters
     assert listed == {
         name: parameter.default.__name__ if callable(parameter.default) else repr(parameter.default)
         for name, parameter in parameters.items()
-        if name not in {"self", "url"}
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.client.opening import BODY_SIZE
+from rawws.client.response import BODY_SIZE
 from rawws.protocol.http11 import Request
 from tests.client.peers import accepted, descriptors, response, scripted, tls
 from tests.server.peers import eventually, serve

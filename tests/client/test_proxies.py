@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.client.dialing import HTTP, WS, _proxy_for, parse_uri
+from rawws.client.proxies import proxy_for
+from rawws.client.uri import HTTP, WS, parse_uri
 from tests.client.peers import Tls, descriptors, http_proxy, socks_proxy, tls
 from tests.server.peers import eventually, serve
 
@@ -51,7 +52,7 @@ async def test_tls_is_spoken_with_the_server_and_not_with_the_proxy() -> None:
 def trusted(monkeypatch: pytest.MonkeyPatch) -> Tls:
     """Return a certificate of localhost that this machine trusts."""
     part = tls()
-    monkeypatch.setattr("rawws.client.dialing._default_context", lambda: part.client)
+    monkeypatch.setattr("rawws.client.proxies.default_context", lambda: part.client)
     return part
 
 
@@ -234,7 +235,7 @@ def test_the_environment_names_the_proxy(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert _proxy_for(parse_uri(uri, WS if uri.startswith("ws") else HTTP)) == proxy
+    assert proxy_for(parse_uri(uri, WS if uri.startswith("ws") else HTTP)) == proxy
 
 
 async def test_the_proxy_of_the_environment_is_taken_unless_it_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

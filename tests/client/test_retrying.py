@@ -21,8 +21,7 @@ from typing import Any, Final
 import pytest
 
 import rawws
-from rawws.client.connect import process_exception
-from rawws.client.retrying import FIRST_WAIT, LONGEST_WAIT, asked_wait, full_jitter, never_heals
+from rawws.client.retrying import FIRST_WAIT, LONGEST_WAIT, full_jitter, is_permanent, process_exception, retry_after
 from rawws.http.responses import Received
 from rawws.protocol.http11 import Headers, Request
 from tests.client.peers import accepted, descriptors, response, scripted
@@ -101,7 +100,7 @@ def refusal(status: int, **headers: str) -> rawws.InvalidStatus:
     ],
 )
 def test_what_may_heal_is_tried_again(error: Exception) -> None:
-    assert not never_heals(error)
+    assert not is_permanent(error)
     assert process_exception(error) is None
 
 
@@ -124,7 +123,7 @@ def test_what_may_heal_is_tried_again(error: Exception) -> None:
     ],
 )
 def test_what_never_heals_is_raised(error: Exception) -> None:
-    assert never_heals(error)
+    assert is_permanent(error)
     assert process_exception(error) is error
 
 
@@ -198,15 +197,15 @@ async def test_200_clients_of_a_server_that_is_gone_are_spread_by_connect_itself
     ],
 )
 def test_retry_after_in_seconds_is_obeyed_up_to_an_hour(value: str, seconds: float) -> None:
-    assert asked_wait(refusal(503, Retry_After=value)) == seconds
+    assert retry_after(refusal(503, Retry_After=value)) == seconds
 
 
 def test_retry_after_as_a_date_is_obeyed() -> None:
     later = formatdate(time.time() + 100, usegmt=True)
-    assert 98 < asked_wait(refusal(429, retry_after=later)) <= 100
-    assert asked_wait(refusal(429, retry_after="Fri, 31 Dec 1999 23:59:59 GMT")) == 0
-    assert asked_wait(refusal(429, retry_after="Fri, 31 Dec 9998 23:59:59 GMT")) == 3600
-    assert asked_wait(refusal(429, retry_after="Fri, 99 Dec 2099 23:59:59 GMT")) == 0
+    assert 98 < retry_after(refusal(429, retry_after=later)) <= 100
+    assert retry_after(refusal(429, retry_after="Fri, 31 Dec 1999 23:59:59 GMT")) == 0
+    assert retry_after(refusal(429, retry_after="Fri, 31 Dec 9998 23:59:59 GMT")) == 3600
+    assert retry_after(refusal(429, retry_after="Fri, 99 Dec 2099 23:59:59 GMT")) == 0
 
 
 @pytest.mark.parametrize(("code", "wait"), [(1012, (5, 30)), (1013, (5, 30)), (1001, None), (1011, None)])
@@ -217,13 +216,13 @@ def test_a_server_that_restarts_or_is_overloaded_is_left_alone_for_5_to_30_secon
         asked.append(limits)
         return 7.0
 
-    assert asked_wait(closed(code), draw) == (7.0 if wait else 0.0)
+    assert retry_after(closed(code), draw) == (7.0 if wait else 0.0)
     assert asked == ([wait] if wait else [])
 
 
 def test_a_code_that_this_side_sent_asks_for_nothing() -> None:
-    assert asked_wait(closed(None, 1013)) == 0
-    assert asked_wait(ConnectionRefusedError()) == 0
+    assert retry_after(closed(None, 1013)) == 0
+    assert retry_after(ConnectionRefusedError()) == 0
 
 
 # -- the loop

@@ -1,0 +1,50 @@
+"""Transports: a connected socket to an asyncio transport, in TLS or not."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+__all__ = ["ProtocolFactory", "TlsOptions", "default_context", "open_transport"]
+
+ProtocolFactory: TypeAlias = "Callable[[], asyncio.Protocol]"
+# One of ours: it asks for HTTP/1.1, for servers that would otherwise choose HTTP/2.
+ALPN = ["http/1.1"]
+
+
+class TlsOptions(NamedTuple):
+    """How to speak TLS: `server_hostname` is the name that the certificate must have."""
+
+    context: ssl.SSLContext
+    server_hostname: str
+
+
+def default_context() -> ssl.SSLContext:
+    """Return a context that verifies."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(ALPN)
+    return context
+
+
+async def open_transport(
+    factory: ProtocolFactory, sock: socket.socket, tls: TlsOptions | None = None
+) -> asyncio.Transport:
+    """Give a connected socket to the loop, which closes it from here on, also if the TLS handshake fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        if tls is None:
+            transport, _ = await loop.create_connection(factory, sock=sock)
+        else:
+            context, name = tls
+            transport, _ = await loop.create_connection(factory, sock=sock, ssl=context, server_hostname=name)
+        return transport
+    finally:
+        # uvloop owns the descriptor and not the socket object. Where the peer resets the connection meanwhile, it
+        # forgets to tell the object (0.23), which would later close what has the same number then.
+        if type(loop).__module__.partition(".")[0] in {"uvloop", "winloop"}:
+            sock.detach()
