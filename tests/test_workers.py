@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from rawws.cli.main import parser
-from rawws.cli.supervisor import Reserved, Supervisor
+from rawws.cli.supervisor import ReservedPort, Supervisor
 from tests.processes import LOOPBACK, ROOT, Process, eventually
 from tests.test_cli import ASGI, port, run, start
 
@@ -287,7 +287,7 @@ def test_a_unix_socket_is_not_shared(here: Path) -> None:
 
 
 def test_addresses_that_share_any_port_get_the_same_one() -> None:
-    with Reserved(["127.0.0.1", "127.0.0.2", "::1"], 0) as reserved:
+    with ReservedPort(["127.0.0.1", "127.0.0.2", "::1"], 0) as reserved:
         assert {sock.getsockname()[1] for sock in reserved.sockets} == {reserved.port}
         assert len(reserved.sockets) == 3
 

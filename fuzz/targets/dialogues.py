@@ -72,7 +72,7 @@ class Client:
 
     def __init__(self, topics: Topics, hub: Any, *, whole: bool, hasty: bool) -> None:
         self.topics = topics
-        self.serving = topics.clients.serve(hub, self)
+        self.serving = topics.clients.serve_client(hub, self)
         self.served = False
         self.congested = self.closed = False
         self.closed_with = 1013
@@ -116,7 +116,7 @@ class Client:
         """Hear an answer or a publication."""
         if self.closed:
             raise ConnectionClosedError(None, None)
-        text = said if isinstance(said, str) else self.topics.envelope.publication_text(said)
+        text = said if isinstance(said, str) else self.topics.envelope.render(said)
         self.heard.append(json.loads(self.topics.encoded(text).payload))
 
     def follow(self, member: Any) -> None:
@@ -253,9 +253,9 @@ class Topics:
     def __init__(self, twin: Twin) -> None:
         self.clients = twin.load("rawws.topics.rawws_v1")
         self.envelope = twin.load("rawws.topics.envelope")
-        self.encoded = twin.load("rawws.topics.hub").Encoded
+        self.encoded = twin.load("rawws.topics.core").Encoded
         self.hub = twin.load("rawws.topics.hub").Hub
-        history = twin.load("rawws.topics.history").History
+        history = twin.load("rawws.topics.backplane").History
         self.histories = (history(), history(count=2), history(total=9000), None)
         self.too_old = history(age=-1.0)
 
@@ -283,7 +283,7 @@ class Topics:
     def post(self, hub: Any, body: bytes) -> str:
         """Say something over HTTP, and return how that ended."""
         asked = self.asked(body.decode("utf-8", "replace"))
-        answering = self.clients.post(hub, SimpleNamespace(body=body))
+        answering = self.clients.answer_post(hub, SimpleNamespace(body=body))
         response = run(answering) if iscoroutine(answering) else answering
         ended = check_answer(json.loads(response.body), asked)
         assert response.status == ERRORS.get(ended, 200), response.status
@@ -304,7 +304,7 @@ class Topics:
             client.go()
         left = hub.stats()
         assert (left.subscribers, left.subscriptions, left.present, left.waiting) == (0, 0, 0, 0), left
-        bounds, hub._shelf.bounds = hub._shelf.bounds, self.too_old  # noqa: SLF001 - as if it were minutes later
+        bounds, hub._table.shelf.bounds = hub._table.shelf.bounds, self.too_old  # noqa: SLF001 - as if it were minutes later
         assert left.held <= bounds.count * left.topics, left
         assert left.held_bytes <= bounds.total, left
         left = hub.stats()

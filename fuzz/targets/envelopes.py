@@ -127,13 +127,15 @@ class Topics:
 
     def __init__(self, twin: Twin) -> None:
         self.envelope = twin.load("rawws.topics.envelope")
+        self.cursors = twin.load("rawws.topics.cursors")
         self.history = twin.load("rawws.topics.history")
+        self.backplane = twin.load("rawws.topics.backplane")
         self.names = twin.load("rawws.topics.names")
         self.presence = twin.load("rawws.topics.presence")
         self.redis = twin.load("rawws.backplanes.redis")
         self.hub = twin.load("rawws.topics.hub").Hub(history=None, max_size=MAX_SIZE)
-        self.encoded = twin.load("rawws.topics.hub").Encoded
-        self.log = self.history.Log("held", self.history.Shelf(self.history.History(count=HELD)))
+        self.encoded = twin.load("rawws.topics.core").Encoded
+        self.log = self.history.Log("held", self.history.Shelf(self.backplane.History(count=HELD)))
         self.log.epoch = EPOCH
         for text in ("one", "two", "three"):
             self.log.append(self.encoded(text))
@@ -160,15 +162,15 @@ class Topics:
             return self.told(error)
         assert may_be_name(topic), topic
         cursors = {topic: self.log.cursor, topic + "&": "x:1", "=" + topic: "y:2"}
-        joined = self.history.join_cursors(cursors)
+        joined = self.cursors.join_cursors(cursors)
         assert joined.isascii()
         assert joined.isprintable()
-        assert self.history.cursors_of(joined, cursors) == cursors, joined
+        assert self.cursors.cursors_of(joined, cursors) == cursors, joined
         return "named"
 
     def use_cursor(self, since: str, topic: str) -> str:
         """Check that what came since a cursor is what the log holds behind it."""
-        cursor = self.history.cursor_of(since, topic)
+        cursor = self.cursors.cursor_of(since, topic)
         epoch, colon, digits = cursor.rpartition(":")
         shaped = colon != "" and digits.isascii() and digits.isdigit() and len(digits) <= 18 and len(epoch) <= 32
         shaped = shaped and epoch.isascii() and epoch.replace("-", "_").replace("_", "a").isalnum()
@@ -200,7 +202,7 @@ class Topics:
         got = subscriber.got
         assert (got.topic, got.message, got.key, got.cursor) == (ask.topic, ask.message, ask.key, cursor)
         assert len((got.key or "").encode()) <= 255, got.key
-        fields = json.loads(self.encoded(self.envelope.publication_text(got)).payload)
+        fields = json.loads(self.encoded(self.envelope.render(got)).payload)
         message = fields.pop("data") if "data" in fields else b64decode(fields.pop("base64"))
         assert (message, fields) == (ask.message, {"topic": ask.topic, "cursor": cursor})
         record = self.redis.unpack(ask.topic, got.epoch, got.offset, self.redis.pack("s", 1, ask.message, ask.key))
@@ -215,8 +217,9 @@ class Topics:
             return self.told(error)
         elsewhere = self.presence.present_of(present.id, self.presence.info_text(present), "s")
         assert present.info == elsewhere.info == info
-        self.heard(self.presence.listed([present, elsewhere]))
-        assert json.loads(self.presence.notice_text("a", "join", present))["join"]["info"] == info
+        self.heard(self.envelope.listed([present, elsewhere]))
+        notice = self.history.Notice("a", self.history.JOIN, self.envelope.render, present=present)
+        assert json.loads(notice.message)["join"]["info"] == info
         return type(info).__name__
 
 

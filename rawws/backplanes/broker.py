@@ -21,8 +21,7 @@ from rawws.client.connect import unix_connect
 from rawws.errors import ConnectionClosed, RawwsError
 from rawws.net.handlers import Handler
 from rawws.server.server import unix_serve
-from rawws.topics import History
-from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record, new_answer
+from rawws.topics.backplane import BackplaneAway, Guest, History, Past, Position, Record, new_answer
 
 from .memory import Engine, MemoryBackplane
 

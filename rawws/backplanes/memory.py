@@ -19,8 +19,7 @@ from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rawws.topics import History
-    from rawws.topics.backplane import Listener
+    from rawws.topics.backplane import History, Listener
 
 __all__ = ["Engine", "MemoryBackplane"]
 

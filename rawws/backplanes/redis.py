@@ -24,16 +24,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from urllib.parse import quote
 
 from rawws.client.retrying import full_jitter
-from rawws.topics.backplane import BackplaneAway, Guest, Past, Record, new_answer
-from rawws.topics.history import Position
+from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record, new_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redis.asyncio import Connection
 
-    from rawws.topics import History
-    from rawws.topics.backplane import Listener
+    from rawws.topics.backplane import History, Listener
 
 __all__ = ["RedisBackplane"]
 

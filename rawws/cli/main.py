@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rawws.topics.backplane import Backplane
+    from rawws.topics.shared import SharedBackplane
 
-    from .supervisor import Common
 
 __all__ = ["LIMITS", "main", "parser"]
 
@@ -278,7 +278,7 @@ def _seconds_or_off(text: str) -> float | None:
 
 def _serve(options: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))
-    common = _offer_broker() if options.workers > 1 else None
+    shared = _offer_broker() if options.workers > 1 else None
     found = _load(*options.target)
     target = ":".join(options.target)
     handler = _application(found, target, options) if options.asgi else _handler(found, target)
@@ -292,7 +292,7 @@ def _serve(options: argparse.Namespace) -> int:
         handler,
         lambda address: f"listening on {scheme}{'s' if options.ssl_certfile else ''}://{address}",
         given,
-        common,
+        shared,
     )
 
 
@@ -306,7 +306,7 @@ def _demo(options: argparse.Namespace) -> int:
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
         return f"open {url}"
 
-    return _run(options, app.routes(_product()), announce, {})
+    return _run(options, app.demo_routes(_product()), announce, {})
 
 
 def _run(
@@ -314,7 +314,7 @@ def _run(
     handler: object,
     announce: Callable[[str], str],
     given: dict[str, Any],
-    common: Common | None = None,
+    shared: SharedBackplane | None = None,
 ) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -334,10 +334,10 @@ def _run(
         for sock in running.sockets:
             print(announce(_address(sock.getsockname())), f"({_product()}; Ctrl-C ends it)", flush=True)
 
-    if common is None:
+    if shared is None:
         _live(handler, given, show)
     else:
-        _share(common, options.workers, handler, given, announce)
+        _serve_shared(shared, options.workers, handler, given, announce)
     return 0
 
 
@@ -362,9 +362,9 @@ def _live(handler: object, given: dict[str, Any], show: Callable[[Server], None]
         runner.run(main())
 
 
-def _offer_broker() -> Common:
+def _offer_broker() -> SharedBackplane:
     """Have the hubs that the application makes be joined by a broker, for which there is a folder from now on."""
-    from . import supervisor as workers  # noqa: PLC0415 - not on every system
+    from rawws.topics.shared import SharedBackplane, share  # noqa: PLC0415 - only workers need it
 
     def make(name: str) -> Backplane:
         from rawws.backplanes.broker import BrokerBackplane  # noqa: PLC0415 - only hubs need it
@@ -375,25 +375,28 @@ def _offer_broker() -> Common:
     folder = tempfile.mkdtemp(prefix="rawws-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = f"{folder}/broker"
-    workers.common = workers.Common(path, make)
-    return workers.common
+    shared = SharedBackplane(path, make)
+    share(shared)
+    return shared
 
 
-def _share(common: Common, count: int, handler: object, given: dict[str, Any], announce: Callable[[str], str]) -> None:
+def _serve_shared(
+    shared: SharedBackplane, count: int, handler: object, given: dict[str, Any], announce: Callable[[str], str]
+) -> None:
     """Serve in several processes, on one port, and be a broker in one more, where there are hubs."""
-    from .supervisor import Post, Reserved, StartError, Supervisor  # noqa: PLC0415 - not on every system
+    from .supervisor import ReservedPort, StartError, Supervisor, SupervisorChannel  # noqa: PLC0415 - not on every system
 
-    common.forked = True
+    shared.forked = True
 
-    def work(post: Post) -> None:
+    def work(channel: SupervisorChannel) -> None:
         try:
-            if post.number == count:
+            if channel.number == count:
                 from rawws.backplanes.broker import keep  # noqa: PLC0415 - only hubs need it
 
                 with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                    runner.run(keep(common.path, post.ready))
+                    runner.run(keep(shared.path, channel.ready))
             else:
-                _live(handler, given, post.ready)
+                _live(handler, given, channel.ready)
         except CommandError as error:
             # In one piece: `print` writes the end of the line by itself, and the workers fail at the same time.
             sys.stderr.write(f"rawws: {error}\n")
@@ -402,7 +405,7 @@ def _share(common: Common, count: int, handler: object, given: dict[str, Any], a
             raise SystemExit(130) from None
 
     try:
-        with Reserved(given["host"], given["port"]) as reserved:
+        with ReservedPort(given["host"], given["port"]) as reserved:
             given |= {"port": reserved.port, "reuse_port": True}
             addresses = [_address(sock.getsockname()) for sock in reserved.sockets]
 
@@ -410,7 +413,7 @@ def _share(common: Common, count: int, handler: object, given: dict[str, Any], a
                 for address in addresses:
                     print(announce(address), f"({count} workers; {_product()}; Ctrl-C ends it)", flush=True)
 
-            Supervisor(count + bool(common.count), work, show, reloads="ssl" in given).run()
+            Supervisor(count + bool(shared.count), work, show, reloads="ssl" in given).run()
     except OSError as error:
         place = f"{' and '.join(given['host'])}, port {given['port']}"
         raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rawws.server.server import Server
-    from rawws.topics.backplane import Backplane
 
-__all__ = ["Common", "Post", "Reserved", "StartError", "Supervisor", "joined"]
+__all__ = ["ReservedPort", "StartError", "Supervisor", "SupervisorChannel"]
 
 logger = logging.getLogger("rawws.workers")
 
@@ -42,45 +41,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 READY, STOP, END, RELOAD = b"r", b"s", b"e", b"h"
 
 
-@final
-class Common:
-    """What joins the hubs of all workers, a broker at a path: `make(name)` returns a backplane.
-
-    The n-th hub of each worker gets the n-th name: so hubs are joined that are made before the workers start, where the
-    module of the application is imported.
-    """
-
-    __slots__ = ("count", "forked", "make", "path")
-
-    def __init__(self, path: str, make: Callable[[str], Backplane]) -> None:
-        self.path = path
-        self.make = make
-        self.count = 0
-        self.forked = False
-
-
-# Set by who is about to start workers, before there are hubs.
-common: Common | None = None
-
-
-def joined() -> Backplane | None:
-    """Return what joins a new hub to those of the other workers, None where there are none."""
-    if common is None:
-        return None
-    if common.forked:
-        logger.warning("a hub was made after the workers started and is not joined: make it where it is imported")
-        return None
-    common.count += 1
-    return common.make(str(common.count))
-
-
 class StartError(RuntimeError):
     """The workers could not begin to serve: one of them said why."""
 
 
 @final
-class Reserved:
-    """A port, held by sockets that are bound and do not listen, for workers to bind as well: `with Reserved(...)`.
+class ReservedPort:
+    """A port, held by sockets that are bound and do not listen, for workers to bind as well: `with ReservedPort(...)`.
 
     Raises OSError where it cannot be had.
     """
@@ -116,7 +83,7 @@ class Reserved:
         for sock in self.sockets:
             sock.close()
 
-    def __enter__(self) -> Reserved:
+    def __enter__(self) -> ReservedPort:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,7 +91,7 @@ class Reserved:
 
 
 @final
-class Post:
+class SupervisorChannel:
     """A worker's line to its supervisor."""
 
     __slots__ = ("_sock", "number")
@@ -181,8 +148,8 @@ class Supervisor:
 
     With `reloads`, it passes SIGHUP on as well.
 
-    `work(post)` runs in each worker, calls `post.ready(server)` once it serves, and returns when it is done. `on_ready`
-    is called here when all of them serve. A worker that ends before that ends all.
+    `work(channel)` runs in each worker, calls `channel.ready(server)` once it serves, and returns when it is done.
+    `on_ready` is called here when all of them serve. A worker that ends before that ends all.
     """
 
     __slots__ = (
@@ -199,7 +166,12 @@ class Supervisor:
     )
 
     def __init__(
-        self, count: int, work: Callable[[Post], None], on_ready: Callable[[], None], *, reloads: bool = False
+        self,
+        count: int,
+        work: Callable[[SupervisorChannel], None],
+        on_ready: Callable[[], None],
+        *,
+        reloads: bool = False,
     ) -> None:
         if count < 1:
             raise ValueError(f"workers is {count}, allowed are numbers above 0")
@@ -259,15 +231,15 @@ class Supervisor:
         ours.close()
         for other in self._workers.values():
             other.sock.close()
-        os._exit(self._live(Post(number, theirs)))
+        os._exit(self._live(SupervisorChannel(number, theirs)))
 
-    def _live(self, post: Post) -> int:
+    def _live(self, channel: SupervisorChannel) -> int:
         """Be a worker; return the exit status."""
         try:
             # Ctrl-C on a terminal goes to a whole group of processes: the supervisor alone passes it on.
             os.setpgid(0, 0)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            self._work(post)
+            self._work(channel)
         except KeyboardInterrupt:
             return 130
         except SystemExit as end:
@@ -276,7 +248,7 @@ class Supervisor:
             sys.stderr.write(f"{end.code}\n")
             return 1
         except BaseException:
-            logger.exception("worker %d failed", post.number)
+            logger.exception("worker %d failed", channel.number)
             return 1
         finally:
             with contextlib.suppress(Exception):

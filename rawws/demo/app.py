@@ -17,7 +17,7 @@ from typing import Any, final
 
 import rawws
 
-__all__ = ["routes"]
+__all__ = ["demo_routes"]
 
 # The page's own limits stand in its maxlength attributes; these hold for everybody else.
 NAME_LIMIT = 24
@@ -32,7 +32,7 @@ READER_LIMIT = 400
 RETRY = 1000
 
 
-def routes(server: str) -> rawws.Routes:
+def demo_routes(server: str) -> rawws.Routes:
     """Return the table of all that the demo serves; `server` is what the page says it was served by."""
     echo, room = Echo(), Room(server)
     feed = Feed(echo, room)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from .requests import HttpRequest
 
-__all__ = ["LongPoll"]
+__all__ = ["POLL_TIMEOUT", "LongPoll"]
 
 # Below the 30 s after which some proxies and load balancers give a request up (Heroku, HAProxy's usual setting).
-TIMEOUT = 25.0
+POLL_TIMEOUT = 25.0
 
 
 @final
@@ -32,7 +32,7 @@ class LongPoll:
 
     __slots__ = ("_answer", "_exchange", "_over", "on_close", "timeout")
 
-    def __init__(self, timeout: float = TIMEOUT, *, on_close: Callable[[LongPoll], object] | None = None) -> None:
+    def __init__(self, timeout: float = POLL_TIMEOUT, *, on_close: Callable[[LongPoll], object] | None = None) -> None:
         if not timeout > 0:
             raise ValueError(f"timeout is {timeout}, allowed are numbers above 0")
         self.timeout = timeout

@@ -1,7 +1,10 @@
 """Topics: publications to subscribers, and to those who come back for what they missed."""
 
-from .history import CursorError, History, Publication
-from .hub import Hub, Stats
+from .backplane import History
+from .core import HubStats
+from .cursors import CursorError
+from .history import Publication
+from .hub import Hub
 from .names import TopicError
 from .policies import Policy
 from .presence import Present
@@ -13,11 +16,11 @@ __all__ = [
     "History",
     "Hub",
     "HubHandler",
+    "HubStats",
     "Policy",
     "Present",
     "Publication",
     "Published",
-    "Stats",
     "Subscription",
     "TopicError",
 ]

@@ -25,22 +25,41 @@ How it fits other engines:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import RawwsError
 
-from .history import Position
-
 if TYPE_CHECKING:
     import asyncio
 
-    from rawws.topics import History
-
-__all__ = ["Backplane", "BackplaneAway", "Guest", "Listener", "Past", "Position", "Record", "new_answer"]
+__all__ = ["Backplane", "BackplaneAway", "Guest", "History", "Listener", "Past", "Position", "Record", "new_answer"]
 
 
 class BackplaneAway(RawwsError, ConnectionError):
     """The engine cannot be reached, or went away before it answered: whether it did what it was asked is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How much is held of each topic: publications (0 for nothing), bytes, seconds; and bytes of all topics together.
+
+    The bytes are those of memory, a multiple of the messages' own. Where all topics together take too much, those are
+    forgotten that nothing was published to for the longest time.
+    """
+
+    # A chat shows about as many when it is opened, and a phone is seldom away for longer than five minutes.
+    count: int = 100
+    size: int = 1 << 20
+    age: float = 300.0
+    total: int = 64 << 20
+
+
+class Position(NamedTuple):
+    """The place of a publication in its topic; offset 0 is that before the first one."""
+
+    epoch: str
+    offset: int
 
 
 class Record(NamedTuple):

@@ -1,4 +1,4 @@
-"""Door: one URL to all that clients reach a hub by, and the module that pages import (docs/use/javascript.md)."""
+"""Endpoints: one URL to all that clients reach a hub by, and the module that pages import (docs/use/javascript.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rawws.http.requests import HttpRequest, Query
 from rawws.http.responses import Response
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
     from rawws.http.event_stream import EventStream
     from rawws.http.long_poll import LongPoll
+    from rawws.net.websocket import WebSocket
 
     from .hub import Hub
 
 __all__ = ["routes", "token_of"]
 
-SCRIPT = Path(__file__).with_name("rawws.js")
+SCRIPT = Path(__file__).parent / "js" / "rawws.js"
 
 
 def routes(hub: Hub, path: str) -> list[Route]:
@@ -69,7 +70,7 @@ def module() -> tuple[bytes, bytes, str]:
     return gzip.compress(plain, 9, mtime=0), plain, f'"{hashlib.sha256(plain).hexdigest()[:16]}"'
 
 
-def token_of(client: Any) -> str:
+def token_of(client: WebSocket | HttpRequest) -> str:
     """Return what a client named as `?token=`, "" if it named nothing: for `authorize`."""
     head = client.head if isinstance(client, HttpRequest) else client.request
-    return Query(head.path.partition("?")[2]).get("token", "")
+    return "" if head is None else Query(head.path.partition("?")[2]).get("token", "")

@@ -13,15 +13,29 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rawws.errors import RawwsError
 
-from .history import CursorError
+from .cursors import CursorError
+from .history import MOVED, Notice
 from .names import TopicError
+from .presence import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .history import Publication
+    from .presence import Present
 
-__all__ = ["SUBPROTOCOL", "Ask", "EnvelopeError", "error_of", "parse", "publication_text", "serialize"]
+__all__ = [
+    "SUBPROTOCOL",
+    "Ask",
+    "EnvelopeError",
+    "answer_of",
+    "error_of",
+    "listed",
+    "parse",
+    "place_fields",
+    "render",
+    "serialize",
+]
 
 SUBPROTOCOL: Final = "rawws.v1"
 
@@ -41,7 +55,8 @@ TYPES: Final[dict[str, type]] = {
     "key": str,
     **dict.fromkeys(ACTIONS, str),
 }
-NOTHING: Final = object()
+# So many who are present are listed to a client; the rest is a number.
+MAX_LISTED = 1000
 
 
 class EnvelopeError(RawwsError, ValueError):
@@ -161,11 +176,22 @@ def serialize(fields: dict[str, Any]) -> str:
     return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def publication_text(publication: Publication) -> str:
-    """Return the envelope of a publication; a notice is one already."""
-    if not publication.offset:
-        return publication.message  # type: ignore[no-any-return]
-    return serialize(publication_fields(publication))
+def render(publication: Publication) -> str:
+    """Return the envelope of a publication, or of a notice."""
+    fields = notice_fields(publication) if isinstance(publication, Notice) else publication_fields(publication)
+    return serialize(fields)
+
+
+def notice_fields(notice: Notice) -> dict[str, Any]:
+    """Return what the envelope of a notice says."""
+    if notice.present is not None:
+        return {"topic": notice.topic, notice.event: shown(notice.present)}
+    return place_fields(notice.topic, notice.cursor, recovered=notice.event == MOVED)
+
+
+def place_fields(topic: str, cursor: str, *, recovered: bool) -> dict[str, Any]:
+    """Return what the envelope says that tells where a subscription is from now on."""
+    return {"topic": topic, "cursor": cursor, "recovered": recovered}
 
 
 def publication_fields(publication: Publication) -> dict[str, Any]:
@@ -179,9 +205,14 @@ def publication_fields(publication: Publication) -> dict[str, Any]:
     return fields
 
 
-def place_text(topic: str, cursor: str, recovered: bool) -> str:
-    """Return the envelope that says where a subscription is from now on."""
-    return serialize({"topic": topic, "cursor": cursor, "recovered": recovered})
+def shown(present: Present) -> dict[str, Any]:
+    """Return what clients are told of somebody present."""
+    return {"id": present.id, "info": present.info}
+
+
+def listed(members: list[Present]) -> dict[str, Any]:
+    """Return what clients are told of all who are present."""
+    return {"members": [shown(present) for present in members[:MAX_LISTED]], "count": len(members)}
 
 
 def answer_of(publications: Iterable[Publication], cursor: str, recovered: bool) -> dict[str, Any]:

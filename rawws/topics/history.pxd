@@ -11,3 +11,8 @@ cdef class Publication:
     cdef public double at
     cdef readonly Py_ssize_t size
     cdef public dict forms
+    cdef public dict events
+
+cdef class Notice(Publication):
+    cdef readonly object event
+    cdef readonly object present

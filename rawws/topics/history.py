@@ -9,41 +9,29 @@ Laws:
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections import OrderedDict, deque
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, unquote
 
 from rawws import clock
-from rawws.errors import RawwsError
+from rawws.net.websocket import Encoded
 from rawws.protocol.extensions import excerpt
 
+from .cursors import EARLIEST, CursorError, parse_cursor
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
-    from rawws.net.websocket import Encoded
+    from rawws_sse import Event
 
-__all__ = [
-    "EARLIEST",
-    "CursorError",
-    "History",
-    "Log",
-    "Missed",
-    "Position",
-    "Publication",
-    "Shelf",
-    "cursor_of",
-    "cursors_of",
-    "join_cursors",
-    "label",
-    "parse_cursor",
-]
+    from .backplane import History
+    from .presence import Present
 
-# Stands for a cursor before the first publication that is held.
-EARLIEST = "earliest"
+__all__ = ["JOIN", "LEAVE", "MISSED", "MOVED", "Log", "Missed", "Notice", "Publication", "Shelf"]
+
+# What a notice may tell.
+JOIN, LEAVE, MISSED, MOVED = "join", "leave", "missed", "moved"
+
 # The size of a publication is that of its message and so many bytes: those that wait are bounded in number as well.
 MESSAGE_COST = 64
 # What a publication that is held takes in bytes of memory, and how often its message: as it came, encoded, and framed,
@@ -52,42 +40,19 @@ HELD_COST = 1280
 COPIES = 6
 # What a topic takes that is remembered, in bytes.
 TOPIC_COST = 2048
-# A joined cursor is no longer than the head of a request, in characters: taking a longer one apart would hold the loop.
-MAX_JOINED = 16384
-CURSOR = re.compile(r"([\w-]{1,32}):([0-9]{1,18})", re.ASCII)
-
-
-class CursorError(RawwsError, ValueError):
-    """A cursor is none that this topic ever gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """How much is held of each topic: publications (0 for nothing), bytes, seconds; and bytes of all topics together.
-
-    The bytes are those of memory, a multiple of the messages' own. Where all topics together take too much, those are
-    forgotten that nothing was published to for the longest time.
-    """
-
-    # A chat shows about as many when it is opened, and a phone is seldom away for longer than five minutes.
-    count: int = 100
-    size: int = 1 << 20
-    age: float = 300.0
-    total: int = 64 << 20
+EMPTY = Encoded("")
 
 
 class Publication:
-    """A message of a topic, at its place there. What members make of it, they make once, and keep in `forms`."""
+    """A message of a topic, at its place there; it has none yet without an offset.
 
-    __slots__ = ("at", "cursor", "encoded", "epoch", "forms", "key", "message", "offset", "size", "topic")
+    What a client protocol makes of it is made once for all subscribers: `forms` has what WebSockets get, `events` what
+    event streams get, each by what rendered it.
+    """
 
-    def __init__(
-        self, topic: str, encoded: Encoded, key: Any = None, epoch: str = "", offset: int = 0, at: str = ""
-    ) -> None:
-        """Without an offset it is a notice: it has no place in the topic, and who missed it does not get it.
+    __slots__ = ("at", "cursor", "encoded", "epoch", "events", "forms", "key", "message", "offset", "size", "topic")
 
-        A notice that says where its subscribers are from now on has that cursor as `at`.
-        """
+    def __init__(self, topic: str, encoded: Encoded, key: Any = None, epoch: str = "", offset: int = 0) -> None:
         self.encoded = encoded
         self.topic = topic
         self.message = encoded.message
@@ -96,10 +61,11 @@ class Publication:
         self.epoch = epoch
         self.offset = offset
         # Where it stands: what `since` takes.
-        self.cursor = f"{epoch}:{offset}" if offset else at
+        self.cursor = f"{epoch}:{offset}" if offset else ""
         self.at = clock.monotonic()
         self.size = len(encoded.payload) + MESSAGE_COST
-        self.forms: dict[Any, Any] | None = None
+        self.forms: dict[Callable[[Publication], str], Encoded] | None = None
+        self.events: dict[Callable[[Publication], str | None], Event] | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.Publication {self.topic!r} {self.cursor}>"
@@ -109,13 +75,35 @@ class Publication:
         self.epoch = epoch
         self.cursor = f"{epoch}:{self.offset}"
         self.forms = None
+        self.events = None
 
 
-class Position(NamedTuple):
-    """The place of a publication in its topic; offset 0 is that before the first one."""
+class Notice(Publication):
+    """What subscribers are told of a topic beside its messages: it has no place there, and who missed it misses it.
 
-    epoch: str
-    offset: int
+    `event` is JOIN or LEAVE of somebody `present`; or MISSED or MOVED, where subscribers are at `cursor` from now on,
+    and it is not known what they missed, or known that it is nothing. `render` makes the text for those who speak no
+    protocol.
+    """
+
+    __slots__ = ("event", "present")
+
+    def __init__(
+        self,
+        topic: str,
+        event: str,
+        render: Callable[[Publication], str],
+        *,
+        present: Present | None = None,
+        cursor: str = "",
+    ) -> None:
+        super().__init__(topic, EMPTY, ("place", event) if present is None else ("present", present.id))
+        self.event = event
+        self.present = present
+        self.cursor = cursor
+        self.encoded = Encoded(render(self))
+        self.message = self.encoded.message
+        self.size = len(self.encoded.payload) + MESSAGE_COST
 
 
 class Missed(NamedTuple):
@@ -236,45 +224,3 @@ class Shelf:
 def cost(publication: Publication) -> int:
     """Return what a publication that is held takes of memory, in bytes."""
     return HELD_COST + COPIES * (publication.size - MESSAGE_COST)
-
-
-def parse_cursor(cursor: object) -> tuple[str, int]:
-    """Take a cursor apart into epoch and offset. Raises CursorError."""
-    found = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
-    if found is None:
-        shown = excerpt(cursor) if isinstance(cursor, str) else type(cursor).__name__
-        raise CursorError(f"the cursor is {shown}, allowed is what a publication came with, an epoch and an offset")
-    return found[1], int(found[2])
-
-
-def join_cursors(cursors: Mapping[str, str]) -> str:
-    """Return one cursor for several topics: `chat=5f0e:17&news=81aa:4`, names percent-encoded."""
-    return "&".join([label(topic) + cursor for topic, cursor in cursors.items()])
-
-
-@lru_cache(4096)
-def label(topic: str) -> str:
-    """Return what stands before the cursor of a topic in a joined one."""
-    return f"{quote(topic, safe='/')}="
-
-
-def cursor_of(since: str, topic: str) -> str:
-    """Return the cursor for one topic out of a joined one, "" if it has none; others are returned as they are.
-
-    Raises CursorError for one that is too long.
-    """
-    return cursors_of(since, [topic])[topic]
-
-
-def cursors_of(since: str, topics: Iterable[str]) -> dict[str, str]:
-    """Return the same for several topics: a joined cursor is taken apart once, for it may have thousands of parts."""
-    if "=" not in since:
-        return dict.fromkeys(topics, since)
-    if len(since) > MAX_JOINED:
-        raise CursorError(f"the cursor has {len(since)} characters, limit {MAX_JOINED}")
-    cursors = {}
-    # Of a name that stands there twice, the first one counts.
-    for part in reversed(since.split("&")):
-        name, _, cursor = part.partition("=")
-        cursors[unquote(name)] = cursor
-    return {topic: cursors.get(topic, "") for topic in topics}

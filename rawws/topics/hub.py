@@ -1,104 +1,35 @@
-"""Hub: publications to all who subscribe to their topic, and to those who come back for what they missed.
-
-Laws:
-1. A publication is encoded once, and compressed once for all that share a compressor.
-2. What one subscriber does or suffers, no other one notices.
-3. What becomes of each publication for each subscriber is counted.
-"""
+"""Hub: topics as applications have them, for subscribers of the server and for clients of rawws.v1."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
-from rawws import clock
-from rawws.cli.supervisor import joined
-from rawws.errors import LocalProtocolError
-from rawws.http.event_stream import EventStream
-from rawws.net.websocket import Encoded, WebSocket
-
-from . import rawws_v1 as clients
-from .envelope import NOTHING, SUBPROTOCOL
-from .history import EARLIEST, CursorError, History, Log, Publication, Shelf, cursor_of, cursors_of, parse_cursor
-from .names import TopicError, check_key, check_name
-from .policies import Policy
-from .presence import Present, Roster, info_text, new_present, notice_text
-from .replica import Mirror
-from .replication import Bridge
-from .subscribers import EnvelopedSocket, EventMember, Member, Published, SocketMember, Subscription, fan_out
+from .backplane import History
+from .core import HubCore
+from .rawws_v1 import PROTOCOL, answer_poll, answer_post, answer_stream, serve_client
+from .shared import default_backplane
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from rawws.http.event_stream import EventStream
     from rawws.http.long_poll import LongPoll
     from rawws.http.requests import HttpRequest
     from rawws.http.responses import Response
+    from rawws.net.websocket import WebSocket
 
     from .backplane import Backplane
+    from .policies import Policy
 
-__all__ = ["Hub", "Stats"]
-
-Answer = TypeVar("Answer")
+__all__ = ["Hub"]
 
 # What one subscriber may be subscribed to; a page that shows a hundred prices is at home with it.
 MAX_TOPICS = 1000
-# So many publications that were missed may wait for one subscriber: whoever asks for more is told to begin anew.
-MAX_REPLAY = 10_000
-
-
-class Stats(NamedTuple):
-    """What a hub holds now, and what it did since it was made."""
-
-    topics: int
-    subscribers: int
-    subscriptions: int
-    present: int
-    held: int
-    held_bytes: int
-    waiting: int
-    published: int
-    delivered: int
-    queued: int
-    conflated: int
-    dropped: int
-    closed: int
-    # Of the backplane: whether it is away, what waits for it, what was given up, where something was found missing
-    # and asked for, where it could not be had, and how often the engine was tried to be reached again.
-    degraded: bool = False
-    unsent: int = 0
-    lost: int = 0
-    gaps: int = 0
-    declared: int = 0
-    retries: int = 0
-
-
-COUNTED = ("delivered", "queued", "conflated", "dropped", "closed")
+PROTOCOLS: Final = (PROTOCOL,)
 
 
 @final
-class Topic:
-    """A topic: its log, who is subscribed to it, who watches and who is present."""
-
-    __slots__ = ("log", "receivers", "roster", "subscriptions", "watchers")
-
-    def __init__(self, log: Log) -> None:
-        self.log = log
-        self.subscriptions: dict[Member, Subscription] = {}
-        # The same as a list, made when it is needed and never changed, for a publication goes through it.
-        self.receivers: list[Subscription] | None = None
-        self.watchers: dict[Member, Subscription] = {}
-        self.roster: Roster | None = None
-
-
-class Admission(NamedTuple):
-    """A new subscription, the cursor at which it begins, and what is to be sent to it first."""
-
-    subscription: Subscription
-    cursor: str
-    missed: list[Publication]
-
-
-@final
-class Hub:
+class Hub(HubCore):
     """Topics, and who is subscribed to them: WebSockets, EventStreams and polls.
 
     `history` says how much is held for those who come back (None for nothing). `policy` is for subscribers that read
@@ -125,20 +56,12 @@ class Hub:
             raise TypeError(f"history is {type(history).__name__}, allowed are a History and None")
         if max_topics < 1 or max_size < 1:
             raise ValueError(f"max_topics is {max_topics} and max_size {max_size}, allowed are numbers above 0")
-        self.policy = Policy.of(policy)
-        self.max_topics = max_topics
-        self.max_size = max_size
-        self.authorize = authorize
         bounds = History(0, 0, 0.0, 0) if history is None else history
-        self._shelf = Shelf(bounds)
-        shared = joined() if backplane == "workers" else backplane
-        self._bridge = None if shared is None else Bridge(self, shared, bounds)
-        self._topics: dict[str, Topic] = {}
-        self._members: dict[Any, Member] = {}
-        self._counts = dict.fromkeys(("published", *COUNTED), 0)
+        shared = default_backplane() if backplane == "workers" else backplane
+        super().__init__(bounds, policy, max_topics, max_size, authorize, shared, PROTOCOLS)
 
     def __repr__(self) -> str:
-        return f"<rawws.Hub {len(self._topics)} topics, {len(self._members)} subscribers>"
+        return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._members)} subscribers>"
 
     async def __aenter__(self) -> Hub:
         if self._bridge is not None:
@@ -148,114 +71,9 @@ class Hub:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def close(self) -> None:
-        """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost."""
-        if self._bridge is not None:
-            await self._bridge.close()
-
-    # -- what servers call
-
-    def subscribe(
-        self,
-        receiver: Any,
-        topic: str,
-        *,
-        since: str | None = None,
-        policy: str | Policy | None = None,
-        join: Any = NOTHING,
-        watch: bool = False,
-    ) -> Subscription:
-        """Send a subscriber all that is published to a topic from now on; first, what came since a cursor.
-
-        `since` is the cursor of the last publication that the subscriber has, alone or among those of other topics;
-        "earliest" stands for all that is held, None or "" for nothing. Where it is not known what came since,
-        `recovered` of the result is False. With `join`, the subscriber is present, and `join` is what others are told
-        of it; with `watch`, it is told who comes and goes. Without `since`, a second subscription of the same
-        subscriber to the same topic is the first one.
-
-        With a backplane, it gets what is published from when the topic's place is known: awaiting the result waits for
-        that, and then `cursor` and `recovered` say what they mean.
-
-        Raises TopicError for a name that no topic may have, for too many of them and for what cannot be told of
-        somebody; CursorError for a cursor that the topic never gave; ConnectionClosed for a subscriber that is gone.
-        """
-        check_name(topic)
-        member = self.member_of(receiver)
-        known = member.subscriptions.get(topic)
-        if known is not None and not since:
-            return known
-        cursor = cursor_of(since or "", topic)
-        if self._bridge is not None:
-            if cursor and cursor != EARLIEST:
-                parse_cursor(cursor)
-            if not self._bridge.is_ready(self._topics.get(topic), cursor):
-                subscription = self._enter(member, topic, policy, join, watch=watch).subscription
-                self._wait(self._bridge, subscription, cursor)
-                return subscription
-        admission = self.admit(member, topic, since=cursor, policy=policy, join=join, watch=watch)
-        member.replay(admission.subscription, admission.missed)
-        return admission.subscription
-
-    def unsubscribe(self, receiver: Any, topic: str | None = None) -> None:
-        """End a subscription, or all of them; nothing, where there is none."""
-        member = self._members.get(receiver)
-        if member is None:
-            return
-        if topic is not None:
-            subscription = member.subscriptions.get(topic)
-            if subscription is not None:
-                self._end(subscription)
-                member.give_up(subscription)
-        if topic is None or not member.subscriptions:
-            member.leave()
-
-    def publish(self, topic: str, message: Any, *, key: str | None = None) -> Published:
-        """Send a message to all subscribers of a topic at once: str as text, bytes-like as binary.
-
-        Returns what became of it, which may be awaited. `key` says what the message is about, for "conflate". Raises
-        TopicError for a name that no topic may have, for such a key and for too large a message, TypeError for what is
-        no message, LocalProtocolError for text that has no UTF-8.
-        """
-        check_name(topic)
-        check_key(key)
-        encoded = Encoded(message)
-        if len(encoded.payload) > self.max_size:
-            raise TopicError("size", f"the message has {len(encoded.payload)} bytes, limit {self.max_size}")
-        self._counts["published"] += 1
-        if self._bridge is not None:
-            return self._bridge.publish(topic, encoded, key)
-        found = self._topics.get(topic) or self._make(topic)
-        publication = found.log.append(encoded, key)
-        outcome = Published(publication.cursor)
-        self.distribute(found, publication, outcome)
-        return outcome
-
-    def presence(self, topic: str) -> list[Present]:
-        """Return who is present in a topic."""
-        found = self._topics.get(topic)
-        return [] if found is None or found.roster is None else list(found.roster.members.values())
-
-    def stats(self) -> Stats:
-        """Return what the hub did so far, and what it holds."""
-        self._tidy()
-        return Stats(
-            topics=len(self._topics),
-            subscribers=len(self._members),
-            subscriptions=sum(len(member.subscriptions) for member in self._members.values()),
-            present=sum(len(topic.roster.members) for topic in self._topics.values() if topic.roster is not None),
-            held=sum(len(topic.log.held) for topic in self._topics.values()),
-            held_bytes=self._shelf.size,
-            waiting=sum(len(member.queue or ()) for member in self._members.values()),
-            **self._counts,
-            degraded=self._bridge is not None and self._bridge.is_away,
-            **({} if self._bridge is None else self._bridge.stats()),
-        )
-
-    # -- what clients reach it by
-
     async def serve(self, ws: WebSocket) -> None:
         """Do what a client asks for in rawws.v1, until it is gone: a handler for `rawws.serve` and for routes."""
-        await clients.serve(self, ws)
+        await serve_client(self, ws)
 
     def stream(
         self, asked: HttpRequest, topics: str | Iterable[str] | None = None, *, since: str | None = None
@@ -265,7 +83,7 @@ class Hub:
         The topics are those of `?topic=a&topic=b`, if the client may subscribe to them; or those given here, and nobody
         is asked. It goes on behind `since`, Last-Event-ID or `?since=`.
         """
-        return clients.stream(self, asked, topics, since)
+        return answer_stream(self, asked, topics, since)
 
     def poll(
         self,
@@ -280,239 +98,8 @@ class Hub:
         Where there is nothing yet, it is held for `timeout` seconds (`?timeout=`, 25; 0 answers at once). Topics and
         `since` are as with `stream`.
         """
-        return clients.poll(self, asked, topics, since, timeout)
+        return answer_poll(self, asked, topics, since, timeout)
 
     def post(self, asked: HttpRequest) -> Response | Awaitable[Response]:
         """Answer a request whose body is an envelope that publishes, or asks who is present, as an endpoint."""
-        return clients.post(self, asked)
-
-    def may(self, client: Any, action: str, topic: str) -> bool | Awaitable[bool]:
-        """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows."""
-        if self.authorize is None:
-            raise LocalProtocolError("the hub has no authorize, needed is a function that says what clients may do")
-        return self.authorize(client, action, topic)
-
-    # -- what clients.py and members.py call
-
-    def member_of(self, receiver: Any) -> Member:
-        """Return the member that a receiver is, or would be."""
-        known = self._members.get(receiver)
-        if known is not None:
-            return known
-        if isinstance(receiver, WebSocket):
-            receiver.check_open()
-            return (EnvelopedSocket if receiver.subprotocol == SUBPROTOCOL else SocketMember)(self, receiver)
-        return (EventMember if isinstance(receiver, EventStream) else Member)(self, receiver)
-
-    def admit(
-        self,
-        member: Member,
-        topic: str,
-        *,
-        since: str = "",
-        policy: str | Policy | None = None,
-        join: Any = NOTHING,
-        watch: bool = False,
-    ) -> Admission:
-        """Make a subscription; the caller has `member.replay` send what was missed. Raises as `subscribe` does.
-
-        `since` is a cursor of this topic alone.
-        """
-        return self._enter(member, topic, policy, join, watch=watch, since=since)
-
-    def distribute(self, topic: Topic, publication: Publication, outcome: Published) -> None:
-        """Send a publication to all subscribers of its topic."""
-        if topic.subscriptions:
-            receivers = topic.receivers
-            if receivers is None:
-                receivers = topic.receivers = [each for each in topic.subscriptions.values() if not each.pending]
-            fan_out(receivers, publication, outcome)
-            self._count(outcome)
-        self._tidy(topic)
-
-    def when_ready(self, topics: Iterable[str], since: str, go: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
-        """Return what `go` returns, or an awaitable of it where it must be asked first what came since a cursor."""
-        return go() if self._bridge is None else self._when_ready(self._bridge, list(topics), since, go)
-
-    def look(self, topic: str, since: str) -> tuple[str, list[Publication], bool]:
-        """Return where a topic is, what came since a cursor, and whether that is known; remember that it was told."""
-        check_name(topic)
-        found = self._topics.get(topic) or self._make(topic)
-        log = found.log
-        if self._bridge is not None:
-            self._bridge.prepare(log)
-        self._shelf.touch(log, clock.monotonic())
-        publications, recovered = log.since(since) if since else ([], True)
-        self._tidy(found)
-        return log.cursor, publications, recovered
-
-    def forget(self, member: Member) -> None:
-        """End all subscriptions of a subscriber."""
-        if self._members.get(member.receiver) is member:
-            del self._members[member.receiver]
-            member.receiver.unfollow(member)
-        for subscription in list(member.subscriptions.values()):
-            self._end(subscription)
-
-    # -- inside
-
-    def _make(self, topic: str) -> Topic:
-        made = self._topics[topic] = Topic(self._log(topic))
-        return made
-
-    def _log(self, topic: str) -> Log:
-        return Log(topic, self._shelf) if self._bridge is None else Mirror(topic, self._shelf)
-
-    def _enter(
-        self,
-        member: Member,
-        topic: str,
-        policy: str | Policy | None,
-        join: Any,
-        *,
-        watch: bool,
-        since: str | None = None,
-    ) -> Admission:
-        """Make a subscription; without `since` it is pending."""
-        check_name(topic)
-        if topic in member.subscriptions:
-            raise TopicError("limit", "the subscriber has this topic already, allowed is one subscription")
-        if len(member.subscriptions) >= self.max_topics:
-            raise TopicError("limit", f"the subscriber has {self.max_topics} topics already, the limit")
-        chosen = self.policy if policy is None else Policy.of(policy)
-        present = None if join is NOTHING else new_present(join)
-        found = self._topics.get(topic)
-        log = self._log(topic) if found is None else found.log
-        subscription = Subscription(member, log, chosen)
-        subscription.pending = since is None
-        start, missed = ("", []) if since is None else self._missed(subscription, since)
-        if member.receiver not in self._members:
-            member.receiver.follow(member)
-            self._members[member.receiver] = member
-        try:
-            member.begin(subscription, start)
-        except ValueError as error:
-            raise TopicError("limit", str(error)) from None
-        if found is None:
-            found = self._topics[topic] = Topic(log)
-        member.subscriptions[topic] = found.subscriptions[member] = subscription
-        found.receivers = None
-        self._join(found, subscription, present, watch)
-        return Admission(subscription, start, missed)
-
-    def _wait(self, bridge: Bridge, subscription: Subscription, since: str) -> None:
-        """Have a pending subscription begin when it is known what came since a cursor."""
-        member, topic = subscription.member, self._topics[subscription.topic]
-        asked = False
-
-        def go_on() -> None:
-            nonlocal asked
-            if member.subscriptions.get(subscription.topic) is not subscription:
-                return
-            if not bridge.is_ready(topic, since, asked=asked):
-                asked = True
-                bridge.wait(topic, go_on)
-                return
-            try:
-                start, missed = self._missed(subscription, since)
-            except CursorError:
-                # It is too late to raise: a cursor that the topic never gave is one that is lost.
-                start, missed, subscription.recovered = subscription.cursor, [], False
-            subscription.settle()
-            topic.receivers = None
-            member.begin(subscription, start)
-            member.replay(subscription, missed)
-
-        bridge.wait(topic, go_on)
-        asked = True
-
-    async def _when_ready(self, bridge: Bridge, topics: list[str], since: str, go: Callable[[], Answer]) -> Answer:
-        for topic in topics:
-            check_name(topic)
-        asked: set[str] = set()
-        starts = cursors_of(since, topics)
-        while True:
-            for topic in topics:
-                found = self._topics.get(topic) or self._make(topic)
-                if not bridge.is_ready(found, starts[topic], asked=topic in asked):
-                    asked.add(topic)
-                    await bridge.changed(found)
-                    break
-            else:
-                return go()
-
-    def _missed(self, subscription: Subscription, since: str) -> tuple[str, list[Publication]]:
-        """Return the cursor at which a subscription begins, and what its subscriber missed from there on."""
-        log = subscription.log
-        if self._bridge is not None:
-            self._bridge.prepare(log)
-        if not since:
-            return log.cursor, []
-        missed, subscription.recovered = log.since(since)
-        waiting = subscription.member.queue
-        if waiting is not None and len(waiting) + len(missed) > MAX_REPLAY:
-            subscription.recovered = False
-            missed = []
-        return f"{missed[0].epoch}:{missed[0].offset - 1}" if missed else log.cursor, missed
-
-    def _join(self, topic: Topic, subscription: Subscription, present: Present | None, watch: bool) -> None:
-        """Have a new subscriber be present, and watch."""
-        if present is not None:
-            subscription.present = present.id
-            if topic.roster is None:
-                topic.roster = Roster()
-            topic.roster.join(present)
-            self.tell(topic, "join", present)
-            if self._bridge is not None:
-                self._bridge.join(topic.log.topic, present.id, info_text(present))
-        if watch:
-            subscription.watches = True
-            topic.watchers[subscription.member] = subscription
-
-    def tell(self, topic: Topic, event: str, present: Present) -> None:
-        """Tell those who watch that somebody came or went."""
-        if topic.watchers:
-            name = topic.log.topic
-            notice = Publication(name, Encoded(notice_text(name, event, present)), ("present", present.id))
-            outcome = Published()
-            fan_out(list(topic.watchers.values()), notice, outcome)
-            self._count(outcome)
-
-    def _end(self, subscription: Subscription) -> None:
-        member = subscription.member
-        del member.subscriptions[subscription.topic]
-        member.end(subscription)
-        subscription.settle()
-        topic = self._topics[subscription.topic]
-        del topic.subscriptions[member]
-        topic.receivers = None
-        topic.watchers.pop(member, None)
-        if subscription.present and topic.roster is not None:
-            present = topic.roster.leave(subscription.present)
-            if self._bridge is not None:
-                self._bridge.leave(subscription.topic, subscription.present)
-            if not topic.roster.members:
-                topic.roster = None
-            if present is not None:
-                self.tell(topic, "leave", present)
-        if not topic.subscriptions:
-            # Its cursor was told: whoever comes back with it must find the same epoch.
-            self._shelf.touch(topic.log, clock.monotonic())
-            self._tidy(topic)
-
-    def _tidy(self, topic: Topic | None = None) -> None:
-        """Forget the topics of which nothing is left, and this one where nothing is remembered."""
-        shelf = self._shelf
-        gone = shelf.let_go(clock.monotonic())
-        if topic is not None and not shelf.bounds.count:
-            gone.append(topic.log)
-        for log in gone:
-            found = self._topics.get(log.topic)
-            if found is not None and not found.subscriptions and not log.waiters:
-                del self._topics[log.topic]
-                if self._bridge is not None:
-                    self._bridge.forget(found)
-
-    def _count(self, outcome: Published) -> None:
-        for name in COUNTED:
-            self._counts[name] += getattr(outcome, name)
+        return answer_post(self, asked)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
-from .envelope import serialize
 from .names import TopicError
 
-__all__ = ["Present", "Roster"]
+__all__ = ["NOTHING", "Present", "Roster", "info_text", "new_present", "present_of"]
 
+# Stands for what somebody tells of itself who is not present: all else is JSON.
+NOTHING: Final = object()
 # What others are told of somebody present, as JSON, in bytes: a name and the address of a picture.
 MAX_INFO = 1024
-# So many are listed to a client; the rest is a number.
-MAX_LISTED = 1000
 
 
 class Present(NamedTuple):
@@ -61,7 +60,7 @@ class Roster:
 def new_present(info: Any) -> Present:
     """Return somebody who is about to join. Raises TopicError for what cannot be told in a few words of JSON."""
     try:
-        text = serialize(info)
+        text = serialized(info)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
@@ -72,24 +71,14 @@ def new_present(info: Any) -> Present:
 
 def info_text(present: Present) -> str:
     """Return what other servers are told of somebody present."""
-    return serialize(present.info)
+    return serialized(present.info)
+
+
+def serialized(info: Any) -> str:
+    """Return what somebody tells of itself, as JSON."""
+    return json.dumps(info, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def present_of(ident: str, info: str, server: str) -> Present:
     """Return somebody of whom another server told."""
     return Present(ident, json.loads(info), server)
-
-
-def notice_text(topic: str, event: str, present: Present) -> str:
-    """Return the envelope that says who came or went."""
-    return serialize({"topic": topic, event: shown(present)})
-
-
-def shown(present: Present) -> dict[str, Any]:
-    """Return what clients are told of somebody present."""
-    return {"id": present.id, "info": present.info}
-
-
-def listed(members: list[Present]) -> dict[str, Any]:
-    """Return what clients are told of all who are present."""
-    return {"members": [shown(present) for present in members[:MAX_LISTED]], "count": len(members)}

@@ -11,18 +11,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from rawws.http.event_stream import EventStream
-from rawws.http.long_poll import TIMEOUT, LongPoll
+from rawws.http.long_poll import POLL_TIMEOUT, LongPoll
 from rawws.http.responses import Response
 from rawws.net.handlers import Handler
 
-from .envelope import NOTHING, SUBPROTOCOL, Ask, EnvelopeError, answer_of, error_of, parse, serialize
-from .history import CursorError, cursor_of, cursors_of, join_cursors
+from .cursors import CursorError, cursor_of, cursors_of, join_cursors
+from .envelope import (
+    SUBPROTOCOL,
+    Ask,
+    EnvelopeError,
+    answer_of,
+    error_of,
+    listed,
+    parse,
+    place_fields,
+    render,
+    serialize,
+)
 from .names import TopicError, check_name
-from .presence import listed
-from .subscribers import EnvelopedEvents
+from .presence import NOTHING
+from .subscribers import ClientProtocol, EventMember
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -30,11 +41,13 @@ if TYPE_CHECKING:
     from rawws.http.requests import HttpRequest
     from rawws.net.websocket import WebSocket
 
+    from .core import HubCore
     from .history import Publication
-    from .hub import Hub
     from .subscribers import Member, Published
 
-__all__ = ["HubHandler", "poll", "post", "serve", "stream"]
+__all__ = ["PROTOCOL", "HubHandler", "answer_poll", "answer_post", "answer_stream", "serve_client"]
+
+PROTOCOL: Final = ClientProtocol(SUBPROTOCOL, render)
 
 Answer = TypeVar("Answer")
 
@@ -51,7 +64,7 @@ FRESH = {"Cache-Control": "no-store"}
 # -- WebSocket
 
 
-async def serve(hub: Hub, ws: WebSocket) -> None:
+async def serve_client(hub: HubCore, ws: WebSocket) -> None:
     """Answer a client until it is gone."""
     if not speaks(ws):
         return
@@ -70,7 +83,7 @@ def speaks(ws: WebSocket) -> bool:
     return True
 
 
-def converse(hub: Hub, ws: WebSocket, message: str | bytes) -> Awaitable[Any] | None:
+def converse(hub: HubCore, ws: WebSocket, message: str | bytes) -> Awaitable[Any] | None:
     """Do what a message asks for, and answer it; return what is to be waited for first, if anything."""
     try:
         ask = read(message)
@@ -83,14 +96,14 @@ def converse(hub: Hub, ws: WebSocket, message: str | bytes) -> Awaitable[Any] | 
     return do(hub, ws, ask, bool(allowed))
 
 
-async def converse_later(hub: Hub, ws: WebSocket, ask: Ask, allowed: Awaitable[bool]) -> None:
+async def converse_later(hub: HubCore, ws: WebSocket, ask: Ask, allowed: Awaitable[bool]) -> None:
     """Do the same where it takes time to know whether it is allowed."""
     waiting = do(hub, ws, ask, bool(await allowed))
     if waiting is not None:
         await waiting
 
 
-def do(hub: Hub, ws: WebSocket, ask: Ask, allowed: bool) -> Awaitable[Any] | None:
+def do(hub: HubCore, ws: WebSocket, ask: Ask, allowed: bool) -> Awaitable[Any] | None:
     """Do what a client asks for, and answer; return what is to be waited for, if anything."""
     if not allowed:
         say(ws, ask.id, {"error": "refused"})
@@ -135,12 +148,12 @@ def place_of(published: Published) -> dict[str, Any]:
     return {"error": "limit", "reason": "too many publications wait already"}
 
 
-def list_present(hub: Hub, ws: WebSocket, ask: Ask) -> None:
+def list_present(hub: HubCore, ws: WebSocket, ask: Ask) -> None:
     """Answer who is present."""
     confirm(ws, ask, listed(hub.presence(ask.topic)))
 
 
-def subscribe(hub: Hub, ws: WebSocket, ask: Ask) -> None:
+def subscribe(hub: HubCore, ws: WebSocket, ask: Ask) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
     member = hub.member_of(ws)
     admission = hub.admit(member, ask.topic, since=cursor_of(ask.since, ask.topic), join=ask.join, watch=ask.watch)
@@ -150,7 +163,7 @@ def subscribe(hub: Hub, ws: WebSocket, ask: Ask) -> None:
         answer["present"] = subscription.present
     if ask.watch:
         answer |= listed(hub.presence(ask.topic))
-    confirm(member.receiver, ask, answer)
+    confirm(ws, ask, answer)
     member.replay(subscription, admission.missed)
 
 
@@ -169,7 +182,7 @@ def say(ws: WebSocket, number: int | None, answer: dict[str, Any]) -> None:
 class HubHandler(Handler):
     """The same as `Hub.serve` by callbacks: `rawws.serve(HubHandler(hub))`, for many connections that say little."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: HubCore) -> None:
         self.hub = hub
         self._busy: dict[WebSocket, tuple[asyncio.Task[None], deque[str | bytes]]] = {}
 
@@ -213,8 +226,8 @@ class HubHandler(Handler):
 # -- HTTP
 
 
-def stream(
-    hub: Hub, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None
+def answer_stream(
+    hub: HubCore, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None
 ) -> EventStream | Response | Awaitable[EventStream | Response]:
     """Answer by an event stream."""
     names = names_of(asked, topics)
@@ -227,26 +240,26 @@ def stream(
     return when_allowed(hub, asked, names if topics is None else (), go)
 
 
-def begin_stream(hub: Hub, names: list[str], since: str) -> EventStream:
+def begin_stream(hub: HubCore, names: list[str], since: str) -> EventStream:
     """Return a stream that is subscribed to topics, and what it missed of them."""
     check_some(names)
     starts = cursors_of(since, names)
     made = EventStream()
-    member = EnvelopedEvents(hub, made)
+    member = EventMember(hub, made, render)
     try:
         admissions = [hub.admit(member, name, since=starts[name]) for name in names]
     except BaseException:
         member.leave()
         raise
     for subscription, cursor, _ in admissions:
-        made.send(serialize({"topic": subscription.topic, "cursor": cursor, "recovered": subscription.recovered}))
+        made.send(serialize(place_fields(subscription.topic, cursor, recovered=subscription.recovered)))
     for subscription, _, missed in admissions:
         member.replay(subscription, missed)
     return made
 
 
-def poll(
-    hub: Hub, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None, timeout: float | None
+def answer_poll(
+    hub: HubCore, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None, timeout: float | None
 ) -> LongPoll | Response | Awaitable[LongPoll | Response]:
     """Answer by what came since a cursor, as soon as there is something."""
     names = names_of(asked, topics)
@@ -259,7 +272,7 @@ def poll(
     return when_allowed(hub, asked, names if topics is None else (), go)
 
 
-def begin_poll(hub: Hub, names: list[str], since: str, timeout: float) -> LongPoll | Response:
+def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> LongPoll | Response:
     """Return what came since a cursor, or a poll that waits for it."""
     check_some(names)
     starts = cursors_of(since, names)
@@ -285,7 +298,7 @@ class Held:
 
     __slots__ = ("congested", "cursors", "hard_limit", "hub", "poll", "publications", "recovered", "woken")
 
-    def __init__(self, hub: Hub, cursors: dict[str, str], timeout: float) -> None:
+    def __init__(self, hub: HubCore, cursors: dict[str, str], timeout: float) -> None:
         self.hub = hub
         self.cursors = cursors
         self.congested = False
@@ -339,7 +352,7 @@ class Held:
         self.hub.unsubscribe(self)
 
 
-def post(hub: Hub, asked: HttpRequest) -> Response | Awaitable[Response]:
+def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Response]:
     """Publish what the body says, or list who is present."""
     try:
         ask = read(asked.body.decode("utf-8", "replace"))
@@ -366,7 +379,7 @@ def post(hub: Hub, asked: HttpRequest) -> Response | Awaitable[Response]:
 
 
 def when_allowed(
-    hub: Hub,
+    hub: HubCore,
     asked: HttpRequest,
     names: Iterable[str],
     go: Callable[[], Answer],
@@ -398,7 +411,7 @@ async def refused_later(answer: Awaitable[Answer], number: int | None) -> Answer
 
 
 async def when_allowed_later(
-    hub: Hub,
+    hub: HubCore,
     asked: HttpRequest,
     rest: Iterable[str],
     go: Callable[[], Answer],
@@ -454,7 +467,7 @@ def seconds_of(asked: HttpRequest) -> float:
     """Return how long a poll may be held."""
     text = asked.query.get("timeout", "")
     if not text:
-        return TIMEOUT
+        return POLL_TIMEOUT
     if len(text) > 4 or text.strip("0123456789"):
         raise EnvelopeError("malformed", "timeout is no number of seconds, allowed are 0 to 25 and nothing")
-    return min(float(text), TIMEOUT)
+    return min(float(text), POLL_TIMEOUT)

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, final
 
-from .history import EARLIEST, Log, Missed, Publication, Shelf, parse_cursor
+from .cursors import EARLIEST, parse_cursor
+from .history import Log, Missed, Publication, Shelf
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
-    from .history import Position
+    from .backplane import Position
 
 __all__ = ["BEHIND", "LIVE", "Mirror"]
 

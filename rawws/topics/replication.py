@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, final
 from rawws import clock
 from rawws.net.websocket import Encoded
 
-from .envelope import place_text
-from .history import EARLIEST, Log, Position, Publication, Shelf
+from .backplane import Position
+from .cursors import EARLIEST
+from .history import JOIN, LEAVE, MISSED, MOVED, Log, Publication, Shelf
 from .presence import Roster, present_of
 from .replica import BEHIND, LIVE, MAX_BUFFER, Mirror
 from .subscribers import Published
@@ -28,9 +29,8 @@ from .subscribers import Published
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .backplane import Backplane, Guest, Past, Record
-    from .history import History
-    from .hub import Hub, Topic
+    from .backplane import Backplane, Guest, History, Past, Record
+    from .table import Topic, TopicTable
 
 __all__ = ["Bridge"]
 
@@ -74,8 +74,9 @@ class Sent:
 class Bridge:
     """What a hub with a backplane does differently: a Listener of the contract."""
 
-    def __init__(self, hub: Hub, backplane: Backplane, history: History) -> None:
-        self.hub = hub
+    def __init__(self, table: TopicTable, backplane: Backplane, history: History) -> None:
+        self.table = table
+        table.on_forget = self.forget
         self.backplane = backplane
         self.history = history
         self.server = ""
@@ -102,7 +103,7 @@ class Bridge:
         if was in {NEW, CLOSED}:
             return
         tasks = []
-        for found in list(self.hub._topics.values()):  # noqa: SLF001 - the two are one
+        for found in list(self.table.topics.values()):
             task = self._stop(mirror_of(found))
             if task is not None:
                 tasks.append(task)
@@ -186,7 +187,7 @@ class Bridge:
         return self.state >= AWAY
 
     def stats(self) -> dict[str, int]:
-        """Return the other fields of Stats that are about the backplane."""
+        """Return the other fields of HubStats that are about the backplane."""
         retries = self.backplane.stats()["retries"]
         return {"unsent": len(self.sent), **self.counts, "retries": retries}
 
@@ -205,7 +206,7 @@ class Bridge:
 
     def on_record(self, record: Record) -> None:
         """Deliver a publication, if it is the next one; else find out what is missing."""
-        found = self.hub._topics.get(record.topic)  # noqa: SLF001
+        found = self.table.topics.get(record.topic)
         if found is None or self.state != BACK:
             return
         mirror = mirror_of(found)
@@ -222,7 +223,7 @@ class Bridge:
 
     def on_guest(self, topic: str, event: str, guest: Guest) -> None:
         """Take note that somebody came or went at another server."""
-        found = self.hub._topics.get(topic)  # noqa: SLF001
+        found = self.table.topics.get(topic)
         if found is None or guest.server == self.server:
             return
         guests = mirror_of(found).guests
@@ -238,7 +239,7 @@ class Bridge:
         """Have all leave that were present at a server."""
         if server == self.server:
             return
-        for found in list(self.hub._topics.values()):  # noqa: SLF001
+        for found in list(self.table.topics.values()):
             guests = mirror_of(found).guests
             if guests is not None:
                 guests.append(("gone", server))
@@ -248,13 +249,13 @@ class Bridge:
         """Have those who are here hear each other meanwhile."""
         self.state = AWAY
         logger.warning("the backplane is away, topics are degraded: %s", reason)
-        for found in list(self.hub._topics.values()):  # noqa: SLF001
+        for found in list(self.table.topics.values()):
             mirror = mirror_of(found)
             self._stop(mirror)
             mirror.guests = []
         for sent in list(self.sent.values()):
             self._show(sent)
-        for found in list(self.hub._topics.values()):  # noqa: SLF001
+        for found in list(self.table.topics.values()):
             mirror_of(found).release()
 
     def on_back(self) -> None:
@@ -264,7 +265,7 @@ class Bridge:
         self.state = BACK
         for sent in list(self.sent.values()):
             self._send(sent)
-        for found in list(self.hub._topics.values()):  # noqa: SLF001
+        for found in list(self.table.topics.values()):
             self._catch_up(found)
 
     # -- publications
@@ -284,7 +285,7 @@ class Bridge:
             self._drop(sent)
             return
         sent.place = answer.result()
-        found = self.hub._topics.get(sent.publication.topic)  # noqa: SLF001
+        found = self.table.topics.get(sent.publication.topic)
         # Else it will come, by itself or by what is being asked.
         if found is None or (mirror_of(found).state == LIVE and sent.is_past(mirror_of(found))):
             self._finish(sent)
@@ -293,7 +294,7 @@ class Bridge:
         """Take note that nobody here will get a publication any more."""
         self._take(sent.number)
         sent.settle()
-        found = self.hub._topics.get(sent.publication.topic)  # noqa: SLF001
+        found = self.table.topics.get(sent.publication.topic)
         if found is not None:
             mirror_of(found).shown.discard(sent.number)
             self._settle(found)
@@ -324,13 +325,13 @@ class Bridge:
             if mirror.local is not None:
                 mirror.mixed = True
                 publication = mirror.show(self.shelf, publication)
-            self.hub.distribute(found, publication, outcome)
+            self.table.distribute(found, publication, outcome)
         outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
 
     def _show(self, sent: Sent) -> None:
         """Deliver a publication to those who are here, while the engine is away."""
         topic = sent.publication.topic
-        found = self.hub._topics.get(topic) or self.hub._make(topic)  # noqa: SLF001
+        found = self.table.topics.get(topic) or self.table.make(topic)
         mirror = mirror_of(found)
         if sent.number in mirror.shown:
             return
@@ -338,7 +339,7 @@ class Bridge:
             mirror.shown.add(sent.number)
         publication = mirror.show(self.shelf, sent.publication)
         self.shelf.let_go(publication.at)
-        self.hub.distribute(found, publication, sent.outcome)
+        self.table.distribute(found, publication, sent.outcome)
         sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
         if sent.place is not None:
             self._take(sent.number)
@@ -436,12 +437,10 @@ class Bridge:
         self.counts["declared"] += 1
         for subscription in found.subscriptions.values():
             subscription.recovered = False
-        self._tell_place(found, recovered=False)
+        self._tell_place(found, MISSED)
 
-    def _tell_place(self, found: Topic, *, recovered: bool) -> None:
-        mirror = mirror_of(found)
-        text = place_text(mirror.topic, mirror.cursor, recovered)
-        place = Publication(mirror.topic, Encoded(text), ("place", recovered), at=mirror.cursor)
+    def _tell_place(self, found: Topic, event: str) -> None:
+        place = self.table.notice(found, event, cursor=found.log.cursor)
         for subscription in list(found.subscriptions.values()):
             if not subscription.pending:
                 subscription.member.tell_place(subscription, place)
@@ -452,7 +451,7 @@ class Bridge:
         if mirror.local is not None and self.state == BACK and mirror.state == LIVE and not mirror.shown:
             mirror.local = None
             mirror.mixed = False
-            self._tell_place(found, recovered=True)
+            self._tell_place(found, MOVED)
             mirror.release()
 
     def _settle_past(self, mirror: Mirror) -> None:
@@ -488,16 +487,16 @@ class Bridge:
             found.roster = Roster()
         present = present_of(guest.id, guest.info, guest.server)
         if found.roster.join(present):
-            self.hub.tell(found, "join", present)
+            self.table.tell(found, JOIN, present)
 
     def _meet_not(self, found: Topic, ident: str) -> None:
         present = None if found.roster is None else found.roster.leave(ident)
         if present is not None:
-            self.hub.tell(found, "leave", present)
+            self.table.tell(found, LEAVE, present)
 
     def _part(self, found: Topic, server: str) -> None:
         for present in [] if found.roster is None else found.roster.leave_all(server):
-            self.hub.tell(found, "leave", present)
+            self.table.tell(found, LEAVE, present)
 
 
 def mirror_of(found: Topic) -> Mirror:

@@ -62,24 +62,30 @@ cdef class Waiting:
     cdef Publication publication
     cdef bint counts
 
+cdef class ObjectMember(Member):
+    cdef object target
+
+    cpdef write(self, Publication publication)
+
 cdef class SocketMember(Member):
     cdef WebSocket ws
 
     cpdef bint is_slow(self) except -1
     cpdef write(self, Publication publication)
 
-cdef class EnvelopedSocket(SocketMember):
+cdef class ProtocolSocketMember(SocketMember):
+    cdef object render
+
     @cython.locals(encoded=Encoded)
     cpdef write(self, Publication publication)
 
 cdef class EventMember(Member):
     cdef dict cursors
+    cdef object render
+    cdef object stream
     cdef bint told
 
     cpdef write(self, Publication publication)
-
-cdef class EnvelopedEvents(EventMember):
-    pass
 
 @cython.locals(subscription=Subscription)
 cpdef fan_out(list subscriptions, Publication publication, Published outcome)

@@ -13,29 +13,35 @@ import contextlib
 import logging
 from base64 import b64encode
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import ConnectionClosed
 from rawws.net.websocket import Encoded
 from rawws_sse import Event
 
-from .envelope import publication_text
-from .history import join_cursors, label
+from .cursors import join_cursors, label
+from .history import Notice
 from .policies import BLOCK, CONFLATE, DROP_NEWEST
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+    from rawws.http.event_stream import EventStream
+    from rawws.net.websocket import WebSocket
 
     from .history import Log, Publication
     from .policies import Policy
 
 __all__ = [
-    "EnvelopedEvents",
-    "EnvelopedSocket",
+    "ClientProtocol",
     "EventMember",
     "Member",
+    "ObjectMember",
+    "ProtocolSocketMember",
     "Published",
+    "Receiver",
     "SocketMember",
+    "SubscriberConnection",
     "Subscription",
     "fan_out",
 ]
@@ -46,6 +52,48 @@ logger = logging.getLogger("rawws.topics")
 MAX_ID = 4096
 # An epoch, an offset, and what stands between them.
 CURSOR_SIZE = 52
+
+
+class ClientProtocol(NamedTuple):
+    """A protocol in which clients are told of publications and notices: `render` makes the text of one."""
+
+    subprotocol: str
+    render: Callable[[Publication], str]
+
+
+class SubscriberConnection(Protocol):
+    """What a subscriber is connected by: those that follow it are called when it is `drained` and when it is `lost`."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether its write buffer is over the high-water mark."""
+
+    @property
+    def hard_limit(self) -> int:
+        """How many bytes of publications may wait for it."""
+
+    def follow(self, follower: Member, /) -> None:
+        """Begin to call a subscriber. Raises ConnectionClosed."""
+
+    def unfollow(self, follower: Member, /) -> None:
+        """Call it no more."""
+
+    def fail(self, code: int, reason: str, /) -> None:
+        """Close the connection."""
+
+
+class Receiver(SubscriberConnection, Protocol):
+    """An object of the application's that subscribes. One with `move(topic, cursor, recovered)` is told of cursors."""
+
+    def send(self, publication: Publication, /) -> None:
+        """Take a publication, or a notice. Raises ConnectionClosed."""
+
+
+class Subscribers(Protocol):
+    """What a subscriber belongs to, a hub."""
+
+    def forget(self, member: Member, /) -> None:
+        """End all subscriptions of a subscriber."""
 
 
 class Published:
@@ -153,15 +201,11 @@ class Subscription:
 
 
 class Member:
-    """A subscriber of a hub, with all its subscriptions, and what waits until it reads on.
-
-    It serves whatever has `congested`, `hard_limit`, `send(publication)`, `follow(member)`, `unfollow(member)` and
-    `fail(code, reason)`; those that follow change what is sent.
-    """
+    """A subscriber of a hub, with all its subscriptions, and what waits until it reads on; its kinds follow."""
 
     __slots__ = ("hub", "last", "queue", "receiver", "size", "subscriptions", "waiters")
 
-    def __init__(self, hub: Any, receiver: Any) -> None:
+    def __init__(self, hub: Subscribers, receiver: SubscriberConnection) -> None:
         self.hub = hub
         self.receiver = receiver
         self.subscriptions: dict[str, Subscription] = {}
@@ -178,11 +222,11 @@ class Member:
 
     def is_slow(self) -> bool:
         """Tell whether its write buffer is over the high-water mark."""
-        return self.receiver.congested  # type: ignore[no-any-return]
+        return self.receiver.congested
 
     def write(self, publication: Publication) -> None:
         """Send a publication. Raises ConnectionClosed where that is over."""
-        self.receiver.send(publication)
+        raise NotImplementedError
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Take note of where a subscription begins. Raises ValueError for one too many."""
@@ -190,10 +234,9 @@ class Member:
     def end(self, subscription: Subscription) -> None:
         """Take note that a subscription is over."""
 
-    def tell_place(self, subscription: Subscription, place: Publication) -> None:
-        """Tell it where it is from now on; whoever knows no cursors is told nothing."""
-        if hasattr(self.receiver, "move"):
-            self.receiver.move(place.topic, place.cursor, subscription.recovered)
+    def tell_place(self, subscription: Subscription, place: Notice) -> None:
+        """Tell it where it is from now on, behind all that it got; whoever knows no cursors is told nothing."""
+        self.deliver(subscription, place, Published())
 
     # -- publications
 
@@ -363,62 +406,94 @@ class Waiting:
         self.counts = counts
 
 
+class ObjectMember(Member):
+    """An object of the application's that gets the publications themselves."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, hub: Subscribers, target: Receiver) -> None:
+        super().__init__(hub, target)
+        self.target = target
+
+    def write(self, publication: Publication) -> None:
+        """Send the publication."""
+        self.target.send(publication)
+
+    def tell_place(self, subscription: Subscription, place: Notice) -> None:
+        """Tell it, if it has a method for that."""
+        move: Callable[[str, str, bool], object] | None = getattr(self.target, "move", None)
+        if move is not None:
+            move(place.topic, place.cursor, subscription.recovered)
+
+
 class SocketMember(Member):
     """A WebSocket that gets the messages as they are."""
 
     __slots__ = ("ws",)
 
-    def __init__(self, hub: Any, receiver: Any) -> None:
-        super().__init__(hub, receiver)
-        self.ws = receiver
+    def __init__(self, hub: Subscribers, ws: WebSocket) -> None:
+        super().__init__(hub, ws)
+        self.ws = ws
 
     def is_slow(self) -> bool:
         """Tell whether its write buffer is over the high-water mark."""
-        return self.ws.congested  # type: ignore[no-any-return]
+        return self.ws.congested
 
     def write(self, publication: Publication) -> None:
         """Send the message."""
         self.ws.send_encoded(publication.encoded)
 
-    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+    def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell nothing: it knows no cursors."""
 
 
-class EnvelopedSocket(SocketMember):
-    """A WebSocket whose subprotocol is rawws.v1."""
+class ProtocolSocketMember(SocketMember):
+    """A WebSocket that speaks a client protocol."""
 
-    __slots__ = ()
+    __slots__ = ("render",)
+
+    def __init__(self, hub: Subscribers, ws: WebSocket, render: Callable[[Publication], str]) -> None:
+        super().__init__(hub, ws)
+        self.render = render
 
     def write(self, publication: Publication) -> None:
-        """Send the envelope of the message, made once for all."""
+        """Send what the protocol makes of it, made once for all."""
         if publication.forms is None:
             publication.forms = {}
-        encoded = publication.forms.get(EnvelopedSocket)
+        encoded = publication.forms.get(self.render)
         if encoded is None:
-            encoded = publication.forms[EnvelopedSocket] = Encoded(publication_text(publication))
+            encoded = publication.forms[self.render] = Encoded(self.render(publication))
         self.ws.send_encoded(encoded)
 
-    def tell_place(self, subscription: Subscription, place: Publication) -> None:
+    def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it, behind all that it got."""
         self.deliver(subscription, place, Published())
 
 
+def event_data(publication: Publication) -> str | None:
+    """Return the data of an event for those who speak no protocol: the message."""
+    if isinstance(publication, Notice) and publication.present is None:
+        return None
+    message: str | bytes = publication.message
+    return message if isinstance(message, str) else b64encode(message).decode()
+
+
 class EventMember(Member):
-    """An EventStream that gets the messages as data; its ids say where it is in all its topics."""
+    """An EventStream that gets the messages as data, or what `render` makes of them.
 
-    __slots__ = ("cursors", "told")
+    The ids of its events say where it is in all its topics.
+    """
 
-    def __init__(self, hub: Any, receiver: Any) -> None:
-        super().__init__(hub, receiver)
+    __slots__ = ("cursors", "render", "stream", "told")
+
+    def __init__(
+        self, hub: Subscribers, stream: EventStream, render: Callable[[Publication], str | None] = event_data
+    ) -> None:
+        super().__init__(hub, stream)
+        self.stream = stream
+        self.render = render
         self.cursors: dict[str, str] = {}
         self.told = True
-
-    def text(self, publication: Publication) -> str | None:
-        """Return the data of a publication's event."""
-        if publication.cursor and not publication.offset:
-            return None
-        message = publication.message
-        return message if isinstance(message, str) else b64encode(message).decode()
 
     def write(self, publication: Publication) -> None:
         """Send an event, made once for all that are as far in the same topics."""
@@ -427,12 +502,12 @@ class EventMember(Member):
             self.cursors[publication.topic] = publication.cursor
             at = join_cursors(self.cursors)
             self.told = True
-        if publication.forms is None:
-            publication.forms = {}
-        event = publication.forms.get(type(self))
+        if publication.events is None:
+            publication.events = {}
+        event = publication.events.get(self.render)
         if event is None or event.id != at:
-            event = publication.forms[type(self)] = Event(self.text(publication), id=at)
-        self.receiver.send(event)
+            event = publication.events[self.render] = Event(self.render(publication), id=at)
+        self.stream.send(event)
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""
@@ -450,26 +525,12 @@ class EventMember(Member):
         """Leave the topic out of what follows."""
         self.cursors.pop(subscription.topic, None)
 
-    def tell_place(self, subscription: Subscription, place: Publication) -> None:
-        """Tell it by an id, behind all that it got."""
-        self.deliver(subscription, place, Published())
-
     def tell(self) -> None:
         """Send an event that is only an id, if none had one meanwhile."""
         if not self.told and self.cursors:
             self.told = True
             with contextlib.suppress(ConnectionClosed):
-                self.receiver.send(Event(id=join_cursors(self.cursors)))
-
-
-class EnvelopedEvents(EventMember):
-    """An EventStream that gets envelopes of rawws.v1 as data."""
-
-    __slots__ = ()
-
-    def text(self, publication: Publication) -> str:
-        """Return the data of a publication's event."""
-        return publication_text(publication)
+                self.stream.send(Event(id=join_cursors(self.cursors)))
 
 
 def fan_out(subscriptions: list[Subscription], publication: Publication, outcome: Published) -> None:

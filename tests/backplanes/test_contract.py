@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rawws.topics import History
-from rawws.topics.backplane import BackplaneAway, Guest, Past
-from rawws.topics.history import Position
+from rawws.topics.backplane import BackplaneAway, Guest, Past, Position
 from tests.backplanes.engines import Engine
 from tests.backplanes.listeners import Told, opened
 from tests.server.peers import eventually

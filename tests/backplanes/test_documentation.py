@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rawws
 from rawws.backplanes.redis import RedisBackplane
-from rawws.topics.hub import Stats
+from rawws.topics import HubStats
 from tests.backplanes.engines import RedisEngine
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
@@ -25,7 +25,7 @@ def test_the_page_lists_every_option_with_its_default() -> None:
 
 def test_the_page_lists_what_is_counted_of_a_backplane() -> None:
     listed = re.findall(r"^\| `(\w+)` \| [a-z]", PAGE, re.MULTILINE)
-    assert listed == [name for name in Stats._fields if name in Stats._field_defaults]
+    assert listed == [name for name in HubStats._fields if name in HubStats._field_defaults]
 
 
 async def talk(ports: list[int]) -> list[str | bytes]:

@@ -128,8 +128,8 @@ async def test_joining_in_the_middle_of_a_stream_neither_overtakes_nor_repeats(e
                     for hub in (one, two):
                         hub.unsubscribe(old)
                 for hub in (one, two):
-                    for found in list(hub._topics.values()):
-                        del hub._topics["a"]
+                    for found in list(hub._table.topics.values()):
+                        del hub._table.topics["a"]
                         assert hub._bridge is not None
                         hub._bridge.forget(found)
                 readers.clear()

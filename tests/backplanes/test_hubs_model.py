@@ -166,7 +166,7 @@ class HubsMachine(RuleBasedStateMachine):
         async def settle() -> None:
             for _ in range(500):
                 await asyncio.sleep(0)
-                mirrors = [mirror_of(found) for hub in self.hubs for found in hub._topics.values()]
+                mirrors = [mirror_of(found) for hub in self.hubs for found in hub._table.topics.values()]
                 at_work = any(mirror.state != LIVE or mirror.task or mirror.local for mirror in mirrors)
                 unsent = any(hub.stats().unsent or hub.stats().degraded for hub in self.hubs if hub._bridge.state)  # type: ignore[union-attr]
                 if not at_work and not unsent:

@@ -1,7 +1,7 @@
 // Publishes and asks over one transport, and prints what came of it as one line of JSON.
 // Arguments: the URL, and the transport.
 
-import { connect } from "../../rawws/topics/rawws.js";
+import { connect } from "../../rawws/topics/js/rawws.js";
 
 const [url, transport] = process.argv.slice(2);
 const hub = connect(url, { transports: [transport], token: async () => "open" });

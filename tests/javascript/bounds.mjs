@@ -1,7 +1,7 @@
 // What happens where nobody answers: what waits, what breaks, what a reader gets that takes nothing; one line of JSON.
 // Arguments: a URL where a server is, and one where none is.
 
-import { connect } from "../../rawws/topics/rawws.js";
+import { connect } from "../../rawws/topics/js/rawws.js";
 
 const [url, nowhere] = process.argv.slice(2);
 const code = (promise) => promise.then(() => "done", (error) => error.code);

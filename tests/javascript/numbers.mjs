@@ -1,7 +1,7 @@
 // Collects the topic "numbers" until "stop" is published to "control"; prints states, gaps and the end, a line each.
 // Arguments: the URL, and the options of connect in JSON.
 
-import { connect } from "../../rawws/topics/rawws.js";
+import { connect } from "../../rawws/topics/js/rawws.js";
 
 const [url, options] = process.argv.slice(2);
 const hub = connect(url, JSON.parse(options));

@@ -12,8 +12,7 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 import rawws
-from rawws.topics import Hub, endpoints
-from rawws.topics.history import History
+from rawws.topics import History, Hub, endpoints
 
 PAGE: Final = "<!doctype html><html lang=en><title>Topics</title><link rel=icon href=data:,><h1>Topics</h1></html>"
 # Between two numbers, in seconds.

@@ -8,7 +8,7 @@ from rawws.topics import endpoints
 from tests.javascript.parts import HERE, tsc
 from tests.processes import ROOT
 
-SOURCE = (ROOT / "rawws" / "topics" / "rawws.js").read_text(encoding="utf-8")
+SOURCE = (ROOT / "rawws" / "topics" / "js" / "rawws.js").read_text(encoding="utf-8")
 DEFAULTS = SOURCE[: SOURCE.index("};")]
 
 
@@ -27,7 +27,7 @@ def test_it_imports_nothing_and_what_is_left_out_of_it_is_comment() -> None:
 def test_the_types_are_those_of_the_module() -> None:
     with tsc() as compiler:
         assert compiler.result(120) == ""
-    types = (ROOT / "rawws" / "topics" / "rawws.d.ts").read_text(encoding="utf-8")
+    types = (ROOT / "rawws" / "topics" / "js" / "rawws.d.ts").read_text(encoding="utf-8")
     defaults = re.findall(r"^  (\w+): ", DEFAULTS, re.MULTILINE)
     interface = types[types.index("interface Options") : types.index("export type State")]
     assert sorted(re.findall(r"^  (\w+)\?:", interface, re.MULTILINE)) == sorted(defaults)

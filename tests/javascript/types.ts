@@ -1,5 +1,5 @@
 // The types, as they are used; each @ts-expect-error is a mistake that they find.
-import { connect, HubError, type Hub, type Json, type Publication } from "../../rawws/topics/rawws.js";
+import { connect, HubError, type Hub, type Json, type Publication } from "../../rawws/topics/js/rawws.js";
 
 const hub: Hub = connect("/topics", { token: async () => "secret", transports: ["websocket", "poll"] });
 hub.onstate = (event) => {

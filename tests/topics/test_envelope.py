@@ -259,11 +259,11 @@ async def test_an_envelope_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPat
         for each in (one, two):
             await each.ask(id=1, subscribe="a")
 
-        def make(publication: Any) -> str:
+        def make(publication: Any) -> dict[str, Any]:
             made.append(publication)
-            return "{}"
+            return {}
 
-        monkeypatch.setattr("rawws.topics.subscribers.publication_text", make)
+        monkeypatch.setattr("rawws.topics.envelope.publication_fields", make)
         hub.publish("a", "x")
         assert await one.hear() == await two.hear() == {}
         assert len(made) == 1

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from rawws.net.websocket import Encoded
 from rawws.topics import CursorError, History
-from rawws.topics.envelope import publication_text
-from rawws.topics.history import HELD_COST, TOPIC_COST, Log, Shelf, cursor_of, cursors_of, join_cursors, parse_cursor
-from rawws.topics.subscribers import EnvelopedSocket
+from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_cursor
+from rawws.topics.envelope import render
+from rawws.topics.history import HELD_COST, TOPIC_COST, Log, Shelf
 from tests.topics.receivers import Clock, still
 
 LARGE = History(1000, 1 << 30, 1e9, 1 << 40)
@@ -166,7 +166,7 @@ def test_what_is_held_takes_no_more_memory_than_it_counts(length: int, kind: typ
         for number in range(500):
             text = f"{number:08}" + "x" * length
             publication = kept.append(Encoded(text if kind is str else text.encode()))
-            publication.forms = {EnvelopedSocket: Encoded(publication_text(publication))}
+            publication.forms = {render: Encoded(render(publication))}
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -179,11 +179,11 @@ async def test_an_event_is_made_once_for_streams_that_are_equally_far(monkeypatc
         await two.data()
         made: list[Any] = []
 
-        def make(publication: Any) -> str:
+        def make(publication: Any) -> dict[str, Any]:
             made.append(publication)
-            return "{}"
+            return {}
 
-        monkeypatch.setattr("rawws.topics.subscribers.publication_text", make)
+        monkeypatch.setattr("rawws.topics.envelope.publication_fields", make)
         hub.publish("a", "x")
         assert await one.data() == await two.data() == {}
         assert len(made) == 1

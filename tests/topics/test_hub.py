@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.topics import CursorError, History, Hub, Policy, TopicError
-from rawws.topics import hub as hub_module
+from rawws.topics import CursorError, History, Hub, Policy, TopicError, core
 from tests.server.peers import Logged
 from tests.topics.receivers import Receiver, still
 
@@ -142,7 +141,7 @@ def test_a_replay_waits_for_a_slow_reader_and_is_dropped_by_no_policy() -> None:
 
 
 def test_a_replay_that_is_too_long_is_declared_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "MAX_REPLAY", 15)
+    monkeypatch.setattr(core, "MAX_REPLAY", 15)
     hub = Hub()
     for number in range(10):
         hub.publish("a", str(number))

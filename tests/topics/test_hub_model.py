@@ -56,9 +56,9 @@ class HubMachine(RuleBasedStateMachine):
         self.clock.now += 31
         stats = self.hub.stats()
         assert stats[:7] == (0, 0, 0, 0, 0, 0, 0)
-        assert not self.hub._topics
+        assert not self.hub._table.topics
         assert not self.hub._members
-        assert not self.hub._shelf.logs
+        assert not self.hub._table.shelf.logs
         self.stillness.__exit__(None, None, None)
 
     # -- what happens
@@ -148,7 +148,7 @@ class HubMachine(RuleBasedStateMachine):
             assert len(later) <= HISTORY.count
         else:
             held = [at for at, _ in later[-HISTORY.count :] if self.clock.now - at <= HISTORY.age]
-            assert len(held) < len(later) or self.hub._topics[topic].log.epoch != epoch
+            assert len(held) < len(later) or self.hub._table.topics[topic].log.epoch != epoch
 
     def owe(self, model: Model, entries: list[tuple[str, Any, str, bool]]) -> None:
         if model.receiver.congested or model.waiting:

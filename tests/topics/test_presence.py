@@ -46,7 +46,7 @@ async def test_nobody_is_present_who_did_not_say_so_and_nobody_told_who_did_not_
 
 
 async def test_a_long_list_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.topics.presence.MAX_LISTED", 2)
+    monkeypatch.setattr("rawws.topics.envelope.MAX_LISTED", 2)
     hub = Hub(authorize=allow)
     for number in range(5):
         hub.subscribe(Receiver(), "room", join=number)

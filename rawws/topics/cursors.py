@@ -1,0 +1,71 @@
+"""Cursors: where a client is in a topic, or in several of them, as text and back.
+
+A cursor is an epoch and an offset, `5f0e:17`; those of several topics are joined to one, `chat=5f0e:17&news=81aa:4`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from rawws.errors import RawwsError
+from rawws.protocol.extensions import excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["EARLIEST", "CursorError", "cursor_of", "cursors_of", "join_cursors", "label", "parse_cursor"]
+
+# Stands for a cursor before the first publication that is held.
+EARLIEST = "earliest"
+# A joined cursor is no longer than the head of a request, in characters: taking a longer one apart would hold the loop.
+MAX_JOINED = 16384
+CURSOR = re.compile(r"([\w-]{1,32}):([0-9]{1,18})", re.ASCII)
+
+
+class CursorError(RawwsError, ValueError):
+    """A cursor is none that this topic ever gave."""
+
+
+def parse_cursor(cursor: object) -> tuple[str, int]:
+    """Take a cursor apart into epoch and offset. Raises CursorError."""
+    found = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
+    if found is None:
+        shown = excerpt(cursor) if isinstance(cursor, str) else type(cursor).__name__
+        raise CursorError(f"the cursor is {shown}, allowed is what a publication came with, an epoch and an offset")
+    return found[1], int(found[2])
+
+
+def join_cursors(cursors: Mapping[str, str]) -> str:
+    """Return one cursor for several topics: `chat=5f0e:17&news=81aa:4`, names percent-encoded."""
+    return "&".join([label(topic) + cursor for topic, cursor in cursors.items()])
+
+
+@lru_cache(4096)
+def label(topic: str) -> str:
+    """Return what stands before the cursor of a topic in a joined one."""
+    return f"{quote(topic, safe='/')}="
+
+
+def cursor_of(since: str, topic: str) -> str:
+    """Return the cursor for one topic out of a joined one, "" if it has none; others are returned as they are.
+
+    Raises CursorError for one that is too long.
+    """
+    return cursors_of(since, [topic])[topic]
+
+
+def cursors_of(since: str, topics: Iterable[str]) -> dict[str, str]:
+    """Return the same for several topics: a joined cursor is taken apart once, for it may have thousands of parts."""
+    if "=" not in since:
+        return dict.fromkeys(topics, since)
+    if len(since) > MAX_JOINED:
+        raise CursorError(f"the cursor has {len(since)} characters, limit {MAX_JOINED}")
+    cursors = {}
+    # Of a name that stands there twice, the first one counts.
+    for part in reversed(since.split("&")):
+        name, _, cursor = part.partition("=")
+        cursors[unquote(name)] = cursor
+    return {topic: cursors.get(topic, "") for topic in topics}

@@ -1,0 +1,108 @@
+"""The table of topics: each with its log and its subscribers, and publications to all of them.
+
+Laws:
+1. A publication is encoded once, and compressed once for all that share a compressor.
+2. What one subscriber does or suffers, no other one notices.
+3. What becomes of each publication for each subscriber is counted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from rawws import clock
+
+from .history import Log, Notice, Shelf
+from .subscribers import Published, fan_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .backplane import History
+    from .history import Publication
+    from .presence import Present, Roster
+    from .subscribers import Member, Subscription
+
+__all__ = ["COUNTED", "Topic", "TopicTable"]
+
+COUNTED: Final = ("delivered", "queued", "conflated", "dropped", "closed")
+
+
+@final
+class Topic:
+    """A topic: its log, who is subscribed to it, who watches and who is present."""
+
+    __slots__ = ("log", "receivers", "roster", "subscriptions", "watchers")
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.subscriptions: dict[Member, Subscription] = {}
+        # The same as a list, made when it is needed and never changed, for a publication goes through it.
+        self.receivers: list[Subscription] | None = None
+        self.watchers: dict[Member, Subscription] = {}
+        self.roster: Roster | None = None
+
+
+@final
+class TopicTable:
+    """The topics of a hub, by their names.
+
+    `render` makes the text of a notice for those who speak no client protocol; `new_log(topic, shelf)` the log of a
+    topic. `on_forget` is called with each topic that is forgotten.
+    """
+
+    __slots__ = ("counts", "new_log", "on_forget", "render", "shelf", "topics")
+
+    def __init__(
+        self, history: History, render: Callable[[Publication], str], new_log: Callable[[str, Shelf], Log]
+    ) -> None:
+        self.shelf = Shelf(history)
+        self.render = render
+        self.new_log = new_log
+        self.topics: dict[str, Topic] = {}
+        self.counts = dict.fromkeys(COUNTED, 0)
+        self.on_forget: Callable[[Topic], None] | None = None
+
+    def make(self, topic: str) -> Topic:
+        """Add a topic."""
+        made = self.topics[topic] = Topic(self.new_log(topic, self.shelf))
+        return made
+
+    def distribute(self, topic: Topic, publication: Publication, outcome: Published) -> None:
+        """Send a publication to all subscribers of its topic."""
+        if topic.subscriptions:
+            receivers = topic.receivers
+            if receivers is None:
+                receivers = topic.receivers = [each for each in topic.subscriptions.values() if not each.pending]
+            fan_out(receivers, publication, outcome)
+            self.count(outcome)
+        self.tidy(topic)
+
+    def notice(self, topic: Topic, event: str, *, present: Present | None = None, cursor: str = "") -> Notice:
+        """Return a notice of a topic."""
+        return Notice(topic.log.topic, event, self.render, present=present, cursor=cursor)
+
+    def tell(self, topic: Topic, event: str, present: Present) -> None:
+        """Tell those who watch that somebody came or went."""
+        if topic.watchers:
+            outcome = Published()
+            fan_out(list(topic.watchers.values()), self.notice(topic, event, present=present), outcome)
+            self.count(outcome)
+
+    def count(self, outcome: Published) -> None:
+        """Count what became of a publication."""
+        for name in COUNTED:
+            self.counts[name] += getattr(outcome, name)
+
+    def tidy(self, topic: Topic | None = None) -> None:
+        """Forget the topics of which nothing is left, and this one where nothing is remembered."""
+        shelf = self.shelf
+        gone = shelf.let_go(clock.monotonic())
+        if topic is not None and not shelf.bounds.count:
+            gone.append(topic.log)
+        for log in gone:
+            found = self.topics.get(log.topic)
+            if found is not None and not found.subscriptions and not log.waiters:
+                del self.topics[log.topic]
+                if self.on_forget is not None:
+                    self.on_forget(found)
