@@ -21,12 +21,13 @@ from rawws.client.connect import unix_connect
 from rawws.errors import ConnectionClosed, RawwsError
 from rawws.net.handlers import Handler
 from rawws.server.server import unix_serve
-from rawws.topics.backplane import BackplaneAway, Guest, History, Past, Position, Record, new_answer
+from rawws.topics.backplane import BackplaneAway, Guest, History, Past, Position, Record
 
 from .memory import Engine, MemoryBackplane
+from .session import Session, fail_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rawws.net.websocket import WebSocket
     from rawws.server.server import Server
@@ -162,25 +163,15 @@ class BrokerBackplane:
         self._ws: WebSocket | None = None
         self._number = 0
         self._asked: dict[int, tuple[asyncio.Future[Any], Callable[[Any], Any]]] = {}
-        # Who is present by this hub: what each tells of itself, by topic and id.
-        self._here: dict[tuple[str, str], str] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._away = False
-        self._retries = 0
+        self._session = Session(self, "the broker", (BackplaneAway,), waits)
 
     def open(self, server: str, history: History, listener: Listener) -> None:
         """As the contract has it."""
-        self._server, self._history, self._listener = server, history, listener
-        self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run())
+        self._session.open(server, history, listener)
 
     async def close(self) -> None:
         """As the contract has it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._lose("the backplane is closed")
-            self._task = None
+        await self._session.close()
 
     def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
         """As the contract has it."""
@@ -200,13 +191,11 @@ class BrokerBackplane:
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """As the contract has it."""
-        self._here[topic, ident] = info
-        self._tell("join", topic, ident, info)
+        self._session.join(topic, ident, info)
 
     def leave(self, topic: str, ident: str) -> None:
         """As the contract has it."""
-        self._here.pop((topic, ident), None)
-        self._tell("leave", topic, ident)
+        self._session.leave(topic, ident)
 
     def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
         """As the contract has it."""
@@ -214,70 +203,73 @@ class BrokerBackplane:
 
     def stats(self) -> dict[str, int]:
         """As the contract has it."""
-        return {"retries": self._retries}
+        return {"retries": self._session.retries}
+
+    # -- what the session calls
+
+    async def reach(self) -> None:
+        """As a session has it."""
+        try:
+            self._ws = await unix_connect(self._path, self._uri, compression=None, max_size=None, hard_limit=HARD_LIMIT)
+        except (OSError, RawwsError) as error:
+            raise self._away(error) from error
+        session = self._session
+        bounds = session.history
+        self._tell("open", session.server, (bounds.count, bounds.size, bounds.age, bounds.total))
+
+    async def work(self) -> None:
+        """Take what the broker says, until it ends the connection."""
+        assert self._ws is not None  # noqa: S101 - for mypy
+        try:
+            async for message in self._ws:
+                self._take(message)
+        except (OSError, RawwsError) as error:
+            raise self._away(error) from error
+
+    async def lose(self, reason: str) -> None:
+        """Fail what was asked and not answered."""
+        ws, self._ws = self._ws, None
+        asked, self._asked = self._asked, {}
+        fail_answers([future for future, _ in asked.values()], reason)
+        if ws is not None:
+            await ws.close()
+
+    def enter(self, topic: str, ident: str, info: str) -> None:
+        """As a session has it."""
+        self._tell("join", topic, ident, info)
+
+    def part(self, topic: str, ident: str) -> None:
+        """As a session has it."""
+        self._tell("leave", topic, ident)
 
     # -- inside
 
-    async def _run(self) -> None:
-        """Reach the broker, take what it says, and reach it again."""
-        while True:
-            reason = "the broker ended the connection"
-            try:
-                async with unix_connect(
-                    self._path, self._uri, compression=None, max_size=None, hard_limit=HARD_LIMIT
-                ) as ws:
-                    self._begin(ws)
-                    async for message in ws:
-                        self._take(message)
-            except (OSError, RawwsError) as error:
-                reason = f"the broker at {self._path} cannot be reached: {error}"
-            except Exception:
-                logger.exception("a hub failed at what its broker told it")
-            self._lose(reason)
-            if not self._away:
-                self._away = True
-                self._listener.on_away(reason)
-            self._retries += 1
-            await asyncio.sleep(random.uniform(*WAIT))  # noqa: S311 - no secret
-
-    def _begin(self, ws: WebSocket) -> None:
-        bounds = self._history
-        self._ws = ws
-        self._away = False
-        self._tell("open", self._server, (bounds.count, bounds.size, bounds.age, bounds.total))
-        for (topic, ident), info in self._here.items():
-            self._tell("join", topic, ident, info)
-        self._listener.on_back()
+    def _away(self, error: Exception) -> BackplaneAway:
+        return BackplaneAway(f"the broker at {self._path} cannot be reached: {error}")
 
     def _take(self, message: str | bytes) -> None:
         """Take an answer, or what happened."""
         about, what = decode(message)
         if about == "record":
-            self._listener.on_record(Record(*what[0]))
+            self._session.handler.on_record(Record(*what[0]))
         elif about == "guest":
-            self._listener.on_guest(what[0], what[1], Guest(*what[2]))
+            self._session.handler.on_guest(what[0], what[1], Guest(*what[2]))
         elif about == "gone":
-            self._listener.on_server_gone(*what)
+            self._session.handler.on_server_gone(*what)
         else:
             future, made = self._asked.pop(about)
             if not future.done():
                 future.set_result(made(what))
 
-    def _lose(self, reason: str) -> None:
-        """Fail what was asked and not answered."""
-        self._ws = None
-        asked, self._asked = self._asked, {}
-        for future, _ in asked.values():
-            if not future.done():
-                future.set_exception(BackplaneAway(reason))
-
     def _ask(self, call: str, *arguments: object) -> asyncio.Future[Any]:
-        future = new_answer(self._loop)
+        future = self._session.new_answer()
+        if future.done():
+            return future
         number = self._tell(call, *arguments)
         if number:
             self._asked[number] = future, ANSWERED[call]
         else:
-            future.set_exception(BackplaneAway("the broker is away"))
+            fail_answers([future], "the broker is away")
         return future
 
     def _tell(self, call: str, *arguments: object) -> int:
@@ -290,6 +282,12 @@ class BrokerBackplane:
         except ConnectionClosed:
             return 0
         return self._number
+
+
+def waits() -> Iterator[float]:
+    """Yield the seconds from one attempt to reach a broker to the next."""
+    while True:
+        yield random.uniform(*WAIT)  # noqa: S311 - no secret
 
 
 # -- both sides

@@ -20,11 +20,14 @@ import random
 import re
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 from urllib.parse import quote
 
 from rawws.client.retrying import full_jitter
 from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record, new_answer
+
+from .session import Session, fail_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,83 +49,16 @@ MAX_LEFT = 10_000
 # What a message takes of the stream beside its bytes.
 ENTRY_COST = 64
 
-# Where a topic is. KEYS: place, log. ARGV: a new epoch, the run of this Redis, milliseconds, whether it loses nothing
-PLACE = """
-local place = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'life', 'began', 'before')
-local epoch, offset, began, before = place[1], tonumber(place[2] or 0), tonumber(place[4] or 0), place[5] or ''
-local function begin(at, after)
-  epoch, began, before = ARGV[1], at, after
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'life', ARGV[2], 'began', began, 'before', before)
-end
-if not epoch then
-  redis.call('DEL', KEYS[2])
-  begin(offset, '')
-elseif place[3] ~= ARGV[2] then
-  -- The eight epochs before, with their last offsets.
-  local _, count = string.gsub(before, ' ', ' ')
-  if count == 8 then before = string.gsub(before, '^%S+ ', '') end
-  begin(offset, ARGV[4] == '1' and before .. epoch .. ':' .. offset .. ' ' or '')
-end
-"""
-# ARGV: ..., command, channel, server, number, record, entries, milliseconds
-PUBLISH = (
-    PLACE
-    + """
-local field = 's ' .. ARGV[7]
-local last = redis.call('HGET', KEYS[1], field)
-if last and tonumber(last) >= tonumber(ARGV[8]) then
-  local origin = ARGV[7] .. ' ' .. ARGV[8] .. ' '
-  -- Not all that is held: those sent again may be thousands.
-  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 100)) do
-    if string.sub(entry[2][2], 1, #origin) == origin then
-      return {epoch, tonumber(string.match(entry[1], '%d+'))}
-    end
-  end
-  return {epoch, 0}
-end
-if not last and redis.call('HLEN', KEYS[1]) > 1000 then
-  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if string.sub(name, 1, 2) == 's ' then redis.call('HDEL', KEYS[1], name) end
-  end
-end
-offset = offset + 1
--- A full Redis refuses the first of what it would have to hold, or all.
-redis.call('HSET', KEYS[1], 'offset', offset, field, ARGV[8])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-if ARGV[10] ~= '0' then
-  redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[10], offset .. '-0', 'r', ARGV[9])
-  redis.call('PEXPIRE', KEYS[2], ARGV[11])
-end
-redis.call(ARGV[5], ARGV[6], '=' .. epoch .. ' ' .. offset .. ' ' .. ARGV[9])
-return {epoch, offset}
-"""
-)
-# ARGV: ..., epoch, offset. Who was beyond the place where this run began saw what is lost: so all may have missed it.
-SINCE = (
-    PLACE
-    + """
-local asked, at = ARGV[5], tonumber(ARGV[6])
-local last = asked == epoch and offset or tonumber(string.match(' ' .. before, ' ' .. asked .. ':(%d+) '))
-if last and at > last then
-  last = nil
-  begin(began, '')
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-local answer = {epoch, offset, began, before}
-if last or asked == '' then answer[5] = redis.call('XRANGE', KEYS[2], (at + 1) .. '-0', '+') end
-return answer
-"""
-)
-# KEYS: the leases by their ends. ARGV: channel, lease, milliseconds. Each server finds the leases that ran out.
-BEAT = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
-  redis.call('ZREM', KEYS[1], lease)
-  redis.call('PUBLISH', ARGV[1], lease)
-end
-return redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
-"""
+
+def script(*names: str) -> str:
+    """Return a script that runs in the Redis, made of files in lua/."""
+    return "".join([(LUA / f"{name}.lua").read_text(encoding="utf-8") for name in names])
+
+
+LUA: Final = Path(__file__).parent / "lua"
+PUBLISH: Final = script("place", "publish")
+HISTORY: Final = script("place", "history")
+BEAT: Final = script("beat")
 
 
 @final
@@ -178,10 +114,8 @@ class Line:
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.wait({self._flushing})
-        while self.waiting:
-            waiting = self.waiting.popleft()
-            if not waiting.done():
-                waiting.set_exception(BackplaneAway(reason))
+        fail_answers(self.waiting, reason)
+        self.waiting.clear()
         await self.connection.disconnect(nowait=True)
 
     async def _flush(self) -> None:
@@ -217,6 +151,7 @@ class RedisBackplane:
     ) -> None:
         try:
             from redis.asyncio.connection import Connection, parse_url  # noqa: PLC0415
+            from redis.exceptions import RedisError  # noqa: PLC0415
         except ImportError:
             raise ImportError("the Redis backplane needs redis: pip install 'rawws[redis]'") from None
         if not re.fullmatch(r"[\w.:-]{1,64}", prefix, re.ASCII):
@@ -231,63 +166,51 @@ class RedisBackplane:
         # Channels know nothing of databases.
         self._channels = f"{prefix}:{self._options.get('db', 0)}"
         self._verbs = ("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
-        self._retries = 0
-        self._server = ""
+        self._session = Session(self, "Redis", (RedisError, OSError), lambda: full_jitter(draw))
         self._leases = 0
-        self._away = self._reached = self._closed = False
         # Which run of a Redis this is, and whether what it answers is on its disk.
         self._life = ""
         self._keeps = False
         self._scripts: dict[str, bytes] = {}
         # By their channels: topics, and who waits until they are followed.
         self._followed: dict[bytes, tuple[str, deque[asyncio.Future[None]]]] = {}
-        self._here: dict[tuple[str, str], str] = {}
         self._left: list[tuple[str, str]] = []
         self._lines: tuple[Line, Line] | None = None
-        self._task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[Any]] = []
 
     # -- the contract
 
     def open(self, server: str, history: History, listener: Listener) -> None:
         """As the contract has it."""
-        self._server, self._history, self._listener = server, history, listener
-        self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run())
+        self._session.open(server, history, listener)
 
     async def close(self) -> None:
         """As the contract has it."""
-        if self._task is None:
-            return
-        if self._lines is not None and self._reached:
+        if self._lines is not None and self._session.reached:
             asked, _ = self._lines
             asked.ask("ZREM", self._key_of_leases, self._lease)
             gone = asked.ask("PUBLISH", f"{self._channels}:servers", self._lease)
             await asyncio.wait({gone}, timeout=self.timeout)
-        self._closed = True
-        self._task.cancel()
-        await asyncio.wait({self._task})
-        self._task = None
+        await self._session.close()
 
     def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
         """As the contract has it."""
-        record = pack(self._server, number, message, key)
+        session = self._session
+        record = pack(session.server, number, message, key)
         # As if all were as large as this one: so what is held is at most twice the bytes that the history allows.
-        entries = min(self._history.count, max(1, self._history.size // (len(record) + ENTRY_COST)))
+        entries = min(session.history.count, max(1, session.history.size // (len(record) + ENTRY_COST)))
         verb, channel = self._verbs[0], self._channel(topic)
-        age = max(1, int(self._history.age * 1000))
-        words = (verb, channel, self._server, number, record, entries, age)
+        age = max(1, int(session.history.age * 1000))
+        words = (verb, channel, session.server, number, record, entries, age)
         return self._ask(lambda found: Position(found[0].decode(), found[1]), PUBLISH, topic, *words, refusable=True)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """As the contract has it."""
-        answer = new_answer(self._loop)
-        if self._reached and self._lines is not None:
+        answer: asyncio.Future[None] = self._session.new_answer()
+        if self._lines is not None and not answer.done():
             channel = self._channel(topic)
             self._followed.setdefault(channel.encode(), (topic, deque()))[1].append(answer)
             self._lines[1].send(self._verbs[1], channel)
-        else:
-            answer.set_exception(BackplaneAway("Redis is away"))
         return answer
 
     def unfollow(self, topic: str) -> None:
@@ -308,20 +231,17 @@ class RedisBackplane:
             befores = tuple(Position(each, int(last)) for each, _, last in places)
             return Past(epoch, offset, records if known else [], known, began, befores)
 
-        return self._ask(parse, SINCE, topic, *(position or ("", 0)))
+        return self._ask(parse, HISTORY, topic, *(position or ("", 0)))
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """As the contract has it."""
-        self._here[topic, ident] = info
-        if self._reached:
-            self._enter(topic, ident, info)
+        self._session.join(topic, ident, info)
 
     def leave(self, topic: str, ident: str) -> None:
         """As the contract has it."""
-        self._here.pop((topic, ident), None)
-        if self._reached:
-            self._part(topic, ident)
-        elif len(self._left) < MAX_LEFT:
+        if self._session.leave(topic, ident):
+            return
+        if len(self._left) < MAX_LEFT:
             self._left.append((topic, ident))
         else:
             # The old lease will run out with all that were there.
@@ -330,9 +250,8 @@ class RedisBackplane:
 
     def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
         """As the contract has it."""
-        answer: asyncio.Future[list[Guest]] = new_answer(self._loop)
-        if not self._reached or self._lines is None:
-            answer.set_exception(BackplaneAway("Redis is away"))
+        answer: asyncio.Future[list[Guest]] = self._session.new_answer()
+        if self._lines is None or answer.done():
             return answer
         asked = self._lines[0]
         key = f"{self._base(topic)}:roster"
@@ -362,13 +281,13 @@ class RedisBackplane:
 
     def stats(self) -> dict[str, int]:
         """As the contract has it."""
-        return {"retries": self._retries}
+        return {"retries": self._session.retries}
 
     # -- the names of things
 
     @property
     def _lease(self) -> str:
-        return f"{self._server}.{self._leases}"
+        return f"{self._session.server}.{self._leases}"
 
     @property
     def _key_of_leases(self) -> str:
@@ -392,9 +311,8 @@ class RedisBackplane:
         refusable: bool = False,
     ) -> asyncio.Future[Answer]:
         """Run a script on a topic; where it may be refused, an error is the answer."""
-        answer: asyncio.Future[Answer] = new_answer(self._loop)
-        if not self._reached or self._lines is None:
-            answer.set_exception(BackplaneAway("Redis is away"))
+        answer: asyncio.Future[Answer] = self._session.new_answer()
+        if self._lines is None or answer.done():
             return answer
 
         def done(asked: asyncio.Future[Any]) -> None:
@@ -417,64 +335,34 @@ class RedisBackplane:
     def _break(self, answer: asyncio.Future[Any], error: BaseException | None) -> None:
         """Fail an answer, and begin anew: what was sent behind it must not overtake it."""
         answer.set_exception(BackplaneAway(str(error)))
-        if self._reached and not self._broken.done():
+        if self._session.reached and not self._broken.done():
             self._broken.set_exception(BackplaneAway(str(error)))
 
-    def _enter(self, topic: str, ident: str, info: str) -> None:
-        if self._lines is not None:
-            asked, key = self._lines[0], f"{self._base(topic)}:roster"
-            asked.ask("HSET", key, f"{self._lease} {ident}", info)
-            asked.ask("PEXPIRE", key, PLACE_AGE)
-            asked.ask(self._verbs[0], self._channel(topic), f"+{self._lease} {ident} {info}")
+    # -- what the session calls: the two connections
 
-    def _part(self, topic: str, ident: str) -> None:
-        if self._lines is not None:
-            asked = self._lines[0]
-            asked.ask("HDEL", f"{self._base(topic)}:roster", f"{self._lease} {ident}")
-            asked.ask(self._verbs[0], self._channel(topic), f"-{self._lease} {ident} ")
-
-    # -- the two connections
-
-    async def _run(self) -> None:
-        """Reach the Redis, again and again."""
-        from redis.exceptions import RedisError  # noqa: PLC0415
-
-        waits = full_jitter(draw)
-        try:
-            while not self._closed:
-                try:
-                    await self._reach()
-                    waits = full_jitter(draw)
-                    reason = await self._work()
-                except (RedisError, OSError, TimeoutError) as error:
-                    reason = str(error) or "no answer in time"
-                await self._lose(reason)
-                self._retries += 1
-                await asyncio.sleep(next(waits))
-        finally:
-            # By `close`, or with the loop: there is nobody to be told.
-            self._closed = True
-            await self._lose("the backplane is closed")
-
-    async def _reach(self) -> None:
+    async def reach(self) -> None:
         """Connect, and take note of what Redis this is."""
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
 
-        self._broken = new_answer(self._loop)
+        loop = self._session.loop
+        self._broken = new_answer(loop)
         options = self._options | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
         asked, heard = self._lines = Line(self._kind(**options)), Line(self._kind(**options))
         self._followed.clear()
         async with asyncio.timeout(self.timeout):
             for line in self._lines:
                 await line.connection.connect()  # type: ignore[no-untyped-call]
-            self._tasks = [self._loop.create_task(asked.answer())]
+            self._tasks = [loop.create_task(asked.answer())]
             await self._ask_life(asked)
-            for script in (PUBLISH, SINCE, BEAT):
-                self._scripts[script] = await asked.ask("SCRIPT", "LOAD", script)
+            for text in (PUBLISH, HISTORY, BEAT):
+                self._scripts[text] = await asked.ask("SCRIPT", "LOAD", text)
             heard.send("SUBSCRIBE", f"{self._channels}:servers")
             await heard.read()
             await self._beat()
+        for topic, ident in self._left:
+            self.part(topic, ident)
+        self._left.clear()
 
     async def _ask_life(self, asked: Line) -> None:
         """Take note of which run of a Redis this is, and what it promises."""
@@ -493,41 +381,41 @@ class RedisBackplane:
         self._life = info.get("run_id", "")
         self._keeps = is_keeping(info | dict(zip(words[::2], words[1::2], strict=True)))
 
-    async def _work(self) -> str:
-        """Serve until something is wrong, and return what."""
-        if self._closed:
-            # `redis` may have swallowed the cancellation.
-            raise BackplaneAway("the backplane is closed")
-        self._reached, self._away = True, False
-        for topic, ident in self._left:
-            self._part(topic, ident)
-        self._left.clear()
-        for (topic, ident), info in self._here.items():
-            self._enter(topic, ident, info)
-        self._listener.on_back()
-        self._tasks += [self._loop.create_task(work) for work in (self._hear(), self._keep())]
+    async def work(self) -> None:
+        """Serve until something is wrong."""
+        self._tasks += [self._session.loop.create_task(work) for work in (self._hear(), self._keep())]
         done, _ = await asyncio.wait({*self._tasks, self._broken}, return_when=asyncio.FIRST_COMPLETED)
-        return str(done.pop().exception())
+        await done.pop()
 
-    async def _lose(self, reason: str) -> None:
-        """Let go of both connections, and fail all that waits."""
-        self._reached = False
+    async def lose(self, reason: str) -> None:
+        """End both connections, and fail all that waits."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            # With their errors: the first of them was the reason.
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         lines, self._lines = self._lines, None
         for line in lines or ():
             await line.close(reason)
         for _, waiting in self._followed.values():
-            for answer in waiting:
-                if not answer.done():
-                    answer.set_exception(BackplaneAway(reason))
+            fail_answers(waiting, reason)
         self._followed.clear()
-        if not self._closed and not self._away:
-            self._away = True
-            self._listener.on_away(reason)
+
+    def enter(self, topic: str, ident: str, info: str) -> None:
+        """As a session has it."""
+        if self._lines is not None:
+            asked, key = self._lines[0], f"{self._base(topic)}:roster"
+            asked.ask("HSET", key, f"{self._lease} {ident}", info)
+            asked.ask("PEXPIRE", key, PLACE_AGE)
+            asked.ask(self._verbs[0], self._channel(topic), f"+{self._lease} {ident} {info}")
+
+    def part(self, topic: str, ident: str) -> None:
+        """As a session has it."""
+        if self._lines is not None:
+            asked = self._lines[0]
+            asked.ask("HDEL", f"{self._base(topic)}:roster", f"{self._lease} {ident}")
+            asked.ask(self._verbs[0], self._channel(topic), f"-{self._lease} {ident} ")
 
     async def _hear(self) -> None:
         """Tell the listener what comes."""
@@ -548,23 +436,23 @@ class RedisBackplane:
     def _tell(self, channel: bytes, data: bytes) -> None:
         known = self._followed.get(channel)
         if known is None:
-            if channel.endswith(b":servers") and server_of(data) != self._server:
-                self._listener.on_server_gone(server_of(data))
+            if channel.endswith(b":servers") and server_of(data) != self._session.server:
+                self._session.handler.on_server_gone(server_of(data))
             return
         topic, kind = known[0], data[:1]
         if kind == b"=":
             epoch, offset, rest = data[1:].split(b" ", 2)
-            self._listener.on_record(unpack(topic, epoch.decode(), int(offset), rest))
+            self._session.handler.on_record(unpack(topic, epoch.decode(), int(offset), rest))
         else:
             lease, ident, info = data[1:].split(b" ", 2)
             guest = Guest(server_of(lease), ident.decode(), info.decode())
-            self._listener.on_guest(topic, "join" if kind == b"+" else "leave", guest)
+            self._session.handler.on_guest(topic, "join" if kind == b"+" else "leave", guest)
 
     async def _keep(self) -> None:
         """Keep the lease, and see that both connections live."""
         assert self._lines is not None  # noqa: S101 - for mypy
         heard = self._lines[1]
-        refreshed = self._loop.time()
+        refreshed = self._session.loop.time()
         while True:
             await asyncio.sleep(self.lease / 4)
             heard.send("PING")
@@ -572,9 +460,8 @@ class RedisBackplane:
                 anew = await self._beat()
             if anew:
                 # Somebody took this server for dead, and had all leave that were present here.
-                for (topic, ident), info in self._here.items():
-                    self._enter(topic, ident, info)
-            now = self._loop.time()
+                self._session.enter_all()
+            now = self._session.loop.time()
             if now - heard.heard > self.lease / 2 + self.timeout:
                 raise TimeoutError("what was published did not come in time")
             if now - refreshed > PLACE_AGE / 4000:

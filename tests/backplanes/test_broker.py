@@ -62,5 +62,5 @@ async def test_a_broker_that_says_what_it_should_not_is_left_and_reached_again(t
         await eventually(lambda: told.backs == 2)
         assert told.reasons == ["the broker ended the connection"]
         await told.backplane.close()
-    logged.take("a hub failed at what its broker told it", IndexError, "rawws.backplanes")
+    logged.take("a hub failed at what the broker told it", IndexError, "rawws.backplanes")
     await asyncio.sleep(0)

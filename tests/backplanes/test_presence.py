@@ -116,7 +116,7 @@ async def test_those_of_a_lease_that_ran_out_are_listed_no_more_and_forgotten(tm
         # As by SIGKILL: nobody says that it is gone.
         assert other._bridge is not None
         backplane: Any = other._bridge.backplane
-        backplane._reached = False
+        backplane._session.reached = False
         await backplane.close()
         await asyncio.sleep(0.5)
         await one.subscribe(Reader(), "a")

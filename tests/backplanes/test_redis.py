@@ -252,7 +252,7 @@ async def test_a_loop_that_ends_before_the_hub_is_closed_logs_nothing(engine: Re
     assert isinstance(backplane, RedisBackplane)
     hub = Hub(backplane=backplane)
     await hub.publish("a", "x")
-    task = backplane._task
+    task = backplane._session.task
     assert task is not None
     # As asyncio.run does at its end.
     task.cancel()

@@ -1,0 +1,174 @@
+"""Session: a backplane's tie to its engine: reach it, lose it, back off, and reach it again.
+
+Laws:
+1. The handler is told once that the engine is away, however often it is tried meanwhile, and nothing after `close`.
+2. Who is present by this server is told to the engine each time that it is reached.
+3. What goes wrong, whatever it is, ends with the engine reached again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+from rawws.topics.backplane import BackplaneAway, new_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from rawws.topics.backplane import History, Listener
+
+__all__ = ["Session", "SessionEngine", "fail_answers"]
+
+logger = logging.getLogger("rawws.backplanes")
+
+
+class SessionEngine(Protocol):
+    """What a session needs of the backplane that it is of. `lose` follows each `reach`, also one that failed."""
+
+    async def reach(self) -> None:
+        """Connect to the engine, up to where it can be asked."""
+
+    async def work(self) -> None:
+        """Serve until the engine ends the connection; raise what else goes wrong."""
+
+    async def lose(self, reason: str) -> None:
+        """Disconnect, and fail all that is asked and not answered."""
+
+    def enter(self, topic: str, ident: str, info: str) -> None:
+        """Tell the engine, which is reached, that somebody is present."""
+
+    def part(self, topic: str, ident: str) -> None:
+        """Tell the engine, which is reached, that somebody is present no more."""
+
+
+@final
+class Session:
+    """Reaches an engine again and again, from `open` to `close`.
+
+    `name` is what the engine is called where it is away. `errors` are those that say so; all others are logged. Each
+    time after it was reached, `waits()` gives the seconds from one attempt to the next.
+    """
+
+    __slots__ = (
+        "_away",
+        "_engine",
+        "_errors",
+        "_name",
+        "_waits",
+        "closed",
+        "handler",
+        "here",
+        "history",
+        "loop",
+        "reached",
+        "retries",
+        "server",
+        "task",
+    )
+
+    def __init__(
+        self,
+        engine: SessionEngine,
+        name: str,
+        errors: tuple[type[Exception], ...],
+        waits: Callable[[], Iterator[float]],
+    ) -> None:
+        self._engine = engine
+        self._name = name
+        self._errors = errors
+        self._waits = waits
+        self._away = False
+        self.reached = False
+        self.closed = False
+        self.retries = 0
+        # Who is present by this server: what each tells of itself, by topic and id.
+        self.here: dict[tuple[str, str], str] = {}
+        self.server = ""
+        self.task: asyncio.Task[None] | None = None
+
+    def open(self, server: str, history: History, handler: Listener) -> None:
+        """Begin to reach the engine."""
+        self.server, self.history, self.handler = server, history, handler
+        self.loop = asyncio.get_running_loop()
+        self.task = self.loop.create_task(self._run())
+
+    async def close(self) -> None:
+        """End."""
+        if self.task is not None:
+            self.closed = True
+            self.task.cancel()
+            await asyncio.wait({self.task})
+            self.task = None
+
+    def new_answer(self) -> asyncio.Future[Any]:
+        """Return a future for an answer; it has failed already where the engine is away."""
+        answer = new_answer(self.loop)
+        if not self.reached:
+            answer.set_exception(BackplaneAway(f"{self._name} is away"))
+        return answer
+
+    def join(self, topic: str, ident: str, info: str) -> None:
+        """Have somebody present, now or as soon as the engine is reached."""
+        self.here[topic, ident] = info
+        if self.reached:
+            self._engine.enter(topic, ident, info)
+
+    def leave(self, topic: str, ident: str) -> bool:
+        """Have somebody present no more, and return whether the engine could be told."""
+        self.here.pop((topic, ident), None)
+        if self.reached:
+            self._engine.part(topic, ident)
+        return self.reached
+
+    def enter_all(self) -> None:
+        """Tell the engine who is present."""
+        for (topic, ident), info in self.here.items():
+            self._engine.enter(topic, ident, info)
+
+    # -- inside
+
+    async def _run(self) -> None:
+        waits = self._waits()
+        try:
+            while not self.closed:
+                reason = f"{self._name} ended the connection"
+                try:
+                    await self._engine.reach()
+                    self._begin()
+                    waits = self._waits()
+                    await self._engine.work()
+                except self._errors as error:
+                    reason = str(error) or "no answer in time"
+                except Exception:
+                    logger.exception("a hub failed at what %s told it", self._name)
+                await self._lose(reason)
+                self.retries += 1
+                await asyncio.sleep(next(waits))
+        finally:
+            # By `close`, or with the loop: there is nobody to be told.
+            self.closed = True
+            await self._lose("the backplane is closed")
+
+    def _begin(self) -> None:
+        if self.closed:
+            # What connects to the engine may have swallowed the cancellation.
+            raise BackplaneAway("the backplane is closed")
+        self.reached, self._away = True, False
+        self.enter_all()
+        self.handler.on_back()
+
+    async def _lose(self, reason: str) -> None:
+        self.reached = False
+        await self._engine.lose(reason)
+        if not self.closed and not self._away:
+            self._away = True
+            self.handler.on_away(reason)
+
+
+def fail_answers(answers: Iterable[asyncio.Future[Any]], reason: str) -> None:
+    """Fail those that are asked and not answered."""
+    for answer in answers:
+        if not answer.done():
+            answer.set_exception(BackplaneAway(reason))

@@ -1,0 +1,124 @@
+"""A session: an engine that is reached, lost and reached again, as no engine can be made to do at will."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import repeat
+from typing import Any, final
+
+import pytest
+
+from rawws.backplanes.session import Session
+from rawws.topics import History
+from rawws.topics.backplane import BackplaneAway
+from tests.backplanes.listeners import Told
+from tests.server.peers import Logged, eventually
+
+
+@final
+class ByHand:
+    """An engine that does what a test says, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.session = Session(self, "the engine", (OSError,), lambda: repeat(0.0))
+        self.said: list[str] = []
+        # What the next attempts to reach it raise.
+        self.unreachable: list[Exception] = []
+        self.swallows = False
+        self.ends: asyncio.Future[None]
+
+    async def reach(self) -> None:
+        self.said.append("reach")
+        self.ends = asyncio.get_running_loop().create_future()
+        if self.unreachable:
+            raise self.unreachable.pop(0)
+        if self.swallows:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.said.append("swallowed")
+
+    async def work(self) -> None:
+        await self.ends
+
+    async def lose(self, reason: str) -> None:
+        self.said.append(f"lose: {reason}")
+
+    def enter(self, topic: str, ident: str, info: str) -> None:
+        self.said.append(f"enter {topic} {ident} {info}")
+
+    def part(self, topic: str, ident: str) -> None:
+        self.said.append(f"part {topic} {ident}")
+
+
+def opened(engine: ByHand) -> Told:
+    """Open the session, and return what its handler is told."""
+    backplane: Any = engine
+    told = Told(backplane)
+    engine.session.open("one", History(), told)
+    return told
+
+
+async def test_the_handler_is_told_once_that_the_engine_is_away_and_once_that_it_is_back() -> None:
+    engine = ByHand()
+    engine.unreachable = [OSError("one"), OSError("two"), TimeoutError()]
+    told = opened(engine)
+    await eventually(lambda: told.backs)
+    assert (told.reasons, told.backs, engine.session.retries) == (["one"], 1, 3)
+    assert engine.said == ["reach", "lose: one", "reach", "lose: two", "reach", "lose: no answer in time", "reach"]
+    engine.ends.set_result(None)
+    await eventually(lambda: told.backs == 2)
+    assert told.reasons == ["one", "the engine ended the connection"]
+    await engine.session.close()
+    assert engine.said[-1] == "lose: the backplane is closed"
+    assert (len(told.reasons), told.backs) == (2, 2)
+
+
+async def test_who_is_present_is_told_each_time_that_the_engine_is_reached() -> None:
+    engine = ByHand()
+    told = opened(engine)
+    engine.session.join("a", "x", "1")
+    engine.session.join("a", "y", "2")
+    assert not engine.session.leave("a", "y")
+    await eventually(lambda: told.backs)
+    assert engine.session.leave("b", "z")
+    engine.session.join("b", "w", "3")
+    engine.ends.set_exception(OSError("away"))
+    await eventually(lambda: told.backs == 2)
+    first = ["reach", "enter a x 1", "part b z", "enter b w 3", "lose: away"]
+    assert engine.said == [*first, "reach", "enter a x 1", "enter b w 3"]
+    await engine.session.close()
+
+
+async def test_whatever_goes_wrong_the_engine_is_reached_again(logged: Logged) -> None:
+    engine = ByHand()
+    engine.unreachable = [ValueError("a mistake")]
+    told = opened(engine)
+    await eventually(lambda: told.backs)
+    logged.take("a hub failed at what the engine told it", ValueError, "rawws.backplanes")
+    engine.ends.set_exception(KeyError("another"))
+    await eventually(lambda: told.backs == 2)
+    assert told.reasons == ["the engine ended the connection"] * 2
+    await engine.session.close()
+    logged.take("a hub failed at what the engine told it", KeyError, "rawws.backplanes")
+
+
+async def test_what_is_asked_while_the_engine_is_away_fails_at_once() -> None:
+    engine = ByHand()
+    engine.unreachable = [OSError("away")]
+    told = opened(engine)
+    with pytest.raises(BackplaneAway, match=r"^the engine is away$"):
+        await engine.session.new_answer()
+    await eventually(lambda: told.backs)
+    assert not engine.session.new_answer().done()
+    await engine.session.close()
+
+
+async def test_a_session_ends_also_where_its_cancellation_is_swallowed() -> None:
+    engine = ByHand()
+    engine.swallows = True
+    told = opened(engine)
+    await eventually(lambda: engine.said)
+    await engine.session.close()
+    assert engine.said == ["reach", "swallowed", "lose: the backplane is closed", "lose: the backplane is closed"]
+    assert (told.backs, told.reasons) == (0, [])
