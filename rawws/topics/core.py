@@ -19,7 +19,15 @@ from .policies import Policy
 from .presence import NOTHING, Present, Roster, info_text, new_present
 from .replica import Mirror
 from .replication import Bridge
-from .subscribers import EventMember, Member, ObjectMember, ProtocolSocketMember, Published, SocketMember, Subscription
+from .subscribers import (
+    EventSubscriber,
+    ObjectSubscriber,
+    ProtocolSocketSubscriber,
+    Published,
+    SocketSubscriber,
+    Subscriber,
+    Subscription,
+)
 from .table import Topic, TopicTable
 
 if TYPE_CHECKING:
@@ -93,7 +101,7 @@ class HubCore:
         self._renders = dict(protocols)
         self._table = TopicTable(history, protocols[0].render, Log if backplane is None else Mirror)
         self._bridge = None if backplane is None else Bridge(self._table, backplane, history)
-        self._members: dict[SubscriberConnection, Member] = {}
+        self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self._published = 0
 
     async def close(self) -> None:
@@ -126,8 +134,8 @@ class HubCore:
         somebody; CursorError for a cursor that the topic never gave; ConnectionClosed for a subscriber that is gone.
         """
         check_name(topic)
-        member = self.member_of(receiver)
-        known = member.subscriptions.get(topic)
+        subscriber = self.subscriber_of(receiver)
+        known = subscriber.subscriptions.get(topic)
         if known is not None and not since:
             return known
         cursor = cursor_of(since or "", topic)
@@ -135,25 +143,25 @@ class HubCore:
             if cursor and cursor != EARLIEST:
                 parse_cursor(cursor)
             if not self._bridge.is_ready(self._table.topics.get(topic), cursor):
-                subscription = self._enter(member, topic, policy, join, watch=watch).subscription
+                subscription = self._enter(subscriber, topic, policy, join, watch=watch).subscription
                 self._wait(self._bridge, subscription, cursor)
                 return subscription
-        admission = self.admit(member, topic, since=cursor, policy=policy, join=join, watch=watch)
-        member.replay(admission.subscription, admission.missed)
+        admission = self.admit(subscriber, topic, since=cursor, policy=policy, join=join, watch=watch)
+        subscriber.replay(admission.subscription, admission.missed)
         return admission.subscription
 
     def unsubscribe(self, receiver: WebSocket | EventStream | Receiver, topic: str | None = None) -> None:
         """End a subscription, or all of them; nothing, where there is none."""
-        member = self._members.get(receiver)
-        if member is None:
+        subscriber = self._subscribers.get(receiver)
+        if subscriber is None:
             return
         if topic is not None:
-            subscription = member.subscriptions.get(topic)
+            subscription = subscriber.subscriptions.get(topic)
             if subscription is not None:
                 self._end(subscription)
-                member.give_up(subscription)
-        if topic is None or not member.subscriptions:
-            member.leave()
+                subscriber.give_up(subscription)
+        if topic is None or not subscriber.subscriptions:
+            subscriber.leave()
 
     def publish(self, topic: str, message: Any, *, key: str | None = None) -> Published:
         """Send a message to all subscribers of a topic at once: str as text, bytes-like as binary.
@@ -186,12 +194,12 @@ class HubCore:
         self._table.tidy()
         return HubStats(
             topics=len(self._table.topics),
-            subscribers=len(self._members),
-            subscriptions=sum(len(member.subscriptions) for member in self._members.values()),
+            subscribers=len(self._subscribers),
+            subscriptions=sum(len(subscriber.subscriptions) for subscriber in self._subscribers.values()),
             present=sum(len(topic.roster.members) for topic in self._table.topics.values() if topic.roster is not None),
             held=sum(len(topic.log.held) for topic in self._table.topics.values()),
             held_bytes=self._table.shelf.size,
-            waiting=sum(len(member.queue or ()) for member in self._members.values()),
+            waiting=sum(len(subscriber.queue or ()) for subscriber in self._subscribers.values()),
             published=self._published,
             **self._table.counts,
             degraded=self._bridge is not None and self._bridge.is_away,
@@ -206,20 +214,22 @@ class HubCore:
 
     # -- what client protocols and subscribers call
 
-    def member_of(self, receiver: WebSocket | EventStream | Receiver) -> Member:
-        """Return the member that a receiver is, or would be."""
-        known = self._members.get(receiver)
+    def subscriber_of(self, receiver: WebSocket | EventStream | Receiver) -> Subscriber:
+        """Return the subscriber that a receiver is, or would be."""
+        known = self._subscribers.get(receiver)
         if known is not None:
             return known
-        if isinstance(receiver, WebSocket):
-            receiver.check_open()
-            render = self._renders.get(receiver.subprotocol or "")
-            return SocketMember(self, receiver) if render is None else ProtocolSocketMember(self, receiver, render)
-        return EventMember(self, receiver) if isinstance(receiver, EventStream) else ObjectMember(self, receiver)
+        if isinstance(receiver, EventStream):
+            return EventSubscriber(self, receiver)
+        if not isinstance(receiver, WebSocket):
+            return ObjectSubscriber(self, receiver)
+        receiver.check_open()
+        render = self._renders.get(receiver.subprotocol or "")
+        return SocketSubscriber(self, receiver) if render is None else ProtocolSocketSubscriber(self, receiver, render)
 
     def admit(
         self,
-        member: Member,
+        subscriber: Subscriber,
         topic: str,
         *,
         since: str = "",
@@ -227,11 +237,11 @@ class HubCore:
         join: Any = NOTHING,
         watch: bool = False,
     ) -> Admission:
-        """Make a subscription; the caller has `member.replay` send what was missed. Raises as `subscribe` does.
+        """Make a subscription; the caller has `subscriber.replay` send what was missed. Raises as `subscribe` does.
 
         `since` is a cursor of this topic alone.
         """
-        return self._enter(member, topic, policy, join, watch=watch, since=since)
+        return self._enter(subscriber, topic, policy, join, watch=watch, since=since)
 
     def when_ready(self, topics: Iterable[str], since: str, go: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
         """Return what `go` returns, or an awaitable of it where it must be asked first what came since a cursor."""
@@ -249,19 +259,19 @@ class HubCore:
         self._table.tidy(found)
         return log.cursor, publications, recovered
 
-    def forget(self, member: Member) -> None:
+    def forget(self, subscriber: Subscriber) -> None:
         """End all subscriptions of a subscriber."""
-        if self._members.get(member.receiver) is member:
-            del self._members[member.receiver]
-            member.receiver.unfollow(member)
-        for subscription in list(member.subscriptions.values()):
+        if self._subscribers.get(subscriber.receiver) is subscriber:
+            del self._subscribers[subscriber.receiver]
+            subscriber.receiver.unfollow(subscriber)
+        for subscription in list(subscriber.subscriptions.values()):
             self._end(subscription)
 
     # -- inside
 
     def _enter(
         self,
-        member: Member,
+        subscriber: Subscriber,
         topic: str,
         policy: str | Policy | None,
         join: Any,
@@ -271,39 +281,39 @@ class HubCore:
     ) -> Admission:
         """Make a subscription; without `since` it is pending."""
         check_name(topic)
-        if topic in member.subscriptions:
+        if topic in subscriber.subscriptions:
             raise TopicError("limit", "the subscriber has this topic already, allowed is one subscription")
-        if len(member.subscriptions) >= self.max_topics:
+        if len(subscriber.subscriptions) >= self.max_topics:
             raise TopicError("limit", f"the subscriber has {self.max_topics} topics already, the limit")
         chosen = self.policy if policy is None else Policy.of(policy)
         present = None if join is NOTHING else new_present(join)
         found = self._table.topics.get(topic)
         log = self._table.new_log(topic, self._table.shelf) if found is None else found.log
-        subscription = Subscription(member, log, chosen)
+        subscription = Subscription(subscriber, log, chosen)
         subscription.pending = since is None
         start, missed = ("", []) if since is None else self._missed(subscription, since)
-        if member.receiver not in self._members:
-            member.receiver.follow(member)
-            self._members[member.receiver] = member
+        if subscriber.receiver not in self._subscribers:
+            subscriber.receiver.follow(subscriber)
+            self._subscribers[subscriber.receiver] = subscriber
         try:
-            member.begin(subscription, start)
+            subscriber.begin(subscription, start)
         except ValueError as error:
             raise TopicError("limit", str(error)) from None
         if found is None:
             found = self._table.topics[topic] = Topic(log)
-        member.subscriptions[topic] = found.subscriptions[member] = subscription
+        subscriber.subscriptions[topic] = found.subscriptions[subscriber] = subscription
         found.receivers = None
         self._join(found, subscription, present, watch)
         return Admission(subscription, start, missed)
 
     def _wait(self, bridge: Bridge, subscription: Subscription, since: str) -> None:
         """Have a pending subscription begin when it is known what came since a cursor."""
-        member, topic = subscription.member, self._table.topics[subscription.topic]
+        subscriber, topic = subscription.subscriber, self._table.topics[subscription.topic]
         asked = False
 
         def go_on() -> None:
             nonlocal asked
-            if member.subscriptions.get(subscription.topic) is not subscription:
+            if subscriber.subscriptions.get(subscription.topic) is not subscription:
                 return
             if not bridge.is_ready(topic, since, asked=asked):
                 asked = True
@@ -316,8 +326,8 @@ class HubCore:
                 start, missed, subscription.recovered = subscription.cursor, [], False
             subscription.settle()
             topic.receivers = None
-            member.begin(subscription, start)
-            member.replay(subscription, missed)
+            subscriber.begin(subscription, start)
+            subscriber.replay(subscription, missed)
 
         bridge.wait(topic, go_on)
         asked = True
@@ -345,7 +355,7 @@ class HubCore:
         if not since:
             return log.cursor, []
         missed, subscription.recovered = log.since(since)
-        waiting = subscription.member.queue
+        waiting = subscription.subscriber.queue
         if waiting is not None and len(waiting) + len(missed) > MAX_REPLAY:
             subscription.recovered = False
             missed = []
@@ -363,17 +373,17 @@ class HubCore:
                 self._bridge.join(topic.log.topic, present.id, info_text(present))
         if watch:
             subscription.watches = True
-            topic.watchers[subscription.member] = subscription
+            topic.watchers[subscription.subscriber] = subscription
 
     def _end(self, subscription: Subscription) -> None:
-        member = subscription.member
-        del member.subscriptions[subscription.topic]
-        member.end(subscription)
+        subscriber = subscription.subscriber
+        del subscriber.subscriptions[subscription.topic]
+        subscriber.end(subscription)
         subscription.settle()
         topic = self._table.topics[subscription.topic]
-        del topic.subscriptions[member]
+        del topic.subscriptions[subscriber]
         topic.receivers = None
-        topic.watchers.pop(member, None)
+        topic.watchers.pop(subscriber, None)
         if subscription.present and topic.roster is not None:
             present = topic.roster.leave(subscription.present)
             if self._bridge is not None:

@@ -61,7 +61,7 @@ class Hub(HubCore):
         super().__init__(bounds, policy, max_topics, max_size, authorize, shared, PROTOCOLS)
 
     def __repr__(self) -> str:
-        return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._members)} subscribers>"
+        return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"
 
     async def __aenter__(self) -> Hub:
         if self._bridge is not None:

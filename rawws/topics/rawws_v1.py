@@ -33,7 +33,7 @@ from .envelope import (
 )
 from .names import TopicError, check_name
 from .presence import NOTHING
-from .subscribers import ClientProtocol, EventMember
+from .subscribers import ClientProtocol, EventSubscriber
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .core import HubCore
     from .history import Publication
-    from .subscribers import Member, Published
+    from .subscribers import Published, Subscriber
 
 __all__ = ["PROTOCOL", "HubHandler", "answer_poll", "answer_post", "answer_stream", "serve_client"]
 
@@ -155,8 +155,8 @@ def list_present(hub: HubCore, ws: WebSocket, ask: Ask) -> None:
 
 def subscribe(hub: HubCore, ws: WebSocket, ask: Ask) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
-    member = hub.member_of(ws)
-    admission = hub.admit(member, ask.topic, since=cursor_of(ask.since, ask.topic), join=ask.join, watch=ask.watch)
+    subscriber = hub.subscriber_of(ws)
+    admission = hub.admit(subscriber, ask.topic, since=cursor_of(ask.since, ask.topic), join=ask.join, watch=ask.watch)
     subscription = admission.subscription
     answer: dict[str, Any] = {"cursor": admission.cursor, "recovered": subscription.recovered}
     if ask.join is not NOTHING:
@@ -164,7 +164,7 @@ def subscribe(hub: HubCore, ws: WebSocket, ask: Ask) -> None:
     if ask.watch:
         answer |= listed(hub.presence(ask.topic))
     confirm(ws, ask, answer)
-    member.replay(subscription, admission.missed)
+    subscriber.replay(subscription, admission.missed)
 
 
 def confirm(ws: WebSocket, ask: Ask, answer: dict[str, Any]) -> None:
@@ -245,16 +245,16 @@ def begin_stream(hub: HubCore, names: list[str], since: str) -> EventStream:
     check_some(names)
     starts = cursors_of(since, names)
     made = EventStream()
-    member = EventMember(hub, made, render)
+    subscriber = EventSubscriber(hub, made, render)
     try:
-        admissions = [hub.admit(member, name, since=starts[name]) for name in names]
+        admissions = [hub.admit(subscriber, name, since=starts[name]) for name in names]
     except BaseException:
-        member.leave()
+        subscriber.leave()
         raise
     for subscription, cursor, _ in admissions:
         made.send(serialize(place_fields(subscription.topic, cursor, recovered=subscription.recovered)))
     for subscription, _, missed in admissions:
-        member.replay(subscription, missed)
+        subscriber.replay(subscription, missed)
     return made
 
 
@@ -307,12 +307,12 @@ class Held:
         self.recovered = True
         self.woken = False
         self.poll = LongPoll(timeout, on_close=self._over)
-        member = hub.member_of(self)
+        subscriber = hub.subscriber_of(self)
         try:
             for name in cursors:
-                hub.admit(member, name)
+                hub.admit(subscriber, name)
         except TopicError:
-            member.leave()
+            subscriber.leave()
             raise
 
     def send(self, publication: Publication) -> None:
@@ -328,10 +328,10 @@ class Held:
             self.recovered = False
             self._wake()
 
-    def follow(self, member: Member) -> None:
+    def follow(self, subscriber: Subscriber) -> None:
         """Nothing is to be told: a poll is never slow, and says itself when it is over."""
 
-    def unfollow(self, member: Member) -> None:
+    def unfollow(self, subscriber: Subscriber) -> None:
         """As `follow`."""
 
     def fail(self, code: int, reason: str) -> None:  # noqa: ARG002 - what every receiver has

@@ -443,7 +443,7 @@ class Bridge:
         place = self.table.notice(found, event, cursor=found.log.cursor)
         for subscription in list(found.subscriptions.values()):
             if not subscription.pending:
-                subscription.member.tell_place(subscription, place)
+                subscription.subscriber.tell_place(subscription, place)
 
     def _settle(self, found: Topic) -> None:
         """Go back to the engine's cursors, when all that was told here has its place there."""

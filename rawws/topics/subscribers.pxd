@@ -21,7 +21,7 @@ cdef class Published:
     cdef object blocked
 
 cdef class Subscription:
-    cdef readonly Member member
+    cdef readonly Subscriber subscriber
     cdef readonly object topic
     cdef readonly object log
     cdef readonly object policy
@@ -32,7 +32,7 @@ cdef class Subscription:
     cdef public bint pending
     cdef object waiter
 
-cdef class Member:
+cdef class Subscriber:
     cdef readonly object hub
     cdef readonly object receiver
     cdef readonly dict subscriptions
@@ -62,24 +62,24 @@ cdef class Waiting:
     cdef Publication publication
     cdef bint counts
 
-cdef class ObjectMember(Member):
+cdef class ObjectSubscriber(Subscriber):
     cdef object target
 
     cpdef write(self, Publication publication)
 
-cdef class SocketMember(Member):
+cdef class SocketSubscriber(Subscriber):
     cdef WebSocket ws
 
     cpdef bint is_slow(self) except -1
     cpdef write(self, Publication publication)
 
-cdef class ProtocolSocketMember(SocketMember):
+cdef class ProtocolSocketSubscriber(SocketSubscriber):
     cdef object render
 
     @cython.locals(encoded=Encoded)
     cpdef write(self, Publication publication)
 
-cdef class EventMember(Member):
+cdef class EventSubscriber(Subscriber):
     cdef dict cursors
     cdef object render
     cdef object stream

@@ -1,4 +1,4 @@
-"""Members: the subscribers of a hub, and what each of them gets of a publication.
+"""Subscribers: those of a hub, and what each of them gets of a publication.
 
 Laws:
 1. To one subscriber, publications go in the order in which they were published, over all its topics.
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClientProtocol",
-    "EventMember",
-    "Member",
-    "ObjectMember",
-    "ProtocolSocketMember",
+    "EventSubscriber",
+    "ObjectSubscriber",
+    "ProtocolSocketSubscriber",
     "Published",
     "Receiver",
-    "SocketMember",
+    "SocketSubscriber",
+    "Subscriber",
     "SubscriberConnection",
     "Subscription",
     "fan_out",
@@ -72,10 +72,10 @@ class SubscriberConnection(Protocol):
     def hard_limit(self) -> int:
         """How many bytes of publications may wait for it."""
 
-    def follow(self, follower: Member, /) -> None:
+    def follow(self, follower: Subscriber, /) -> None:
         """Begin to call a subscriber. Raises ConnectionClosed."""
 
-    def unfollow(self, follower: Member, /) -> None:
+    def unfollow(self, follower: Subscriber, /) -> None:
         """Call it no more."""
 
     def fail(self, code: int, reason: str, /) -> None:
@@ -89,10 +89,10 @@ class Receiver(SubscriberConnection, Protocol):
         """Take a publication, or a notice. Raises ConnectionClosed."""
 
 
-class Subscribers(Protocol):
+class SubscriberOwner(Protocol):
     """What a subscriber belongs to, a hub."""
 
-    def forget(self, member: Member, /) -> None:
+    def forget(self, subscriber: Subscriber, /) -> None:
         """End all subscriptions of a subscriber."""
 
 
@@ -121,7 +121,7 @@ class Published:
         self.conflated = 0
         self.dropped = 0
         self.closed = 0
-        self.blocked: list[Member] | None = None
+        self.blocked: list[Subscriber] | None = None
 
     def __repr__(self) -> str:
         names = ("delivered", "queued", "conflated", "dropped", "closed")
@@ -136,8 +136,8 @@ class Published:
             if self.waiter is None:
                 self.waiter = asyncio.get_running_loop().create_future()
             await asyncio.shield(self.waiter)
-        for member in self.blocked or ():
-            await member.wait_drained()
+        for subscriber in self.blocked or ():
+            await subscriber.wait_drained()
         self.blocked = None
         return self
 
@@ -158,15 +158,15 @@ class Subscription:
     backplane, that is at once.
     """
 
-    __slots__ = ("held", "log", "member", "pending", "policy", "present", "recovered", "topic", "waiter", "watches")
+    __slots__ = ("held", "log", "pending", "policy", "present", "recovered", "subscriber", "topic", "waiter", "watches")
 
-    def __init__(self, member: Member, log: Log, policy: Policy) -> None:
-        self.member = member
+    def __init__(self, subscriber: Subscriber, log: Log, policy: Policy) -> None:
+        self.subscriber = subscriber
         self.topic = log.topic
         self.log = log
         self.policy = policy
         self.recovered = True
-        # Which of what waits for the member waits because of it: the numbers there, by what they are about.
+        # Which of what waits for the subscriber waits because of it: the numbers there, by what they are about.
         self.held: OrderedDict[Any, int] | None = None
         # Under which id it is present, if it is; whether it is told who comes and goes.
         self.present = ""
@@ -200,12 +200,12 @@ class Subscription:
         return self.log.cursor
 
 
-class Member:
+class Subscriber:
     """A subscriber of a hub, with all its subscriptions, and what waits until it reads on; its kinds follow."""
 
     __slots__ = ("hub", "last", "queue", "receiver", "size", "subscriptions", "waiters")
 
-    def __init__(self, hub: Subscribers, receiver: SubscriberConnection) -> None:
+    def __init__(self, hub: SubscriberOwner, receiver: SubscriberConnection) -> None:
         self.hub = hub
         self.receiver = receiver
         self.subscriptions: dict[str, Subscription] = {}
@@ -216,7 +216,7 @@ class Member:
         self.waiters: list[asyncio.Future[None]] | None = None
 
     def __repr__(self) -> str:
-        return f"<Member {self.receiver!r}>"
+        return f"<Subscriber {self.receiver!r}>"
 
     # -- what differs from kind to kind
 
@@ -406,12 +406,12 @@ class Waiting:
         self.counts = counts
 
 
-class ObjectMember(Member):
+class ObjectSubscriber(Subscriber):
     """An object of the application's that gets the publications themselves."""
 
     __slots__ = ("target",)
 
-    def __init__(self, hub: Subscribers, target: Receiver) -> None:
+    def __init__(self, hub: SubscriberOwner, target: Receiver) -> None:
         super().__init__(hub, target)
         self.target = target
 
@@ -426,12 +426,12 @@ class ObjectMember(Member):
             move(place.topic, place.cursor, subscription.recovered)
 
 
-class SocketMember(Member):
+class SocketSubscriber(Subscriber):
     """A WebSocket that gets the messages as they are."""
 
     __slots__ = ("ws",)
 
-    def __init__(self, hub: Subscribers, ws: WebSocket) -> None:
+    def __init__(self, hub: SubscriberOwner, ws: WebSocket) -> None:
         super().__init__(hub, ws)
         self.ws = ws
 
@@ -447,12 +447,12 @@ class SocketMember(Member):
         """Tell nothing: it knows no cursors."""
 
 
-class ProtocolSocketMember(SocketMember):
+class ProtocolSocketSubscriber(SocketSubscriber):
     """A WebSocket that speaks a client protocol."""
 
     __slots__ = ("render",)
 
-    def __init__(self, hub: Subscribers, ws: WebSocket, render: Callable[[Publication], str]) -> None:
+    def __init__(self, hub: SubscriberOwner, ws: WebSocket, render: Callable[[Publication], str]) -> None:
         super().__init__(hub, ws)
         self.render = render
 
@@ -478,7 +478,7 @@ def event_data(publication: Publication) -> str | None:
     return message if isinstance(message, str) else b64encode(message).decode()
 
 
-class EventMember(Member):
+class EventSubscriber(Subscriber):
     """An EventStream that gets the messages as data, or what `render` makes of them.
 
     The ids of its events say where it is in all its topics.
@@ -487,7 +487,7 @@ class EventMember(Member):
     __slots__ = ("cursors", "render", "stream", "told")
 
     def __init__(
-        self, hub: Subscribers, stream: EventStream, render: Callable[[Publication], str | None] = event_data
+        self, hub: SubscriberOwner, stream: EventStream, render: Callable[[Publication], str | None] = event_data
     ) -> None:
         super().__init__(hub, stream)
         self.stream = stream
@@ -536,4 +536,4 @@ class EventMember(Member):
 def fan_out(subscriptions: list[Subscription], publication: Publication, outcome: Published) -> None:
     """Deliver a publication to all of a topic; the list does not change meanwhile."""
     for subscription in subscriptions:
-        subscription.member.deliver(subscription, publication, outcome)
+        subscription.subscriber.deliver(subscription, publication, outcome)

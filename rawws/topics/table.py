@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .backplane import History
     from .history import Publication
     from .presence import Present, Roster
-    from .subscribers import Member, Subscription
+    from .subscribers import Subscriber, Subscription
 
 __all__ = ["COUNTED", "Topic", "TopicTable"]
 
@@ -36,10 +36,10 @@ class Topic:
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.subscriptions: dict[Member, Subscription] = {}
+        self.subscriptions: dict[Subscriber, Subscription] = {}
         # The same as a list, made when it is needed and never changed, for a publication goes through it.
         self.receivers: list[Subscription] | None = None
-        self.watchers: dict[Member, Subscription] = {}
+        self.watchers: dict[Subscriber, Subscription] = {}
         self.roster: Roster | None = None
 
 

@@ -350,4 +350,4 @@ def test_what_is_shown_in_a_log_says_what_it_is() -> None:
     assert repr(subscription) == "<rawws.Subscription to 'a'>"
     assert repr(outcome) == f"<rawws.Published {outcome.cursor}: 1 delivered>"
     assert repr(hub.publish("b", "hi")).endswith(":1: to nobody>")
-    assert repr(receiver.member).startswith("<Member <tests.topics.receivers.Receiver")
+    assert repr(receiver.member).startswith("<Subscriber <tests.topics.receivers.Receiver")

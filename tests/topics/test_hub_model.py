@@ -57,7 +57,7 @@ class HubMachine(RuleBasedStateMachine):
         stats = self.hub.stats()
         assert stats[:7] == (0, 0, 0, 0, 0, 0, 0)
         assert not self.hub._table.topics
-        assert not self.hub._members
+        assert not self.hub._subscribers
         assert not self.hub._table.shelf.logs
         self.stillness.__exit__(None, None, None)
 
