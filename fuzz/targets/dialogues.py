@@ -304,7 +304,7 @@ class Topics:
             client.go()
         left = hub.stats()
         assert (left.subscribers, left.subscriptions, left.present, left.waiting) == (0, 0, 0, 0), left
-        bounds, hub._table.shelf.bounds = hub._table.shelf.bounds, self.too_old  # noqa: SLF001 - as if it were minutes later
+        bounds, hub._table.store.bounds = hub._table.store.bounds, self.too_old  # noqa: SLF001 - as if it were minutes later
         assert left.held <= bounds.count * left.topics, left
         assert left.held_bytes <= bounds.total, left
         left = hub.stats()

@@ -135,7 +135,7 @@ class Topics:
         self.redis = twin.load("rawws.backplanes.redis")
         self.hub = twin.load("rawws.topics.hub").Hub(history=None, max_size=MAX_SIZE)
         self.encoded = twin.load("rawws.topics.core").Encoded
-        self.log = self.history.Log("held", self.history.Shelf(self.backplane.History(count=HELD)))
+        self.log = self.history.Log("held", self.history.HistoryStore(self.backplane.History(count=HELD)))
         self.log.epoch = EPOCH
         for text in ("one", "two", "three"):
             self.log.append(self.encoded(text))

@@ -37,7 +37,7 @@ TOPIC_COST = 1024
 RECORD_COST = 256
 
 
-class Shelf:
+class StoredTopic:
     """What the engine knows of one topic."""
 
     def __init__(self) -> None:
@@ -73,55 +73,55 @@ class Engine:
 
     def __init__(self) -> None:
         # The one that was touched last at the end.
-        self.shelves: OrderedDict[str, Shelf] = OrderedDict()
+        self.topics: OrderedDict[str, StoredTopic] = OrderedDict()
         self.size = 0
         self.backplanes: list[MemoryBackplane] = []
         self.reachable = True
 
-    def shelf(self, topic: str) -> Shelf:
+    def stored(self, topic: str) -> StoredTopic:
         """Return what is known of a topic."""
-        found = self.shelves.get(topic)
+        found = self.topics.get(topic)
         if found is None:
-            found = self.shelves[topic] = Shelf()
+            found = self.topics[topic] = StoredTopic()
             self.size += found.size
         found.touched = clock.monotonic()
-        self.shelves.move_to_end(topic)
+        self.topics.move_to_end(topic)
         return found
 
     def add(self, record: Record, history: History) -> None:
         """Hold a record within the bounds, and forget a topic or two to which nobody comes back."""
-        shelf = self.shelf(record.topic)
-        shelf.add(record)
+        stored = self.stored(record.topic)
+        stored.add(record)
         self.size += cost(record)
-        self.trim(shelf, history)
+        self.trim(stored, history)
         self.forget(history)
         self.forget(history)
 
-    def trim(self, shelf: Shelf, history: History) -> None:
+    def trim(self, stored: StoredTopic, history: History) -> None:
         """Let go of the records of a topic that are over the bounds."""
-        held, oldest = shelf.held, clock.monotonic() - history.age
-        while held and (len(held) > history.count or shelf.size > history.size or held[0][0] < oldest):
+        held, oldest = stored.held, clock.monotonic() - history.age
+        while held and (len(held) > history.count or stored.size > history.size or held[0][0] < oldest):
             size = cost(held.popleft()[1])
-            shelf.size -= size
+            stored.size -= size
             self.size -= size
 
     def forget(self, history: History) -> None:
         """Forget the topic that was touched longest ago, where that is too long or all together take too much."""
-        topic, shelf = next(iter(self.shelves.items()))
+        topic, stored = next(iter(self.topics.items()))
         age, total = max(REMEMBERED * history.age, LEAST_AGE), max(history.total, LEAST_TOTAL)
-        if clock.monotonic() - shelf.touched <= age and self.size <= total:
+        if clock.monotonic() - stored.touched <= age and self.size <= total:
             return
-        if shelf.guests or any(topic in backplane.followed for backplane in self.backplanes):
-            self.shelves.move_to_end(topic)
+        if stored.guests or any(topic in backplane.followed for backplane in self.backplanes):
+            self.topics.move_to_end(topic)
         else:
-            del self.shelves[topic]
-            self.size -= shelf.size
+            del self.topics[topic]
+            self.size -= stored.size
 
     def stop(self, *, forget: bool = False) -> None:
         """Go away, as by `kill -9`; with `forget`, without the data."""
         self.reachable = False
         if forget:
-            self.shelves.clear()
+            self.topics.clear()
             self.size = 0
         for backplane in list(self.backplanes):
             backplane.cut("the engine was stopped")
@@ -182,11 +182,11 @@ class MemoryBackplane:
         """As the contract has it."""
 
         def act() -> Position:
-            shelf = self.engine.shelf(topic)
-            if number <= shelf.numbers.get(self._server, -1):
-                first = [each for _, each in shelf.held if (each.server, each.number) == (self._server, number)]
-                return Position(shelf.epoch, first[0].offset if first else 0)
-            record = Record(topic, shelf.epoch, shelf.offset + 1, message, key, self._server, number)
+            stored = self.engine.stored(topic)
+            if number <= stored.numbers.get(self._server, -1):
+                first = [each for _, each in stored.held if (each.server, each.number) == (self._server, number)]
+                return Position(stored.epoch, first[0].offset if first else 0)
+            record = Record(topic, stored.epoch, stored.offset + 1, message, key, self._server, number)
             self.engine.add(record, self._history)
             self.engine.tell(topic, lambda listener: listener.on_record(record))
             return Position(record.epoch, record.offset)
@@ -205,13 +205,13 @@ class MemoryBackplane:
         """As the contract has it."""
 
         def act() -> Past:
-            shelf = self.engine.shelf(topic)
-            self.engine.trim(shelf, self._history)
-            count = len(shelf.held) if position is None else shelf.offset - position.offset
-            known = position is None or position.epoch == shelf.epoch
-            recovered = known and 0 <= count <= len(shelf.held)
-            records = [record for _, record in shelf.held][len(shelf.held) - count :] if recovered else []
-            return Past(shelf.epoch, shelf.offset, records, recovered)
+            stored = self.engine.stored(topic)
+            self.engine.trim(stored, self._history)
+            count = len(stored.held) if position is None else stored.offset - position.offset
+            known = position is None or position.epoch == stored.epoch
+            recovered = known and 0 <= count <= len(stored.held)
+            records = [record for _, record in stored.held][len(stored.held) - count :] if recovered else []
+            return Past(stored.epoch, stored.offset, records, recovered)
 
         return self._ask(act)
 
@@ -225,12 +225,12 @@ class MemoryBackplane:
         """As the contract has it."""
         guest = Guest(self._server, ident, self._here.pop((topic, ident), "null"))
         if self.reached:
-            self.engine.shelf(topic).guests.pop((self._server, ident), None)
+            self.engine.stored(topic).guests.pop((self._server, ident), None)
             self.engine.tell(topic, lambda listener: listener.on_guest(topic, "leave", guest))
 
     def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
         """As the contract has it."""
-        return self._ask(lambda: list(self.engine.shelf(topic).guests.values()))
+        return self._ask(lambda: list(self.engine.stored(topic).guests.values()))
 
     def stats(self) -> dict[str, int]:
         """As the contract has it."""
@@ -294,14 +294,14 @@ class MemoryBackplane:
                 answer.set_exception(BackplaneAway(reason))
 
     def _enter(self, topic: str, guest: Guest) -> None:
-        self.engine.shelf(topic).guests[guest.server, guest.id] = guest
+        self.engine.stored(topic).guests[guest.server, guest.id] = guest
         self.engine.tell(topic, lambda listener: listener.on_guest(topic, "join", guest))
 
     def _expire(self) -> None:
         """End the lease, as time would."""
-        for shelf in self.engine.shelves.values():
-            for key in [key for key in shelf.guests if key[0] == self._server]:
-                del shelf.guests[key]
+        for stored in self.engine.topics.values():
+            for key in [key for key in stored.guests if key[0] == self._server]:
+                del stored.guests[key]
         for backplane in self.engine.backplanes:
             if backplane.reached and backplane is not self:
                 backplane.say(lambda listener: listener.on_server_gone(self._server))

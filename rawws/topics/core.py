@@ -198,7 +198,7 @@ class HubCore:
             subscriptions=sum(len(subscriber.subscriptions) for subscriber in self._subscribers.values()),
             present=sum(len(topic.roster.members) for topic in self._table.topics.values() if topic.roster is not None),
             held=sum(len(topic.log.held) for topic in self._table.topics.values()),
-            held_bytes=self._table.shelf.size,
+            held_bytes=self._table.store.size,
             waiting=sum(len(subscriber.queue or ()) for subscriber in self._subscribers.values()),
             published=self._published,
             **self._table.counts,
@@ -254,7 +254,7 @@ class HubCore:
         log = found.log
         if self._bridge is not None:
             self._bridge.prepare(log)
-        self._table.shelf.touch(log, clock.monotonic())
+        self._table.store.touch(log, clock.monotonic())
         publications, recovered = log.since(since) if since else ([], True)
         self._table.tidy(found)
         return log.cursor, publications, recovered
@@ -288,7 +288,7 @@ class HubCore:
         chosen = self.policy if policy is None else Policy.of(policy)
         present = None if join is NOTHING else new_present(join)
         found = self._table.topics.get(topic)
-        log = self._table.new_log(topic, self._table.shelf) if found is None else found.log
+        log = self._table.new_log(topic, self._table.store) if found is None else found.log
         subscription = Subscription(subscriber, log, chosen)
         subscription.pending = since is None
         start, missed = ("", []) if since is None else self._missed(subscription, since)
@@ -394,5 +394,5 @@ class HubCore:
                 self._table.tell(topic, LEAVE, present)
         if not topic.subscriptions:
             # Its cursor was told: whoever comes back with it must find the same epoch.
-            self._table.shelf.touch(topic.log, clock.monotonic())
+            self._table.store.touch(topic.log, clock.monotonic())
             self._table.tidy(topic)

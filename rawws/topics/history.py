@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .backplane import History
     from .presence import Present
 
-__all__ = ["JOIN", "LEAVE", "MISSED", "MOVED", "Log", "Missed", "Notice", "Publication", "Shelf"]
+__all__ = ["JOIN", "LEAVE", "MISSED", "MOVED", "HistoryStore", "Log", "Missed", "Notice", "Publication"]
 
 # What a notice may tell.
 JOIN, LEAVE, MISSED, MOVED = "join", "leave", "missed", "moved"
@@ -116,14 +116,14 @@ class Missed(NamedTuple):
 class Log:
     """The publications of one topic that are held."""
 
-    __slots__ = ("epoch", "held", "offset", "shelf", "size", "topic", "touched", "waiters")
+    __slots__ = ("epoch", "held", "offset", "size", "store", "topic", "touched", "waiters")
 
-    def __init__(self, topic: str, shelf: Shelf) -> None:
+    def __init__(self, topic: str, store: HistoryStore) -> None:
         self.topic = topic
         self.epoch = secrets.token_hex(6)
         # That of the last publication; the first one has 1.
         self.offset = 0
-        self.shelf = shelf
+        self.store = store
         self.held: deque[Publication] = deque()
         # In bytes of memory.
         self.size = 0
@@ -140,20 +140,20 @@ class Log:
         """Give a message its place, and hold it."""
         publication = Publication(self.topic, encoded, key, self.epoch, self.offset + 1)
         self.hold(publication)
-        self.shelf.touch(self, publication.at)
+        self.store.touch(self, publication.at)
         return publication
 
     def hold(self, publication: Publication) -> None:
         """Hold what has the next place."""
         self.offset = publication.offset
-        if self.shelf.bounds.count:
+        if self.store.bounds.count:
             self.held.append(publication)
             self._grow(cost(publication))
             self.trim(publication.at)
 
     def trim(self, now: float) -> None:
         """Let go of what is over the bounds."""
-        held, bounds = self.held, self.shelf.bounds
+        held, bounds = self.held, self.store.bounds
         while held and (len(held) > bounds.count or self.size > bounds.size or now - held[0].at > bounds.age):
             self._grow(-cost(held.popleft()))
 
@@ -184,10 +184,10 @@ class Log:
 
     def _grow(self, size: int) -> None:
         self.size += size
-        self.shelf.size += size
+        self.store.size += size
 
 
-class Shelf:
+class HistoryStore:
     """The logs that hold something, or to which somebody may come back, bounded together; the last touched at its end.
 
     Nothing here needs a timer: what is too old is let go when something else is touched, or looked for.

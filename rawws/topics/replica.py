@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, final
 
 from .cursors import EARLIEST, parse_cursor
-from .history import Log, Missed, Publication, Shelf
+from .history import HistoryStore, Log, Missed, Publication
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,8 +35,8 @@ class Mirror(Log):
 
     __slots__ = ("before", "buffer", "guests", "local", "mixed", "shown", "state", "task")
 
-    def __init__(self, topic: str, shelf: Shelf) -> None:
-        super().__init__(topic, shelf)
+    def __init__(self, topic: str, store: HistoryStore) -> None:
+        super().__init__(topic, store)
         # Until the engine says where the topic is.
         self.epoch = ""
         # The last offsets of the epochs that went over into this one: places up to there are good still.
@@ -94,10 +94,10 @@ class Mirror(Log):
         epoch, offset = parse_cursor(cursor)
         return self.epoch if offset <= self.before.get(epoch, -1) else epoch, offset
 
-    def show(self, shelf: Shelf, publication: Publication) -> Publication:
+    def show(self, store: HistoryStore, publication: Publication) -> Publication:
         """Return a publication as subscribers are told of it now."""
         if self.local is None:
-            self.local = Log(self.topic, shelf)
+            self.local = Log(self.topic, store)
         return self.local.append(publication.encoded, publication.key)
 
     def release(self) -> None:

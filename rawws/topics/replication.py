@@ -21,7 +21,7 @@ from rawws.net.websocket import Encoded
 
 from .backplane import Position
 from .cursors import EARLIEST
-from .history import JOIN, LEAVE, MISSED, MOVED, Log, Publication, Shelf
+from .history import JOIN, LEAVE, MISSED, MOVED, HistoryStore, Log, Publication
 from .presence import Roster, present_of
 from .replica import BEHIND, LIVE, MAX_BUFFER, Mirror
 from .subscribers import Published
@@ -85,7 +85,7 @@ class Bridge:
         self.sent: dict[int, Sent] = {}
         self.size = 0
         # Of what is told while the engine is away.
-        self.shelf = Shelf(history)
+        self.store = HistoryStore(history)
         self.counts = dict.fromkeys(("lost", "gaps", "declared"), 0)
 
     def open(self) -> None:
@@ -154,7 +154,7 @@ class Bridge:
         """Have a callback called when something changes of what `is_ready` says."""
         mirror = mirror_of(found)
         mirror.waiters.append(waiter)
-        mirror.shelf.touch(mirror, clock.monotonic())
+        mirror.store.touch(mirror, clock.monotonic())
         if self.state == BACK and mirror.task is None and (mirror.state == BEHIND or mirror.local is None):
             self._catch_up(found)
 
@@ -162,7 +162,7 @@ class Bridge:
         """Have a topic have a place while the engine is away."""
         mirror: Mirror = log  # type: ignore[assignment]
         if self.state >= AWAY and mirror.local is None:
-            mirror.local = Log(log.topic, self.shelf)
+            mirror.local = Log(log.topic, self.store)
 
     async def changed(self, found: Topic) -> None:
         """Wait for such a change."""
@@ -324,7 +324,7 @@ class Bridge:
         else:
             if mirror.local is not None:
                 mirror.mixed = True
-                publication = mirror.show(self.shelf, publication)
+                publication = mirror.show(self.store, publication)
             self.table.distribute(found, publication, outcome)
         outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
 
@@ -337,8 +337,8 @@ class Bridge:
             return
         if sent.number in self.sent:
             mirror.shown.add(sent.number)
-        publication = mirror.show(self.shelf, sent.publication)
-        self.shelf.let_go(publication.at)
+        publication = mirror.show(self.store, sent.publication)
+        self.store.let_go(publication.at)
         self.table.distribute(found, publication, sent.outcome)
         sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
         if sent.place is not None:
@@ -398,7 +398,7 @@ class Bridge:
                     self._deliver(found, record)
         else:
             self._begin_anew(found, past.epoch, past.offset)
-        mirror.shelf.touch(mirror, clock.monotonic())
+        mirror.store.touch(mirror, clock.monotonic())
         while mirror.buffer:
             record = mirror.buffer.popleft()
             if record.epoch == mirror.epoch and record.offset > mirror.offset:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from rawws import clock
 
-from .history import Log, Notice, Shelf
+from .history import HistoryStore, Log, Notice
 from .subscribers import Published, fan_out
 
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ class Topic:
 class TopicTable:
     """The topics of a hub, by their names.
 
-    `render` makes the text of a notice for those who speak no client protocol; `new_log(topic, shelf)` the log of a
+    `render` makes the text of a notice for those who speak no client protocol; `new_log(topic, store)` the log of a
     topic. `on_forget` is called with each topic that is forgotten.
     """
 
-    __slots__ = ("counts", "new_log", "on_forget", "render", "shelf", "topics")
+    __slots__ = ("counts", "new_log", "on_forget", "render", "store", "topics")
 
     def __init__(
-        self, history: History, render: Callable[[Publication], str], new_log: Callable[[str, Shelf], Log]
+        self, history: History, render: Callable[[Publication], str], new_log: Callable[[str, HistoryStore], Log]
     ) -> None:
-        self.shelf = Shelf(history)
+        self.store = HistoryStore(history)
         self.render = render
         self.new_log = new_log
         self.topics: dict[str, Topic] = {}
@@ -65,7 +65,7 @@ class TopicTable:
 
     def make(self, topic: str) -> Topic:
         """Add a topic."""
-        made = self.topics[topic] = Topic(self.new_log(topic, self.shelf))
+        made = self.topics[topic] = Topic(self.new_log(topic, self.store))
         return made
 
     def distribute(self, topic: Topic, publication: Publication, outcome: Published) -> None:
@@ -96,9 +96,9 @@ class TopicTable:
 
     def tidy(self, topic: Topic | None = None) -> None:
         """Forget the topics of which nothing is left, and this one where nothing is remembered."""
-        shelf = self.shelf
-        gone = shelf.let_go(clock.monotonic())
-        if topic is not None and not shelf.bounds.count:
+        store = self.store
+        gone = store.let_go(clock.monotonic())
+        if topic is not None and not store.bounds.count:
             gone.append(topic.log)
         for log in gone:
             found = self.topics.get(log.topic)

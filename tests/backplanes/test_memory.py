@@ -26,7 +26,7 @@ async def test_what_is_let_go_of_is_counted_no_more_whoever_finds_it_too_old() -
     assert engine.size == TOPIC_COST
     place = await told.backplane.publish("a", "x", None, 10)
     assert place == Position(past.epoch, 11)
-    [held] = [record for _, record in engine.shelf("a").held]
+    [held] = [record for _, record in engine.stored("a").held]
     assert engine.size == TOPIC_COST + cost(held)
     await told.backplane.close()
 
@@ -41,9 +41,9 @@ async def test_over_the_total_the_topics_that_nobody_follows_are_forgotten() -> 
     for number in range(1, 40):
         await told.backplane.publish(f"topic {number}", "x" * 100_000, None, number)
     assert engine.size <= (2 << 20) + 100_000 + TOPIC_COST
-    assert "followed" in engine.shelves
-    assert "topic 1" not in engine.shelves
-    assert "topic 39" in engine.shelves
+    assert "followed" in engine.topics
+    assert "topic 1" not in engine.topics
+    assert "topic 39" in engine.topics
     await told.backplane.close()
 
 

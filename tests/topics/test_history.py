@@ -14,14 +14,14 @@ from rawws.net.websocket import Encoded
 from rawws.topics import CursorError, History
 from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_cursor
 from rawws.topics.envelope import render
-from rawws.topics.history import HELD_COST, TOPIC_COST, Log, Shelf
+from rawws.topics.history import HELD_COST, TOPIC_COST, HistoryStore, Log
 from tests.topics.receivers import Clock, still
 
 LARGE = History(1000, 1 << 30, 1e9, 1 << 40)
 
 
 def log(bounds: History = LARGE) -> Log:
-    return Log("topic", Shelf(bounds))
+    return Log("topic", HistoryStore(bounds))
 
 
 def messages(of: Log, cursor: str) -> list[str | bytes] | None:
@@ -66,7 +66,7 @@ def test_the_bounds_hold_and_what_is_missed_is_exact_or_unknown(
             sent.append((clock.now, message))
             assert len(kept.held) <= count
             assert kept.size <= size
-            assert kept.shelf.size == kept.size
+            assert kept.store.size == kept.size
             assert all(clock.now - publication.at <= age for publication in kept.held)
         if asked > len(sent):
             with pytest.raises(CursorError):
@@ -82,21 +82,21 @@ def test_the_bounds_hold_and_what_is_missed_is_exact_or_unknown(
 def test_all_topics_together_stay_under_the_total_and_the_oldest_go_first(steps: list[tuple[int, int, float]]) -> None:
     bounds = History(1000, 1 << 30, 30.0, 40_000)
     with still() as clock:
-        shelf = Shelf(bounds)
-        logs = [Log(str(number), shelf) for number in range(6)]
+        store = HistoryStore(bounds)
+        logs = [Log(str(number), store) for number in range(6)]
         touched: dict[int, float] = {}
         for number, length, pause in steps:
             clock.now += pause
             logs[number].append(Encoded("x" * length))
             touched[number] = clock.now
-            gone = [int(each.topic) for each in shelf.let_go(clock.now)]
+            gone = [int(each.topic) for each in store.let_go(clock.now)]
             assert gone == sorted(gone, key=lambda each: touched[each])
             for each in gone:
                 del touched[each]
                 assert not logs[each].held
-            assert set(touched) == {int(each.topic) for each in shelf.logs}
-            assert shelf.size == sum(each.size for each in logs)
-            assert shelf.size + TOPIC_COST * len(shelf.logs) <= bounds.total
+            assert set(touched) == {int(each.topic) for each in store.logs}
+            assert store.size == sum(each.size for each in logs)
+            assert store.size + TOPIC_COST * len(store.logs) <= bounds.total
             assert all(clock.now - at <= bounds.age for at in touched.values())
 
 

@@ -58,7 +58,7 @@ class HubMachine(RuleBasedStateMachine):
         assert stats[:7] == (0, 0, 0, 0, 0, 0, 0)
         assert not self.hub._table.topics
         assert not self.hub._subscribers
-        assert not self.hub._table.shelf.logs
+        assert not self.hub._table.store.logs
         self.stillness.__exit__(None, None, None)
 
     # -- what happens
