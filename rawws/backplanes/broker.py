@@ -21,7 +21,7 @@ from rawws.client.connect import unix_connect
 from rawws.errors import ConnectionClosed, RawwsError
 from rawws.net.handlers import Handler
 from rawws.server.server import unix_serve
-from rawws.topics.backplane import BackplaneAway, Guest, History, Past, Position, Record
+from rawws.topics.backplane import BackplaneAway, History, Past, Position, PresenceEntry, Record
 
 from .memory import Engine, MemoryBackplane
 from .session import Session, fail_answers
@@ -48,7 +48,7 @@ ANSWERED: dict[str, Callable[[Any], Any]] = {
     "publish": lambda answer: Position(*answer),
     "follow": lambda _: None,
     "since": lambda answer: Past(answer[0], answer[1], [Record(*each) for each in answer[2]], answer[3]),
-    "roster": lambda answer: [Guest(*each) for each in answer],
+    "presence": lambda answer: [PresenceEntry(*each) for each in answer],
 }
 TOLD = frozenset({"unfollow", "join", "leave"})
 
@@ -107,9 +107,9 @@ class Desk:
         """As the contract has it."""
         self._say("record", [record])
 
-    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
+    def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
         """As the contract has it."""
-        self._say("guest", [topic, event, guest])
+        self._say("presence", [topic, event, entry])
 
     def on_server_gone(self, server: str) -> None:
         """As the contract has it."""
@@ -197,9 +197,9 @@ class BrokerBackplane:
         """As the contract has it."""
         self._session.leave(topic, ident)
 
-    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+    def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
         """As the contract has it."""
-        return self._ask("roster", topic)
+        return self._ask("presence", topic)
 
     def stats(self) -> dict[str, int]:
         """As the contract has it."""
@@ -252,8 +252,8 @@ class BrokerBackplane:
         about, what = decode(message)
         if about == "record":
             self._session.handler.on_record(Record(*what[0]))
-        elif about == "guest":
-            self._session.handler.on_guest(what[0], what[1], Guest(*what[2]))
+        elif about == "presence":
+            self._session.handler.on_presence(what[0], what[1], PresenceEntry(*what[2]))
         elif about == "gone":
             self._session.handler.on_server_gone(*what)
         else:

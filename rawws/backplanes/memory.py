@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, TypeVar, final
 
 from rawws import clock
-from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record, new_answer
+from rawws.topics.backplane import BackplaneAway, Past, Position, PresenceEntry, Record, new_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class StoredTopic:
         self.size = TOPIC_COST
         self.touched = 0.0
         self.numbers: dict[str, int] = {}
-        self.guests: dict[tuple[str, str], Guest] = {}
+        self.entries: dict[tuple[str, str], PresenceEntry] = {}
 
     def add(self, record: Record) -> None:
         """Hold a record."""
@@ -111,7 +111,7 @@ class Engine:
         age, total = max(REMEMBERED * history.age, LEAST_AGE), max(history.total, LEAST_TOTAL)
         if clock.monotonic() - stored.touched <= age and self.size <= total:
             return
-        if stored.guests or any(topic in backplane.followed for backplane in self.backplanes):
+        if stored.entries or any(topic in backplane.followed for backplane in self.backplanes):
             self.topics.move_to_end(topic)
         else:
             del self.topics[topic]
@@ -219,18 +219,18 @@ class MemoryBackplane:
         """As the contract has it."""
         self._here[topic, ident] = info
         if self.reached:
-            self._enter(topic, Guest(self._server, ident, info))
+            self._enter(topic, PresenceEntry(self._server, ident, info))
 
     def leave(self, topic: str, ident: str) -> None:
         """As the contract has it."""
-        guest = Guest(self._server, ident, self._here.pop((topic, ident), "null"))
+        entry = PresenceEntry(self._server, ident, self._here.pop((topic, ident), "null"))
         if self.reached:
-            self.engine.stored(topic).guests.pop((self._server, ident), None)
-            self.engine.tell(topic, lambda listener: listener.on_guest(topic, "leave", guest))
+            self.engine.stored(topic).entries.pop((self._server, ident), None)
+            self.engine.tell(topic, lambda listener: listener.on_presence(topic, "leave", entry))
 
-    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+    def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
         """As the contract has it."""
-        return self._ask(lambda: list(self.engine.stored(topic).guests.values()))
+        return self._ask(lambda: list(self.engine.stored(topic).entries.values()))
 
     def stats(self) -> dict[str, int]:
         """As the contract has it."""
@@ -253,7 +253,7 @@ class MemoryBackplane:
             self.reached, self._away = True, False
             self.say(lambda listener: listener.on_back())
             for (topic, ident), info in self._here.items():
-                self._enter(topic, Guest(self._server, ident, info))
+                self._enter(topic, PresenceEntry(self._server, ident, info))
 
     def say(self, told: Callable[[Listener], None]) -> None:
         """Tell the listener in a turn of its own."""
@@ -293,15 +293,15 @@ class MemoryBackplane:
             if not answer.done():
                 answer.set_exception(BackplaneAway(reason))
 
-    def _enter(self, topic: str, guest: Guest) -> None:
-        self.engine.stored(topic).guests[guest.server, guest.id] = guest
-        self.engine.tell(topic, lambda listener: listener.on_guest(topic, "join", guest))
+    def _enter(self, topic: str, entry: PresenceEntry) -> None:
+        self.engine.stored(topic).entries[entry.server, entry.id] = entry
+        self.engine.tell(topic, lambda listener: listener.on_presence(topic, "join", entry))
 
     def _expire(self) -> None:
         """End the lease, as time would."""
         for stored in self.engine.topics.values():
-            for key in [key for key in stored.guests if key[0] == self._server]:
-                del stored.guests[key]
+            for key in [key for key in stored.entries if key[0] == self._server]:
+                del stored.entries[key]
         for backplane in self.engine.backplanes:
             if backplane.reached and backplane is not self:
                 backplane.say(lambda listener: listener.on_server_gone(self._server))

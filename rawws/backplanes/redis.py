@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 from urllib.parse import quote
 
 from rawws.client.retrying import full_jitter
-from rawws.topics.backplane import BackplaneAway, Guest, Past, Position, Record, new_answer
+from rawws.topics.backplane import BackplaneAway, Past, Position, PresenceEntry, Record, new_answer
 
 from .session import Session, fail_answers
 
@@ -248,29 +248,29 @@ class RedisBackplane:
             self._leases += 1
             self._left.clear()
 
-    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+    def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
         """As the contract has it."""
-        answer: asyncio.Future[list[Guest]] = self._session.new_answer()
+        answer: asyncio.Future[list[PresenceEntry]] = self._session.new_answer()
         if self._lines is None or answer.done():
             return answer
         asked = self._lines[0]
         key = f"{self._base(topic)}:roster"
-        guests = asked.ask("HGETALL", key)
+        entries = asked.ask("HGETALL", key)
 
         def done(leases: asyncio.Future[Any]) -> None:
             if answer.done():
                 return
-            if leases.exception() is not None or guests.exception() is not None:
-                self._break(answer, leases.exception() or guests.exception())
+            if leases.exception() is not None or entries.exception() is not None:
+                self._break(answer, leases.exception() or entries.exception())
                 return
             alive = set(leases.result())
-            found = guests.result()
+            found = entries.result()
             there = []
             # Of RESP2, names and values in turns.
             for name, info in zip(found[::2], found[1::2], strict=True):
                 lease, _, ident = name.partition(b" ")
                 if lease in alive:
-                    there.append(Guest(server_of(lease), ident.decode(), info.decode()))
+                    there.append(PresenceEntry(server_of(lease), ident.decode(), info.decode()))
                 else:
                     # This lease ran out, and none is taken twice.
                     asked.ask("HDEL", key, name)
@@ -445,8 +445,8 @@ class RedisBackplane:
             self._session.handler.on_record(unpack(topic, epoch.decode(), int(offset), rest))
         else:
             lease, ident, info = data[1:].split(b" ", 2)
-            guest = Guest(server_of(lease), ident.decode(), info.decode())
-            self._session.handler.on_guest(topic, "join" if kind == b"+" else "leave", guest)
+            entry = PresenceEntry(server_of(lease), ident.decode(), info.decode())
+            self._session.handler.on_presence(topic, "join" if kind == b"+" else "leave", entry)
 
     async def _keep(self) -> None:
         """Keep the lease, and see that both connections live."""

@@ -16,11 +16,11 @@ Laws, which `tests/backplanes` holds every backplane to:
 How it fits other engines:
 - NATS JetStream: a subject per topic in one stream, whose creation is the epoch. The offset is a header, one more than
   that of the subject's last message, and written under Nats-Expected-Last-Subject-Sequence: who was overtaken tries
-  again. Nats-Msg-Id is the origin. `since` is a consumer by subject; rosters are a key-value bucket with a TTL.
+  again. Nats-Msg-Id is the origin. `since` is a consumer by subject; who is present is a key-value bucket with a TTL.
 - Kafka: publications go to a topic "in", keyed by the rawws topic. The member of a consumer group that owns the
   partition counts, and writes them in one transaction, with offset and origin, to the same partition of a topic "out",
   which every server follows; `since` is a seek there. A member that takes over reads the end of "out" first; where
-  that is lost, it begins an epoch. Rosters are a compacted topic.
+  that is lost, it begins an epoch. Who is present is a compacted topic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ from rawws.errors import RawwsError
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Backplane", "BackplaneAway", "Guest", "History", "Listener", "Past", "Position", "Record", "new_answer"]
+__all__ = [
+    "Backplane",
+    "BackplaneAway",
+    "History",
+    "Listener",
+    "Past",
+    "Position",
+    "PresenceEntry",
+    "Record",
+    "new_answer",
+]
 
 
 class BackplaneAway(RawwsError, ConnectionError):
@@ -89,7 +99,7 @@ class Past(NamedTuple):
     before: tuple[Position, ...] = ()
 
 
-class Guest(NamedTuple):
+class PresenceEntry(NamedTuple):
     """Somebody present in a topic: at which server, under which id, and what it tells of itself, as JSON."""
 
     server: str
@@ -110,7 +120,7 @@ class Listener(Protocol):
     def on_record(self, record: Record) -> None:
         """Take a publication of a followed topic; those of one topic come by ascending offsets, once."""
 
-    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
+    def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
         """Take note that somebody did "join" or "leave" a followed topic; it may be known already."""
 
     def on_server_gone(self, server: str) -> None:
@@ -122,7 +132,7 @@ class Listener(Protocol):
     def on_back(self) -> None:
         """Take note that the engine is reached, for the first time or again.
 
-        Nothing is followed then: the hub follows again, and asks `since` and `roster` for what came meanwhile.
+        Nothing is followed then: the hub follows again, and asks `since` and `presence` for what came meanwhile.
         """
 
 
@@ -149,7 +159,7 @@ class Backplane(Protocol):
     def follow(self, topic: str) -> asyncio.Future[None]:
         """Have the listener told of a topic. What is published after the future is done reaches it.
 
-        As those of `since` and `roster`, the future fails with BackplaneAway only: who cannot answer is away.
+        As those of `since` and `presence`, the future fails with BackplaneAway only: who cannot answer is away.
         """
 
     def unfollow(self, topic: str) -> None:
@@ -172,7 +182,7 @@ class Backplane(Protocol):
     def leave(self, topic: str, ident: str) -> None:
         """Have somebody present no more, and tell those who follow the topic."""
 
-    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
+    def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
         """Ask who is present in a topic, at servers whose lease runs."""
 
     def stats(self) -> dict[str, int]:

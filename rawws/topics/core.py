@@ -16,7 +16,7 @@ from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
 from .history import JOIN, LEAVE, Log, Publication
 from .names import TopicError, check_key, check_name
 from .policies import Policy
-from .presence import NOTHING, Present, Roster, info_text, new_present
+from .presence import NOTHING, PresenceSet, Present, info_text, new_present
 from .replica import Mirror
 from .replication import Bridge
 from .subscribers import (
@@ -187,7 +187,7 @@ class HubCore:
     def presence(self, topic: str) -> list[Present]:
         """Return who is present in a topic."""
         found = self._table.topics.get(topic)
-        return [] if found is None or found.roster is None else list(found.roster.members.values())
+        return [] if found is None or found.presence is None else list(found.presence.members.values())
 
     def stats(self) -> HubStats:
         """Return what the hub did so far, and what it holds."""
@@ -196,7 +196,9 @@ class HubCore:
             topics=len(self._table.topics),
             subscribers=len(self._subscribers),
             subscriptions=sum(len(subscriber.subscriptions) for subscriber in self._subscribers.values()),
-            present=sum(len(topic.roster.members) for topic in self._table.topics.values() if topic.roster is not None),
+            present=sum(
+                len(topic.presence.members) for topic in self._table.topics.values() if topic.presence is not None
+            ),
             held=sum(len(topic.log.held) for topic in self._table.topics.values()),
             held_bytes=self._table.store.size,
             waiting=sum(len(subscriber.queue or ()) for subscriber in self._subscribers.values()),
@@ -365,9 +367,9 @@ class HubCore:
         """Have a new subscriber be present, and watch."""
         if present is not None:
             subscription.present = present.id
-            if topic.roster is None:
-                topic.roster = Roster()
-            topic.roster.join(present)
+            if topic.presence is None:
+                topic.presence = PresenceSet()
+            topic.presence.join(present)
             self._table.tell(topic, JOIN, present)
             if self._bridge is not None:
                 self._bridge.join(topic.log.topic, present.id, info_text(present))
@@ -384,12 +386,12 @@ class HubCore:
         del topic.subscriptions[subscriber]
         topic.receivers = None
         topic.watchers.pop(subscriber, None)
-        if subscription.present and topic.roster is not None:
-            present = topic.roster.leave(subscription.present)
+        if subscription.present and topic.presence is not None:
+            present = topic.presence.leave(subscription.present)
             if self._bridge is not None:
                 self._bridge.leave(subscription.topic, subscription.present)
-            if not topic.roster.members:
-                topic.roster = None
+            if not topic.presence.members:
+                topic.presence = None
             if present is not None:
                 self._table.tell(topic, LEAVE, present)
         if not topic.subscriptions:

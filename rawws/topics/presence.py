@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, final
 
 from .names import TopicError
 
-__all__ = ["NOTHING", "Present", "Roster", "info_text", "new_present", "present_of"]
+__all__ = ["NOTHING", "PresenceSet", "Present", "info_text", "new_present", "present_of"]
 
 # Stands for what somebody tells of itself who is not present: all else is JSON.
 NOTHING: Final = object()
@@ -31,7 +31,7 @@ class Present(NamedTuple):
 
 
 @final
-class Roster:
+class PresenceSet:
     """Those who are present in one topic."""
 
     __slots__ = ("members",)

@@ -10,7 +10,7 @@ Laws:
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from .cursors import EARLIEST, parse_cursor
 from .history import HistoryStore, Log, Missed, Publication
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
-    from .backplane import Position
+    from .backplane import Position, PresenceEntry, Record
 
 __all__ = ["BEHIND", "LIVE", "Mirror"]
 
@@ -33,7 +33,7 @@ MAX_BUFFER = 1000
 class Mirror(Log):
     """A log whose places the engine gives."""
 
-    __slots__ = ("before", "buffer", "guests", "local", "mixed", "shown", "state", "task")
+    __slots__ = ("before", "buffer", "entries", "local", "mixed", "shown", "state", "task")
 
     def __init__(self, topic: str, store: HistoryStore) -> None:
         super().__init__(topic, store)
@@ -43,9 +43,9 @@ class Mirror(Log):
         self.before: dict[str, int] = {}
         self.state = BEHIND
         self.task: asyncio.Task[None] | None = None
-        self.buffer: deque[Any] = deque(maxlen=MAX_BUFFER)
-        # What was told of those present before it is known who is; None when it is.
-        self.guests: list[tuple[str, Any]] | None = []
+        self.buffer: deque[Record] = deque(maxlen=MAX_BUFFER)
+        # What was told of those present before it is known who is, or which server is gone; None when it is known.
+        self.entries: list[tuple[str, PresenceEntry] | str] | None = []
         # What subscribers get while the engine is away, under places of its own, and the numbers of what of it has not
         # come back from there; whether it also holds what came from there.
         self.local: Log | None = None

@@ -22,14 +22,14 @@ from rawws.net.websocket import Encoded
 from .backplane import Position
 from .cursors import EARLIEST
 from .history import JOIN, LEAVE, MISSED, MOVED, HistoryStore, Log, Publication
-from .presence import Roster, present_of
+from .presence import PresenceSet, present_of
 from .replica import BEHIND, LIVE, MAX_BUFFER, Mirror
 from .subscribers import Published
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .backplane import Backplane, Guest, History, Past, Record
+    from .backplane import Backplane, History, Past, PresenceEntry, Record
     from .table import Topic, TopicTable
 
 __all__ = ["Bridge"]
@@ -221,18 +221,18 @@ class Bridge:
             self.counts["gaps"] += 1
             self._catch_up(found)
 
-    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
+    def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
         """Take note that somebody came or went at another server."""
         found = self.table.topics.get(topic)
-        if found is None or guest.server == self.server:
+        if found is None or entry.server == self.server:
             return
-        guests = mirror_of(found).guests
-        if guests is None:
-            self._meet(found, event, guest)
-        elif len(guests) < MAX_BUFFER:
-            guests.append((event, guest))
+        entries = mirror_of(found).entries
+        if entries is None:
+            self._meet(found, event, entry)
+        elif len(entries) < MAX_BUFFER:
+            entries.append((event, entry))
         else:
-            guests.clear()
+            entries.clear()
             self._catch_up(found)
 
     def on_server_gone(self, server: str) -> None:
@@ -240,9 +240,9 @@ class Bridge:
         if server == self.server:
             return
         for found in list(self.table.topics.values()):
-            guests = mirror_of(found).guests
-            if guests is not None:
-                guests.append(("gone", server))
+            entries = mirror_of(found).entries
+            if entries is not None:
+                entries.append(server)
             self._part(found, server)
 
     def on_away(self, reason: str) -> None:
@@ -252,7 +252,7 @@ class Bridge:
         for found in list(self.table.topics.values()):
             mirror = mirror_of(found)
             self._stop(mirror)
-            mirror.guests = []
+            mirror.entries = []
         for sent in list(self.sent.values()):
             self._show(sent)
         for found in list(self.table.topics.values()):
@@ -368,7 +368,7 @@ class Bridge:
         topic = mirror.topic
         # Where it goes away, `on_back` begins anew.
         with contextlib.suppress(ConnectionError):
-            if mirror.guests is not None:
+            if mirror.entries is not None:
                 await self.backplane.follow(topic)
             while mirror.state == BEHIND:
                 past = await self.backplane.since(topic, position_of(mirror))
@@ -376,9 +376,9 @@ class Bridge:
                     # What was lost cannot be had, what came since then may.
                     self._begin_anew(found, past.epoch, past.began)
                     past = await self.backplane.since(topic, position_of(mirror))
-                if mirror.guests is not None:
-                    guests = await self.backplane.roster(topic)
-                    self._meet_all(found, guests)
+                if mirror.entries is not None:
+                    entries = await self.backplane.presence(topic)
+                    self._meet_all(found, entries)
                 self._go_on(found, past)
             mirror.task = None
             self._settle_past(mirror)
@@ -462,40 +462,40 @@ class Bridge:
 
     # -- presence
 
-    def _meet_all(self, found: Topic, guests: list[Guest]) -> None:
+    def _meet_all(self, found: Topic, entries: list[PresenceEntry]) -> None:
         """Have those be present who are, and nobody else of other servers."""
         mirror = mirror_of(found)
-        there = {guest.id for guest in guests}
-        for present in list(found.roster.members.values()) if found.roster is not None else ():
+        there = {entry.id for entry in entries}
+        for present in list(found.presence.members.values()) if found.presence is not None else ():
             if present.server and present.id not in there:
                 self._meet_not(found, present.id)
-        for guest in guests:
-            if guest.server != self.server:
-                self._meet(found, "join", guest)
-        told, mirror.guests = mirror.guests, None
-        for event, who in told or ():
-            if event == "gone":
-                self._part(found, who)
+        for entry in entries:
+            if entry.server != self.server:
+                self._meet(found, "join", entry)
+        told, mirror.entries = mirror.entries, None
+        for each in told or ():
+            if isinstance(each, str):
+                self._part(found, each)
             else:
-                self._meet(found, event, who)
+                self._meet(found, *each)
 
-    def _meet(self, found: Topic, event: str, guest: Guest) -> None:
+    def _meet(self, found: Topic, event: str, entry: PresenceEntry) -> None:
         if event == "leave":
-            self._meet_not(found, guest.id)
+            self._meet_not(found, entry.id)
             return
-        if found.roster is None:
-            found.roster = Roster()
-        present = present_of(guest.id, guest.info, guest.server)
-        if found.roster.join(present):
+        if found.presence is None:
+            found.presence = PresenceSet()
+        present = present_of(entry.id, entry.info, entry.server)
+        if found.presence.join(present):
             self.table.tell(found, JOIN, present)
 
     def _meet_not(self, found: Topic, ident: str) -> None:
-        present = None if found.roster is None else found.roster.leave(ident)
+        present = None if found.presence is None else found.presence.leave(ident)
         if present is not None:
             self.table.tell(found, LEAVE, present)
 
     def _part(self, found: Topic, server: str) -> None:
-        for present in [] if found.roster is None else found.roster.leave_all(server):
+        for present in [] if found.presence is None else found.presence.leave_all(server):
             self.table.tell(found, LEAVE, present)
 
 

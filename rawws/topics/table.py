@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .backplane import History
     from .history import Publication
-    from .presence import Present, Roster
+    from .presence import PresenceSet, Present
     from .subscribers import Subscriber, Subscription
 
 __all__ = ["COUNTED", "Topic", "TopicTable"]
@@ -32,7 +32,7 @@ COUNTED: Final = ("delivered", "queued", "conflated", "dropped", "closed")
 class Topic:
     """A topic: its log, who is subscribed to it, who watches and who is present."""
 
-    __slots__ = ("log", "receivers", "roster", "subscriptions", "watchers")
+    __slots__ = ("log", "presence", "receivers", "subscriptions", "watchers")
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -40,7 +40,7 @@ class Topic:
         # The same as a list, made when it is needed and never changed, for a publication goes through it.
         self.receivers: list[Subscription] | None = None
         self.watchers: dict[Subscriber, Subscription] = {}
-        self.roster: Roster | None = None
+        self.presence: PresenceSet | None = None
 
 
 @final

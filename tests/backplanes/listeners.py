@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, final
 
 from rawws.topics import History, Hub, Publication
-from rawws.topics.backplane import Backplane, Guest, Record
+from rawws.topics.backplane import Backplane, PresenceEntry, Record
 from tests.backplanes.engines import Engine
 
 __all__ = ["Reader", "Told", "hubs", "opened"]
@@ -19,7 +19,7 @@ class Told:
     def __init__(self, backplane: Backplane) -> None:
         self.backplane = backplane
         self.records: list[Record] = []
-        self.guests: list[tuple[str, str, Guest]] = []
+        self.entries: list[tuple[str, str, PresenceEntry]] = []
         self.gone: list[str] = []
         self.reasons: list[str] = []
         self.backs = 0
@@ -27,8 +27,8 @@ class Told:
     def on_record(self, record: Record) -> None:
         self.records.append(record)
 
-    def on_guest(self, topic: str, event: str, guest: Guest) -> None:
-        self.guests.append((topic, event, guest))
+    def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
+        self.entries.append((topic, event, entry))
 
     def on_server_gone(self, server: str) -> None:
         self.gone.append(server)

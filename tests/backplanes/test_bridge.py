@@ -11,7 +11,7 @@ import pytest
 import rawws
 from rawws.topics import History, Hub, TopicError
 from rawws.topics import replication as bridge_module
-from rawws.topics.backplane import BackplaneAway, Guest, Listener, Past, Position, Record, new_answer
+from rawws.topics.backplane import BackplaneAway, Listener, Past, Position, PresenceEntry, Record, new_answer
 from tests.backplanes.listeners import Reader
 from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, eventually, serve
@@ -56,8 +56,8 @@ class ByHand:
     def leave(self, topic: str, ident: str) -> None:
         self.told.append("leave")
 
-    def roster(self, topic: str) -> asyncio.Future[list[Guest]]:
-        return self._ask("roster")
+    def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
+        return self._ask("presence")
 
     def stats(self) -> dict[str, int]:
         return {"retries": 0}
@@ -72,11 +72,11 @@ class ByHand:
         for _ in range(5):
             await asyncio.sleep(0)
 
-    async def place(self, past: Past, guests: list[Guest] | None = None) -> None:
+    async def place(self, past: Past, entries: list[PresenceEntry] | None = None) -> None:
         """Answer all that is asked of a topic that is new here."""
         await self.answer("follow", None)
         await self.answer("since", past)
-        await self.answer("roster", guests or [])
+        await self.answer("presence", entries or [])
 
     def say(self, offset: int, *, epoch: str = "E", server: str = "other", number: int = 0) -> None:
         """Tell of a publication."""
@@ -290,10 +290,10 @@ async def test_too_many_who_come_and_go_before_it_is_known_who_is_there_are_aske
         subscription = hub.subscribe(Reader(), "a")
         hand.listener.on_back()
         await hand.answer("follow", None)
-        guests = [Guest("other", f"{number}", "null") for number in range(4)]
-        for guest in guests:
-            hand.listener.on_guest("a", "join", guest)
-        await hand.place(empty(), guests)
+        entries = [PresenceEntry("other", f"{number}", "null") for number in range(4)]
+        for entry in entries:
+            hand.listener.on_presence("a", "join", entry)
+        await hand.place(empty(), entries)
         await subscription
         assert {present.id for present in hub.presence("a")} == {"0", "1", "2", "3"}
 
@@ -303,15 +303,15 @@ async def test_a_server_that_goes_before_it_is_known_who_is_there_takes_its_own_
     async with Hub(backplane=hand) as hub:
         subscription = hub.subscribe(Reader(), "a", join="me")
         hand.listener.on_back()
-        hand.listener.on_guest("a", "join", Guest("one", "x", "1"))
+        hand.listener.on_presence("a", "join", PresenceEntry("one", "x", "1"))
         hand.listener.on_server_gone("one")
-        hand.listener.on_guest("a", "join", Guest("one", "y", "1"))
-        await hand.place(empty(), [Guest("one", "x", "1"), Guest("two", "z", "2")])
+        hand.listener.on_presence("a", "join", PresenceEntry("one", "y", "1"))
+        await hand.place(empty(), [PresenceEntry("one", "x", "1"), PresenceEntry("two", "z", "2")])
         await subscription
         assert {present.id for present in hub.presence("a")} == {subscription.present, "y", "z"}
         # It is told of its own lease as well.
         hand.listener.on_server_gone(hand.server)
-        hand.listener.on_guest("a", "leave", Guest("one", "x", "1"))
+        hand.listener.on_presence("a", "leave", PresenceEntry("one", "x", "1"))
         assert {present.id for present in hub.presence("a")} == {subscription.present, "y", "z"}
 
 

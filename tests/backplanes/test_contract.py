@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rawws.topics import History
-from rawws.topics.backplane import BackplaneAway, Guest, Past, Position
+from rawws.topics.backplane import BackplaneAway, Past, Position, PresenceEntry
 from tests.backplanes.engines import Engine
 from tests.backplanes.listeners import Told, opened
 from tests.server.peers import eventually
@@ -144,16 +144,16 @@ async def test_those_present_are_known_to_who_follows_and_to_who_asks(engine: En
         one.backplane.join("a", "x_2", "null")
         one.backplane.join("b", "x-3", "[]")
         one.backplane.leave("a", "x_2")
-        ann = Guest("one", "x-1", '{"name": "Ann B"}')
-        await eventually(lambda: len(two.guests) == 3)
-        assert [(topic, event, guest.id) for topic, event, guest in two.guests] == [
+        ann = PresenceEntry("one", "x-1", '{"name": "Ann B"}')
+        await eventually(lambda: len(two.entries) == 3)
+        assert [(topic, event, entry.id) for topic, event, entry in two.entries] == [
             ("a", "join", "x-1"),
             ("a", "join", "x_2"),
             ("a", "leave", "x_2"),
         ]
-        assert two.guests[0][2] == ann
-        assert await two.backplane.roster("a") == [ann]
-        assert await two.backplane.roster("none") == []
+        assert two.entries[0][2] == ann
+        assert await two.backplane.presence("a") == [ann]
+        assert await two.backplane.presence("none") == []
 
 
 async def test_a_server_that_closes_takes_those_present_with_it(engine: Engine) -> None:
@@ -162,9 +162,9 @@ async def test_a_server_that_closes_takes_those_present_with_it(engine: Engine) 
             await reached(one, two)
             await two.backplane.follow("a")
             one.backplane.join("a", "x", "null")
-            await eventually(lambda: two.guests)
+            await eventually(lambda: two.entries)
         await eventually(lambda: "one" in two.gone)
-        assert await two.backplane.roster("a") == []
+        assert await two.backplane.presence("a") == []
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["with its data", "without its data"])
@@ -175,14 +175,14 @@ async def test_an_engine_that_comes_back_is_told_once_and_begins_anew_only_witho
         await reached(one, two)
         one.backplane.join("a", "x", "null")
         place = await one.backplane.publish("a", "1", None, 1)
-        await two.backplane.roster("a")
+        await two.backplane.presence("a")
         engine.kill(forget=forget)
         await eventually(lambda: one.reasons and two.reasons)
         asks: list[Callable[[], Awaitable[object]]] = [
             lambda: one.backplane.publish("a", "2", None, 2),
             lambda: one.backplane.since("a", place),
             lambda: one.backplane.follow("a"),
-            lambda: one.backplane.roster("a"),
+            lambda: one.backplane.presence("a"),
         ]
         for ask in asks:
             with pytest.raises(BackplaneAway):
@@ -197,7 +197,7 @@ async def test_an_engine_that_comes_back_is_told_once_and_begins_anew_only_witho
         assert (past.epoch == place.epoch or place in past.before) is not forget
         second = await one.backplane.publish("a", "2", None, 2)
         assert second.offset == (1 if forget else 2)
-        assert await two.backplane.roster("a") == [Guest("one", "y", "null")]
+        assert await two.backplane.presence("a") == [PresenceEntry("one", "y", "null")]
 
 
 async def test_an_engine_that_is_away_from_the_beginning_is_told_too(engine: Engine) -> None:
@@ -237,7 +237,7 @@ async def test_what_nobody_waits_for_any_more_is_answered_to_nobody(engine: Engi
     async with opened(engine, "one") as told:
         await eventually(lambda: told.backs)
         one = told.backplane
-        asked: list[asyncio.Future[Any]] = [one.follow("a"), one.since("a", None), one.roster("a")]
+        asked: list[asyncio.Future[Any]] = [one.follow("a"), one.since("a", None), one.presence("a")]
         asked.append(one.publish("a", "x", None, 1))
         for future in asked:
             future.cancel()

@@ -17,7 +17,7 @@ import redis as client
 from rawws.backplanes import redis
 from rawws.backplanes.redis import RedisBackplane, is_keeping
 from rawws.topics import History, Hub
-from rawws.topics.backplane import BackplaneAway, Guest, Past
+from rawws.topics.backplane import BackplaneAway, Past, PresenceEntry
 from tests.backplanes.engines import KEEPING, RedisEngine, Started
 from tests.backplanes.listeners import Reader, Told, hubs, opened
 from tests.processes import LOOPBACK, Process, find_program, free_port
@@ -344,10 +344,10 @@ async def test_what_is_no_roster_is_away_and_a_channel_that_may_not_be_heard_too
         await eventually(lambda: one.backs)
         asked(engine, "SET", "rawws:{a}:roster", "of another program")
         with pytest.raises(BackplaneAway, match="WRONGTYPE"):
-            await one.backplane.roster("a")
+            await one.backplane.presence("a")
         await eventually(lambda: one.backs == 2)
         asked(engine, "DEL", "rawws:{a}:roster")
-        assert await one.backplane.roster("a") == []
+        assert await one.backplane.presence("a") == []
         asked(engine, "ACL", "SETUSER", "default", "resetchannels", "&rawws:0:servers")
         followed = one.backplane.follow("a")
         with pytest.raises(BackplaneAway):
@@ -375,8 +375,8 @@ async def test_too_many_who_leave_while_the_redis_is_away_are_gone_by_their_leas
         engine.start()
         await eventually(lambda: one.backs == two.backs == 2)
         held: list[Any] = []
-        while held != [Guest("one", "w", "null")]:
-            held = await two.backplane.roster("a")
+        while held != [PresenceEntry("one", "w", "null")]:
+            held = await two.backplane.presence("a")
 
 
 def present(engine: RedisEngine) -> int:

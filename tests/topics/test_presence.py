@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawws.topics import Hub, Present, TopicError
-from rawws.topics.presence import Roster
+from rawws.topics.presence import PresenceSet
 from tests.server.peers import eventually
 from tests.topics.dialogue import allow, client, served
 from tests.topics.receivers import Receiver
@@ -105,7 +105,7 @@ def test_what_was_told_does_not_change_with_what_it_was_made_of() -> None:
     st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "s1", "s2"]), st.sampled_from(["+", "-", "gone"])))
 )
 def test_a_roster_is_a_set_by_ids_and_a_server_takes_its_own_with_it(steps: list[tuple[str, str, str]]) -> None:
-    roster = Roster()
+    roster = PresenceSet()
     model: dict[str, Present] = {}
     for name, server, step in steps:
         if step == "+":
