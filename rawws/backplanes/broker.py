@@ -21,7 +21,7 @@ from rawws.client.connect import unix_connect
 from rawws.errors import ConnectionClosed, RawwsError
 from rawws.net.handlers import Handler
 from rawws.server.server import unix_serve
-from rawws.topics.backplane import BackplaneAway, History, Past, Position, PresenceEntry, Record
+from rawws.topics.backplane import BackplaneAway, History, HistoryResult, Position, PresenceEntry, Record
 
 from .memory import Engine, MemoryBackplane
 from .session import Session, fail_answers
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rawws.net.websocket import WebSocket
     from rawws.server.server import Server
-    from rawws.topics.backplane import Listener
+    from rawws.topics.backplane import BackplaneHandler
 
 __all__ = ["Broker", "BrokerBackplane", "keep"]
 
@@ -47,7 +47,7 @@ LOOK = 0.02
 ANSWERED: dict[str, Callable[[Any], Any]] = {
     "publish": lambda answer: Position(*answer),
     "follow": lambda _: None,
-    "since": lambda answer: Past(answer[0], answer[1], [Record(*each) for each in answer[2]], answer[3]),
+    "history": lambda answer: HistoryResult(answer[0], answer[1], [Record(*each) for each in answer[2]], answer[3]),
     "presence": lambda answer: [PresenceEntry(*each) for each in answer],
 }
 TOLD = frozenset({"unfollow", "join", "leave"})
@@ -79,7 +79,7 @@ class Broker(Handler):
 
 @final
 class Desk:
-    """One hub at the broker: a Listener that passes on what it is told."""
+    """One hub at the broker: a BackplaneHandler that passes on what it is told."""
 
     __slots__ = ("backplane", "ws")
 
@@ -95,9 +95,9 @@ class Desk:
             self.backplane.open(server, History(*bounds), self)
         elif call in TOLD:
             getattr(self.backplane, call)(*arguments)
-        elif call == "since":
-            topic, position = arguments
-            self._answer(number, self.backplane.since(topic, position and Position(*position)))
+        elif call == "history":
+            topic, since = arguments
+            self._answer(number, self.backplane.history(topic, since and Position(*since)))
         elif call in ANSWERED:
             self._answer(number, getattr(self.backplane, call)(*arguments))
         else:
@@ -165,9 +165,9 @@ class BrokerBackplane:
         self._asked: dict[int, tuple[asyncio.Future[Any], Callable[[Any], Any]]] = {}
         self._session = Session(self, "the broker", (BackplaneAway,), waits)
 
-    def open(self, server: str, history: History, listener: Listener) -> None:
+    def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """As the contract has it."""
-        self._session.open(server, history, listener)
+        self._session.open(server, history, handler)
 
     async def close(self) -> None:
         """As the contract has it."""
@@ -185,9 +185,9 @@ class BrokerBackplane:
         """As the contract has it."""
         self._tell("unfollow", topic)
 
-    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+    def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """As the contract has it."""
-        return self._ask("since", topic, position)
+        return self._ask("history", topic, since)
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """As the contract has it."""

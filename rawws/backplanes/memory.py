@@ -14,12 +14,12 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, TypeVar, final
 
 from rawws import clock
-from rawws.topics.backplane import BackplaneAway, Past, Position, PresenceEntry, Record, new_answer
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, new_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rawws.topics.backplane import History, Listener
+    from rawws.topics.backplane import BackplaneHandler, History
 
 __all__ = ["Engine", "MemoryBackplane"]
 
@@ -132,7 +132,7 @@ class Engine:
         for backplane in list(self.backplanes):
             backplane.mend()
 
-    def tell(self, topic: str, told: Callable[[Listener], None]) -> None:
+    def tell(self, topic: str, told: Callable[[BackplaneHandler], None]) -> None:
         """Tell all that follow a topic."""
         for backplane in self.backplanes:
             if topic in backplane.followed and backplane.reached:
@@ -144,7 +144,7 @@ class MemoryBackplane:
     """A hub's connection to an Engine: `rawws.Hub(backplane=MemoryBackplane(engine))`."""
 
     def __init__(self, engine: Engine | None = None, *, lag: int = 0) -> None:
-        """With `lag`, what its listener is told comes so many turns of the loop later."""
+        """With `lag`, what its handler is told comes so many turns of the loop later."""
         self.engine = Engine() if engine is None else engine
         self.lag = lag
         self.followed: set[str] = set()
@@ -153,12 +153,12 @@ class MemoryBackplane:
         self._here: dict[tuple[str, str], str] = {}
         # What is asked and not answered: it fails where the engine goes away.
         self._asked: dict[asyncio.Future[object], None] = {}
-        self._listener: Listener | None = None
+        self._handler: BackplaneHandler | None = None
         self._away = False
 
-    def open(self, server: str, history: History, listener: Listener) -> None:
+    def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """As the contract has it."""
-        self._server, self._history, self._listener = server, history, listener
+        self._server, self._history, self._handler = server, history, handler
         self._loop = asyncio.get_running_loop()
         self.engine.backplanes.append(self)
         if self.engine.reachable:
@@ -172,9 +172,9 @@ class MemoryBackplane:
 
     def end(self) -> None:
         """Be closed, at once."""
-        if self._listener is not None:
+        if self._handler is not None:
             self.engine.backplanes.remove(self)
-            self._listener = None
+            self._handler = None
             self._fail("the backplane is closed")
             self._expire()
 
@@ -188,7 +188,7 @@ class MemoryBackplane:
                 return Position(stored.epoch, first[0].offset if first else 0)
             record = Record(topic, stored.epoch, stored.offset + 1, message, key, self._server, number)
             self.engine.add(record, self._history)
-            self.engine.tell(topic, lambda listener: listener.on_record(record))
+            self.engine.tell(topic, lambda handler: handler.on_record(record))
             return Position(record.epoch, record.offset)
 
         return self._ask(act)
@@ -201,17 +201,17 @@ class MemoryBackplane:
         """As the contract has it."""
         self._ask(lambda: self.followed.discard(topic))
 
-    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+    def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """As the contract has it."""
 
-        def act() -> Past:
+        def act() -> HistoryResult:
             stored = self.engine.stored(topic)
             self.engine.trim(stored, self._history)
-            count = len(stored.held) if position is None else stored.offset - position.offset
-            known = position is None or position.epoch == stored.epoch
+            count = len(stored.held) if since is None else stored.offset - since.offset
+            known = since is None or since.epoch == stored.epoch
             recovered = known and 0 <= count <= len(stored.held)
             records = [record for _, record in stored.held][len(stored.held) - count :] if recovered else []
-            return Past(stored.epoch, stored.offset, records, recovered)
+            return HistoryResult(stored.epoch, stored.offset, records, recovered)
 
         return self._ask(act)
 
@@ -226,7 +226,7 @@ class MemoryBackplane:
         entry = PresenceEntry(self._server, ident, self._here.pop((topic, ident), "null"))
         if self.reached:
             self.engine.stored(topic).entries.pop((self._server, ident), None)
-            self.engine.tell(topic, lambda listener: listener.on_presence(topic, "leave", entry))
+            self.engine.tell(topic, lambda handler: handler.on_presence(topic, "leave", entry))
 
     def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
         """As the contract has it."""
@@ -244,25 +244,25 @@ class MemoryBackplane:
         self.followed.clear()
         if not self._away:
             self._away = True
-            self.say(lambda listener: listener.on_away(reason))
+            self.say(lambda handler: handler.on_away(reason))
         self._expire()
 
     def mend(self) -> None:
         """Reach the engine again."""
         if not self.reached:
             self.reached, self._away = True, False
-            self.say(lambda listener: listener.on_back())
+            self.say(lambda handler: handler.on_back())
             for (topic, ident), info in self._here.items():
                 self._enter(topic, PresenceEntry(self._server, ident, info))
 
-    def say(self, told: Callable[[Listener], None]) -> None:
-        """Tell the listener in a turn of its own."""
+    def say(self, told: Callable[[BackplaneHandler], None]) -> None:
+        """Tell the handler in a turn of its own."""
 
         def act(left: int) -> None:
             if left:
                 self._loop.call_soon(act, left - 1)
-            elif self._listener is not None:
-                told(self._listener)
+            elif self._handler is not None:
+                told(self._handler)
 
         self._loop.call_soon(act, self.lag)
 
@@ -295,7 +295,7 @@ class MemoryBackplane:
 
     def _enter(self, topic: str, entry: PresenceEntry) -> None:
         self.engine.stored(topic).entries[entry.server, entry.id] = entry
-        self.engine.tell(topic, lambda listener: listener.on_presence(topic, "join", entry))
+        self.engine.tell(topic, lambda handler: handler.on_presence(topic, "join", entry))
 
     def _expire(self) -> None:
         """End the lease, as time would."""
@@ -304,4 +304,4 @@ class MemoryBackplane:
                 del stored.entries[key]
         for backplane in self.engine.backplanes:
             if backplane.reached and backplane is not self:
-                backplane.say(lambda listener: listener.on_server_gone(self._server))
+                backplane.say(lambda handler: handler.on_server_gone(self._server))

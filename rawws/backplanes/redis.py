@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 from urllib.parse import quote
 
 from rawws.client.retrying import full_jitter
-from rawws.topics.backplane import BackplaneAway, Past, Position, PresenceEntry, Record, new_answer
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, new_answer
 
 from .session import Session, fail_answers
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Connection
 
-    from rawws.topics.backplane import History, Listener
+    from rawws.topics.backplane import BackplaneHandler, History
 
 __all__ = ["RedisBackplane"]
 
@@ -180,9 +180,9 @@ class RedisBackplane:
 
     # -- the contract
 
-    def open(self, server: str, history: History, listener: Listener) -> None:
+    def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """As the contract has it."""
-        self._session.open(server, history, listener)
+        self._session.open(server, history, handler)
 
     async def close(self) -> None:
         """As the contract has it."""
@@ -219,19 +219,19 @@ class RedisBackplane:
         if self._lines is not None and self._followed.pop(channel.encode(), None) is not None:
             self._lines[1].send(self._verbs[2], channel)
 
-    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+    def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """As the contract has it."""
 
-        def parse(found: list[Any]) -> Past:
+        def parse(found: list[Any]) -> HistoryResult:
             epoch, offset, began, before = found[0].decode(), found[1], found[2], found[3].decode()
             entries = found[4] if len(found) > 4 else []
-            known = len(found) > 4 and (position is None or len(entries) == offset - position.offset)
+            known = len(found) > 4 and (since is None or len(entries) == offset - since.offset)
             records = [unpack(topic, epoch, int(at.partition(b"-")[0]), each[1]) for at, each in entries]
             places = (word.rpartition(":") for word in before.split())
             befores = tuple(Position(each, int(last)) for each, _, last in places)
-            return Past(epoch, offset, records if known else [], known, began, befores)
+            return HistoryResult(epoch, offset, records if known else [], known, began, befores)
 
-        return self._ask(parse, HISTORY, topic, *(position or ("", 0)))
+        return self._ask(parse, HISTORY, topic, *(since or ("", 0)))
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """As the contract has it."""
@@ -418,7 +418,7 @@ class RedisBackplane:
             asked.ask(self._verbs[0], self._channel(topic), f"-{self._lease} {ident} ")
 
     async def _hear(self) -> None:
-        """Tell the listener what comes."""
+        """Tell the handler what comes."""
         assert self._lines is not None  # noqa: S101 - for mypy
         heard = self._lines[1]
         while True:

@@ -17,7 +17,7 @@ from rawws.topics.backplane import BackplaneAway, new_answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from rawws.topics.backplane import History, Listener
+    from rawws.topics.backplane import BackplaneHandler, History
 
 __all__ = ["Session", "SessionEngine", "fail_answers"]
 
@@ -88,7 +88,7 @@ class Session:
         self.server = ""
         self.task: asyncio.Task[None] | None = None
 
-    def open(self, server: str, history: History, handler: Listener) -> None:
+    def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """Begin to reach the engine."""
         self.server, self.history, self.handler = server, history, handler
         self.loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ engine gave it one, and reaches every hub, also that which published it, from th
 
 Laws, which `tests/backplanes` holds every backplane to:
 1. In one epoch of a topic, an offset is given once, and each is one more than the one before. A hub so sees a gap, and
-   asks `since` for it.
+   asks `history` for it.
 2. An engine that lost what it gave, or may have, begins a new epoch before it gives an offset again.
 3. A publication has an origin, the server and a number that grows; the engine takes each at most once. A hub may so
    publish again what it does not know to have arrived.
@@ -16,10 +16,10 @@ Laws, which `tests/backplanes` holds every backplane to:
 How it fits other engines:
 - NATS JetStream: a subject per topic in one stream, whose creation is the epoch. The offset is a header, one more than
   that of the subject's last message, and written under Nats-Expected-Last-Subject-Sequence: who was overtaken tries
-  again. Nats-Msg-Id is the origin. `since` is a consumer by subject; who is present is a key-value bucket with a TTL.
+  again. Nats-Msg-Id is the origin. `history` is a consumer by subject; who is present is a key-value bucket with a TTL.
 - Kafka: publications go to a topic "in", keyed by the rawws topic. The member of a consumer group that owns the
   partition counts, and writes them in one transaction, with offset and origin, to the same partition of a topic "out",
-  which every server follows; `since` is a seek there. A member that takes over reads the end of "out" first; where
+  which every server follows; `history` is a seek there. A member that takes over reads the end of "out" first; where
   that is lost, it begins an epoch. Who is present is a compacted topic.
 """
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Backplane",
     "BackplaneAway",
+    "BackplaneHandler",
     "History",
-    "Listener",
-    "Past",
+    "HistoryResult",
     "Position",
     "PresenceEntry",
     "Record",
@@ -84,7 +84,7 @@ class Record(NamedTuple):
     number: int
 
 
-class Past(NamedTuple):
+class HistoryResult(NamedTuple):
     """Where a topic is now, and the records that lead there; none, where `recovered` is False.
 
     `began` is the offset at which the epoch begins. `before` has the last places of the epochs that went over into it
@@ -114,7 +114,7 @@ def new_answer(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
     return answer
 
 
-class Listener(Protocol):
+class BackplaneHandler(Protocol):
     """What a hub is told. The calls come one after the other, in the loop that opened the backplane."""
 
     def on_record(self, record: Record) -> None:
@@ -132,14 +132,14 @@ class Listener(Protocol):
     def on_back(self) -> None:
         """Take note that the engine is reached, for the first time or again.
 
-        Nothing is followed then: the hub follows again, and asks `since` and `presence` for what came meanwhile.
+        Nothing is followed then: the hub follows again, and asks `history` and `presence` for what came meanwhile.
         """
 
 
 class Backplane(Protocol):
     """A connection of one hub to an engine. All topics are checked names (1 to 255 bytes of UTF-8)."""
 
-    def open(self, server: str, history: History, listener: Listener) -> None:
+    def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """Begin to reach the engine, for the server of this name, in the running loop: on_back or on_away follows.
 
         The engine holds of each topic what `history` says, and remembers its place for longer.
@@ -157,15 +157,15 @@ class Backplane(Protocol):
         """
 
     def follow(self, topic: str) -> asyncio.Future[None]:
-        """Have the listener told of a topic. What is published after the future is done reaches it.
+        """Have the handler told of a topic. What is published after the future is done reaches it.
 
-        As those of `since` and `presence`, the future fails with BackplaneAway only: who cannot answer is away.
+        As those of `history` and `presence`, the future fails with BackplaneAway only: who cannot answer is away.
         """
 
     def unfollow(self, topic: str) -> None:
-        """Have the listener told of a topic no more; what is on its way may still come."""
+        """Have the handler told of a topic no more; what is on its way may still come."""
 
-    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
+    def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """Ask for the records behind a position, for all that are held with None.
 
         `recovered` is False for a position of an epoch that did not go over into this one, and for one from where on
@@ -174,7 +174,7 @@ class Backplane(Protocol):
         """
 
     def join(self, topic: str, ident: str, info: str) -> None:
-        """Have somebody present, and tell those who follow the topic, the own listener too.
+        """Have somebody present, and tell those who follow the topic, the own handler too.
 
         It acts at once. The backplane remembers it, and says it again where the engine was away or the lease ran out.
         """

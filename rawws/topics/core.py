@@ -249,7 +249,7 @@ class HubCore:
         """Return what `go` returns, or an awaitable of it where it must be asked first what came since a cursor."""
         return go() if self._bridge is None else self._when_ready(self._bridge, list(topics), since, go)
 
-    def look(self, topic: str, since: str) -> tuple[str, list[Publication], bool]:
+    def history(self, topic: str, *, since: str) -> tuple[str, list[Publication], bool]:
         """Return where a topic is, what came since a cursor, and whether that is known; remember that it was told."""
         check_name(topic)
         found = self._table.topics.get(topic) or self._table.make(topic)

@@ -281,7 +281,7 @@ def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> Lo
     complete = recovered = True
     for name in names:
         start = starts[name]
-        cursors[name], missed, known = hub.look(name, start)
+        cursors[name], missed, known = hub.history(name, since=start)
         publications += missed
         # Who has no cursor gets one, and asks again with it: else it would miss what comes between two requests.
         complete = complete and bool(start)

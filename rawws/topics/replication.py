@@ -29,7 +29,7 @@ from .subscribers import Published
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .backplane import Backplane, History, Past, PresenceEntry, Record
+    from .backplane import Backplane, History, HistoryResult, PresenceEntry, Record
     from .table import Topic, TopicTable
 
 __all__ = ["Bridge"]
@@ -72,7 +72,7 @@ class Sent:
 
 @final
 class Bridge:
-    """What a hub with a backplane does differently: a Listener of the contract."""
+    """What a hub with a backplane does differently: a BackplaneHandler of the contract."""
 
     def __init__(self, table: TopicTable, backplane: Backplane, history: History) -> None:
         self.table = table
@@ -371,33 +371,33 @@ class Bridge:
             if mirror.entries is not None:
                 await self.backplane.follow(topic)
             while mirror.state == BEHIND:
-                past = await self.backplane.since(topic, position_of(mirror))
-                if mirror.epoch and past.epoch != mirror.epoch and not past.recovered:
+                result = await self.backplane.history(topic, position_of(mirror))
+                if mirror.epoch and result.epoch != mirror.epoch and not result.recovered:
                     # What was lost cannot be had, what came since then may.
-                    self._begin_anew(found, past.epoch, past.began)
-                    past = await self.backplane.since(topic, position_of(mirror))
+                    self._begin_anew(found, result.epoch, result.began)
+                    result = await self.backplane.history(topic, position_of(mirror))
                 if mirror.entries is not None:
                     entries = await self.backplane.presence(topic)
                     self._meet_all(found, entries)
-                self._go_on(found, past)
+                self._go_on(found, result)
             mirror.task = None
             self._settle_past(mirror)
             self._settle(found)
             mirror.release()
 
-    def _go_on(self, found: Topic, past: Past) -> None:
+    def _go_on(self, found: Topic, result: HistoryResult) -> None:
         """Take what came, and go on live if nothing is missing then."""
         mirror = mirror_of(found)
         if not mirror.epoch:
-            self._begin(found, past)
-        elif past.recovered:
-            if past.epoch != mirror.epoch:
-                mirror.go_over(past.epoch, past.before)
-            for record in past.records:
+            self._begin(found, result)
+        elif result.recovered:
+            if result.epoch != mirror.epoch:
+                mirror.go_over(result.epoch, result.before)
+            for record in result.records:
                 if record.offset == mirror.offset + 1:
                     self._deliver(found, record)
         else:
-            self._begin_anew(found, past.epoch, past.offset)
+            self._begin_anew(found, result.epoch, result.offset)
         mirror.store.touch(mirror, clock.monotonic())
         while mirror.buffer:
             record = mirror.buffer.popleft()
@@ -407,12 +407,12 @@ class Bridge:
                 self._deliver(found, record)
         mirror.state = LIVE
 
-    def _begin(self, found: Topic, past: Past) -> None:
+    def _begin(self, found: Topic, result: HistoryResult) -> None:
         """Take over what the engine holds, for those who come back; who is here already was promised what comes."""
         mirror = mirror_of(found)
-        mirror.reset(past.epoch, past.offset - len(past.records))
-        mirror.go_over(past.epoch, past.before)
-        for record in past.records:
+        mirror.reset(result.epoch, result.offset - len(result.records))
+        mirror.go_over(result.epoch, result.before)
+        for record in result.records:
             sent = self._take(record.number) if record.server == self.server else None
             encoded = Encoded(record.message) if sent is None else sent.publication.encoded
             mirror.hold(Publication(record.topic, encoded, record.key, record.epoch, record.offset))

@@ -11,8 +11,16 @@ import pytest
 import rawws
 from rawws.topics import History, Hub, TopicError
 from rawws.topics import replication as bridge_module
-from rawws.topics.backplane import BackplaneAway, Listener, Past, Position, PresenceEntry, Record, new_answer
-from tests.backplanes.listeners import Reader
+from rawws.topics.backplane import (
+    BackplaneAway,
+    BackplaneHandler,
+    HistoryResult,
+    Position,
+    PresenceEntry,
+    Record,
+    new_answer,
+)
+from tests.backplanes.handlers import Reader
 from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, eventually, serve
 from tests.topics.receivers import Receiver
@@ -25,13 +33,13 @@ class ByHand:
 
     def __init__(self) -> None:
         self.server = ""
-        self.listener: Listener
+        self.handler: BackplaneHandler
         # What is asked and not answered, and what was told.
         self.asked: list[tuple[str, asyncio.Future[Any]]] = []
         self.told: list[str] = []
 
-    def open(self, server: str, history: History, listener: Listener) -> None:
-        self.server, self.listener = server, listener
+    def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
+        self.server, self.handler = server, handler
 
     async def close(self) -> None:
         for _, future in self.asked:
@@ -47,8 +55,8 @@ class ByHand:
     def unfollow(self, topic: str) -> None:
         self.told.append("unfollow")
 
-    def since(self, topic: str, position: Position | None) -> asyncio.Future[Past]:
-        return self._ask("since")
+    def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
+        return self._ask("history")
 
     def join(self, topic: str, ident: str, info: str) -> None:
         self.told.append("join")
@@ -72,15 +80,15 @@ class ByHand:
         for _ in range(5):
             await asyncio.sleep(0)
 
-    async def place(self, past: Past, entries: list[PresenceEntry] | None = None) -> None:
+    async def place(self, past: HistoryResult, entries: list[PresenceEntry] | None = None) -> None:
         """Answer all that is asked of a topic that is new here."""
         await self.answer("follow", None)
-        await self.answer("since", past)
+        await self.answer("history", past)
         await self.answer("presence", entries or [])
 
     def say(self, offset: int, *, epoch: str = "E", server: str = "other", number: int = 0) -> None:
         """Tell of a publication."""
-        self.listener.on_record(record(offset, epoch=epoch, server=server, number=number))
+        self.handler.on_record(record(offset, epoch=epoch, server=server, number=number))
 
     def _ask(self, call: str) -> asyncio.Future[Any]:
         future = new_answer(asyncio.get_running_loop())
@@ -92,15 +100,15 @@ def record(offset: int, *, epoch: str = "E", server: str = "other", number: int 
     return Record("a", epoch, offset, str(offset), None, server, number)
 
 
-def empty(epoch: str = "E") -> Past:
-    return Past(epoch, 0, [], True)
+def empty(epoch: str = "E") -> HistoryResult:
+    return HistoryResult(epoch, 0, [], True)
 
 
 async def live(hub: Hub, hand: ByHand, **options: Any) -> Reader:
     """Return the first subscriber of a topic that has its place."""
     reader = Reader()
     subscription = hub.subscribe(reader, "a", **options)
-    hand.listener.on_back()
+    hand.handler.on_back()
     await hand.place(empty())
     await subscription
     return reader
@@ -125,9 +133,9 @@ async def test_a_gap_behind_what_fills_a_gap_is_asked_for_too() -> None:
         reader = await live(hub, hand)
         hand.say(2)
         hand.say(4)
-        await hand.answer("since", Past("E", 2, [record(1), record(2)], True))
+        await hand.answer("history", HistoryResult("E", 2, [record(1), record(2)], True))
         assert reader.got == ["1", "2"]
-        await hand.answer("since", Past("E", 4, [record(3), record(4)], True))
+        await hand.answer("history", HistoryResult("E", 4, [record(3), record(4)], True))
         assert reader.got == ["1", "2", "3", "4"]
         hand.say(5)
         assert reader.got[4:] == ["5"]
@@ -141,9 +149,9 @@ async def test_whoever_waits_for_its_place_is_not_told_of_one_that_is_lost_befor
         await hub.subscribe(plain, "a")
         subscription = hub.subscribe(late, "a", since="E:9")
         assert subscription.pending
-        await hand.answer("since", Past("F", 0, [], False))
+        await hand.answer("history", HistoryResult("F", 0, [], False))
         assert reader.moves == [("F:0", False)]
-        await hand.answer("since", Past("F", 1, [record(1, epoch="F")], True))
+        await hand.answer("history", HistoryResult("F", 1, [record(1, epoch="F")], True))
         await subscription
         assert (subscription.recovered, late.moves, late.got) == (False, [], [])
         assert reader.got == plain.got == ["1"]
@@ -159,11 +167,11 @@ async def test_an_epoch_that_goes_over_into_another_leaves_cursors_good(logged: 
         hand.say(2)
         before: list[Position] = []
         for last, epoch in ((Position("E", 2), "F"), (Position("F", 3), "G")):
-            hand.listener.on_away("a test")
-            hand.listener.on_back()
+            hand.handler.on_away("a test")
+            hand.handler.on_back()
             before.append(last)
             records = [record(last.offset + 1, epoch=epoch)]
-            await hand.place(Past(epoch, last.offset + 1, records, True, last.offset, tuple(before)))
+            await hand.place(HistoryResult(epoch, last.offset + 1, records, True, last.offset, tuple(before)))
             assert reader.cursors[-1] == f"{epoch}:{last.offset + 1}"
         assert (reader.got, reader.lost_at) == (["1", "2", "3", "4"], [])
         for cursor, got in (("E:1", ["2", "3", "4"]), ("F:2", ["3", "4"]), ("F:3", ["4"]), ("G:4", [])):
@@ -186,9 +194,9 @@ async def test_whoever_finds_an_epoch_that_went_over_takes_cursors_of_the_one_be
         reader, other = Reader(), Reader()
         subscription = hub.subscribe(reader, "a", since="E:1")
         lost = hub.subscribe(other, "a", since="E:3")
-        hand.listener.on_back()
+        hand.handler.on_back()
         records = [record(offset, epoch="F") for offset in (1, 2, 3)]
-        await hand.place(Past("F", 3, records, True, 2, (Position("E", 2),)))
+        await hand.place(HistoryResult("F", 3, records, True, 2, (Position("E", 2),)))
         await subscription
         assert (subscription.recovered, reader.got) == (True, ["2", "3"])
         await lost
@@ -199,11 +207,11 @@ async def test_an_engines_cursor_waits_until_what_was_said_without_it_has_its_pl
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
         reader = await live(hub, hand)
-        hand.listener.on_away("a test")
+        hand.handler.on_away("a test")
         outcome = hub.publish("a", "1")
         local = outcome.cursor.partition(":")[0]
         assert (reader.got, outcome.accepted) == (["1"], False)
-        hand.listener.on_back()
+        hand.handler.on_back()
         late = Reader()
         subscription = hub.subscribe(late, "a", since="E:0")
         await hand.place(empty())
@@ -224,9 +232,9 @@ async def test_a_cursor_of_the_future_that_waited_is_lost_and_harms_nobody_else(
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
         await live(hub, hand)
-        hand.listener.on_away("a test")
+        hand.handler.on_away("a test")
         local = hub.publish("a", "1").cursor.partition(":")[0]
-        hand.listener.on_back()
+        hand.handler.on_back()
         subscription = hub.subscribe(Reader(), "a", since=f"{local}:9")
         other = hub.subscribe(Reader(), "a")
         await hand.place(empty())
@@ -263,7 +271,7 @@ async def test_a_subscription_may_be_waited_for_by_several() -> None:
         subscription = hub.subscribe(Reader(), "a")
         waiting = [asyncio.create_task(wait(subscription)) for _ in range(2)]
         await asyncio.sleep(0)
-        hand.listener.on_back()
+        hand.handler.on_back()
         await hand.place(empty())
         await asyncio.gather(*waiting)
         assert subscription.cursor == "E:0"
@@ -288,11 +296,11 @@ async def test_too_many_who_come_and_go_before_it_is_known_who_is_there_are_aske
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
         subscription = hub.subscribe(Reader(), "a")
-        hand.listener.on_back()
+        hand.handler.on_back()
         await hand.answer("follow", None)
         entries = [PresenceEntry("other", f"{number}", "null") for number in range(4)]
         for entry in entries:
-            hand.listener.on_presence("a", "join", entry)
+            hand.handler.on_presence("a", "join", entry)
         await hand.place(empty(), entries)
         await subscription
         assert {present.id for present in hub.presence("a")} == {"0", "1", "2", "3"}
@@ -302,16 +310,16 @@ async def test_a_server_that_goes_before_it_is_known_who_is_there_takes_its_own_
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
         subscription = hub.subscribe(Reader(), "a", join="me")
-        hand.listener.on_back()
-        hand.listener.on_presence("a", "join", PresenceEntry("one", "x", "1"))
-        hand.listener.on_server_gone("one")
-        hand.listener.on_presence("a", "join", PresenceEntry("one", "y", "1"))
+        hand.handler.on_back()
+        hand.handler.on_presence("a", "join", PresenceEntry("one", "x", "1"))
+        hand.handler.on_server_gone("one")
+        hand.handler.on_presence("a", "join", PresenceEntry("one", "y", "1"))
         await hand.place(empty(), [PresenceEntry("one", "x", "1"), PresenceEntry("two", "z", "2")])
         await subscription
         assert {present.id for present in hub.presence("a")} == {subscription.present, "y", "z"}
         # It is told of its own lease as well.
-        hand.listener.on_server_gone(hand.server)
-        hand.listener.on_presence("a", "leave", PresenceEntry("one", "x", "1"))
+        hand.handler.on_server_gone(hand.server)
+        hand.handler.on_presence("a", "leave", PresenceEntry("one", "x", "1"))
         assert {present.id for present in hub.presence("a")} == {subscription.present, "y", "z"}
 
 
@@ -350,15 +358,15 @@ async def test_an_event_stream_and_a_poll_are_told_where_they_are_when_something
     routes = rawws.Routes([rawws.Route("/stream", stream), rawws.Route("/poll", hub.poll)])
     async with hub, serve(routes) as server, feed(server, "/stream") as one:
         await eventually(lambda: hub.stats().subscribers)
-        hand.listener.on_back()
+        hand.handler.on_back()
         await hand.place(empty())
         await told(one, "a=E:0")
         peer = await Peer.reach(server.sockets[0].getsockname())
         await peer.write(get("/poll?topic=a&since=E:0", "Connection: close"))
         await eventually(lambda: hub.stats().subscribers == 2)
         hand.say(2)
-        await hand.answer("since", Past("F", 0, [], False))
-        await hand.answer("since", empty("F"))
+        await hand.answer("history", HistoryResult("F", 0, [], False))
+        await hand.answer("history", empty("F"))
         await told(one, "a=F:0")
         assert one.events == []
         _, body = await peer.answer()
@@ -375,9 +383,9 @@ async def test_topics_that_are_too_many_for_an_id_are_refused_before_they_have_a
         with pytest.raises(TopicError, match="too many for the id"):
             for number in range(30, 80):
                 hub.subscribe(stream, f"{number} " + "x" * 60)
-        hand.listener.on_back()
+        hand.handler.on_back()
         for _ in range(hub.stats().subscriptions):
             await hand.place(empty())
         assert hub.stats().subscriptions > 30
-        hand.listener.on_record(record(1)._replace(topic="0 " + "x" * 60))
+        hand.handler.on_record(record(1)._replace(topic="0 " + "x" * 60))
         stream.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import rawws
 from rawws.backplanes.broker import Broker, BrokerBackplane
 from rawws.topics import History
-from tests.backplanes.listeners import Told
+from tests.backplanes.handlers import Told
 from tests.server.peers import Logged, eventually
 
 
@@ -36,7 +36,7 @@ async def test_what_was_asked_by_a_hub_that_is_gone_is_answered_to_nobody(tmp_pa
             await ws.send('[1,"open",["one",[1,1,1,1]]]')
             # What comes behind the question comes with it.
             for _ in range(10):
-                ws.send('[2,"since",["a",null]]')
+                ws.send('[2,"history",["a",null]]')
             await ws.close()
         await eventually(lambda: not server.connections)
         [engine] = broker._engines.values()

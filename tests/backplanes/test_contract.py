@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rawws.topics import History
-from rawws.topics.backplane import BackplaneAway, Past, Position, PresenceEntry
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry
 from tests.backplanes.engines import Engine
-from tests.backplanes.listeners import Told, opened
+from tests.backplanes.handlers import Told, opened
 from tests.server.peers import eventually
 
 
@@ -49,7 +49,7 @@ async def test_messages_keys_and_names_come_as_they_were(engine: Engine) -> None
         await eventually(lambda: len(one.records) == len(sent))
         assert [(each.topic, each.message, each.key) for each in one.records] == sent
         assert len({each.epoch for each in one.records}) == len(names) + 1
-        pasts = await asyncio.gather(*[one.backplane.since(name, None) for name in names])
+        pasts = await asyncio.gather(*[one.backplane.history(name, None) for name in names])
         assert [past.records[0].message for past in pasts] == names
 
 
@@ -75,30 +75,30 @@ async def test_offsets_are_one_more_each_for_all_who_publish_at_once(engine: Eng
 async def test_since_gives_what_came_behind_a_position_or_says_that_it_cannot(engine: Engine) -> None:
     async with opened(engine, "one", History(count=5)) as one:
         await reached(one)
-        ask = one.backplane.since
+        ask = one.backplane.history
         empty = await ask("a", None)
-        assert empty == Past(empty.epoch, 0, [], recovered=True)
+        assert empty == HistoryResult(empty.epoch, 0, [], recovered=True)
         for number in range(1, 9):
             position = await one.backplane.publish("a", str(number), None, number)
         assert position == (empty.epoch, 8)
         assert [each.message for each in (await ask("a", None)).records] == ["4", "5", "6", "7", "8"]
-        assert await ask("a", Position(empty.epoch, 8)) == Past(empty.epoch, 8, [], recovered=True)
+        assert await ask("a", Position(empty.epoch, 8)) == HistoryResult(empty.epoch, 8, [], recovered=True)
         some = await ask("a", Position(empty.epoch, 6))
         assert [(each.offset, each.message, each.server, each.number) for each in some.records] == [
             (7, "7", "one", 7),
             (8, "8", "one", 8),
         ]
         assert [each.offset for each in (await ask("a", Position(empty.epoch, 3))).records] == [4, 5, 6, 7, 8]
-        assert await ask("a", Position(empty.epoch, 2)) == Past(empty.epoch, 8, [], recovered=False)
-        assert await ask("a", Position("else", 8)) == Past(empty.epoch, 8, [], recovered=False)
+        assert await ask("a", Position(empty.epoch, 2)) == HistoryResult(empty.epoch, 8, [], recovered=False)
+        assert await ask("a", Position("else", 8)) == HistoryResult(empty.epoch, 8, [], recovered=False)
 
 
 async def test_without_history_a_topic_has_places_only(engine: Engine) -> None:
     async with opened(engine, "one", History(0, 0, 0.0, 0)) as one:
         await reached(one)
         position = await one.backplane.publish("a", "hi", None, 1)
-        assert (await one.backplane.since("a", position)).recovered
-        assert not (await one.backplane.since("a", Position(position.epoch, 0))).recovered
+        assert (await one.backplane.history("a", position)).recovered
+        assert not (await one.backplane.history("a", Position(position.epoch, 0))).recovered
 
 
 async def test_large_messages_are_held_within_twice_the_bytes(engine: Engine) -> None:
@@ -106,7 +106,7 @@ async def test_large_messages_are_held_within_twice_the_bytes(engine: Engine) ->
         await reached(one)
         for number in range(40):
             await one.backplane.publish("a", "x" * (3000 if number % 3 else 10), None, number)
-        held = (await one.backplane.since("a", None)).records
+        held = (await one.backplane.history("a", None)).records
         assert 0 < sum(len(each.message) for each in held) <= 20_000
 
 
@@ -180,7 +180,7 @@ async def test_an_engine_that_comes_back_is_told_once_and_begins_anew_only_witho
         await eventually(lambda: one.reasons and two.reasons)
         asks: list[Callable[[], Awaitable[object]]] = [
             lambda: one.backplane.publish("a", "2", None, 2),
-            lambda: one.backplane.since("a", place),
+            lambda: one.backplane.history("a", place),
             lambda: one.backplane.follow("a"),
             lambda: one.backplane.presence("a"),
         ]
@@ -192,7 +192,7 @@ async def test_an_engine_that_comes_back_is_told_once_and_begins_anew_only_witho
         engine.start()
         await eventually(lambda: one.backs == two.backs == 2)
         assert len(one.reasons) == len(two.reasons) == 1
-        past = await two.backplane.since("a", place)
+        past = await two.backplane.history("a", place)
         assert past.recovered is not forget
         assert (past.epoch == place.epoch or place in past.before) is not forget
         second = await one.backplane.publish("a", "2", None, 2)
@@ -214,7 +214,7 @@ async def test_what_was_asked_when_the_engine_went_away_is_answered(engine: Engi
     async with opened(engine, "one") as one:
         await reached(one)
         answers = [one.backplane.publish("a", "x" * 1000, None, number) for number in range(2000)]
-        asked = [one.backplane.since("a", None), one.backplane.follow("a")]
+        asked = [one.backplane.history("a", None), one.backplane.follow("a")]
         engine.kill()
         found = await asyncio.gather(*answers, *asked, return_exceptions=True)
         assert [each for each in found if isinstance(each, Exception) and not isinstance(each, BackplaneAway)] == []
@@ -237,7 +237,7 @@ async def test_what_nobody_waits_for_any_more_is_answered_to_nobody(engine: Engi
     async with opened(engine, "one") as told:
         await eventually(lambda: told.backs)
         one = told.backplane
-        asked: list[asyncio.Future[Any]] = [one.follow("a"), one.since("a", None), one.presence("a")]
+        asked: list[asyncio.Future[Any]] = [one.follow("a"), one.history("a", None), one.presence("a")]
         asked.append(one.publish("a", "x", None, 1))
         for future in asked:
             future.cancel()

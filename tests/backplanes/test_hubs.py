@@ -11,7 +11,7 @@ import pytest
 from rawws.topics import CursorError, History, Hub, TopicError
 from rawws.topics import replication as bridge_module
 from tests.backplanes.engines import Engine
-from tests.backplanes.listeners import Reader, hubs
+from tests.backplanes.handlers import Reader, hubs
 from tests.server.peers import Logged, eventually
 
 AWAY = "the backplane is away"

@@ -17,7 +17,7 @@ from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import History, Hub
 from rawws.topics.replica import LIVE
 from rawws.topics.replication import logger, mirror_of
-from tests.backplanes.listeners import Reader
+from tests.backplanes.handlers import Reader
 
 HISTORY = History(count=6)
 CLIENTS = 3

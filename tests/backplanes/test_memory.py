@@ -10,7 +10,7 @@ from rawws.backplanes import memory
 from rawws.backplanes.memory import TOPIC_COST, Engine, MemoryBackplane, cost
 from rawws.topics import History
 from rawws.topics.backplane import Position
-from tests.backplanes.listeners import Told
+from tests.backplanes.handlers import Told
 
 
 async def test_what_is_let_go_of_is_counted_no_more_whoever_finds_it_too_old() -> None:
@@ -21,7 +21,7 @@ async def test_what_is_let_go_of_is_counted_no_more_whoever_finds_it_too_old() -
     for number in range(10):
         await told.backplane.publish("a", "x" * 100, None, number)
     await asyncio.sleep(0.05)
-    past = await told.backplane.since("a", None)
+    past = await told.backplane.history("a", None)
     assert (past.offset, past.records) == (10, [])
     assert engine.size == TOPIC_COST
     place = await told.backplane.publish("a", "x", None, 10)

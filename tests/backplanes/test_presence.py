@@ -11,7 +11,7 @@ import pytest
 
 from rawws.topics import Hub
 from tests.backplanes.engines import Engine, Started
-from tests.backplanes.listeners import Reader, hubs
+from tests.backplanes.handlers import Reader, hubs
 from tests.server.peers import Logged, eventually
 
 

@@ -17,9 +17,9 @@ import redis as client
 from rawws.backplanes import redis
 from rawws.backplanes.redis import RedisBackplane, is_keeping
 from rawws.topics import History, Hub
-from rawws.topics.backplane import BackplaneAway, Past, PresenceEntry
+from rawws.topics.backplane import BackplaneAway, HistoryResult, PresenceEntry
 from tests.backplanes.engines import KEEPING, RedisEngine, Started
-from tests.backplanes.listeners import Reader, Told, hubs, opened
+from tests.backplanes.handlers import Reader, Told, hubs, opened
 from tests.processes import LOOPBACK, Process, find_program, free_port
 from tests.server.peers import Logged, eventually
 
@@ -96,12 +96,12 @@ async def test_what_is_not_on_the_disk_before_the_answer_is_no_promise_a_restart
         await eventually(lambda: not asked(engine, "INFO").get("aof_buffer_length"))
         await restarted(engine, one)
         assert asked(engine, "EXISTS", "rawws:{a}:log") == 1
-        past = await one.backplane.since("a", place)
-        assert past == Past(past.epoch, len(left), [], recovered=False, began=len(left))
+        past = await one.backplane.history("a", place)
+        assert past == HistoryResult(past.epoch, len(left), [], recovered=False, began=len(left))
         assert past.epoch != place.epoch
         assert (await one.backplane.publish("a", "3", None, 3)) == (past.epoch, len(left) + 1)
         # Whoever was nowhere before may have what was held.
-        assert [each.message for each in (await one.backplane.since("a", None)).records] == [*left, "3"]
+        assert [each.message for each in (await one.backplane.history("a", None)).records] == [*left, "3"]
 
 
 async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothing(
@@ -110,12 +110,12 @@ async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothi
     engine = started(tmp_path)
     async with opened(engine, "one") as one:
         await eventually(lambda: one.backs)
-        ask = one.backplane.since
+        ask = one.backplane.history
         places = [await one.backplane.publish("a", str(number), None, number) for number in range(3)]
         await restarted(engine, one)
         past = await ask("a", places[1])
         assert [each.message for each in past.records] == ["2"]
-        assert past == Past(past.epoch, 3, past.records, recovered=True, began=3, before=(places[2],))
+        assert past == HistoryResult(past.epoch, 3, past.records, recovered=True, began=3, before=(places[2],))
         again = await one.backplane.publish("a", "2", None, 2)
         assert again == (past.epoch, 3)
         assert await one.backplane.publish("a", "3", None, 3) == (past.epoch, 4)
@@ -144,7 +144,7 @@ async def test_a_redis_that_loads_its_data_is_not_there_yet(tmp_path: Path, star
         await eventually(lambda: one.backs)
         # There it would have told that it writes nothing to a file.
         assert one.reasons == ["Redis is loading its data"]
-        past = await one.backplane.since("a", places[899])
+        past = await one.backplane.history("a", places[899])
         assert [each.message for each in past.records] == [str(number) for number in range(900, 1000)]
 
 
@@ -161,14 +161,14 @@ async def test_what_a_redis_lost_and_gave_again_is_not_taken_for_the_same(tmp_pa
         engine.start()
         await eventually(lambda: one.backs == 2)
         here = await one.backplane.publish("a", "2", None, 3)
-        assert (await one.backplane.since("a", first)).recovered
+        assert (await one.backplane.history("a", first)).recovered
         # Here it shows that something is lost: nobody goes on from there any more.
-        past = await one.backplane.since("a", lost)
-        assert past == Past(past.epoch, 2, [], recovered=False, began=1)
+        past = await one.backplane.history("a", lost)
+        assert past == HistoryResult(past.epoch, 2, [], recovered=False, began=1)
         assert here.offset == lost.offset
         assert len({first.epoch, here.epoch, past.epoch}) == 3
         for place in (first, here):
-            assert not (await one.backplane.since("a", place)).recovered
+            assert not (await one.backplane.history("a", place)).recovered
         assert await one.backplane.publish("a", "3", None, 4) == (past.epoch, 3)
 
 
@@ -202,8 +202,8 @@ async def test_a_place_ahead_of_what_the_redis_knows_begins_a_new_epoch(engine: 
     async with opened(engine, "one") as one:
         await eventually(lambda: one.backs)
         place = await one.backplane.publish("a", "1", None, 1)
-        past = await one.backplane.since("a", place._replace(offset=7))
-        assert past == Past(past.epoch, 1, [], recovered=False)
+        past = await one.backplane.history("a", place._replace(offset=7))
+        assert past == HistoryResult(past.epoch, 1, [], recovered=False)
         assert past.epoch != place.epoch
 
 
@@ -241,7 +241,7 @@ async def test_scripts_that_were_flushed_cost_a_moment_and_nothing_else(engine: 
         for outcome in outcomes:
             await outcome
         assert hub._bridge is not None
-        held = (await hub._bridge.backplane.since("a", None)).records
+        held = (await hub._bridge.backplane.history("a", None)).records
         assert [each.message for each in held] == ["1", "2", "4", "5", "6", "7", "8"]
     logged.take_all("the backplane is away", 1)
     logged.take_all("the backplane is back", 1)
@@ -309,7 +309,7 @@ async def test_in_a_cluster_of_one_node_all_of_a_topic_has_one_slot(tmp_path: Pa
         for topic in ("a", "b}", "{c}"):
             await one.backplane.follow(topic)
             assert (await one.backplane.publish(topic, topic, None, 1)).offset == 1
-            assert [each.message for each in (await one.backplane.since(topic, None)).records] == [topic]
+            assert [each.message for each in (await one.backplane.history(topic, None)).records] == [topic]
         await eventually(lambda: sorted(map(str, one.messages)) == ["a", "b}", "{c}"])
 
 

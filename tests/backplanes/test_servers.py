@@ -16,7 +16,7 @@ import pytest
 import rawws
 from rawws.topics import Hub
 from tests.backplanes.engines import Engine, Started
-from tests.backplanes.listeners import hubs
+from tests.backplanes.handlers import hubs
 from tests.processes import Process
 from tests.server.peers import Logged, Peer, eventually
 from tests.topics.dialogue import Client, allow, client, served

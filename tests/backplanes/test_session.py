@@ -11,7 +11,7 @@ import pytest
 from rawws.backplanes.session import Session
 from rawws.topics import History
 from rawws.topics.backplane import BackplaneAway
-from tests.backplanes.listeners import Told
+from tests.backplanes.handlers import Told
 from tests.server.peers import Logged, eventually
 
 

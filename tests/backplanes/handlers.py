@@ -1,4 +1,4 @@
-"""A listener that remembers what it was told, and a backplane that is open."""
+"""A handler that remembers what it was told, and a backplane that is open."""
 
 from __future__ import annotations
 
