@@ -36,8 +36,9 @@ from .http.long_poll import LongPoll
 from .http.requests import HttpRequest
 from .http.responses import Response
 from .http.routes import Route, Routes
+from .net.broadcast import broadcast
 from .net.handlers import Handler
-from .net.websocket import WebSocket, broadcast
+from .net.websocket import WebSocket
 from .protocol.connection import State
 from .protocol.deflate import Compression
 from .protocol.http11 import Headers, Request

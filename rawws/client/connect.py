@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rawws import clock
 from rawws.net.keepalive import Keepalive
+from rawws.net.settings import Settings
 from rawws.net.socket import shared
-from rawws.net.websocket import Settings, WebSocket
+from rawws.net.websocket import WebSocket
 
 from .dialing import TransportOptions, create_connection
 from .opening import Opening
@@ -128,16 +129,14 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         settings.hard_limit = min(options.hard_limit or sys.maxsize, sys.maxsize)
         handler = options.handler
         if handler is not None:
-            settings.on_message = handler.on_message
-            settings.on_close = handler.on_close
-            settings.on_drain = handler.on_drain
+            settings.take_callbacks(handler)
         # One sweep for all clients in a loop; a new one when there are none left, for it is as often as one needed.
         keepalive = shared(loop).clients
-        if keepalive is None or not keepalive.settings.connections:
+        if keepalive is None or not keepalive.connections:
             keepalive = shared(loop).clients = Keepalive(settings)
-        settings.connections = keepalive.settings.connections
+        settings.connections = keepalive.connections
         settings.keepalive = keepalive
-        keepalive.suit(settings)
+        keepalive.suit(settings.shortest_time())
         return settings
 
     # -- again and again

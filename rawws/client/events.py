@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, final
 from rawws import clock
 from rawws.errors import HandshakeError, InvalidContentType, InvalidMessage, LocalProtocolError
 from rawws.http.responses import Received
-from rawws.net.socket import abort_transport, close_transport, write_first
+from rawws.net.transports import abort_transport, close_transport, write_first
 from rawws.protocol.bodies import Body
 from rawws.protocol.extensions import excerpt
 from rawws.protocol.http11 import Headers, Request, serialize_request

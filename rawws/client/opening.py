@@ -75,6 +75,7 @@ class Opening:
         self.ws = ws
         self.begun = True
         ws.settings.connections.add(ws)
+        assert ws.settings.keepalive is not None  # noqa: S101 - `connect` sets it
         ws.settings.keepalive.start()
         options = self.options
         try:
@@ -127,6 +128,12 @@ class Opening:
         """Wait no longer for the rest of a refusal; the rest of a handshake is under `open_timeout`."""
         if self.refusal is not None:
             self._refuse()
+
+    def flush(self) -> None:
+        """Do nothing: nothing is gathered."""
+
+    def shut_down(self) -> None:
+        """End; those who wait for it do that themselves."""
 
     # -- how it ends
 

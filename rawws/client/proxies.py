@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from urllib.parse import unquote
 
 from rawws.errors import InvalidMessage, InvalidURI, ProxyError
-from rawws.net.socket import abort_transport
+from rawws.net.transports import abort_transport
 
 from .addresses import connect_tcp
 from .response import receive_response

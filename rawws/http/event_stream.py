@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
 from rawws.errors import ConnectionClosedError, LocalProtocolError
+from rawws.net.awaitables import DONE, Later, release
 from rawws.net.socket import HIGH_WATER
-from rawws.net.websocket import Done, Later, release
 from rawws_sse import Event, encode
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ HEAD = (
     b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"
     b"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
 )
-
-DONE = Done()
 
 
 @final

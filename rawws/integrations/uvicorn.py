@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 
 from rawws.errors import HandshakeError
 from rawws.net.keepalive import Keepalive
-from rawws.net.socket import close_transport
-from rawws.net.websocket import Settings, WebSocket
+from rawws.net.settings import Settings
+from rawws.net.transports import close_transport
+from rawws.net.websocket import WebSocket
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import Compression, Deflater, PerMessageDeflate
 from rawws.protocol.handshake import accept, check_upgrade, refusal
@@ -144,6 +145,12 @@ class Arrival:
     def expire(self) -> None:
         """End a connection whose peer does not read its refusal."""
         self.ws.abort()
+
+    def flush(self) -> None:
+        """Do nothing: nothing is gathered."""
+
+    def shut_down(self) -> None:
+        """End; those who wait for it do that themselves."""
 
     # -- what the WebSocket calls
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from rawws import clock
 
-from .rate import BURST
-
 if TYPE_CHECKING:
     import asyncio
 
-    from .websocket import Settings
+    from .settings import Settings
+    from .socket import AsyncSocket
 
 __all__ = ["Keepalive"]
 
@@ -32,19 +31,16 @@ class Keepalive:
         self.settings = settings
         self._interval = SWEEP
         self._handle: asyncio.TimerHandle | None = None
-        self.suit(settings)
+        self.suit(settings.shortest_time())
 
-    def suit(self, settings: Settings) -> None:
-        """Sweep at least as often as these options need: clients share a timer, and not their options."""
-        times = (
-            settings.open_timeout,
-            settings.close_timeout,
-            settings.ping_interval,
-            settings.ping_timeout,
-            settings.max_lifetime,
-            BURST if settings.message_rate or settings.byte_rate else 0.0,
-        )
-        interval = min([SWEEP, *(seconds / 10 for seconds in times if seconds)])
+    @property
+    def connections(self) -> set[AsyncSocket]:
+        """The connections that it looks after."""
+        return self.settings.connections
+
+    def suit(self, seconds: float) -> None:
+        """Sweep often enough for options as short as this: clients share a timer, and not their options."""
+        interval = seconds / 10
         if interval < self._interval:
             self._interval = interval
             if self._handle is not None:

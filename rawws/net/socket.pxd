@@ -19,13 +19,13 @@ cdef class Shared:
     cdef bint scheduled
     cdef public object clients
 
-    cpdef add_dirty(self, Transport transport)
-    @cython.locals(dirty=list, transport=Transport)
+    cpdef add_dirty(self, AsyncSocket socket)
+    @cython.locals(dirty=list, socket=AsyncSocket)
     cpdef flush(self)
 
-cdef class Transport:
+cdef class AsyncSocket:
     cdef Shared shared
-    cdef public object opening
+    cdef public object handler
     cdef public Connection connection
     cdef readonly object transport
     cdef int fd
@@ -43,6 +43,14 @@ cdef class Transport:
     cdef public object pace
     cdef readonly long long bytes_received
     cdef readonly long long bytes_sent
+    cdef readonly bint aborted
+    cdef public double deadline
+    cdef Py_ssize_t last_buffered
+    cdef object drain_waiters
+    cdef object closed_waiters
+    cdef public object followers
+    cdef public object remote
+    cdef public object secure
 
     cpdef connection_made(self, transport)
     cpdef get_buffer(self, sizehint)
@@ -69,6 +77,14 @@ cdef class Transport:
     cpdef bint end_writing(self) except -1
     cpdef bint held(self) except -1
 
+    cpdef drained(self)
+    cpdef set_deadline(self, double seconds)
+    cpdef expire(self)
+    cpdef on_lost(self)
+    cpdef look_after(self, double now)
+    cpdef bint makes_progress(self) except -1
+
+    cpdef bint is_idle(self) except -1
     cpdef rest(self)
     cpdef spend(self, Py_ssize_t messages, Py_ssize_t octets)
     cpdef on_message(self, message)
@@ -76,6 +92,4 @@ cdef class Transport:
     cpdef on_failure(self, error)
     cpdef on_end(self)
     cpdef on_handler_error(self, error)
-    cpdef on_lost(self)
     cpdef wake(self)
-    cpdef drained(self)

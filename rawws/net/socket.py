@@ -1,4 +1,4 @@
-"""Transport: the asyncio protocol of one connection, from the socket to the core and back.
+"""AsyncSocket: the asyncio protocol of one TCP connection, whatever is spoken on it.
 
 Laws:
 1. Cork: while one read is being processed, all that the connection writes is gathered, and leaves in one system call at
@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from rawws import clock
 from rawws.errors import RemoteProtocolError
+
+from .awaitables import release
+from .transports import abort_transport
 
 if TYPE_CHECKING:
     import asyncio
 
-    from rawws.protocol.connection import Connection
+    from rawws.protocol.connection import Connection, Event
     from rawws.protocol.frames import FrameWriter
 
-__all__ = ["Shared", "Transport", "abort_transport", "close_transport", "shared", "write_first"]
+    from .rate import Pace
+
+__all__ = ["HIGH_WATER", "AsyncSocket", "Follower", "Shared", "SocketAddress", "SocketHandler", "Sweeper", "shared"]
 
 # One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
 # Interpreted, 43,000 frames in one read take 0.3 s, in which all others wait.
@@ -38,6 +44,60 @@ EVENT_COST = 256
 # writev takes so many pieces at the most (IOV_MAX of Linux and macOS).
 MAX_PIECES = 1024
 
+# That of a unix socket is its path, "" for a client's.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
+
+Spoken_contra = TypeVar("Spoken_contra", contravariant=True)
+
+
+class SocketHandler(Protocol[Spoken_contra]):
+    """What speaks on a socket before there is a WebSocket: HTTP, on either side of the connection."""
+
+    def begin(self, socket: Spoken_contra, /) -> None:
+        """Begin with a new connection."""
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read."""
+
+    def receive_eof(self) -> None:
+        """Take note that the peer sends nothing more."""
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+
+    def lose(self) -> None:
+        """Take note that the connection is gone."""
+
+    def expire(self) -> None:
+        """Do what is due at the deadline."""
+
+    def shut_down(self) -> None:
+        """End with the server."""
+
+
+class Follower(Protocol):
+    """What is told about the write buffer of a connection, and about its end: a hub, an application."""
+
+    def drained(self) -> None:
+        """Take note that the write buffer is under its low-water mark."""
+
+    def lost(self) -> None:
+        """Take note that the connection is gone."""
+
+
+class Sweeper(Protocol):
+    """The timer that calls `look_after` of connections: `Keepalive`."""
+
+    @property
+    def connections(self) -> set[AsyncSocket]:
+        """The connections that it looks after."""
+
+    def start(self) -> None:
+        """Sweep from now on, while there are connections."""
+
+    def suit(self, seconds: float) -> None:
+        """Sweep often enough for times as short as this."""
+
 
 class Shared:
     """What all connections in one event loop share; `shared` returns it."""
@@ -49,14 +109,14 @@ class Shared:
         self.buffer = bytearray(READ_SIZE)
         self.view = memoryview(self.buffer)
         self.writers: list[FrameWriter] = []
-        self.dirty: list[Transport] = []
+        self.dirty: list[AsyncSocket] = []
         self.scheduled = False
         # The keepalive of the clients, once there is one; a server has its own.
-        self.clients: Any = None
+        self.clients: Sweeper | None = None
 
-    def add_dirty(self, transport: Transport) -> None:
+    def add_dirty(self, socket: AsyncSocket) -> None:
         """Have the connection write at the end of the loop's turn."""
-        self.dirty.append(transport)
+        self.dirty.append(socket)
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.flush)
@@ -66,8 +126,8 @@ class Shared:
         self.scheduled = False
         dirty = self.dirty
         self.dirty = []
-        for transport in dirty:
-            transport.flush()
+        for socket in dirty:
+            socket.flush()
         # A burst may need a writer for each connection; afterwards a few are enough.
         del self.writers[64:]
 
@@ -85,43 +145,35 @@ def shared(loop: asyncio.AbstractEventLoop) -> Shared:
 LOOPS: dict[asyncio.AbstractEventLoop, Shared] = {}
 
 
-def close_transport(transport: Any) -> None:
-    """Close a transport of the loop behind what it was given to write; do nothing where it closes, or is gone."""
-    # A TLS transport forgets what it belongs to when it is closed twice, or once when it is gone: from then on its
-    # methods raise AttributeError, and it cannot be aborted.
-    if not transport.is_closing():
-        transport.close()
-
-
-def abort_transport(transport: Any) -> None:
-    """End a transport of the loop at once; do nothing where it is gone."""
-    # asyncio closes twice by itself, where a TLS handshake fails: then `abort`, too, raises in Python 3.11.2, also that
-    # of a TLS transport within.
-    with contextlib.suppress(AttributeError):
-        transport.abort()
-
-
-class Transport:
-    """The asyncio protocol of one connection; `WebSocket` adds what a handler holds.
+class AsyncSocket:
+    """The asyncio protocol of one TCP connection; `WebSocket` adds what an application holds.
 
     It serves loops that read into a buffer (uvloop asks for `get_buffer`) and those that hand over bytes
-    (`data_received`). Before the opening handshake is done, `opening` gets what is read.
+    (`data_received`). `handler` gets what is read, up to the end of the opening handshake.
     """
 
     __slots__ = (
+        "aborted",
         "bytes_received",
         "bytes_sent",
+        "closed_waiters",
         "congested",
         "connection",
         "corked",
+        "deadline",
+        "drain_waiters",
         "fd",
+        "followers",
         "full",
         "given",
+        "handler",
         "in_dirty",
+        "last_buffered",
         "lost",
-        "opening",
         "pace",
         "reading_paused",
+        "remote",
+        "secure",
         "seen",
         "shared",
         "spoke",
@@ -130,10 +182,11 @@ class Transport:
         "yielding",
     )
 
-    def __init__(self, shared: Shared, opening: Any) -> None:
+    def __init__(self, shared: Shared, handler: SocketHandler[Self]) -> None:
         self.shared = shared
-        self.opening = opening
-        # There is one as soon as `opening` is None.
+        # None where there is a WebSocket.
+        self.handler: SocketHandler[Self] | None = handler
+        # There is one as soon as `handler` is None.
         self.connection: Connection = None  # type: ignore[assignment]
         self.transport: Any = None
         self.fd = -1
@@ -153,10 +206,22 @@ class Transport:
         self.seen = False
         self.spoke = False
         # How fast the peer sends, where that is limited.
-        self.pace: Any = None
+        self.pace: Pace | None = None
         # Inside TLS, and with the heads of HTTP.
         self.bytes_received = 0
         self.bytes_sent = 0
+        # Whether this side ended it at once; when that is due, 0 for never.
+        self.aborted = False
+        self.deadline = 0.0
+        # How many bytes waited for the peer at the last look of the keepalive.
+        self.last_buffered = 0
+        self.drain_waiters: list[asyncio.Future[None]] | None = None
+        self.closed_waiters: list[asyncio.Future[None]] | None = None
+        # Those who are told when the connection takes more, and when it is gone: the hubs that it is subscribed to.
+        self.followers: list[Follower] | None = None
+        # What a trusted proxy says: the client's address, and whether it came by TLS.
+        self.remote: SocketAddress | None = None
+        self.secure: bool | None = None
 
     # -- what the loop calls
 
@@ -170,7 +235,8 @@ class Transport:
         if self.fd < 0:
             # A TLS transport has marks of its own, eight times these; a plain one has these on both loops.
             transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
-        self.opening.begin(self)
+        if self.handler is not None:
+            self.handler.begin(self)  # type: ignore[arg-type]  # to mypy, its own class is not "Self"
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's interface
         """Return where the loop reads into."""
@@ -186,8 +252,8 @@ class Transport:
             self.yielding = True
             self.transport.pause_reading()
             self.shared.loop.call_soon(self.read_on)
-        if self.opening is not None:
-            self.opening.receive(bytes(self.shared.buffer[:nbytes]))
+        if self.handler is not None:
+            self.handler.receive(bytes(self.shared.buffer[:nbytes]))
         else:
             self.receive(self.shared.buffer, nbytes)
 
@@ -195,15 +261,15 @@ class Transport:
         """Take what the loop read, from a loop that does not know buffers."""
         self.seen = True
         self.bytes_received += len(data)
-        if self.opening is not None:
-            self.opening.receive(data)
+        if self.handler is not None:
+            self.handler.receive(data)
         else:
             self.receive(bytearray(data), len(data))
 
     def eof_received(self) -> bool:
         """Take note that the peer sends nothing more; the transport then closes itself."""
-        if self.opening is not None:
-            self.opening.receive_eof()
+        if self.handler is not None:
+            self.handler.receive_eof()
         else:
             self.connection.receive_eof()
             # What waits to be written still goes out, but not to a peer that never reads it.
@@ -214,8 +280,8 @@ class Transport:
         """End: from here on nothing is written, the descriptor may belong to another connection soon."""
         self.fd = -1
         self.lost = True
-        if self.opening is not None:
-            self.opening.lose()
+        if self.handler is not None:
+            self.handler.lose()
         else:
             self.connection.receive_eof()
         self.on_lost()
@@ -223,13 +289,13 @@ class Transport:
     def pause_writing(self) -> None:
         """Take note that the transport's buffer is over its high-water mark."""
         self.congested = True
-        if self.opening is None:
+        if self.handler is None:
             self.connection.hold_pongs = True
 
     def resume_writing(self) -> None:
         """Take note that the transport's buffer is under its low-water mark."""
         self.congested = False
-        if self.opening is None:
+        if self.handler is None:
             self.connection.release_pong()
             self.flush()
         self.drained()
@@ -316,8 +382,8 @@ class Transport:
     def flush(self) -> None:
         """Write what was gathered."""
         self.in_dirty = False
-        if self.opening is not None:
-            self.opening.flush()
+        if self.handler is not None:
+            self.handler.flush()
             return
         chunks = self.connection.take_data()
         if chunks and not self.lost:
@@ -382,10 +448,110 @@ class Transport:
     @property
     def buffered(self) -> int:
         """How many bytes were sent here and not taken by the kernel yet."""
-        waiting = 0 if self.opening is not None else self.connection.pending()
+        waiting = 0 if self.handler is not None else self.connection.pending()
         return waiting + (self.transport.get_write_buffer_size() if not self.lost and self.held() else 0)
 
+    # -- waiting for the peer
+
+    async def wait_drained(self) -> None:
+        """Wait until the write buffer is under its low-water mark, or the connection ends."""
+        if self.congested and not self.lost:
+            waiter: asyncio.Future[None] = self.shared.loop.create_future()
+            if self.drain_waiters is None:
+                self.drain_waiters = []
+            self.drain_waiters.append(waiter)
+            await waiter
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, whoever closes it."""
+        if not self.lost:
+            waiter: asyncio.Future[None] = self.shared.loop.create_future()
+            if self.closed_waiters is None:
+                self.closed_waiters = []
+            self.closed_waiters.append(waiter)
+            await waiter
+
+    def drained(self) -> None:
+        """Let those who wait for the write buffer go on."""
+        release(self.drain_waiters)
+        self.drain_waiters = None
+        for follower in self.followers or ():
+            follower.drained()
+
+    def follow(self, follower: Follower) -> None:
+        """Have `follower.drained()` called when the write buffer is under its low-water mark, `lost()` at the end."""
+        self.followers = [*(self.followers or ()), follower]
+
+    def unfollow(self, follower: Follower) -> None:
+        """Call it no more."""
+        self.followers = [other for other in self.followers or () if other is not follower] or None
+
+    # -- the end
+
+    def abort(self) -> None:
+        """End the TCP connection now, without a closing handshake."""
+        if self.transport is not None and not self.lost:
+            self.aborted = True
+            abort_transport(self.transport)
+
+    def set_deadline(self, seconds: float) -> None:
+        """Abort the connection so many seconds from now, or earlier where that was said before."""
+        if seconds:
+            deadline = clock.monotonic() + seconds
+            if not self.deadline or deadline < self.deadline:
+                self.deadline = deadline
+
+    def expire(self) -> None:
+        """Do what is due at the deadline."""
+        self.deadline = 0.0
+        if self.handler is not None:
+            self.handler.expire()
+        else:
+            self.abort()
+
+    def on_lost(self) -> None:
+        """Wake all who wait for the peer, and tell the followers."""
+        followers, self.followers = self.followers, None
+        for follower in followers or ():
+            follower.lost()
+        release(self.drain_waiters)
+        release(self.closed_waiters)
+
+    # -- the keepalive's look
+
+    def look_after(self, now: float) -> None:
+        """Do what is due at this time."""
+        if self.deadline and now >= self.deadline:
+            self.expire()
+
+    def makes_progress(self) -> bool:
+        """Tell whether the peer has taken some of what waited for it at the last look."""
+        before = self.last_buffered
+        self.last_buffered = self.buffered if self.transport_holds else 0
+        return self.last_buffered < before
+
+    # -- facts
+
+    @property
+    def remote_address(self) -> SocketAddress | None:
+        """The address of the peer, or of the client that a trusted proxy named: a tuple, or a str for a unix socket."""
+        return self.remote if self.remote is not None else self.extra("peername")
+
+    @property
+    def local_address(self) -> SocketAddress | None:
+        """The address of this side."""
+        address: SocketAddress | None = self.extra("sockname")
+        return address
+
+    def extra(self, name: str) -> Any:
+        """Return what the transport knows under this name, None once it is gone."""
+        return None if self.transport is None else self.transport.get_extra_info(name)
+
     # -- what WebSocket adds
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing is done on it now."""
+        return True
 
     def rest(self) -> None:
         """Take no more in this turn of the loop."""
@@ -396,7 +562,7 @@ class Transport:
     def on_message(self, message: str | bytes) -> None:
         """Take a message."""
 
-    def on_event(self, event: Any) -> None:
+    def on_event(self, event: Event) -> None:
         """Take a control event or a fragment."""
 
     def on_failure(self, error: RemoteProtocolError) -> None:
@@ -408,27 +574,5 @@ class Transport:
     def on_handler_error(self, error: Exception) -> None:
         """Take note that a callback raised."""
 
-    def on_lost(self) -> None:
-        """Take note that the connection is gone."""
-
     def wake(self) -> None:
         """Let a handler that waits for a message go on."""
-
-    def drained(self) -> None:
-        """Let those who wait for the write buffer go on."""
-
-
-def write_first(transport: Any, data: bytes) -> None:
-    """Write the first bytes of a client; where the server has ended the connection, what it sent can still be read."""
-    sock = transport.get_extra_info("socket")
-    sent = 0
-    if os.name == "posix" and sock is not None and transport.get_extra_info("sslcontext") is None:
-        try:
-            sent = os.write(sock.fileno(), data)
-        except ConnectionError:
-            # The transport would drop what it has not read, if it found out by writing.
-            return
-        except OSError:
-            sent = 0
-    if sent < len(data):
-        transport.write(data[sent:])

@@ -9,35 +9,37 @@ Laws:
 from __future__ import annotations
 
 import codecs
-import contextlib
 import os
 import random
 import uuid
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rawws import clock
 from rawws.errors import ConnectionClosed, ConnectionClosedOK, LocalProtocolError
 from rawws.protocol.connection import Pong, State, state_of
-from rawws.protocol.frames import FrameWriter
 from rawws.protocol.messages import Fragment
 
+from .awaitables import DONE, Latency, Waiter, later, release
 from .rate import Pace
-from .socket import Transport, abort_transport, close_transport, shared
+from .socket import AsyncSocket
+from .transports import close_transport
 
 if TYPE_CHECKING:
     import asyncio
-    import logging
-    from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
-    from contextvars import Context
+    from collections.abc import AsyncIterable, Coroutine, Generator, Iterable
 
     from rawws.errors import RemoteProtocolError
-    from rawws.protocol.connection import Connection
-    from rawws.protocol.deflate import PerMessageDeflate
+    from rawws.protocol.connection import Connection, Event
     from rawws.protocol.http11 import Request, Response
 
-__all__ = ["Encoded", "Later", "Settings", "WebSocket", "broadcast"]
+    from .awaitables import Started
+    from .prepared import DataLike, Encoded
+    from .settings import Settings
+    from .socket import Follower, SocketHandler
+
+__all__ = ["NO_PARAMS", "WebSocket"]
 
 # The queue of received messages, in bytes, with 64 for each message: reading stops above this mark. What a peer can
 # make this side hold is the queue, one read (256 KiB) and one message.
@@ -54,171 +56,6 @@ LINGER = 2.0
 JITTER = 0.1
 
 
-class Settings:
-    """The options that the connections of one server, or of one client, share; times in seconds, 0 for none."""
-
-    __slots__ = (
-        "byte_rate",
-        "close_timeout",
-        "connections",
-        "gate",
-        "hard_limit",
-        "journal",
-        "keepalive",
-        "logger",
-        "loop",
-        "max_lifetime",
-        "message_rate",
-        "on_close",
-        "on_drain",
-        "on_message",
-        "open_timeout",
-        "ping_interval",
-        "ping_timeout",
-        "shared",
-    )
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
-        self.loop = loop
-        self.shared = shared(loop)
-        self.logger = logger
-        self.connections: set[WebSocket] = set()
-        self.keepalive: Any = None
-        # What a server counts.
-        self.journal: Any = None
-        # What counts its connections for each address.
-        self.gate: Any = None
-        self.on_message: Callable[[WebSocket, Any], object] | None = None
-        self.on_close: Callable[[WebSocket, int, str], object] | None = None
-        self.on_drain: Callable[[WebSocket], object] | None = None
-        self.open_timeout = 10.0
-        self.close_timeout = 10.0
-        self.ping_interval = 20.0
-        self.ping_timeout = 20.0
-        self.hard_limit = 1 << 20
-        self.max_lifetime = 0.0
-        self.message_rate = 0.0
-        self.byte_rate = 0.0
-
-    def with_callbacks(self, handler: Any) -> Settings:
-        """Return the same options, for the same connections, with the callbacks of a Handler."""
-        settings = Settings(self.loop, self.logger)
-        for name in ("connections", "gate", "journal", "keepalive", "hard_limit", "max_lifetime"):
-            setattr(settings, name, getattr(self, name))
-        for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout", "message_rate", "byte_rate"):
-            setattr(settings, name, getattr(self, name))
-        settings.on_message = handler.on_message
-        settings.on_close = handler.on_close
-        settings.on_drain = handler.on_drain
-        return settings
-
-
-class Done:
-    """An awaitable that has nothing to wait for; there is one."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Done:
-        return self
-
-    def __iter__(self) -> Done:
-        return self
-
-    def __next__(self) -> None:
-        raise StopIteration
-
-    def send(self, value: None) -> None:  # noqa: ARG002 - with throw and close: what makes it a coroutine to asyncio
-        """End."""
-        raise StopIteration
-
-    def throw(self, *error: Any) -> None:
-        """Raise the error."""
-        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class Later:
-    """An awaitable that calls `start` for what to wait for when it is awaited, and that nobody need await."""
-
-    __slots__ = ("_iterator", "_start")
-
-    def __init__(self, start: Callable[[], Awaitable[Any]]) -> None:
-        self._start = start
-        self._iterator: Generator[Any, None, Any] | None = None
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._start().__await__()
-
-    def send(self, value: None) -> Any:
-        """Go on, as a coroutine that asyncio made a task of."""
-        if self._iterator is None:
-            self._iterator = self._start().__await__()
-        return self._iterator.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        """Raise the error where the coroutine waits."""
-        if self._iterator is None:
-            self._iterator = self._start().__await__()
-        return self._iterator.throw(*error)
-
-    def close(self) -> None:
-        """End the coroutine."""
-        if self._iterator is not None:
-            self._iterator.close()
-
-
-class Waiter:
-    """What a task that waits for a message yields: a future to the task, but one that is used again and again.
-
-    asyncio takes for a future what has `_asyncio_future_blocking`; then it calls `get_loop`, `add_done_callback`,
-    `cancel` and `result`.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "callback", "context", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._asyncio_future_blocking = False
-        self.callback: Callable[[Any], object] | None = None
-        self.context: Context | None = None
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop of the task that may wait."""
-        return self.loop
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
-        """Remember how to wake the task."""
-        self.callback = callback
-        self.context = context
-
-    def cancel(self, msg: Any = None) -> bool:  # noqa: ARG002 - the task keeps it
-        """Wake the task, which raises its CancelledError itself: "False" means that it was not done here."""
-        self.wake_soon()
-        return False
-
-    def result(self) -> None:
-        """Return nothing: the task then looks for its message."""
-
-    def wake(self) -> None:
-        """Run the task's next step now. No other task may be running."""
-        callback = self.callback
-        context = self.context
-        self.callback = None
-        self.context = None
-        if callback is not None and context is not None:
-            context.run(callback, self)
-
-    def wake_soon(self) -> None:
-        """Run the task's next step in the loop's next turn."""
-        callback = self.callback
-        if callback is not None:
-            self.callback = None
-            self.loop.call_soon(callback, self, context=self.context)
-            self.context = None
-
-
 class Receiver:
     """What `recv()` and `async for` await; it holds no state, so `async for` does with one for all messages."""
 
@@ -229,8 +66,8 @@ class Receiver:
         self.iterates = iterates
         self.streams = streams
 
-    def __await__(self) -> Receiver:
-        return self
+    def __await__(self) -> Generator[Waiter, None, str | bytes]:
+        return self  # type: ignore[return-value]  # what asyncio needs of a generator it has
 
     def __iter__(self) -> Receiver:
         return self
@@ -277,7 +114,7 @@ class Stream:
             self._receiver = Receiver(self._ws, iterates=False, streams=True)
             self._started = True
         while self._receiver is not None:
-            part: Any = await self._receiver
+            part: str | bytes | Fragment = await self._receiver
             final = True
             if isinstance(part, Fragment):
                 final = part.final
@@ -291,18 +128,8 @@ class Stream:
                 part = self._decoder.decode(part, final)
                 if not part and not final:
                     continue
-            return part  # type: ignore[no-any-return]
+            return part
         raise StopAsyncIteration
-
-
-class Latency(float):
-    """A time in seconds. It may be awaited once more: what `await ws.ping()` gives in `websockets` is awaited, too."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, Latency]:
-        yield from ()
-        return self
 
 
 class PendingPing:
@@ -317,53 +144,7 @@ class PendingPing:
         self.future: asyncio.Future[None] | None = None
 
 
-class Encoded:
-    """A message for many connections: framed once, and compressed once for all that share a compressor."""
-
-    __slots__ = ("first", "frames", "message", "payload", "plain")
-
-    def __init__(self, message: Any) -> None:
-        """Take a str as text, bytes-like as binary. Raises TypeError for others, LocalProtocolError without UTF-8."""
-        if isinstance(message, (bytearray, memoryview)):
-            message = bytes(message)
-        self.message = message
-        if isinstance(message, str):
-            try:
-                self.payload = message.encode()
-            except UnicodeEncodeError as error:
-                raise LocalProtocolError(f"message has a lone surrogate at index {error.start}") from None
-        elif isinstance(message, bytes):
-            self.payload = message
-        else:
-            allowed = "str, bytes, bytearray and memoryview"
-            raise TypeError(f"message is {type(message).__name__}, allowed are {allowed}")
-        self.first = 0x81 if isinstance(message, str) else 0x82
-        self.plain = frame(self.first, self.payload)
-        self.frames: dict[Any, bytes] | None = None
-
-    def compressed(self, deflate: PerMessageDeflate) -> bytes | None:
-        """Return the frame for a connection with this extension, None where it must compress for itself."""
-        if len(self.payload) < deflate.threshold:
-            return self.plain
-        if not deflate.shares:
-            return None
-        if self.frames is None:
-            self.frames = {}
-        found = self.frames.get(deflate.deflater)
-        if found is None:
-            # RFC 7692 7.2.1: the first frame of a compressed message has the "Per-Message Compressed" bit, rsv1.
-            found = self.frames[deflate.deflater] = frame(self.first | 0x40, deflate.compress(self.payload))
-        return found
-
-
-def frame(first: int, payload: bytes) -> bytes:
-    """Return one unmasked frame."""
-    writer = FrameWriter()
-    writer.write(first, payload, False, 0)
-    return b"".join(writer.take())
-
-
-class WebSocket(Transport):
+class WebSocket(AsyncSocket):
     """A WebSocket connection.
 
     `async for message in ws` gives its messages, str for text and bytes for binary, until it is closed; it ends where
@@ -375,16 +156,10 @@ class WebSocket(Transport):
         "_iterator",
         "_request",
         "_state",
-        "aborted",
         "alive_at",
-        "closed_waiters",
-        "deadline",
-        "drain_waiters",
         "ending",
-        "followers",
         "held_messages",
         "joined",
-        "last_buffered",
         "latency",
         "opened_at",
         "path_params",
@@ -393,12 +168,10 @@ class WebSocket(Transport):
         "queue",
         "queue_at",
         "queued",
-        "remote",
         "request_head",
         "response",
         "resting",
         "retires_at",
-        "secure",
         "settings",
         "spoke_at",
         "stream",
@@ -408,34 +181,28 @@ class WebSocket(Transport):
         "waiter",
     )
 
-    def __init__(self, settings: Settings, opening: Any) -> None:
-        super().__init__(settings.shared, opening)
+    def __init__(self, settings: Settings, handler: SocketHandler[WebSocket]) -> None:
+        super().__init__(settings.shared, handler)
         self.settings = settings
+        # Of a message in parts, what came of it; None where one was taken.
         self.queue: list[Any] = []
         self.queue_at = 0
         self.queued = 0
         self.stream = NONE
         self.waiter: Waiter | None = None
         self._iterator: Receiver | None = None
-        self.joined: list[Any] = []
-        self.drain_waiters: list[asyncio.Future[None]] | None = None
-        self.closed_waiters: list[asyncio.Future[None]] | None = None
-        # Those who are told when the connection takes more, and when it is gone: the hubs that it is subscribed to.
-        self.followers: list[Any] | None = None
-        self.held_messages: list[tuple[Any, Any]] | None = None
+        self.joined: list[Any] = []  # of str, or of bytes
+        self.held_messages: list[tuple[str | bytes, bool | None]] | None = None
         self.pings: list[PendingPing] | None = None
-        self.task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[None] | None = None
         # No more messages are taken before the next turn of the loop, or for longer.
         self.resting = False
         self.ending = False
-        self.aborted = False
-        self.deadline = 0.0
         self.opened_at = 0.0
         self.retires_at = 0.0
         self.pinged_at = 0.0
         self.alive_at = 0.0
         self.spoke_at = 0.0
-        self.last_buffered = 0
         # The latency in seconds that the last answered Ping measured; 0 before the first.
         self.latency = 0.0
         self.request_head = b""
@@ -445,9 +212,6 @@ class WebSocket(Transport):
         self.subprotocol: str | None = None
         # Who this is, for `process_request` to say; a name of `websockets`.
         self.username: Any = None
-        # What a trusted proxy says: the client's address, and whether it came by TLS.
-        self.remote: Any = None
-        self.secure: bool | None = None
         # What the path of its route has in braces.
         self.path_params: Mapping[str, str] = NO_PARAMS
         self._state: Any = None
@@ -460,7 +224,7 @@ class WebSocket(Transport):
         """Begin, after the opening handshake."""
         self.connection = connection
         connection.hold_pongs = self.congested
-        self.opening = None
+        self.handler = None
         self.deadline = 0.0
         self.opened_at = self.pinged_at = self.alive_at = self.spoke_at = clock.monotonic()
         if self.settings.max_lifetime:
@@ -472,12 +236,24 @@ class WebSocket(Transport):
 
     def check_open(self) -> None:
         """Raise LocalProtocolError before the opening handshake is done."""
-        if self.opening is not None:
+        if self.handler is not None:
             raise LocalProtocolError("the opening handshake is not done yet")
 
     # -- receiving
 
-    def recv(self, decode: bool | None = None) -> Any:
+    @overload
+    def recv(self, decode: None = None) -> Coroutine[Any, Any, str | bytes]: ...
+
+    @overload
+    def recv(self, decode: Literal[True]) -> Coroutine[Any, Any, str]: ...
+
+    @overload
+    def recv(self, decode: Literal[False]) -> Coroutine[Any, Any, bytes]: ...
+
+    @overload
+    def recv(self, decode: bool | None) -> Coroutine[Any, Any, str | bytes]: ...
+
+    def recv(self, decode: bool | None = None) -> object:
         """Return an awaitable of the next message: str for text, bytes for binary.
 
         `decode` True makes text of a binary message, False bytes of a text message. A cancelled `recv` loses nothing.
@@ -487,12 +263,12 @@ class WebSocket(Transport):
         if self.waiter is not None and self.waiter.callback is not None:
             raise self.concurrent()
         if decode is not None:
-            return Later(lambda: self.recv_as(decode))
+            return later(lambda: self.recv_as(decode))
         return Receiver(self, iterates=False, streams=False)
 
     async def recv_as(self, decode: bool) -> str | bytes:
         """Return the next message as str or bytes."""
-        message: str | bytes = await self.recv()
+        message = await self.recv()
         if decode and isinstance(message, bytes):
             return message.decode()
         if not decode and isinstance(message, str):
@@ -613,7 +389,7 @@ class WebSocket(Transport):
 
     def spend(self, messages: int, octets: int) -> None:
         """Take note of what came, and take no more for a while where that was too fast."""
-        if self.connection.phase == 0 and self.pace.spend(messages, octets):
+        if self.pace is not None and self.connection.phase == 0 and self.pace.spend(messages, octets):
             self.resting = self.full = True
 
     def rest(self) -> None:
@@ -634,7 +410,7 @@ class WebSocket(Transport):
 
     def wait(self, iterates: bool) -> Waiter:
         """Return what the current task yields to wait for a message; raise where none can come."""
-        if self.opening is not None:
+        if self.handler is not None:
             self.check_open()
         if self.connection.phase >= 2 or self.lost:
             # All that came before the end was taken: now this side's Close frame may go.
@@ -655,7 +431,7 @@ class WebSocket(Transport):
         """Return the error of a second task that wants to receive."""
         return LocalProtocolError("another task waits in recv already, allowed is one at a time")
 
-    def on_message(self, message: Any) -> None:
+    def on_message(self, message: str | bytes) -> None:
         """Give a message to the callback, or put it into the queue."""
         if self.connection.phase != 0:
             return
@@ -675,7 +451,7 @@ class WebSocket(Transport):
         if self.queued > QUEUE_SIZE:
             self.full = True
 
-    def on_event(self, event: Any) -> None:
+    def on_event(self, event: Event) -> None:
         """Take a fragment or a Pong."""
         if isinstance(event, Fragment):
             if self.stream == SKIPPING or self.stream == SKIPPING_FIRST:
@@ -701,7 +477,12 @@ class WebSocket(Transport):
 
     # -- sending
 
-    def send(self, message: Any, text: bool | None = None, compress: bool | None = None) -> Any:
+    def send(
+        self,
+        message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> Started[None]:
         """Send a message at once: str as text, bytes-like as binary. Return an awaitable.
 
         Awaiting it waits until the write buffer is under its low-water mark. `text` True sends bytes as text, False
@@ -709,7 +490,7 @@ class WebSocket(Transport):
         iterable of str or of bytes goes out as one fragmented message (the asynchronous one must be awaited).
         Raises ConnectionClosed once the connection is closed or closing, TypeError for other types.
         """
-        if self.opening is not None:
+        if self.handler is not None:
             self.check_open()
         if text is not None or self.held_messages is not None or not isinstance(message, (str, bytes)):
             return self.send_other(message, text, compress)
@@ -717,7 +498,7 @@ class WebSocket(Transport):
             self.check_hard_limit()
         self.connection.send(message, compress)
         self.wrote()
-        return Later(self.drain) if self.congested else DONE
+        return later(self.drain) if self.congested else DONE
 
     def send_encoded(self, encoded: Encoded) -> None:
         """Send a message that many connections get. Raises as `send` does."""
@@ -731,7 +512,7 @@ class WebSocket(Transport):
         connection.send_frames(octets)
         self.wrote()
 
-    def send_other(self, message: Any, text: bool | None, compress: bool | None) -> Any:
+    def send_other(self, message: Any, text: bool | None, compress: bool | None) -> Started[None]:
         """Send what is not simply a str or bytes, or not simply now."""
         if isinstance(message, (bytearray, memoryview)):
             message = bytes(message)
@@ -745,11 +526,11 @@ class WebSocket(Transport):
             if not self.connection.may_send():
                 raise self.connection.closed()
             self.held_messages.append((message, compress))
-            return Later(self.drain)
+            return later(self.drain)
         if hasattr(message, "__await__"):
             raise TypeError(f"message is {type(message).__name__}, which is to be awaited first")
         if hasattr(message, "__aiter__"):
-            return Later(lambda: self.send_fragments(message, text))
+            return later(lambda: self.send_fragments(message, text))
         # A dict iterates over its keys, which is never what was meant.
         if hasattr(message, "__iter__") and not hasattr(message, "keys"):
             return self.send_parts(message, text)
@@ -757,7 +538,7 @@ class WebSocket(Transport):
             f"message is {type(message).__name__}, allowed are str, bytes, bytearray, memoryview and iterables of them"
         )
 
-    def send_parts(self, parts: Iterable[Any], text: bool | None) -> Any:
+    def send_parts(self, parts: Iterable[DataLike], text: bool | None) -> Started[None]:
         """Send an iterable as one message in fragments, at once."""
         if self.held_messages is not None:
             raise LocalProtocolError("another message in fragments is being sent, allowed is one at a time")
@@ -772,9 +553,9 @@ class WebSocket(Transport):
         for number, (opcode, payload) in enumerate(encoded):
             self.connection.send_fragment(0 if number else opcode, payload, number == last)
             self.wrote()
-        return Later(self.drain) if self.congested else DONE
+        return later(self.drain) if self.congested else DONE
 
-    async def send_fragments(self, parts: AsyncIterable[Any], text: bool | None) -> None:
+    async def send_fragments(self, parts: AsyncIterable[DataLike], text: bool | None) -> None:
         """Send an asynchronous iterable as one message in fragments; other messages wait for its end."""
         if self.held_messages is not None:
             raise LocalProtocolError("another message in fragments is being sent, allowed is one at a time")
@@ -805,7 +586,7 @@ class WebSocket(Transport):
                     self.send(message, None, compress)
         await self.drain()
 
-    def ping(self, data: str | bytes | None = None) -> Any:
+    def ping(self, data: DataLike | None = None) -> Started[Latency]:
         """Send a Ping at once; return an awaitable of the latency in seconds, once the Pong is there.
 
         `data` is at most 125 bytes, by default four random ones. Raises ConnectionClosed, also while waiting.
@@ -822,7 +603,7 @@ class WebSocket(Transport):
         if self.pings is None:
             self.pings = []
         self.pings.append(pending)
-        return Later(lambda: self.wait_pong(pending))
+        return later(lambda: self.wait_pong(pending))
 
     async def wait_pong(self, pending: PendingPing) -> Latency:
         """Wait for a Pong."""
@@ -849,7 +630,7 @@ class WebSocket(Transport):
                 self.pings = pings[number + 1 :] or None
                 return
 
-    def pong(self, data: str | bytes = b"") -> Any:
+    def pong(self, data: DataLike = b"") -> Started[None]:
         """Send a Pong that nobody asked for, a heartbeat in one direction (RFC 6455 section 5.5.3)."""
         self.check_open()
         payload = control_payload(data)
@@ -857,7 +638,7 @@ class WebSocket(Transport):
             self.check_hard_limit()
         self.connection.pong(payload)
         self.wrote()
-        return Later(self.drain) if self.congested else DONE
+        return later(self.drain) if self.congested else DONE
 
     async def drain(self) -> None:
         """Wait until the write buffer is under its low-water mark. Raises ConnectionClosed if the connection ends."""
@@ -866,22 +647,10 @@ class WebSocket(Transport):
             if self.lost:
                 raise self.connection.closed()
 
-    async def wait_drained(self) -> None:
-        """Wait until the write buffer is under its low-water mark, or the connection ends."""
-        if self.congested and not self.lost:
-            waiter: asyncio.Future[None] = self.settings.loop.create_future()
-            if self.drain_waiters is None:
-                self.drain_waiters = []
-            self.drain_waiters.append(waiter)
-            await waiter
-
     def drained(self) -> None:
         """Let those who wait in `drain` go on."""
-        release(self.drain_waiters)
-        self.drain_waiters = None
-        for follower in self.followers or ():
-            follower.drained()
-        if self.settings.on_drain is not None and self.opening is None and not self.lost:
+        AsyncSocket.drained(self)
+        if self.settings.on_drain is not None and self.handler is None and not self.lost:
             try:
                 self.settings.on_drain(self)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
@@ -894,7 +663,7 @@ class WebSocket(Transport):
 
     # -- closing
 
-    def close(self, code: int = 1000, reason: str = "") -> Any:
+    def close(self, code: int = 1000, reason: str = "") -> Started[None]:
         """Start the closing handshake at once; return an awaitable that waits for its end.
 
         Messages that come after this are dropped; those that came before can still be received. The connection is
@@ -911,29 +680,7 @@ class WebSocket(Transport):
             if self.full:
                 # What is left is dropped up to the peer's Close.
                 self.refill()
-        return Later(self.wait_closed)
-
-    async def wait_closed(self) -> None:
-        """Wait until the connection is closed, whoever closes it."""
-        if not self.lost:
-            waiter: asyncio.Future[None] = self.settings.loop.create_future()
-            if self.closed_waiters is None:
-                self.closed_waiters = []
-            self.closed_waiters.append(waiter)
-            await waiter
-
-    def abort(self) -> None:
-        """End the TCP connection now, without a closing handshake."""
-        if self.transport is not None and not self.lost:
-            self.aborted = True
-            abort_transport(self.transport)
-
-    def set_deadline(self, seconds: float) -> None:
-        """Abort the connection so many seconds from now, or earlier where that was said before."""
-        if seconds:
-            deadline = clock.monotonic() + seconds
-            if not self.deadline or deadline < self.deadline:
-                self.deadline = deadline
+        return later(self.wait_closed)
 
     def on_failure(self, error: RemoteProtocolError) -> None:
         """Take note that the peer broke the protocol."""
@@ -983,7 +730,7 @@ class WebSocket(Transport):
         self.full = False
         # It holds the connection, which would be left, with its messages, to the garbage collector.
         self._iterator = None
-        if self.opening is None:
+        if self.handler is None:
             if self.waiter is not None:
                 self.waiter.wake_soon()
             release([ping.future for ping in self.pings or () if ping.future is not None])
@@ -996,35 +743,23 @@ class WebSocket(Transport):
             self.settings.journal.close(self)
         if self.settings.gate is not None:
             self.settings.gate.leave(self)
-        followers, self.followers = self.followers, None
-        for follower in followers or ():
-            follower.lost()
-        release(self.drain_waiters)
-        release(self.closed_waiters)
+        AsyncSocket.on_lost(self)
 
-    def follow(self, follower: Any) -> None:
+    def follow(self, follower: Follower) -> None:
         """Have `follower.drained()` called when the write buffer is under its low-water mark, `lost()` at the end."""
         self.check_open()
         if self.lost or self.connection.phase != 0:
             raise self.connection.closed()
-        self.followers = [*(self.followers or ()), follower]
-
-    def unfollow(self, follower: Any) -> None:
-        """Call it no more."""
-        self.followers = [other for other in self.followers or () if other is not follower] or None
+        AsyncSocket.follow(self, follower)
 
     # -- the keepalive's look
 
     def look_after(self, now: float) -> None:
         """Do what is due at this time: end what is late, ping what is silent."""
         if self.deadline and now >= self.deadline:
-            self.deadline = 0.0
-            if self.opening is not None:
-                self.opening.expire()
-            else:
-                self.abort()
+            self.expire()
             return
-        if self.opening is not None or self.connection.phase != 0:
+        if self.handler is not None or self.connection.phase != 0:
             return
         # With a full queue nothing is read, and the Pong may be among it.
         if self.seen or self.full or self.makes_progress():
@@ -1060,14 +795,9 @@ class WebSocket(Transport):
     def retire(self, now: float) -> None:
         """Close a connection that is as old as it may be; one whose handler is busy has a tenth longer."""
         if self.is_idle() or now >= self.retires_at + JITTER * self.settings.max_lifetime:
-            self.settings.journal.retired += 1
+            if self.settings.journal is not None:
+                self.settings.journal.retired += 1
             self.close(1001, "max_lifetime is over, connect again")
-
-    def makes_progress(self) -> bool:
-        """Tell whether the peer has taken some of what waited for it at the last look."""
-        before = self.last_buffered
-        self.last_buffered = self.buffered if self.transport_holds else 0
-        return self.last_buffered < before
 
     # -- facts
 
@@ -1097,7 +827,7 @@ class WebSocket(Transport):
         """CONNECTING, OPEN, CLOSING or CLOSED, as in browsers."""
         if self.lost:
             return State.CLOSED
-        return State.CONNECTING if self.opening is not None else state_of(self.connection.phase)
+        return State.CONNECTING if self.handler is not None else state_of(self.connection.phase)
 
     @property
     def state(self) -> Any:
@@ -1137,28 +867,14 @@ class WebSocket(Transport):
 
     def respond(self, status: int, text: str) -> Response:
         """Return an HTTP response of this status with this text, for `process_request` to return."""
-        from rawws.http.responses import Response  # noqa: PLC0415
+        from rawws.protocol.http11 import Headers, Response  # noqa: PLC0415
 
-        return Response(status, text)
-
-    @property
-    def remote_address(self) -> Any:
-        """The address of the peer, or of the client that a trusted proxy named: a tuple, or a str for a unix socket."""
-        return self.remote if self.remote is not None else self.extra("peername")
-
-    @property
-    def local_address(self) -> Any:
-        """The address of this side."""
-        return self.extra("sockname")
-
-    def extra(self, name: str) -> Any:
-        """Return what the transport knows under this name, None once it is gone."""
-        return None if self.transport is None else self.transport.get_extra_info(name)
+        return Response(status, Headers([("Content-Type", "text/plain; charset=utf-8")]), text.encode())
 
     @property
     def close_code(self) -> int | None:
         """The close code (RFC 6455 section 7.1.5): 1006 without a Close frame, None while the connection is open."""
-        if self.opening is not None or not (self.lost or self.connection.phase):
+        if self.handler is not None or not (self.lost or self.connection.phase):
             return None
         return self.connection.closed().code if self.lost or self.connection.close_rcvd else None
 
@@ -1168,34 +884,7 @@ class WebSocket(Transport):
         return None if self.close_code is None else self.connection.closed().reason
 
 
-def release(waiters: list[asyncio.Future[Any]] | None) -> None:
-    """Let those who wait go on; they look for themselves how it ended."""
-    for waiter in waiters or ():
-        if not waiter.done():
-            waiter.set_result(None)
-
-
-def broadcast(connections: Iterable[Any], message: Any) -> None:
-    """Send a message to many connections at once, without waiting for any; those that are not open are skipped.
-
-    Among the connections may be EventStreams: they take a str as the data of an event, and Events. One that reads too
-    slowly delays no other: it is closed, a WebSocket with 1013, when over `hard_limit` bytes wait for it. Raises
-    TypeError for what is no message.
-    """
-    encoded: Encoded | None = None
-    for receiver in tuple(connections):
-        if not isinstance(receiver, WebSocket):
-            if not receiver.closed:
-                receiver.send(message)
-        elif receiver.opening is None and receiver.connection.phase == 0:
-            if encoded is None:
-                encoded = Encoded(message)
-            # The hard limit may close it in the call.
-            with contextlib.suppress(ConnectionClosed):
-                receiver.send_encoded(encoded)
-
-
-def encode_part(part: Any, text: bool | None) -> tuple[int, bytes]:
+def encode_part(part: DataLike, text: bool | None) -> tuple[int, bytes]:
     """Return the opcode and the payload of a part of a message."""
     if isinstance(part, str):
         return 2 if text is False else 1, part.encode()
@@ -1204,7 +893,7 @@ def encode_part(part: Any, text: bool | None) -> tuple[int, bytes]:
     raise TypeError(f"a part of a message is {type(part).__name__}, allowed are str, bytes, bytearray and memoryview")
 
 
-def control_payload(data: str | bytes) -> bytes:
+def control_payload(data: DataLike) -> bytes:
     """Return the payload of a Ping or Pong."""
     if not isinstance(data, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"data is {type(data).__name__}, allowed are str, bytes, bytearray and memoryview")
@@ -1213,6 +902,3 @@ def control_payload(data: str | bytes) -> bytes:
     if len(payload) > 125:
         raise LocalProtocolError(f"control frame payload is {len(payload)} bytes, limit 125")
     return payload
-
-
-DONE = Done()

@@ -19,7 +19,7 @@ from rawws.http.event_stream import EventStream
 from rawws.http.long_poll import LongPoll
 from rawws.http.requests import HttpRequest
 from rawws.http.responses import FileResponse, as_response
-from rawws.net.socket import close_transport
+from rawws.net.transports import close_transport
 from rawws.net.websocket import NO_PARAMS
 from rawws.protocol.bodies import Body
 from rawws.protocol.connection import Connection, Role

@@ -20,7 +20,8 @@ from rawws.net.handlers import Application, Handler, check_handler
 from rawws.net.keepalive import Keepalive
 from rawws.net.loops import loop_factory
 from rawws.net.options import check_limits
-from rawws.net.websocket import Settings, WebSocket
+from rawws.net.settings import Settings
+from rawws.net.websocket import WebSocket
 from rawws.protocol.closing import serialize_close
 from rawws.protocol.deflate import Compression, Deflater
 from rawws.protocol.extensions import is_token
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import ssl as ssl_module
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
     from types import TracebackType
+
+    from rawws.net.socket import AsyncSocket
 
 __all__ = ["Handler", "Server", "run", "serve", "unix_serve"]
 
@@ -174,7 +177,7 @@ class Server:
     @property
     def connections(self) -> set[WebSocket]:
         """The connections that are open."""
-        return {ws for ws in self.settings.connections if ws.opening is None}
+        return {ws for ws in self.settings.connections if isinstance(ws, WebSocket) and ws.handler is None}
 
     @property
     def handlers(self) -> int:
@@ -293,11 +296,11 @@ class Server:
         for server in self._servers:
             server.close()
 
-    def dismiss(self, ws: WebSocket, code: int, reason: str) -> None:
+    def dismiss(self, ws: AsyncSocket, code: int, reason: str) -> None:
         """Tell one connection to go."""
-        if ws.opening is not None:
-            ws.opening.shut_down()
-        else:
+        if ws.handler is not None:
+            ws.handler.shut_down()
+        elif isinstance(ws, WebSocket):
             ws.close(code, reason)
 
     # -- what connections call
@@ -409,7 +412,7 @@ class Server:
         error = None if task.cancelled() else task.exception()
         if error is None:
             ws.close(1000)
-        elif isinstance(error, ConnectionClosed) and ws.opening is None and ws.connection.phase:
+        elif isinstance(error, ConnectionClosed) and ws.handler is None and ws.connection.phase:
             # The handler ended because its connection did, which is no fault of it.
             ws.close(1000)
         elif isinstance(error, Exception):

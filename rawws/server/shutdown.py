@@ -17,7 +17,7 @@ from rawws import clock
 from rawws.protocol.closing import serialize_close
 
 if TYPE_CHECKING:
-    from rawws.net.websocket import WebSocket
+    from rawws.net.socket import AsyncSocket
 
     from .server import Server
 
@@ -89,15 +89,15 @@ async def drain(server: Server, plan: Drain) -> None:
 
 async def _dismiss(server: Server, plan: Drain) -> None:
     """Tell all connections to go."""
-    told: list[WebSocket] = []
+    told: list[AsyncSocket] = []
     for ws in tuple(server.settings.connections):
-        if ws.opening is None or ws.opening.answer is not None:
+        if ws.handler is None or ws.handler.answer is not None:  # type: ignore[attr-defined]  # an Exchange
             told.append(ws)
         else:
             server.dismiss(ws, plan.code, plan.reason)
     size, at, due = plan.size(len(told)), 0, 0.0
     # Those whose turn it is, and until when they are waited for.
-    busy: dict[WebSocket, float] = {}
+    busy: dict[AsyncSocket, float] = {}
     while (at < len(told) or busy) and server.settings.connections:
         now = clock.monotonic()
         if at < len(told) and now >= due:
@@ -105,7 +105,7 @@ async def _dismiss(server: Server, plan: Drain) -> None:
             at += size
             due = now + plan.interval * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
         for ws, until in list(busy.items()):
-            if now >= until or ws.opening is not None or ws.is_idle():
+            if now >= until or ws.handler is not None or ws.is_idle():
                 del busy[ws]
                 server.journal.drained += not ws.lost
                 server.dismiss(ws, plan.code, plan.reason)

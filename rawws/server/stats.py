@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from rawws.net.websocket import WebSocket
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rawws.errors import HandshakeError
-    from rawws.net.websocket import WebSocket
+    from rawws.net.socket import AsyncSocket
 
 __all__ = ["Journal", "Stats", "printable"]
 
@@ -105,12 +107,12 @@ class Journal:
             # Once the connection is gone, uvloop cannot tell.
             ws.remote = ws.extra("peername")
 
-    def close(self, ws: WebSocket) -> None:
+    def close(self, ws: AsyncSocket) -> None:
         """Take note of the end of a TCP connection."""
         self._bytes_received += ws.bytes_received
         self._bytes_sent += ws.bytes_sent
         self.aborted += ws.aborted
-        if ws.opening is not None:
+        if not isinstance(ws, WebSocket) or ws.handler is not None:
             return
         closed = ws.connection.closed()
         by, close = ("peer", closed.rcvd) if closed.rcvd_then_sent else ("server", closed.sent)
@@ -158,13 +160,13 @@ class Journal:
             }
             access_logger.info('%(remote)s "%(request)s" %(status)d %(size)s', fields, extra=fields)
 
-    def stats(self, sockets: Iterable[WebSocket], *, draining: bool) -> Stats:
+    def stats(self, sockets: Iterable[AsyncSocket], *, draining: bool) -> Stats:
         """Return what was counted; `sockets` are the connections that there are."""
         there = tuple(sockets)
         return Stats(
             sockets=len(there),
             accepted=self.accepted,
-            connections=sum(ws.opening is None for ws in there),
+            connections=sum(ws.handler is None for ws in there),
             opened=self.opened,
             closes=dict(self.closes),
             refusals=dict(self.refusals),

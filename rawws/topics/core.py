@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rawws import clock
 from rawws.errors import LocalProtocolError
 from rawws.http.event_stream import EventStream
-from rawws.net.websocket import Encoded, WebSocket
+from rawws.net.prepared import Encoded
+from rawws.net.websocket import WebSocket
 
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
 from .history import JOIN, LEAVE, Log, Publication

@@ -1,4 +1,4 @@
-from rawws.net.websocket cimport Encoded
+from rawws.net.prepared cimport Encoded
 
 cdef class Publication:
     cdef readonly Encoded encoded

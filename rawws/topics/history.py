@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rawws import clock
-from rawws.net.websocket import Encoded
+from rawws.net.prepared import Encoded
 from rawws.protocol.extensions import excerpt
 
 from .cursors import EARLIEST, CursorError, parse_cursor

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 
 from rawws import clock
-from rawws.net.websocket import Encoded
+from rawws.net.prepared import Encoded
 
 from .backplane import Position
 from .cursors import EARLIEST

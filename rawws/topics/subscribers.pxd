@@ -1,6 +1,7 @@
 cimport cython
 
-from rawws.net.websocket cimport Encoded, WebSocket
+from rawws.net.prepared cimport Encoded
+from rawws.net.websocket cimport WebSocket
 
 from .history cimport Publication
 

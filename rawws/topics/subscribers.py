@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import ConnectionClosed
-from rawws.net.websocket import Encoded
+from rawws.net.prepared import Encoded
 from rawws_sse import Event
 
 from .cursors import join_cursors, label

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.net.socket import shared
+from rawws.net.socket import AsyncSocket, shared
 from tests.client.peers import accepted, scripted
 from tests.server.peers import Logged, eventually, serve
 
@@ -24,6 +24,13 @@ async def echo(ws: rawws.WebSocket) -> None:
 
 def uri(server: rawws.Server) -> str:
     return f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+def swept() -> set[AsyncSocket]:
+    """The connections that the keepalive of the clients in this loop looks after."""
+    keepalive = shared(asyncio.get_running_loop()).clients
+    assert keepalive is not None
+    return keepalive.connections
 
 
 class Recorder(rawws.Handler):
@@ -187,13 +194,13 @@ async def test_all_clients_in_a_loop_share_one_timer_and_keep_their_own_times() 
         slow = [await rawws.connect(uri(server), ping_interval=None) for _ in range(20)]
         fast = await rawws.connect(silent.uri, ping_interval=0.1, ping_timeout=0.1)
         assert len({id(ws.settings.keepalive) for ws in (*slow, fast)}) == 1
-        assert shared(asyncio.get_running_loop()).clients.settings.connections == {*slow, fast}
+        assert swept() == {*slow, fast}
         await eventually(lambda: fast.close_code or fast.connection.phase)
         assert all(ws.ready_state is rawws.State.OPEN for ws in slow)
         for ws in (*slow, fast):
             ws.abort()
         await asyncio.gather(*(ws.wait_closed() for ws in (*slow, fast)))
-        assert not shared(asyncio.get_running_loop()).clients.settings.connections
+        assert not swept()
         last = await rawws.connect(uri(server))
         assert last.settings.keepalive is not fast.settings.keepalive  # which sweeps as often as `fast` needed
         await last.close()
@@ -206,7 +213,8 @@ async def test_a_connection_that_nobody_holds_goes_on() -> None:
         await rawws.connect(uri(server), handler=handler)
         gc.collect()
         await eventually(lambda: len(handler.events) == 3)
-        (ws,) = shared(asyncio.get_running_loop()).clients.settings.connections
+        (ws,) = swept()
+        assert isinstance(ws, rawws.WebSocket)
         await ws.close()
 
 
@@ -272,10 +280,9 @@ async def test_recv_cancelled_10_000_times_loses_no_message() -> None:
         assert sent > 1000
 
 
-async def receive(ws: rawws.WebSocket, iterate: bool) -> str:
+async def receive(ws: rawws.WebSocket, iterate: bool) -> str | bytes:
     """Receive one message in either way."""
-    message: str = await (ws.__anext__() if iterate else ws.recv())
-    return message
+    return await (ws.__anext__() if iterate else ws.recv())
 
 
 async def test_a_timeout_around_recv_loses_no_message() -> None:

@@ -18,7 +18,7 @@ import rawws
 from rawws.client.addresses import connect_tcp, interleave
 from rawws.client.uri import Target, parse_uri
 from tests.client.peers import accepted, descriptors, scripted, tls
-from tests.server.peers import eventually, serve
+from tests.server.peers import eventually, host_and_port, serve
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -254,8 +254,8 @@ async def test_local_addr_is_where_it_connects_from() -> None:
         serve(echo) as server,
         rawws.connect(f"ws://127.0.0.1:{port(server)}", local_addr=("127.0.0.3", 0)) as ws,
     ):
-        assert ws.local_address[0] == "127.0.0.3"
-        assert [other.remote_address[0] for other in server.connections] == ["127.0.0.3"]
+        assert host_and_port(ws.local_address)[0] == "127.0.0.3"
+        assert [host_and_port(other.remote_address)[0] for other in server.connections] == ["127.0.0.3"]
 
 
 async def test_local_addr_of_the_other_family_is_told() -> None:

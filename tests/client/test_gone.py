@@ -14,7 +14,7 @@ import pytest
 
 import rawws
 from rawws.client import dialing
-from rawws.net.socket import abort_transport, close_transport
+from rawws.net.transports import abort_transport, close_transport
 from rawws.protocol.http11 import parse_request
 from tests.client.peers import HOST, accepted, http_proxy, scripted, tls
 from tests.client.sources import source, stream

@@ -380,8 +380,8 @@ async def test_a_server_killed_20_times_under_load_is_returned_to_each_time(monk
         async for ws in rawws.connect(uri, reconnect_delays=delays):
             with contextlib.suppress(rawws.ConnectionClosed):
                 server = int(await ws.recv())
-                for message in range(8):  # in flight at any time
-                    await ws.send(f"{message}" * 100)
+                for digit in range(8):  # in flight at any time
+                    await ws.send(f"{digit}" * 100)
                 async for message in ws:
                     process_of[number] = server
                     echoed[number] += 1

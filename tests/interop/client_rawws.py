@@ -27,7 +27,7 @@ async def play(base: str) -> scenario.Report:
     async with rawws.connect(f"{base}/fragments") as ws:
         fragments = [digest(await ws.recv()), digest(await ws.recv())]
     async with rawws.connect(f"{base}/ping") as ws:
-        pinged = await ws.recv()
+        pinged = await ws.recv(decode=True)
     async with rawws.connect(f"{base}/close") as ws:
         with contextlib.suppress(rawws.ConnectionClosed):
             await ws.recv()

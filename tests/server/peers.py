@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, final
 
 import rawws
+from rawws.net.socket import AsyncSocket, SocketAddress
 from rawws.protocol.connection import Connection, Event, Ping, Pong, Role
 from rawws.protocol.deflate import Compression, PerMessageDeflate
 from rawws.protocol.extensions import parse_extensions
@@ -18,7 +19,20 @@ from rawws.protocol.handshake import accept_key
 from rawws.protocol.http11 import HeadReader, Response, parse_response
 from rawws.server.server import Serve
 
-__all__ = ["DEADLINE", "KEY", "Logged", "Peer", "connected", "eventually", "held", "narrow", "request", "serve"]
+__all__ = [
+    "DEADLINE",
+    "KEY",
+    "Logged",
+    "Peer",
+    "connected",
+    "eventually",
+    "handler_of",
+    "held",
+    "host_and_port",
+    "narrow",
+    "request",
+    "serve",
+]
 
 # A test that takes so many seconds hangs, also on a machine that does other things, and where coverage is measured.
 DEADLINE: Final = 60.0
@@ -35,6 +49,17 @@ def narrow() -> socket.socket:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     return sock
+
+
+def handler_of(connection: AsyncSocket) -> Any:
+    """Return what speaks on a connection that is no WebSocket yet, whatever it is."""
+    return connection.handler
+
+
+def host_and_port(address: SocketAddress | None) -> tuple[str, int]:
+    """Return what is alike in the addresses of IPv4 and IPv6."""
+    assert isinstance(address, tuple), address
+    return address[0], address[1]
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -21,7 +21,7 @@ import pytest
 import rawws
 from tests.processes import ROOT, Process, free_port
 from tests.server.answers import get
-from tests.server.peers import Logged, Peer, connected, eventually, serve
+from tests.server.peers import Logged, Peer, connected, eventually, handler_of, serve
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -269,7 +269,7 @@ async def test_event_streams_and_polls_end_whole() -> None:
         await listening.write(get("/events"))
         await polling.write(get("/poll"))
         await until_head(listening)
-        await eventually(lambda: sum(bool(ws.opening.answer) for ws in server.settings.connections) == 2)
+        await eventually(lambda: sum(bool(handler_of(ws).answer) for ws in server.settings.connections) == 2)
         stream.send("last words")
         task = asyncio.ensure_future(server.drain())
         events = await listening.read_to_end()

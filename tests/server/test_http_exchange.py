@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import rawws
 from tests.server.answers import Answer, ask, asked, get, judge, on, served
-from tests.server.peers import Logged, Peer, eventually, narrow, request, serve
+from tests.server.peers import Logged, Peer, eventually, handler_of, narrow, request, serve
 
 
 def table() -> rawws.Routes:
@@ -193,11 +193,11 @@ async def test_what_is_sent_behind_a_pending_request_is_held_up_to_a_limit() -> 
     async with served(routes) as (server, peer):
         count = 200_000
         sending = asyncio.ensure_future(peer.write(get("/wait") + get() * count))
-        await eventually(lambda: any(ws.opening.held for ws in server.settings.connections))
+        await eventually(lambda: any(handler_of(ws).held for ws in server.settings.connections))
         await asyncio.sleep(0.1)
         assert not sending.done()
         [ws] = server.settings.connections
-        assert len(ws.opening.held) < 600_000
+        assert len(handler_of(ws).held) < 600_000
         released.set()
         seen = 0
         while seen < 100_000:

@@ -12,7 +12,18 @@ import pytest
 
 import rawws
 from rawws.protocol.http11 import Response
-from tests.server.peers import KEY, Logged, Peer, connected, eventually, narrow, request, serve
+from tests.server.peers import (
+    KEY,
+    Logged,
+    Peer,
+    connected,
+    eventually,
+    handler_of,
+    host_and_port,
+    narrow,
+    request,
+    serve,
+)
 
 HI = b"\x81\x82\x00\x00\x00\x00hi"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -299,7 +310,7 @@ async def test_a_handler_sees_the_request() -> None:
         assert ws.request.headers["Cookie"] == "a=b"
         assert ws.request.headers.get_all("X-Twice") == ["1", "2"]
         assert ws.ready_state is rawws.State.OPEN
-        await ws.send(f"{ws.remote_address[1]} {ws.local_address[1]}")
+        await ws.send(f"{host_and_port(ws.remote_address)[1]} {host_and_port(ws.local_address)[1]}")
 
     async with serve(handler) as server, reached(server) as peer:
         await peer.shake_hands("Cookie: a=b", "X-Twice: 1", "X-Twice: 2", line="GET /chat?room=1&x=%20 HTTP/1.1")
@@ -397,7 +408,7 @@ async def test_select_subprotocol_decides() -> None:
     seen: list[tuple[str, list[str]]] = []
 
     def select(ws: rawws.WebSocket, offered: list[str]) -> str | None:
-        seen.append((ws.remote_address[0], offered))
+        seen.append((host_and_port(ws.remote_address)[0], offered))
         return offered[-1] if offered else None
 
     async with serve(echo, subprotocols=["x"], select_subprotocol=select) as server:
@@ -515,7 +526,7 @@ async def test_what_process_request_notes_in_state_is_there_in_the_handler() -> 
         assert ws.ready_state is rawws.State.CONNECTING
         assert ws.close_code is None
         assert ws.buffered == 0
-        assert ws.remote_address[0] == "127.0.0.1"
+        assert host_and_port(ws.remote_address)[0] == "127.0.0.1"
         assert "CONNECTING" in repr(ws)
         ws.state.user = request.headers["Authorization"]
 
@@ -625,7 +636,7 @@ async def test_methods_that_need_a_connection_are_refused_before_there_is_one() 
             errors.append(str(error.value))
         for message in ("text", b"binary", bytearray(b"binary"), ["parts"], 1):
             with pytest.raises(rawws.LocalProtocolError) as error:
-                ws.send(message)
+                ws.send(message)  # type: ignore[arg-type]
             errors.append(str(error.value))
         with pytest.raises(rawws.LocalProtocolError) as error:
             async for _ in ws:
@@ -708,7 +719,7 @@ async def test_a_server_header_that_would_inject_another_is_refused() -> None:
 async def test_a_request_that_completes_while_the_server_closes_gets_503() -> None:
     async with serve(never, process_request=decide_later) as server, reached(server) as peer:
         await peer.write(request())
-        await eventually(lambda: any(ws.opening and ws.opening.task for ws in server.settings.connections))
+        await eventually(lambda: any(ws.handler and handler_of(ws).task for ws in server.settings.connections))
         server.close()
         response, body = await peer.answer()
         assert (response.status, body) == (503, "the server is shutting down\n")

@@ -18,7 +18,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 
 import rawws
-from tests.server.peers import Logged, Peer, connected, eventually, request, serve
+from tests.server.peers import Logged, Peer, connected, eventually, host_and_port, request, serve
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -51,7 +51,7 @@ async def test_several_hosts_with_one_server() -> None:
 
 async def test_ipv6() -> None:
     async def handler(ws: rawws.WebSocket) -> None:
-        await ws.send(f"{ws.remote_address[0]} {ws.local_address[0]}")
+        await ws.send(f"{host_and_port(ws.remote_address)[0]} {host_and_port(ws.local_address)[0]}")
 
     async with rawws.serve(handler, "::1", 0) as server, connected(server) as peer:
         assert await peer.message() == "::1 ::1"

@@ -76,7 +76,7 @@ async def test_what_is_no_message_is_refused_by_the_name_of_its_type(
 async def test_what_should_have_been_awaited_is_refused() -> None:
     async with held() as (ws, _):
         with pytest.raises(TypeError, match=r"^message is Receiver, which is to be awaited first$"):
-            ws.send(ws.recv())
+            ws.send(ws.recv())  # type: ignore[arg-type]
 
 
 async def test_a_str_without_utf8_is_refused() -> None:
@@ -167,7 +167,7 @@ async def test_text_decides_the_kind_of_a_message_in_fragments(
 async def test_an_iterable_with_a_part_that_is_none_sends_nothing() -> None:
     async with held() as (ws, peer):
         with pytest.raises(TypeError, match="a part of a message is int, allowed are str, bytes"):
-            ws.send(["a", 1])
+            ws.send(["a", 1])  # type: ignore[list-item]
         with pytest.raises(TypeError, match="str and bytes, allowed is one kind"):
             ws.send(["a", b"b"])
         await ws.send("next")

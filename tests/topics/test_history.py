@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawws.net.websocket import Encoded
+from rawws.net.prepared import Encoded
 from rawws.topics import CursorError, History
 from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_cursor
 from rawws.topics.envelope import render

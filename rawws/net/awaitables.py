@@ -1,0 +1,159 @@
+"""Awaitables: what the methods of a connection return, made so that each costs next to nothing.
+
+asyncio takes for a coroutine what has `send`, `throw` and `close`, so all of these can be made a task of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Generator
+    from contextvars import Context
+
+__all__ = ["DONE", "Latency", "Later", "Started", "Waiter", "later", "release"]
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Started(Coroutine[Any, None, Result_co]):
+    """What acts when it is called, and may be awaited for the rest, made a task, or forgotten.
+
+    The type of what `send`, `ping`, `pong` and `close` return, whose classes it has as little to do with as a Protocol:
+    type checkers tell of a plain coroutine that is not awaited, and take no plain awaitable for a task.
+    """
+
+    __slots__ = ()
+
+
+class Done:
+    """An awaitable that has nothing to wait for; there is one."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Done:
+        return self
+
+    def __iter__(self) -> Done:
+        return self
+
+    def __next__(self) -> None:
+        raise StopIteration
+
+    def send(self, value: None) -> None:  # noqa: ARG002 - with throw and close: what makes it a coroutine to asyncio
+        """End."""
+        raise StopIteration
+
+    def throw(self, *error: Any) -> None:
+        """Raise the error."""
+        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Later:
+    """An awaitable that calls `start` for what to wait for when it is awaited, and that nobody need await."""
+
+    __slots__ = ("_iterator", "_start")
+
+    def __init__(self, start: Callable[[], Awaitable[Any]]) -> None:
+        self._start = start
+        self._iterator: Generator[Any, None, Any] | None = None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._start().__await__()
+
+    def send(self, value: None) -> Any:
+        """Go on, as a coroutine that asyncio made a task of."""
+        if self._iterator is None:
+            self._iterator = self._start().__await__()
+        return self._iterator.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise the error where the coroutine waits."""
+        if self._iterator is None:
+            self._iterator = self._start().__await__()
+        return self._iterator.throw(*error)
+
+    def close(self) -> None:
+        """End the coroutine."""
+        if self._iterator is not None:
+            self._iterator.close()
+
+
+def later(start: Callable[[], Awaitable[Result_co]]) -> Started[Result_co]:
+    """Return an awaitable that calls `start` when it is awaited."""
+    return Later(start)  # type: ignore[return-value]  # as that of DONE
+
+
+class Waiter:
+    """What a task that waits for a message yields: a future to the task, but one that is used again and again.
+
+    asyncio takes for a future what has `_asyncio_future_blocking`; then it calls `get_loop`, `add_done_callback`,
+    `cancel` and `result`.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "callback", "context", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._asyncio_future_blocking = False
+        self.callback: Callable[[Any], object] | None = None
+        self.context: Context | None = None
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the task that may wait."""
+        return self.loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
+        """Remember how to wake the task."""
+        self.callback = callback
+        self.context = context
+
+    def cancel(self, msg: Any = None) -> bool:  # noqa: ARG002 - the task keeps it
+        """Wake the task, which raises its CancelledError itself: "False" means that it was not done here."""
+        self.wake_soon()
+        return False
+
+    def result(self) -> None:
+        """Return nothing: the task then looks for its message."""
+
+    def wake(self) -> None:
+        """Run the task's next step now. No other task may be running."""
+        callback = self.callback
+        context = self.context
+        self.callback = None
+        self.context = None
+        if callback is not None and context is not None:
+            context.run(callback, self)
+
+    def wake_soon(self) -> None:
+        """Run the task's next step in the loop's next turn."""
+        callback = self.callback
+        if callback is not None:
+            self.callback = None
+            self.loop.call_soon(callback, self, context=self.context)
+            self.context = None
+
+
+class Latency(float):
+    """A time in seconds. It may be awaited once more: what `await ws.ping()` gives in `websockets` is awaited, too."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Latency]:
+        yield from ()
+        return self
+
+
+def release(waiters: list[asyncio.Future[None]] | None) -> None:
+    """Let those who wait go on; they look for themselves how it ended."""
+    for waiter in waiters or ():
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+DONE: Started[None] = Done()  # type: ignore[assignment]  # what asyncio needs of a coroutine it has

@@ -1,0 +1,134 @@
+"""Settings: what the connections of one server, or of one client, have in common."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+from .rate import BURST
+from .socket import shared
+
+if TYPE_CHECKING:
+    import asyncio
+    import logging
+    from collections.abc import Callable
+
+    from .socket import AsyncSocket, Sweeper
+
+__all__ = ["Callbacks", "ConnectionCounter", "ConnectionLimiter", "Settings"]
+
+
+class Callbacks(Protocol):
+    """What is called with a WebSocket: a `Handler`, whose methods say with what else."""
+
+    @property
+    def on_message(self) -> Callable[..., object]:
+        """Take a message."""
+
+    @property
+    def on_close(self) -> Callable[..., object]:
+        """Take note of the end."""
+
+    @property
+    def on_drain(self) -> Callable[..., object]:
+        """Take note that the write buffer is under its low-water mark."""
+
+
+class ConnectionCounter(Protocol):
+    """What a server counts of its connections."""
+
+    # Peers that were closed because they read too slowly, and connections over `max_lifetime`.
+    slow: int
+    retired: int
+
+    def close(self, socket: AsyncSocket, /) -> None:
+        """Take note of the end of a connection."""
+
+
+class ConnectionLimiter(Protocol):
+    """What counts the connections of each address."""
+
+    def leave(self, socket: AsyncSocket, /) -> None:
+        """Count a connection no more."""
+
+
+class Settings:
+    """The options that the connections of one server, or of one client, share; times in seconds, 0 for none."""
+
+    __slots__ = (
+        "byte_rate",
+        "close_timeout",
+        "connections",
+        "gate",
+        "hard_limit",
+        "journal",
+        "keepalive",
+        "logger",
+        "loop",
+        "max_lifetime",
+        "message_rate",
+        "on_close",
+        "on_drain",
+        "on_message",
+        "open_timeout",
+        "ping_interval",
+        "ping_timeout",
+        "shared",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
+        self.loop = loop
+        self.shared = shared(loop)
+        self.logger = logger
+        self.connections: set[AsyncSocket] = set()
+        self.keepalive: Sweeper | None = None
+        # What a server has.
+        self.journal: ConnectionCounter | None = None
+        self.gate: ConnectionLimiter | None = None
+        # The callbacks of a Handler.
+        self.on_message: Callable[..., object] | None = None
+        self.on_close: Callable[..., object] | None = None
+        self.on_drain: Callable[..., object] | None = None
+        self.open_timeout = 10.0
+        self.close_timeout = 10.0
+        self.ping_interval = 20.0
+        self.ping_timeout = 20.0
+        self.hard_limit = 1 << 20
+        self.max_lifetime = 0.0
+        self.message_rate = 0.0
+        self.byte_rate = 0.0
+
+    def take_callbacks(self, handler: Callbacks) -> None:
+        """Have the connections call these."""
+        self.on_message = handler.on_message
+        self.on_close = handler.on_close
+        self.on_drain = handler.on_drain
+
+    def with_callbacks(self, handler: Callbacks) -> Settings:
+        """Return the same options, for the same connections, with the callbacks of a Handler."""
+        settings = Settings(self.loop, self.logger)
+        settings.connections = self.connections
+        settings.journal = self.journal
+        settings.gate = self.gate
+        # Without `open_timeout` and `keepalive`, which are those of the server.
+        settings.close_timeout = self.close_timeout
+        settings.ping_interval = self.ping_interval
+        settings.ping_timeout = self.ping_timeout
+        settings.hard_limit = self.hard_limit
+        settings.max_lifetime = self.max_lifetime
+        settings.message_rate = self.message_rate
+        settings.byte_rate = self.byte_rate
+        settings.take_callbacks(handler)
+        return settings
+
+    def shortest_time(self) -> float:
+        """Return the shortest of the times, and `inf` where there is none."""
+        times = (
+            self.open_timeout,
+            self.close_timeout,
+            self.ping_interval,
+            self.ping_timeout,
+            self.max_lifetime,
+            BURST if self.message_rate or self.byte_rate else 0.0,
+        )
+        return min((seconds for seconds in times if seconds), default=inf)
