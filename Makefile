@@ -9,7 +9,7 @@ NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test build lint docs bench attacks autobahn foreign fuzz mutate soak clean
+.PHONY: help run test check pythons build lint docs bench attacks autobahn foreign fuzz mutate soak clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,12 @@ test: lint ## lint, then every test compiled, then interpreted what has a compil
 	@$(BIN)/coverage combine --quiet --append
 	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
 	RAWWS_PURE=1 $(PYTEST) tests/attacks
+
+check: lint ## in a minute: lint, the import laws, and the core, rawws_sse and topics on few examples of each
+	HYPOTHESIS_PROFILE=quick $(PYTEST) -q tests/test_layers.py tests/test_imports.py tests/protocol tests/sse tests/topics
+
+pythons: .venv/.rawws ## test each Python that pyproject.toml claims, both twins on both loops (ARGS="3.12 3.13")
+	@$(BIN)/python .ci/pythons.py $(ARGS)
 
 build: .venv/.rawws ## compile in place what has changed
 	@if $(BIN)/python .ci/can_compile.py; then $(BIN)/python .ci/compile.py; fi
@@ -80,8 +86,8 @@ clean: ## remove all that was built and installed here
 	@[ -x $(BIN)/python ] || .ci/venv
 	@echo "installing rawws into .venv"
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' >$@.in
-	@$(PIP) -r $@.in
-	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[uvloop]'
+	@$(PIP) 'pip>=25.1' -r $@.in  # the first that knows dependency groups
+	@RAWWS_PURE=1 PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --editable '.[uvloop]'
 	@touch $@
 
 # What is needed of each, at least. chromium: from 132 on its `--headless` is the whole browser. curl: `%{http_version}`.
@@ -94,7 +100,7 @@ PACKAGES := chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy nginx:1.19.
 		tests/javascript/package-lock.json
 	@.ci/packages $(PACKAGES)
 	@echo "installing what the tests need"
-	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[test,docs]'
+	@$(PIP) --group test --group docs
 	@$(NPM) --prefix tests/node
 	@$(NPM) --prefix tests/interop/node
 	@$(NPM) --prefix tests/javascript
@@ -102,20 +108,20 @@ PACKAGES := chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy nginx:1.19.
 
 .venv/.docs: .venv/.rawws
 	@echo "installing what makes the site"
-	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[docs]'
+	@$(PIP) --group docs
 	@touch $@
 
 .venv/.bench: .venv/.rawws
 	@echo "installing the peers into .venv"
-	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[bench]'
+	@$(PIP) --group bench
 	@touch $@
 
 .venv/.fuzz: .venv/.rawws
 	@echo "installing what the fuzzer needs"
-	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[fuzz]'
+	@$(PIP) --group fuzz
 	@touch $@
 
 .venv/.mutate: .venv/.rawws
 	@echo "installing what changes the core"
-	@RAWWS_PURE=1 $(PIP) --no-build-isolation --editable '.[mutate]'
+	@$(PIP) --group mutate
 	@touch $@

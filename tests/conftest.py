@@ -1,6 +1,6 @@
 """What all tests share: the right twin, the profiles of Hypothesis, the signals of a shell, and a browser.
 
-HYPOTHESIS_PROFILE=thorough looks further, and elsewhere each time.
+HYPOTHESIS_PROFILE=thorough looks further, and elsewhere each time; HYPOTHESIS_PROFILE=quick looks at little.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ refuse()
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
+# For `make check`, and for `make mutate`, which runs tests some thousand times.
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # A shell starts its background jobs with SIGINT ignored, and processes inherit that: the tests send it to theirs.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from collections.abc import Mapping
@@ -164,6 +166,34 @@ def test_a_torn_installation_names_what_is_missing(compiled_wheel: Path, tmp_pat
     [built] = tmp_path.glob(f"venv/lib/python*/site-packages/rawws/net/websocket{SUFFIX}")
     built.unlink()
     assert "(partly compiled, without rawws.net.websocket)" in run(python, "-m", "rawws", "--version", cwd=tmp_path)
+
+
+def test_the_check_of_a_release_passes_on_the_compiled_wheel_alone(
+    source: Path, compiled_wheel: Path, tmp_path: Path
+) -> None:
+    for folder in ("compiled", "pure"):
+        (tmp_path / folder).mkdir()
+    check = ROOT / ".ci" / "check_wheel.py"
+    said = run(installed(compiled_wheel, tmp_path / "compiled"), check, cwd=tmp_path)
+    assert [line.split()[:3] for line in said.splitlines()] == [
+        ["rawws", __version__, "compiled"],
+        ["rawws", __version__, "interpreted"],
+    ]
+    made, _ = wheel(source, tmp_path, PURE)
+    assert "AssertionError: interpreted" in run(installed(made, tmp_path / "pure"), check, cwd=tmp_path, status=1)
+
+
+def test_the_wheels_of_a_release_are_for_the_pythons_that_are_claimed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    claimed = [name for name in settings["project"]["classifiers"] if re.search(r":: 3\.\d+$", name)]
+    built = settings["tool"]["cibuildwheel"]["build"]
+    assert built == [f"cp{name.rpartition(' ')[2].replace('.', '')}-*" for name in claimed]
+    assert len(built) == 3
+
+
+def test_users_are_offered_no_packages_of_developers() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(project["optional-dependencies"]) == {"uvloop", "socks", "redis", "metrics"}
 
 
 def test_pure_at_build_makes_a_wheel_for_every_python(source: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "--quiet", "docs", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, ""), f"{done.stderr}\n(pip install '.[docs]' installs what it needs)"
+    assert (done.returncode, done.stderr) == (0, ""), f"{done.stderr}\n(needs `pip install --group docs`)"
     return folder
 
 

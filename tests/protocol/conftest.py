@@ -6,16 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import pytest
-from hypothesis import settings
 
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import PerMessageDeflate
 from tests.protocol.wire import PONG, Outcome, octets_of, outcome, peer_frame
 
 AFTER = ("Pong", b"after")
-
-# For `make mutate`, which runs these tests some thousand times: --hypothesis-profile=quick
-settings.register_profile("quick", settings.get_profile("ci"), max_examples=10)
 
 
 class Feed(Protocol):
