@@ -207,3 +207,28 @@ async def test_a_close_that_came_before_the_connection_broke_is_read() -> None:
     assert caught.value.rcvd is not None
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1008, "left")
     await ws.wait_closed()
+
+
+class Refusing(asyncio.Protocol):
+    """A server that is full: it says so to whoever comes, and ends the connection."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(REFUSED)
+        transport.close()
+
+
+@pytest.mark.parametrize("kind", ["direct", "http", "https"])
+@pytest.mark.parametrize("scheme", ["wss", "https"])
+async def test_a_refusal_that_comes_with_the_end_of_a_tls_handshake_is_read(
+    scheme: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside, inside = tls(), tls(HOST)
+    monkeypatch.setattr(dialing, "_default_context", lambda: outside.client)
+    full = await asyncio.get_running_loop().create_server(Refusing, HOST, 0, ssl=inside.server)
+    url = f"{scheme}://{HOST}:{full.sockets[0].getsockname()[1]}/"
+    async with http_proxy() as http, http_proxy(ssl=outside.server) as https:
+        proxy = {"direct": None, "http": f"http://{HOST}:{http.port}", "https": f"https://localhost:{https.port}"}
+        with pytest.raises(rawws.InvalidStatus, match=r": 'full' \(HTTP status 503\)$"):
+            await opened(url, proxy=proxy[kind], ssl=inside.client)
+    full.close()
+    await full.wait_closed()
