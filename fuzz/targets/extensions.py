@@ -90,7 +90,7 @@ def make(twin: Twin) -> Callable[[bytes], object]:
             (name, answer), parameters = accepted
             assert len(dict(answer)) == len(answer), answer
             negotiation.check_answer(name, dict(answer), parsed, settings)
-            if parsed == [settings.offer()]:
+            if parsed in ([settings.offer()], settings.offers()):
                 assert settings.confirm([(name, answer)]) == parameters
         # As the client's: is it an answer to the offer of these settings?
         try:

@@ -45,9 +45,12 @@ class Client:
         parameters = agreed.parameters
         if parameters is not None:
             assert compression is not None
-            assert parameters.server_no_context_takeover or not compression.server_no_context_takeover
+            # What limits the server is in its answer, or it agreed to our second offer.
+            answer = ", ".join(response.headers.get_all("Sec-WebSocket-Extensions"))
+            assert parameters.server_no_context_takeover == ("server_no_context_takeover" in answer)
             assert parameters.client_no_context_takeover or not compression.client_no_context_takeover
-            assert 8 <= parameters.server_max_window_bits <= compression.server_max_window_bits
+            most = compression.server_max_window_bits if "server_max_window_bits" in answer else 15
+            assert 8 <= parameters.server_max_window_bits <= most
             assert 9 <= parameters.client_max_window_bits <= compression.client_max_window_bits
         return f"{agreed.subprotocol} {parameters}"
 

@@ -119,8 +119,17 @@ class Compression(DeflateParameters):
 
     # -- the client's side
 
+    def offers(self) -> list[Extension]:
+        """Return what a client offers: what it wants, and then what it can do with, if that is more."""
+        wanted, accepted = self.offer(), self._offer_without_limits()
+        # RFC 7692 5: "This set of elements MAY include multiple PMCEs with the same extension name to offer the
+        # possibility to use the same algorithm with different configuration parameters." Some servers (Netty as it
+        # comes) decline an offer that limits what they send, others (Tornado, Mojolicious) ignore the limit: both agree
+        # to the second offer.
+        return [wanted] if wanted == accepted else [wanted, accepted]
+
     def offer(self) -> Extension:
-        """Return what a client offers."""
+        """Return the offer that a client prefers."""
         parameters: list[tuple[str, str | None]] = []
         if self.server_no_context_takeover:
             parameters.append(("server_no_context_takeover", None))
@@ -128,14 +137,22 @@ class Compression(DeflateParameters):
             parameters.append(("client_no_context_takeover", None))
         if self.server_max_window_bits < 15:
             parameters.append(("server_max_window_bits", str(self.server_max_window_bits)))
+        return NAME, [*parameters, self._client_window()]
+
+    def _offer_without_limits(self) -> Extension:
+        takeover: list[tuple[str, str | None]] = []
+        if self.client_no_context_takeover:
+            takeover.append(("client_no_context_takeover", None))
+        return NAME, [*takeover, self._client_window()]
+
+    def _client_window(self) -> tuple[str, str | None]:
         bits = self.client_max_window_bits
-        parameters.append(("client_max_window_bits", str(bits) if bits < 15 else None))
-        return NAME, parameters
+        return "client_max_window_bits", str(bits) if bits < 15 else None
 
     def confirm(self, answer: list[Extension]) -> DeflateParameters | None:
         """Return the parameters that the server's response agrees on, None where it declined.
 
-        Raises NegotiationError where the response is not one to our offer.
+        Raises NegotiationError where the response is not one to our offers.
         """
         if not answer:
             return None
@@ -146,13 +163,11 @@ class Compression(DeflateParameters):
         if len(answer) > 1:
             raise NegotiationError(101, f"the server chose {NAME!r} {len(answer)} times, allowed is once")
         chosen = _read(answer[0][1], offer=False)
-        # 7.1.1.1: "A server accepts an extension negotiation offer that includes the "server_no_context_takeover"
-        # extension parameter by including [it] in the corresponding extension negotiation response".
-        if self.server_no_context_takeover and "server_no_context_takeover" not in chosen:
-            raise NegotiationError(101, "the server ignored the offered server_no_context_takeover")
+        # Without "server_no_context_takeover" it is the second of our offers that the server accepts.
         server_bits = chosen.get("server_max_window_bits") or 15
         client_bits = chosen.get("client_max_window_bits") or 15
-        if server_bits > self.server_max_window_bits:
+        # Nor does the second limit the window; but a value is an answer to the one that came with ours.
+        if "server_max_window_bits" in chosen and server_bits > self.server_max_window_bits:
             raise NegotiationError(
                 101, f"server_max_window_bits is {server_bits}, offered were at most {self.server_max_window_bits}"
             )

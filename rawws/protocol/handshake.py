@@ -229,7 +229,7 @@ def build_request(
     if offered:
         fields.append(("Sec-WebSocket-Protocol", ", ".join(offered)))
     if compression is not None:
-        fields.append(("Sec-WebSocket-Extensions", format_extensions([compression.offer()])))
+        fields.append(("Sec-WebSocket-Extensions", format_extensions(compression.offers())))
     for name, value in headers:
         if name.lower() in _OWN_HEADERS or name.lower().startswith("sec-websocket-"):
             raise LocalProtocolError(f"the header {name!r} cannot be added, it is the handshake's own")

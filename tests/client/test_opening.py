@@ -12,6 +12,9 @@ import pytest
 
 import rawws
 from rawws.client.response import BODY_SIZE
+from rawws.protocol.connection import Connection, Role
+from rawws.protocol.deflate import DeflateParameters, PerMessageDeflate
+from rawws.protocol.extensions import parse_extensions
 from rawws.protocol.http11 import Request
 from tests.client.peers import accepted, descriptors, response, scripted, tls
 from tests.server.peers import eventually, serve
@@ -237,6 +240,40 @@ async def test_each_bad_answer_has_its_exception(answer: Any, error: type[Except
         assert type(raised) is error
         assert isinstance(raised, rawws.HandshakeError)
         assert match in str(raised)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "",  # Tornado and Mojolicious, whatever was asked for; and Netty, which declines the first of our offers
+        "; client_no_context_takeover",
+        "; server_no_context_takeover",
+        "; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15",
+    ],
+)
+async def test_a_server_may_compress_with_or_without_context(parameters: str) -> None:
+    agreed = DeflateParameters(server_no_context_takeover="server_no_context_takeover" in parameters)
+    settings = rawws.Compression(threshold=0)
+    messages = ["the same words, " * 20] * 3
+
+    def answer(request: Request) -> bytes:
+        server = Connection(Role.SERVER, None, PerMessageDeflate(agreed, True, settings, {}))
+        for message in messages:
+            server.send(message)
+        return accepted(request, f"Sec-WebSocket-Extensions: permessage-deflate{parameters}") + b"".join(
+            server.take_data()
+        )
+
+    async with scripted(answer) as server, rawws.connect(server.uri, close_timeout=0.1) as ws:
+        assert [await ws.recv() for _ in messages] == messages
+        (request,) = server.requests
+        first, second = parse_extensions(request.headers["Sec-WebSocket-Extensions"])
+        assert ("server_no_context_takeover", None) in first[1]
+        # Netty declines an offer that limits what it sends.
+        assert second == (
+            "permessage-deflate",
+            [("client_no_context_takeover", None), ("client_max_window_bits", None)],
+        )
 
 
 async def test_an_extension_is_refused_where_none_was_offered() -> None:

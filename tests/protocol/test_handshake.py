@@ -64,8 +64,8 @@ class Fake(Compression):
                 return ("fake", parameters), AGREED
         return None
 
-    def offer(self) -> Extension:
-        return "fake", [("p", None)]
+    def offers(self) -> list[Extension]:
+        return [("fake", [("p", None)])]
 
     def confirm(self, answer: list[Extension], /) -> DeflateParameters | None:
         if not answer:
