@@ -96,7 +96,7 @@ def _add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("uri", metavar="URL", type=_url, help="ws:// or wss://")
+    parser.add_argument("uri", metavar="URL", type=_url, help="ws:// or wss://, or HOST:PORT for ws://")
     parser.add_argument(
         "--header",
         type=_header,
@@ -120,9 +120,7 @@ def _add_command(
 
 def _url(text: str) -> str:
     # `localhost:8765` would be a URL of the scheme localhost.
-    if "://" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL, it must begin with ws:// or wss://")
-    return text
+    return text if "://" in text else f"ws://{text}"
 
 
 def _header(text: str) -> tuple[str, str]:

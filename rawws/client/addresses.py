@@ -90,6 +90,10 @@ async def _connect_socket(entry: Entry, sources: dict[int, Address]) -> socket.s
             sock.bind(sources[family])
         await asyncio.get_running_loop().sock_connect(sock, address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except ConnectionRefusedError as error:
+        sock.close()
+        host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+        raise ConnectionRefusedError(error.errno, f"nothing listens at {host}:{address[1]!r}") from None
     except BaseException:
         sock.close()
         raise

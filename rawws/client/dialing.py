@@ -56,11 +56,12 @@ async def create_connection(factory: ProtocolFactory, target: Target, options: T
 
 async def _open_unix(factory: ProtocolFactory, path: str, tls: TlsOptions | None) -> asyncio.Transport:
     loop = asyncio.get_running_loop()
-    if tls is None:
-        transport, _ = await loop.create_unix_connection(factory, path)
-    else:
-        context, name = tls
+    context, name = (None, None) if tls is None else tls
+    try:
         transport, _ = await loop.create_unix_connection(factory, path, ssl=context, server_hostname=name)
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        what = "there is no such socket" if isinstance(error, FileNotFoundError) else "its server is gone"
+        raise type(error)(error.errno, f"nothing listens at {path}: {what}") from None
     return transport
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 from typing import TYPE_CHECKING, NamedTuple, final
 from urllib.parse import unquote
 
@@ -54,16 +56,29 @@ def proxy_for(target: Target) -> str | None:
     # It brings an HTTP client and a mail parser, a fifth of the time that `import rawws` would take.
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
 
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    if proxy_bypass(f"{host}:{target.port}"):
-        return None
     proxies = getproxies()
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    if proxy_bypass(f"{host}:{target.port}") or _in_networks(target.host, proxies.get("no", "")):
+        return None
     name = next((name for name in PROXY_NAMES[target.scheme] if proxies.get(name)), None)
     if name is None:
         return None
     proxy = proxies[name]
     # Systems name their SOCKS proxy so.
     return proxy.replace("http://", "socks5h://", 1) if name == "socks" else proxy
+
+
+def _in_networks(host: str, exceptions: str) -> bool:
+    """Tell whether a host is an address in a network of NO_PROXY; as with curl, a name is not looked up for that."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for exception in exceptions.split(","):
+        with contextlib.suppress(ValueError):
+            if address in ipaddress.ip_network(exception.strip(), strict=False):
+                return True
+    return False
 
 
 def parse_proxy(url: str) -> Proxy:

@@ -244,9 +244,22 @@ async def test_a_name_that_does_not_exist_is_an_os_error() -> None:
 
 async def test_a_refused_connection_is_a_connection_refused_error_and_leaves_no_descriptor() -> None:
     before = descriptors()
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(ConnectionRefusedError, match=r"^.Errno 111. nothing listens at 127\.0\.0\.1:1$"):
         await rawws.connect("ws://127.0.0.1:1/")
     assert descriptors() == before
+
+
+async def test_a_unix_socket_where_nothing_listens_keeps_the_kind_of_its_error(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with pytest.raises(FileNotFoundError, match=r"^.Errno 2. nothing listens at .*/socket: there is no such socket$"):
+        await rawws.unix_connect(path)
+    # The first connection of uvloop opens a descriptor for all.
+    before = descriptors()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+    with pytest.raises(ConnectionRefusedError, match=r"^.Errno 111. nothing listens at .*: its server is gone$"):
+        await rawws.unix_connect(path)
+    await eventually(lambda: descriptors() == before)
 
 
 async def test_local_addr_is_where_it_connects_from() -> None:

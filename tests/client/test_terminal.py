@@ -61,6 +61,12 @@ def test_send_prints_the_first_answer(uri: str) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "Grüße\n".encode(), b"")
 
 
+def test_a_host_and_a_port_are_enough(uri: str) -> None:
+    result = run("send", uri.removeprefix("ws://"), "hi")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == run("send", uri, "hi").stdout
+
+
 def test_send_takes_the_message_from_standard_input(uri: str) -> None:
     assert run("send", uri, "-", stdin="several\nlines ü\n".encode()).stdout == "several\nlines ü\n\n".encode()
     assert run("send", uri, "-", "--binary", stdin=b"\xff\x00\n").stdout == b"\xff\x00\n"
@@ -142,7 +148,8 @@ def test_a_certificate_is_verified_unless_it_shall_not_be(tmp_path: Path) -> Non
     ("arguments", "line"),
     [
         (["send", "http://localhost", "x"], "rawws: the URI is 'http://localhost', it must begin with ws:// or wss://"),
-        (["send", "localhost:80", "x"], "'localhost:80' is no URL, it must begin with ws:// or wss://"),
+        (["send", ":80", "x"], "rawws: the URI is 'ws://:80', it has no host"),
+        (["connect", "localhost:x"], "rawws: the URI is 'ws://localhost:x': Port could not be cast"),
         (["send", "ws://localhost", "x", "--header", "no colon"], "'no colon' is not NAME: VALUE"),
         (["send", "ws://localhost", "x", "--header", "a b: c"], "rawws: the header name 'a b' is not a token"),
         (["send", "ws://localhost", "x", "--timeout", "0"], "'0' is not a time in seconds, more than 0"),
@@ -160,9 +167,15 @@ def test_a_wrong_option_is_one_line_and_exits_with_2(arguments: list[str], line:
 @pytest.mark.parametrize(
     ("target", "options", "line"),
     [
-        ("ws://127.0.0.1:1", [], "cannot connect to ws://127.0.0.1:1: "),
+        ("ws://127.0.0.1:1", [], "cannot connect to ws://127.0.0.1:1: nothing listens at 127.0.0.1:1\n"),
+        ("127.0.0.1:1/a", [], "cannot connect to ws://127.0.0.1:1/a: nothing listens at 127.0.0.1:1\n"),
+        ("x:1", ["--uds", "/nowhere"], "cannot connect to ws://x:1: nothing listens at /nowhere: there is no such"),
         ("ws://nowhere.invalid", [], "cannot connect to ws://nowhere.invalid: "),
-        ("ws://127.0.0.1:1", ["--proxy", "http://127.0.0.1:2"], "cannot connect to ws://127.0.0.1:1: "),
+        (
+            "ws://127.0.0.1:1",
+            ["--proxy", "http://127.0.0.1:2"],
+            "cannot connect to ws://127.0.0.1:1: nothing listens at 127.0.0.1:2\n",
+        ),
     ],
 )
 def test_what_cannot_be_reached_is_one_line_and_exits_with_1(target: str, options: list[str], line: str) -> None:
