@@ -86,7 +86,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
         "_decoder",
         "_due",
         "_ended",
-        "_ready",
+        "_events",
         "_stream",
         "_waits",
         "last_event_id",
@@ -115,7 +115,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
         # One for all connections: it knows how far the last one came.
         self._decoder = Decoder(chosen.max_size)
         self._decoder.last_event_id = chosen.last_event_id
-        self._ready: deque[Event] = deque()
+        self._events: deque[Event] = deque()
         self._waits = chosen.reconnect_delays()
         # When to connect, on the clock of `clock.monotonic`.
         self._due = 0.0
@@ -134,17 +134,17 @@ class events:  # noqa: N801 - used as a function, as `connect`
             raise LocalProtocolError("another task waits for the next event already")
         self._busy = True
         try:
-            while not self._ready and not self._ended.is_set():
+            while not self._events and not self._ended.is_set():
                 await self._advance()
         finally:
             self._busy = False
             if self._ended.is_set():
-                self._drop()
-        if not self._ready:
+                self._disconnect()
+        if not self._events:
             raise StopAsyncIteration
-        event = self._ready.popleft()
+        event = self._events.popleft()
         # An id can come without an event.
-        self.last_event_id = (event.id or "") if self._ready else self._decoder.last_event_id
+        self.last_event_id = (event.id or "") if self._events else self._decoder.last_event_id
         return event
 
     async def __aenter__(self) -> events:
@@ -158,8 +158,8 @@ class events:  # noqa: N801 - used as a function, as `connect`
     async def aclose(self) -> None:
         """End: close the connection, drop what came, and let a task that waits for an event go."""
         self._ended.set()
-        self._ready.clear()
-        self._drop()
+        self._events.clear()
+        self._disconnect()
 
     def __del__(self) -> None:
         # There is no attribute where the arguments were wrong.
@@ -203,7 +203,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
             # reconnecting using the HTTP 204 No Content response code."
             self._ended.set()
         else:
-            self._take(self._stream, self._stream.rest)
+            self._decode(self._stream, self._stream.rest)
 
     async def _attempt(self, target: Target, options: TransportOptions) -> _Stream | None:
         """Ask for the events. Returns None where the server has none to give any more."""
@@ -211,12 +211,12 @@ class events:  # noqa: N801 - used as a function, as `connect`
         reader = asyncio.StreamReader(READ_SIZE)
         transport = await create_connection(lambda: asyncio.StreamReaderProtocol(reader), target, options)
         try:
-            _probe(transport)
+            _enable_keepalive(transport)
             write_first(transport, request)
             response, rest = await receive_response(lambda: reader.read(READ_SIZE))
             self.response = Received(*response)
             if response.status == 204:
-                _leave(transport)
+                _end_connection(transport)
                 return None
             # WHATWG HTML 9.2.2: "if res's status is not 200, or if res's `Content-Type` is not `text/event-stream`,
             # then fail the connection."
@@ -224,7 +224,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
                 raise refusal_of(response, await _receive_body(reader, response, rest), "an event stream")
             _check_content(self.response)
         except BaseException:
-            _leave(transport)
+            _end_connection(transport)
             raise
         return _Stream(reader, transport, response, rest)
 
@@ -242,9 +242,9 @@ class events:  # noqa: N801 - used as a function, as `connect`
             if not timeout.expired():
                 raise
             raise TimeoutError(f"nothing came from {self.target.authority} for {seconds:g} s") from None
-        self._take(stream, data, eof=not data)
+        self._decode(stream, data, eof=not data)
 
-    def _take(self, stream: _Stream, data: bytes, *, eof: bool = False) -> None:
+    def _decode(self, stream: _Stream, data: bytes, *, eof: bool = False) -> None:
         """Take what was read."""
         if self._ended.is_set():
             return
@@ -252,19 +252,19 @@ class events:  # noqa: N801 - used as a function, as `connect`
         try:
             if eof:
                 stream.body.receive_eof()
-            self._ready.extend(decoder.receive(stream.body.receive(data)))
+            self._events.extend(decoder.receive(stream.body.receive(data)))
         except HandshakeError as error:
             raise InvalidMessage(0, error.reason) from None
         if decoder.retry is not None:
             self.retry = min(decoder.retry, LONGEST_ASKED * 1000) / 1000
-        stream.good = stream.good or bool(self._ready)
-        if not self._ready:
+        stream.good = stream.good or bool(self._events)
+        if not self._events:
             self.last_event_id = decoder.last_event_id
 
     def _fail(self, error: Exception) -> None:
         """Plan the next attempt; raise the error where there is none."""
         options, stream = self.options, self._stream
-        self._drop()
+        self._disconnect()
         if stream is not None and (stream.good or clock.monotonic() - stream.opened_at >= STABLE):
             self._waits = options.reconnect_delays()
         seconds = next(self._waits, None) if options.reconnect and not is_permanent(error) else None
@@ -282,9 +282,9 @@ class events:  # noqa: N801 - used as a function, as `connect`
         if options.on_retry is not None:
             options.on_retry(error, seconds)
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         if self._stream is not None:
-            _leave(self._stream.transport)
+            _end_connection(self._stream.transport)
             self._stream = None
 
     def _request(self, target: Target) -> bytes:
@@ -337,8 +337,8 @@ class _Stream:
         self.good = False
 
 
-def _probe(transport: asyncio.Transport) -> None:
-    """Have the operating system notice a peer that is gone: a client that only reads never would."""
+def _enable_keepalive(transport: asyncio.Transport) -> None:
+    """Let the operating system notice a peer that is gone: a client that only reads never would."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -347,8 +347,8 @@ def _probe(transport: asyncio.Transport) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _leave(transport: asyncio.Transport) -> None:
-    """End a connection from which nothing more is wanted."""
+def _end_connection(transport: asyncio.Transport) -> None:
+    """Close a connection whose further bytes are not needed."""
     # RFC 9112 9.8: "Clients MUST send a closure alert before closing the connection. Clients that do not expect to
     # receive any more data MAY choose not to wait for the server's closure alert and simply close the connection".
     close_transport(transport)

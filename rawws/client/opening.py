@@ -30,7 +30,7 @@ DEFLATERS: dict[tuple[int, int, int], Deflater] = {}
 
 @final
 class Opening:
-    """The request, and what comes of the response; the transport hands it what it reads until it is `opened`."""
+    """The request and its response: the transport gives it the bytes that it reads until `opened` is done."""
 
     __slots__ = (
         "begun",
@@ -94,17 +94,17 @@ class Opening:
             self._fail(error)
 
     def receive(self, data: bytes) -> None:
-        """Take what came of the response."""
+        """Take the next bytes of the response."""
         self.received += len(data)
         if self.opened.done():
             return
         if self.refusal is not None:
-            self._take_body(data)
+            self._receive_body(data)
             return
         try:
             response = self.reader.receive(data)
             if response is not None:
-                self._take(response, self.reader.rest)
+                self._accept(response, self.reader.rest)
         except HandshakeError as error:
             # Those of the core have no kind: they are about a 101 that is not the one that was asked for.
             kind = InvalidUpgrade if type(error) is HandshakeError else type(error)
@@ -113,12 +113,12 @@ class Opening:
             self._fail(error)
 
     def receive_eof(self) -> None:
-        """Take note that the server sends nothing more."""
+        """End the body of a refusal: the server sends nothing more."""
         if self.refusal is not None:
             self._refuse()
 
     def lose(self) -> None:
-        """Take note that the connection is gone."""
+        """Fail: the connection is gone."""
         if self.refusal is not None:
             self._refuse()
         elif not self.opened.done():
@@ -138,12 +138,12 @@ class Opening:
     # -- how it ends
 
     def progress(self) -> str:
-        """Describe how far it is."""
+        """Describe how far the handshake is."""
         if not self.begun:
             return f"it was not connected{', or its TLS handshake not done' if self.target.secure else ''}"
         return f"{self.received} bytes of the response came" if self.received else "nothing came of the response"
 
-    def _take(self, response: Response, rest: bytes) -> None:
+    def _accept(self, response: Response, rest: bytes) -> None:
         ws, options = self.ws, self.options
         ws.response = response = Received(*response)
         if response.status != 101:
@@ -151,7 +151,7 @@ class Opening:
             if response.status not in {204, 304}:
                 self.decoder = Body(response.headers, max_size=None, until_eof=True)
             ws.set_deadline(BODY_WAIT)
-            self._take_body(rest)
+            self._receive_body(rest)
             return
         offered = options.subprotocols or ()
         agreed = check_response(response, self.key, subprotocols=offered, compression=options.deflate)
@@ -185,7 +185,7 @@ class Opening:
         if not ws.full:
             ws.resume_reading()
 
-    def _take_body(self, data: bytes) -> None:
+    def _receive_body(self, data: bytes) -> None:
         """Collect the body of a refusal up to its end, or to where it makes no sense any more."""
         decoder = self.decoder
         try:
