@@ -18,8 +18,8 @@ from .history import JOIN, LEAVE, Log, Publication
 from .names import TopicError, check_key, check_name
 from .policies import Policy
 from .presence import NOTHING, PresenceSet, Present, info_text, new_present
-from .replica import Mirror
-from .replication import Bridge
+from .replica import ReplicaLog
+from .replication import Replication
 from .subscribers import (
     EventSubscriber,
     ObjectSubscriber,
@@ -100,15 +100,15 @@ class HubCore:
         self.max_size = max_size
         self.authorize = authorize
         self._renders = dict(protocols)
-        self._table = TopicTable(history, protocols[0].render, Log if backplane is None else Mirror)
-        self._bridge = None if backplane is None else Bridge(self._table, backplane, history)
+        self._table = TopicTable(history, protocols[0].render, Log if backplane is None else ReplicaLog)
+        self._replication = None if backplane is None else Replication(self._table, backplane, history)
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self._published = 0
 
     async def close(self) -> None:
         """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost."""
-        if self._bridge is not None:
-            await self._bridge.close()
+        if self._replication is not None:
+            await self._replication.close()
 
     def subscribe(
         self,
@@ -140,12 +140,12 @@ class HubCore:
         if known is not None and not since:
             return known
         cursor = cursor_of(since or "", topic)
-        if self._bridge is not None:
+        if self._replication is not None:
             if cursor and cursor != EARLIEST:
                 parse_cursor(cursor)
-            if not self._bridge.is_ready(self._table.topics.get(topic), cursor):
+            if not self._replication.is_ready(self._table.topics.get(topic), cursor):
                 subscription = self._enter(subscriber, topic, policy, join, watch=watch).subscription
-                self._wait(self._bridge, subscription, cursor)
+                self._wait(self._replication, subscription, cursor)
                 return subscription
         admission = self.admit(subscriber, topic, since=cursor, policy=policy, join=join, watch=watch)
         subscriber.replay(admission.subscription, admission.missed)
@@ -177,8 +177,8 @@ class HubCore:
         if len(encoded.payload) > self.max_size:
             raise TopicError("size", f"the message has {len(encoded.payload)} bytes, limit {self.max_size}")
         self._published += 1
-        if self._bridge is not None:
-            return self._bridge.publish(topic, encoded, key)
+        if self._replication is not None:
+            return self._replication.publish(topic, encoded, key)
         found = self._table.topics.get(topic) or self._table.make(topic)
         publication = found.log.append(encoded, key)
         outcome = Published(publication.cursor)
@@ -205,8 +205,8 @@ class HubCore:
             waiting=sum(len(subscriber.queue or ()) for subscriber in self._subscribers.values()),
             published=self._published,
             **self._table.counts,
-            degraded=self._bridge is not None and self._bridge.is_away,
-            **({} if self._bridge is None else self._bridge.stats()),
+            degraded=self._replication is not None and self._replication.is_away,
+            **({} if self._replication is None else self._replication.stats()),
         )
 
     def may(self, client: Any, action: str, topic: str) -> bool | Awaitable[bool]:
@@ -248,15 +248,15 @@ class HubCore:
 
     def when_ready(self, topics: Iterable[str], since: str, go: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
         """Return what `go` returns, or an awaitable of it where it must be asked first what came since a cursor."""
-        return go() if self._bridge is None else self._when_ready(self._bridge, list(topics), since, go)
+        return go() if self._replication is None else self._when_ready(self._replication, list(topics), since, go)
 
     def history(self, topic: str, *, since: str) -> tuple[str, list[Publication], bool]:
         """Return where a topic is, what came since a cursor, and whether that is known; remember that it was told."""
         check_name(topic)
         found = self._table.topics.get(topic) or self._table.make(topic)
         log = found.log
-        if self._bridge is not None:
-            self._bridge.prepare(log)
+        if self._replication is not None:
+            self._replication.prepare(log)
         self._table.store.touch(log, clock.monotonic())
         publications, recovered = log.since(since) if since else ([], True)
         self._table.tidy(found)
@@ -309,7 +309,7 @@ class HubCore:
         self._join(found, subscription, present, watch)
         return Admission(subscription, start, missed)
 
-    def _wait(self, bridge: Bridge, subscription: Subscription, since: str) -> None:
+    def _wait(self, replication: Replication, subscription: Subscription, since: str) -> None:
         """Have a pending subscription begin when it is known what came since a cursor."""
         subscriber, topic = subscription.subscriber, self._table.topics[subscription.topic]
         asked = False
@@ -318,9 +318,9 @@ class HubCore:
             nonlocal asked
             if subscriber.subscriptions.get(subscription.topic) is not subscription:
                 return
-            if not bridge.is_ready(topic, since, asked=asked):
+            if not replication.is_ready(topic, since, asked=asked):
                 asked = True
-                bridge.wait(topic, go_on)
+                replication.wait(topic, go_on)
                 return
             try:
                 start, missed = self._missed(subscription, since)
@@ -332,10 +332,12 @@ class HubCore:
             subscriber.begin(subscription, start)
             subscriber.replay(subscription, missed)
 
-        bridge.wait(topic, go_on)
+        replication.wait(topic, go_on)
         asked = True
 
-    async def _when_ready(self, bridge: Bridge, topics: list[str], since: str, go: Callable[[], Answer]) -> Answer:
+    async def _when_ready(
+        self, replication: Replication, topics: list[str], since: str, go: Callable[[], Answer]
+    ) -> Answer:
         for topic in topics:
             check_name(topic)
         asked: set[str] = set()
@@ -343,9 +345,9 @@ class HubCore:
         while True:
             for topic in topics:
                 found = self._table.topics.get(topic) or self._table.make(topic)
-                if not bridge.is_ready(found, starts[topic], asked=topic in asked):
+                if not replication.is_ready(found, starts[topic], asked=topic in asked):
                     asked.add(topic)
-                    await bridge.changed(found)
+                    await replication.changed(found)
                     break
             else:
                 return go()
@@ -353,8 +355,8 @@ class HubCore:
     def _missed(self, subscription: Subscription, since: str) -> tuple[str, list[Publication]]:
         """Return the cursor at which a subscription begins, and what its subscriber missed from there on."""
         log = subscription.log
-        if self._bridge is not None:
-            self._bridge.prepare(log)
+        if self._replication is not None:
+            self._replication.prepare(log)
         if not since:
             return log.cursor, []
         missed, subscription.recovered = log.since(since)
@@ -372,8 +374,8 @@ class HubCore:
                 topic.presence = PresenceSet()
             topic.presence.join(present)
             self._table.tell(topic, JOIN, present)
-            if self._bridge is not None:
-                self._bridge.join(topic.log.topic, present.id, info_text(present))
+            if self._replication is not None:
+                self._replication.join(topic.log.topic, present.id, info_text(present))
         if watch:
             subscription.watches = True
             topic.watchers[subscription.subscriber] = subscription
@@ -389,8 +391,8 @@ class HubCore:
         topic.watchers.pop(subscriber, None)
         if subscription.present and topic.presence is not None:
             present = topic.presence.leave(subscription.present)
-            if self._bridge is not None:
-                self._bridge.leave(subscription.topic, subscription.present)
+            if self._replication is not None:
+                self._replication.leave(subscription.topic, subscription.present)
             if not topic.presence.members:
                 topic.presence = None
             if present is not None:

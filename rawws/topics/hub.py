@@ -64,8 +64,8 @@ class Hub(HubCore):
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"
 
     async def __aenter__(self) -> Hub:
-        if self._bridge is not None:
-            self._bridge.open()
+        if self._replication is not None:
+            self._replication.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

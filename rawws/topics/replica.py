@@ -1,4 +1,4 @@
-"""Mirror: the log of a topic as the engine behind a backplane has it, and what is said here while that is away.
+"""Replicas: the log of a topic as the engine behind a backplane has it, and what is said here while that is away.
 
 Laws:
 1. A cursor of the engine's epoch stands for the same publication on every server.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .backplane import Position, PresenceEntry, Record
 
-__all__ = ["BEHIND", "LIVE", "Mirror"]
+__all__ = ["BEHIND", "LIVE", "ReplicaLog"]
 
 # Live: all that comes is behind what is here. Else it waits, until the engine said what came between.
 BEHIND, LIVE = range(2)
@@ -30,7 +30,7 @@ MAX_BUFFER = 1000
 
 
 @final
-class Mirror(Log):
+class ReplicaLog(Log):
     """A log whose places the engine gives."""
 
     __slots__ = ("before", "buffer", "entries", "local", "mixed", "shown", "state", "task")

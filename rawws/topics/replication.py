@@ -1,4 +1,4 @@
-"""Bridge: a hub to a backplane and back (rawws/topics/backplane.py).
+"""Replication: a hub to a backplane and back (rawws/topics/backplane.py).
 
 Laws:
 1. Subscribers get a publication when it comes back from the engine: so all servers have one order.
@@ -23,7 +23,7 @@ from .backplane import Position
 from .cursors import EARLIEST
 from .history import JOIN, LEAVE, MISSED, MOVED, HistoryStore, Log, Publication
 from .presence import PresenceSet, present_of
-from .replica import BEHIND, LIVE, MAX_BUFFER, Mirror
+from .replica import BEHIND, LIVE, MAX_BUFFER, ReplicaLog
 from .subscribers import Published
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .backplane import Backplane, History, HistoryResult, PresenceEntry, Record
     from .table import Topic, TopicTable
 
-__all__ = ["Bridge"]
+__all__ = ["Replication"]
 
 logger = logging.getLogger("rawws.topics")
 
@@ -46,7 +46,7 @@ NEW, OPENING, BACK, AWAY, CLOSED = range(5)
 
 
 @final
-class Sent:
+class PendingPublish:
     """A publication of this server of which the engine has not said where it is, or which did not come back yet."""
 
     __slots__ = ("number", "outcome", "place", "publication")
@@ -64,14 +64,14 @@ class Sent:
         known = place is not None and place.offset > 0
         self.outcome.settle(f"{place.epoch}:{place.offset}" if place and known else "", accepted=place is not None)
 
-    def is_past(self, mirror: Mirror) -> bool:
-        """Tell whether it has its place, and a mirror that is live is beyond that."""
+    def is_past(self, replica: ReplicaLog) -> bool:
+        """Tell whether it has its place, and a replica that is live is beyond that."""
         place = self.place
-        return place is not None and (place.epoch != mirror.epoch or place.offset <= mirror.offset)
+        return place is not None and (place.epoch != replica.epoch or place.offset <= replica.offset)
 
 
 @final
-class Bridge:
+class Replication:
     """What a hub with a backplane does differently: a BackplaneHandler of the contract."""
 
     def __init__(self, table: TopicTable, backplane: Backplane, history: History) -> None:
@@ -82,7 +82,7 @@ class Bridge:
         self.server = ""
         self.state = NEW
         self.number = 0
-        self.sent: dict[int, Sent] = {}
+        self.sent: dict[int, PendingPublish] = {}
         self.size = 0
         # Of what is told while the engine is away.
         self.store = HistoryStore(history)
@@ -104,10 +104,10 @@ class Bridge:
             return
         tasks = []
         for found in list(self.table.topics.values()):
-            task = self._stop(mirror_of(found))
+            task = self._stop(replica_of(found))
             if task is not None:
                 tasks.append(task)
-            mirror_of(found).release()
+            replica_of(found).release()
         await self.backplane.close()
         for sent in list(self.sent.values()):
             self._drop(sent)
@@ -121,7 +121,7 @@ class Bridge:
         self.number += 1
         outcome = Published()
         outcome.accepted = False
-        sent = Sent(self.number, Publication(topic, encoded, key), outcome)
+        sent = PendingPublish(self.number, Publication(topic, encoded, key), outcome)
         size = self.size + sent.publication.size
         if self.state != CLOSED and len(self.sent) < MAX_WAITING and size <= MAX_WAITING_SIZE:
             self.sent[sent.number] = sent
@@ -143,26 +143,26 @@ class Bridge:
             return True
         if self.state == OPENING or found is None:
             return False
-        mirror = mirror_of(found)
-        if mirror.state != LIVE:
+        replica = replica_of(found)
+        if replica.state != LIVE:
             return False
-        if cursor and mirror.local is not None:
-            return cursor.startswith(f"{mirror.local.epoch}:")
-        return asked or not cursor or cursor == EARLIEST or not mirror.is_behind(cursor)
+        if cursor and replica.local is not None:
+            return cursor.startswith(f"{replica.local.epoch}:")
+        return asked or not cursor or cursor == EARLIEST or not replica.is_behind(cursor)
 
     def wait(self, found: Topic, waiter: Callable[[], None]) -> None:
         """Have a callback called when something changes of what `is_ready` says."""
-        mirror = mirror_of(found)
-        mirror.waiters.append(waiter)
-        mirror.store.touch(mirror, clock.monotonic())
-        if self.state == BACK and mirror.task is None and (mirror.state == BEHIND or mirror.local is None):
+        replica = replica_of(found)
+        replica.waiters.append(waiter)
+        replica.store.touch(replica, clock.monotonic())
+        if self.state == BACK and replica.task is None and (replica.state == BEHIND or replica.local is None):
             self._catch_up(found)
 
     def prepare(self, log: Log) -> None:
         """Have a topic have a place while the engine is away."""
-        mirror: Mirror = log  # type: ignore[assignment]
-        if self.state >= AWAY and mirror.local is None:
-            mirror.local = Log(log.topic, self.store)
+        replica: ReplicaLog = log  # type: ignore[assignment]
+        if self.state >= AWAY and replica.local is None:
+            replica.local = Log(log.topic, self.store)
 
     async def changed(self, found: Topic) -> None:
         """Wait for such a change."""
@@ -193,13 +193,13 @@ class Bridge:
 
     def forget(self, found: Topic) -> None:
         """Take note that the hub forgot a topic."""
-        mirror = mirror_of(found)
-        self._stop(mirror)
-        mirror.release()
+        replica = replica_of(found)
+        self._stop(replica)
+        replica.release()
         if self.state == BACK:
-            self.backplane.unfollow(mirror.topic)
+            self.backplane.unfollow(replica.topic)
         for sent in list(self.sent.values()):
-            if sent.place is not None and sent.publication.topic == mirror.topic:
+            if sent.place is not None and sent.publication.topic == replica.topic:
                 self._finish(sent)
 
     # -- what the backplane calls
@@ -209,15 +209,15 @@ class Bridge:
         found = self.table.topics.get(record.topic)
         if found is None or self.state != BACK:
             return
-        mirror = mirror_of(found)
-        if mirror.state == LIVE and record.epoch == mirror.epoch:
-            if record.offset == mirror.offset + 1:
+        replica = replica_of(found)
+        if replica.state == LIVE and record.epoch == replica.epoch:
+            if record.offset == replica.offset + 1:
                 self._deliver(found, record)
                 return
-            if record.offset <= mirror.offset:
+            if record.offset <= replica.offset:
                 return
-        mirror.buffer.append(record)
-        if mirror.task is None:
+        replica.buffer.append(record)
+        if replica.task is None:
             self.counts["gaps"] += 1
             self._catch_up(found)
 
@@ -226,7 +226,7 @@ class Bridge:
         found = self.table.topics.get(topic)
         if found is None or entry.server == self.server:
             return
-        entries = mirror_of(found).entries
+        entries = replica_of(found).entries
         if entries is None:
             self._meet(found, event, entry)
         elif len(entries) < MAX_BUFFER:
@@ -240,7 +240,7 @@ class Bridge:
         if server == self.server:
             return
         for found in list(self.table.topics.values()):
-            entries = mirror_of(found).entries
+            entries = replica_of(found).entries
             if entries is not None:
                 entries.append(server)
             self._part(found, server)
@@ -250,13 +250,13 @@ class Bridge:
         self.state = AWAY
         logger.warning("the backplane is away, topics are degraded: %s", reason)
         for found in list(self.table.topics.values()):
-            mirror = mirror_of(found)
-            self._stop(mirror)
-            mirror.entries = []
+            replica = replica_of(found)
+            self._stop(replica)
+            replica.entries = []
         for sent in list(self.sent.values()):
             self._show(sent)
         for found in list(self.table.topics.values()):
-            mirror_of(found).release()
+            replica_of(found).release()
 
     def on_back(self) -> None:
         """Send what waited, and find out what came meanwhile."""
@@ -270,12 +270,12 @@ class Bridge:
 
     # -- publications
 
-    def _send(self, sent: Sent) -> None:
+    def _send(self, sent: PendingPublish) -> None:
         publication = sent.publication
         answer = self.backplane.publish(publication.topic, publication.message, publication.key, sent.number)
         answer.add_done_callback(partial(self._answered, sent))
 
-    def _answered(self, sent: Sent, answer: asyncio.Future[Position]) -> None:
+    def _answered(self, sent: PendingPublish, answer: asyncio.Future[Position]) -> None:
         """Take note of where a publication is."""
         error = None if answer.cancelled() else answer.exception()
         if self.sent.get(sent.number) is not sent or answer.cancelled() or isinstance(error, ConnectionError):
@@ -287,24 +287,24 @@ class Bridge:
         sent.place = answer.result()
         found = self.table.topics.get(sent.publication.topic)
         # Else it will come, by itself or by what is being asked.
-        if found is None or (mirror_of(found).state == LIVE and sent.is_past(mirror_of(found))):
+        if found is None or (replica_of(found).state == LIVE and sent.is_past(replica_of(found))):
             self._finish(sent)
 
-    def _finish(self, sent: Sent) -> None:
+    def _finish(self, sent: PendingPublish) -> None:
         """Take note that nobody here will get a publication any more."""
         self._take(sent.number)
         sent.settle()
         found = self.table.topics.get(sent.publication.topic)
         if found is not None:
-            mirror_of(found).shown.discard(sent.number)
+            replica_of(found).shown.discard(sent.number)
             self._settle(found)
 
-    def _drop(self, sent: Sent) -> None:
+    def _drop(self, sent: PendingPublish) -> None:
         """Give a publication up."""
         self.counts["lost"] += 1
         self._finish(sent)
 
-    def _take(self, number: int) -> Sent | None:
+    def _take(self, number: int) -> PendingPublish | None:
         sent = self.sent.pop(number, None)
         if sent is not None:
             self.size -= sent.publication.size
@@ -312,32 +312,32 @@ class Bridge:
 
     def _deliver(self, found: Topic, record: Record) -> None:
         """Deliver the next publication of a topic, unless those who are here have it already."""
-        mirror = mirror_of(found)
+        replica = replica_of(found)
         sent = self._take(record.number) if record.server == self.server else None
         encoded = Encoded(record.message) if sent is None else sent.publication.encoded
         publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset)
-        mirror.hold(publication)
+        replica.hold(publication)
         outcome = Published(publication.cursor) if sent is None else sent.outcome
-        if record.server == self.server and record.number in mirror.shown:
-            mirror.shown.discard(record.number)
+        if record.server == self.server and record.number in replica.shown:
+            replica.shown.discard(record.number)
             self._settle(found)
         else:
-            if mirror.local is not None:
-                mirror.mixed = True
-                publication = mirror.show(self.store, publication)
+            if replica.local is not None:
+                replica.mixed = True
+                publication = replica.show(self.store, publication)
             self.table.distribute(found, publication, outcome)
         outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
 
-    def _show(self, sent: Sent) -> None:
+    def _show(self, sent: PendingPublish) -> None:
         """Deliver a publication to those who are here, while the engine is away."""
         topic = sent.publication.topic
         found = self.table.topics.get(topic) or self.table.make(topic)
-        mirror = mirror_of(found)
-        if sent.number in mirror.shown:
+        replica = replica_of(found)
+        if sent.number in replica.shown:
             return
         if sent.number in self.sent:
-            mirror.shown.add(sent.number)
-        publication = mirror.show(self.store, sent.publication)
+            replica.shown.add(sent.number)
+        publication = replica.show(self.store, sent.publication)
         self.store.let_go(publication.at)
         self.table.distribute(found, publication, sent.outcome)
         sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
@@ -346,90 +346,90 @@ class Bridge:
 
     # -- topics
 
-    def _stop(self, mirror: Mirror) -> asyncio.Task[None] | None:
+    def _stop(self, replica: ReplicaLog) -> asyncio.Task[None] | None:
         """Ask no more where a topic is."""
-        task, mirror.task = mirror.task, None
-        mirror.state = BEHIND
-        mirror.buffer.clear()
+        task, replica.task = replica.task, None
+        replica.state = BEHIND
+        replica.buffer.clear()
         if task is not None:
             task.cancel()
         return task
 
     def _catch_up(self, found: Topic) -> None:
-        mirror = mirror_of(found)
-        if mirror.task is not None:
-            mirror.task.cancel()
-        mirror.state = BEHIND
-        mirror.task = asyncio.get_running_loop().create_task(self._ask(found))
+        replica = replica_of(found)
+        if replica.task is not None:
+            replica.task.cancel()
+        replica.state = BEHIND
+        replica.task = asyncio.get_running_loop().create_task(self._ask(found))
 
     async def _ask(self, found: Topic) -> None:
         """Follow a topic, and find out where it is, until nothing is missing."""
-        mirror = mirror_of(found)
-        topic = mirror.topic
+        replica = replica_of(found)
+        topic = replica.topic
         # Where it goes away, `on_back` begins anew.
         with contextlib.suppress(ConnectionError):
-            if mirror.entries is not None:
+            if replica.entries is not None:
                 await self.backplane.follow(topic)
-            while mirror.state == BEHIND:
-                result = await self.backplane.history(topic, position_of(mirror))
-                if mirror.epoch and result.epoch != mirror.epoch and not result.recovered:
+            while replica.state == BEHIND:
+                result = await self.backplane.history(topic, position_of(replica))
+                if replica.epoch and result.epoch != replica.epoch and not result.recovered:
                     # What was lost cannot be had, what came since then may.
                     self._begin_anew(found, result.epoch, result.began)
-                    result = await self.backplane.history(topic, position_of(mirror))
-                if mirror.entries is not None:
+                    result = await self.backplane.history(topic, position_of(replica))
+                if replica.entries is not None:
                     entries = await self.backplane.presence(topic)
                     self._meet_all(found, entries)
                 self._go_on(found, result)
-            mirror.task = None
-            self._settle_past(mirror)
+            replica.task = None
+            self._settle_past(replica)
             self._settle(found)
-            mirror.release()
+            replica.release()
 
     def _go_on(self, found: Topic, result: HistoryResult) -> None:
         """Take what came, and go on live if nothing is missing then."""
-        mirror = mirror_of(found)
-        if not mirror.epoch:
+        replica = replica_of(found)
+        if not replica.epoch:
             self._begin(found, result)
         elif result.recovered:
-            if result.epoch != mirror.epoch:
-                mirror.go_over(result.epoch, result.before)
+            if result.epoch != replica.epoch:
+                replica.go_over(result.epoch, result.before)
             for record in result.records:
-                if record.offset == mirror.offset + 1:
+                if record.offset == replica.offset + 1:
                     self._deliver(found, record)
         else:
             self._begin_anew(found, result.epoch, result.offset)
-        mirror.store.touch(mirror, clock.monotonic())
-        while mirror.buffer:
-            record = mirror.buffer.popleft()
-            if record.epoch == mirror.epoch and record.offset > mirror.offset:
-                if record.offset > mirror.offset + 1:
+        replica.store.touch(replica, clock.monotonic())
+        while replica.buffer:
+            record = replica.buffer.popleft()
+            if record.epoch == replica.epoch and record.offset > replica.offset:
+                if record.offset > replica.offset + 1:
                     return
                 self._deliver(found, record)
-        mirror.state = LIVE
+        replica.state = LIVE
 
     def _begin(self, found: Topic, result: HistoryResult) -> None:
         """Take over what the engine holds, for those who come back; who is here already was promised what comes."""
-        mirror = mirror_of(found)
-        mirror.reset(result.epoch, result.offset - len(result.records))
-        mirror.go_over(result.epoch, result.before)
+        replica = replica_of(found)
+        replica.reset(result.epoch, result.offset - len(result.records))
+        replica.go_over(result.epoch, result.before)
         for record in result.records:
             sent = self._take(record.number) if record.server == self.server else None
             encoded = Encoded(record.message) if sent is None else sent.publication.encoded
-            mirror.hold(Publication(record.topic, encoded, record.key, record.epoch, record.offset))
+            replica.hold(Publication(record.topic, encoded, record.key, record.epoch, record.offset))
             if record.server == self.server:
-                mirror.shown.discard(record.number)
+                replica.shown.discard(record.number)
             if sent is not None:
                 sent.outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
-        mirror.shown &= self.sent.keys()
-        if mirror.local is not None:
+        replica.shown &= self.sent.keys()
+        if replica.local is not None:
             # What others published meanwhile, and what was published before that, cannot be told apart.
             self._declare(found)
 
     def _begin_anew(self, found: Topic, epoch: str, offset: int) -> None:
         """Take note that something is lost."""
-        mirror = mirror_of(found)
-        mirror.reset(epoch, offset)
-        mirror.shown &= self.sent.keys()
+        replica = replica_of(found)
+        replica.reset(epoch, offset)
+        replica.shown &= self.sent.keys()
         self._declare(found)
 
     def _declare(self, found: Topic) -> None:
@@ -447,24 +447,24 @@ class Bridge:
 
     def _settle(self, found: Topic) -> None:
         """Go back to the engine's cursors, when all that was told here has its place there."""
-        mirror = mirror_of(found)
-        if mirror.local is not None and self.state == BACK and mirror.state == LIVE and not mirror.shown:
-            mirror.local = None
-            mirror.mixed = False
+        replica = replica_of(found)
+        if replica.local is not None and self.state == BACK and replica.state == LIVE and not replica.shown:
+            replica.local = None
+            replica.mixed = False
             self._tell_place(found, MOVED)
-            mirror.release()
+            replica.release()
 
-    def _settle_past(self, mirror: Mirror) -> None:
+    def _settle_past(self, replica: ReplicaLog) -> None:
         """Let go of what the engine has, and what was not among that which came."""
         for sent in list(self.sent.values()):
-            if sent.publication.topic == mirror.topic and sent.is_past(mirror):
+            if sent.publication.topic == replica.topic and sent.is_past(replica):
                 self._finish(sent)
 
     # -- presence
 
     def _meet_all(self, found: Topic, entries: list[PresenceEntry]) -> None:
         """Have those be present who are, and nobody else of other servers."""
-        mirror = mirror_of(found)
+        replica = replica_of(found)
         there = {entry.id for entry in entries}
         for present in list(found.presence.members.values()) if found.presence is not None else ():
             if present.server and present.id not in there:
@@ -472,7 +472,7 @@ class Bridge:
         for entry in entries:
             if entry.server != self.server:
                 self._meet(found, "join", entry)
-        told, mirror.entries = mirror.entries, None
+        told, replica.entries = replica.entries, None
         for each in told or ():
             if isinstance(each, str):
                 self._part(found, each)
@@ -499,11 +499,11 @@ class Bridge:
             self.table.tell(found, LEAVE, present)
 
 
-def mirror_of(found: Topic) -> Mirror:
+def replica_of(found: Topic) -> ReplicaLog:
     """Return the log of a topic of a hub that has a backplane."""
     return found.log  # type: ignore[return-value]
 
 
-def position_of(mirror: Mirror) -> Position | None:
-    """Return where a mirror is, None where that is not known."""
-    return Position(mirror.epoch, mirror.offset) if mirror.epoch else None
+def position_of(replica: ReplicaLog) -> Position | None:
+    """Return where a replica is, None where that is not known."""
+    return Position(replica.epoch, replica.offset) if replica.epoch else None

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from rawws.topics import CursorError, History, Hub, TopicError
-from rawws.topics import replication as bridge_module
+from rawws.topics import CursorError, History, Hub, TopicError, replication
 from tests.backplanes.engines import Engine
 from tests.backplanes.handlers import Reader, hubs
 from tests.server.peers import Logged, eventually
@@ -62,7 +61,7 @@ async def test_whoever_comes_back_to_another_server_gets_exactly_what_it_missed(
         assert subscription.recovered
         assert reader.got == ["2", "3", "4"]
         assert subscription.cursor == cursors[-1]
-        # The mirror answers the next one without a trip.
+        # The replica answers the next one without a trip.
         second = Reader()
         assert not two.subscribe(second, "a", since="earliest").pending
         assert second.got == ["0", "1", "2", "3", "4"]
@@ -130,8 +129,8 @@ async def test_joining_in_the_middle_of_a_stream_neither_overtakes_nor_repeats(e
                 for hub in (one, two):
                     for found in list(hub._table.topics.values()):
                         del hub._table.topics["a"]
-                        assert hub._bridge is not None
-                        hub._bridge.forget(found)
+                        assert hub._replication is not None
+                        hub._replication.forget(found)
                 readers.clear()
         await one.publish("a", "400")
         for reader, start in readers:
@@ -262,7 +261,7 @@ async def test_an_engine_killed_in_mid_stream_costs_nothing_that_is_not_told(
 async def test_what_is_over_the_bounds_while_the_engine_is_away_is_counted(
     engine: Engine, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "MAX_WAITING", 5)
+    monkeypatch.setattr(replication, "MAX_WAITING", 5)
     async with hubs(engine) as (one, two):
         here, there = await joined(one), await joined(two)
         engine.kill()
@@ -281,7 +280,7 @@ async def test_what_is_over_the_bounds_while_the_engine_is_away_is_counted(
 async def test_too_many_publications_at_once_are_refused_and_counted(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "MAX_WAITING", 5)
+    monkeypatch.setattr(replication, "MAX_WAITING", 5)
     async with hubs(engine) as (one, _):
         reader = await joined(one)
         outcomes = [one.publish("a", str(number)) for number in range(8)]
@@ -320,12 +319,12 @@ async def test_a_gap_is_seen_and_filled_or_told(engine: Engine) -> None:
         await eventually(lambda: reader.got == ["0"])
         for lost, told in ((3, []), (9, [False])):
             # These never reach `two`, as if its connection had dropped them.
-            bridge: Any = two._bridge
-            bridge.on_record, hear = lambda record: None, bridge.on_record
+            replication: Any = two._replication
+            replication.on_record, hear = lambda record: None, replication.on_record
             for number in range(lost):
                 await one.publish("a", f"{lost} {number}")
             await asyncio.sleep(0.05)
-            bridge.on_record = hear
+            replication.on_record = hear
             reader.got.clear()
             await one.publish("a", f"{lost} last")
             await eventually(lambda: two.stats().gaps)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import History, Hub
 from rawws.topics.replica import LIVE
-from rawws.topics.replication import logger, mirror_of
+from rawws.topics.replication import logger, replica_of
 from tests.backplanes.handlers import Reader
 
 HISTORY = History(count=6)
@@ -59,9 +59,9 @@ class HubsMachine(RuleBasedStateMachine):
             stats = hub.stats()
             assert (stats.subscribers, stats.subscriptions, stats.waiting, stats.unsent) == (0, 0, 0, 0)
             self.runner.run(hub.close())
-            assert hub._bridge is not None
-            assert not hub._bridge.sent
-            assert hub._bridge.size == 0
+            assert hub._replication is not None
+            assert not hub._replication.sent
+            assert hub._replication.size == 0
         self.runner.run(asyncio.sleep(0))
         assert not self.engine.backplanes
         self.runner.close()
@@ -166,9 +166,9 @@ class HubsMachine(RuleBasedStateMachine):
         async def settle() -> None:
             for _ in range(500):
                 await asyncio.sleep(0)
-                mirrors = [mirror_of(found) for hub in self.hubs for found in hub._table.topics.values()]
-                at_work = any(mirror.state != LIVE or mirror.task or mirror.local for mirror in mirrors)
-                unsent = any(hub.stats().unsent or hub.stats().degraded for hub in self.hubs if hub._bridge.state)  # type: ignore[union-attr]
+                replicas = [replica_of(found) for hub in self.hubs for found in hub._table.topics.values()]
+                at_work = any(replica.state != LIVE or replica.task or replica.local for replica in replicas)
+                unsent = any(hub.stats().unsent or hub.stats().degraded for hub in self.hubs if hub._replication.state)  # type: ignore[union-attr]
                 if not at_work and not unsent:
                     break
             else:

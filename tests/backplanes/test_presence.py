@@ -92,8 +92,8 @@ async def test_a_server_that_was_only_slow_is_there_again(tmp_path: Path, starte
         await one.subscribe(watcher, "a", watch=True)
         ident = (await two.subscribe(Reader(), "a", join="x")).present
         await eventually(lambda: seen(watcher) == {ident: "x"})
-        assert two._bridge is not None
-        backplane: Any = two._bridge.backplane
+        assert two._replication is not None
+        backplane: Any = two._replication.backplane
         beat, blocked = backplane._beat, asyncio.Event()
 
         async def wait() -> bool:
@@ -114,8 +114,8 @@ async def test_those_of_a_lease_that_ran_out_are_listed_no_more_and_forgotten(tm
         other = Hub(backplane=engine.backplane())
         await other.subscribe(Reader(), "a", join="x")
         # As by SIGKILL: nobody says that it is gone.
-        assert other._bridge is not None
-        backplane: Any = other._bridge.backplane
+        assert other._replication is not None
+        backplane: Any = other._replication.backplane
         backplane._session.reached = False
         await backplane.close()
         await asyncio.sleep(0.5)

@@ -240,8 +240,8 @@ async def test_scripts_that_were_flushed_cost_a_moment_and_nothing_else(engine: 
         await eventually(lambda: hub.stats().unsent == 0 and not hub.stats().degraded)
         for outcome in outcomes:
             await outcome
-        assert hub._bridge is not None
-        held = (await hub._bridge.backplane.history("a", None)).records
+        assert hub._replication is not None
+        held = (await hub._replication.backplane.history("a", None)).records
         assert [each.message for each in held] == ["1", "2", "4", "5", "6", "7", "8"]
     logged.take_all("the backplane is away", 1)
     logged.take_all("the backplane is back", 1)

@@ -9,8 +9,7 @@ from typing import Any, final
 import pytest
 
 import rawws
-from rawws.topics import History, Hub, TopicError
-from rawws.topics import replication as bridge_module
+from rawws.topics import History, Hub, TopicError, replication
 from rawws.topics.backplane import (
     BackplaneAway,
     BackplaneHandler,
@@ -278,7 +277,7 @@ async def test_a_subscription_may_be_waited_for_by_several() -> None:
 
 
 async def test_what_may_not_wait_for_the_engine_is_refused_to_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge_module, "MAX_WAITING", 0)
+    monkeypatch.setattr(replication, "MAX_WAITING", 0)
     async with Hub(backplane=ByHand(), authorize=lambda *_: True) as hub, serve(on("/", hub.post, "POST")) as server:
         body = json.dumps({"publish": "a", "data": "x"}).encode()
         [answer] = await ask(server, get("/", "Connection: close", method="POST", body=body), ["POST"])
@@ -292,7 +291,7 @@ async def test_what_may_not_wait_for_the_engine_is_refused_to_its_client(monkeyp
 async def test_too_many_who_come_and_go_before_it_is_known_who_is_there_are_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bridge_module, "MAX_BUFFER", 3)
+    monkeypatch.setattr(replication, "MAX_BUFFER", 3)
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
         subscription = hub.subscribe(Reader(), "a")
