@@ -1,7 +1,7 @@
 """Envelopes: what a client of a hub says in rawws.v1, and what it hears.
 
-Invariant: any text is an Ask, exactly where docs/use/rawws.v1.md allows it, or EnvelopeError; an Ask that is written
-again is the same one. Of that, any topic, cursor, key, message and `join` may be used or raises what a client is told;
+Invariant: any text is a Command, exactly where docs/use/rawws.v1.md allows it, or EnvelopeError; a Command that is
+written again is the same one. Of that, any topic, cursor, key, message and `join` may be used or raises what a client is told;
 what it is told is JSON that has a UTF-8, and says what was said; and what is published can be passed on to another
 server.
 
@@ -224,7 +224,7 @@ class Topics:
 
 
 def written(ask: Any, nothing: object) -> dict[str, Any]:
-    """Return the envelope of an Ask."""
+    """Return the envelope of a Command."""
     fields: dict[str, Any] = {ask.action: ask.topic, "id": ask.id, "since": ask.since or None, "key": ask.key}
     if ask.action == "publish":
         name, message = ("data", ask.message) if isinstance(ask.message, str) else ("base64", b64encode(ask.message))

@@ -66,19 +66,19 @@ class Broker(Handler):
     def on_open(self, ws: WebSocket) -> None:
         """Begin with a hub."""
         realm = "" if ws.request is None else ws.request.path
-        ws.state.desk = Desk(ws, self._engines.setdefault(realm, Engine()))
+        ws.state.session = HubSession(ws, self._engines.setdefault(realm, Engine()))
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         """Do what a hub asks for."""
-        ws.state.desk.take(message)
+        ws.state.session.take(message)
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:  # noqa: ARG002 - as Handler has it
         """End the lease of a hub that is gone."""
-        ws.state.desk.backplane.end()
+        ws.state.session.backplane.end()
 
 
 @final
-class Desk:
+class HubSession:
     """One hub at the broker: a BackplaneHandler that passes on what it is told."""
 
     __slots__ = ("backplane", "ws")

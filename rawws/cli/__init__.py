@@ -1,1 +1,1 @@
-"""Command line: `rawws serve`, `rawws connect`, `rawws demo`."""
+"""Ask line: `rawws serve`, `rawws connect`, `rawws demo`."""

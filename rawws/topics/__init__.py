@@ -9,7 +9,7 @@ from .names import TopicError
 from .policies import Policy
 from .presence import Present
 from .rawws_v1 import HubHandler
-from .subscribers import Published, Subscription
+from .subscribers import PublishResult, Subscription
 
 __all__ = [
     "CursorError",
@@ -20,7 +20,7 @@ __all__ = [
     "Policy",
     "Present",
     "Publication",
-    "Published",
+    "PublishResult",
     "Subscription",
     "TopicError",
 ]

@@ -24,7 +24,7 @@ from .subscribers import (
     EventSubscriber,
     ObjectSubscriber,
     ProtocolSocketSubscriber,
-    Published,
+    PublishResult,
     SocketSubscriber,
     Subscriber,
     Subscription,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .backplane import Backplane, History
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
-__all__ = ["Admission", "HubCore", "HubStats"]
+__all__ = ["HubCore", "HubStats", "SubscribeResult"]
 
 Answer = TypeVar("Answer")
 
@@ -71,7 +71,7 @@ class HubStats(NamedTuple):
     retries: int = 0
 
 
-class Admission(NamedTuple):
+class SubscribeResult(NamedTuple):
     """A new subscription, the cursor at which it begins, and what is to be sent to it first."""
 
     subscription: Subscription
@@ -147,9 +147,9 @@ class HubCore:
                 subscription = self._enter(subscriber, topic, policy, join, watch=watch).subscription
                 self._wait(self._replication, subscription, cursor)
                 return subscription
-        admission = self.admit(subscriber, topic, since=cursor, policy=policy, join=join, watch=watch)
-        subscriber.replay(admission.subscription, admission.missed)
-        return admission.subscription
+        result = self.admit(subscriber, topic, since=cursor, policy=policy, join=join, watch=watch)
+        subscriber.replay(result.subscription, result.missed)
+        return result.subscription
 
     def unsubscribe(self, receiver: WebSocket | EventStream | Receiver, topic: str | None = None) -> None:
         """End a subscription, or all of them; nothing, where there is none."""
@@ -164,7 +164,7 @@ class HubCore:
         if topic is None or not subscriber.subscriptions:
             subscriber.leave()
 
-    def publish(self, topic: str, message: Any, *, key: str | None = None) -> Published:
+    def publish(self, topic: str, message: Any, *, key: str | None = None) -> PublishResult:
         """Send a message to all subscribers of a topic at once: str as text, bytes-like as binary.
 
         Returns what became of it, which may be awaited. `key` says what the message is about, for "conflate". Raises
@@ -181,7 +181,7 @@ class HubCore:
             return self._replication.publish(topic, encoded, key)
         found = self._table.topics.get(topic) or self._table.make(topic)
         publication = found.log.append(encoded, key)
-        outcome = Published(publication.cursor)
+        outcome = PublishResult(publication.cursor)
         self._table.distribute(found, publication, outcome)
         return outcome
 
@@ -239,7 +239,7 @@ class HubCore:
         policy: str | Policy | None = None,
         join: Any = NOTHING,
         watch: bool = False,
-    ) -> Admission:
+    ) -> SubscribeResult:
         """Make a subscription; the caller has `subscriber.replay` send what was missed. Raises as `subscribe` does.
 
         `since` is a cursor of this topic alone.
@@ -281,7 +281,7 @@ class HubCore:
         *,
         watch: bool,
         since: str | None = None,
-    ) -> Admission:
+    ) -> SubscribeResult:
         """Make a subscription; without `since` it is pending."""
         check_name(topic)
         if topic in subscriber.subscriptions:
@@ -307,7 +307,7 @@ class HubCore:
         subscriber.subscriptions[topic] = found.subscriptions[subscriber] = subscription
         found.receivers = None
         self._join(found, subscription, present, watch)
-        return Admission(subscription, start, missed)
+        return SubscribeResult(subscription, start, missed)
 
     def _wait(self, replication: Replication, subscription: Subscription, since: str) -> None:
         """Have a pending subscription begin when it is known what came since a cursor."""

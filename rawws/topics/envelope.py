@@ -2,7 +2,7 @@
 
 Laws:
 1. What is said twice, misspelt or of the wrong type is refused: a `since` that nobody reads would be a silent gap.
-2. An envelope becomes an Ask or raises EnvelopeError, and nothing else.
+2. An envelope becomes a Command or raises EnvelopeError, and nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SUBPROTOCOL",
-    "Ask",
+    "Command",
     "EnvelopeError",
     "answer_of",
     "error_of",
@@ -68,7 +68,7 @@ class EnvelopeError(RawwsError, ValueError):
         self.id = id
 
 
-class Ask(NamedTuple):
+class Command(NamedTuple):
     """What a client asks for: one of ACTIONS, of a topic."""
 
     action: str
@@ -82,7 +82,7 @@ class Ask(NamedTuple):
     key: str | None = None
 
 
-def parse(text: str | bytes) -> Ask:
+def parse(text: str | bytes) -> Command:
     """Return what an envelope asks for. Raises EnvelopeError."""
     fields = parse_object(text)
     asked = fields.get("id")
@@ -94,7 +94,7 @@ def parse(text: str | bytes) -> Ask:
         raise
 
 
-def parse_fields(fields: dict[str, Any], number: int | None) -> Ask:
+def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
     """Return what the members of an envelope ask for."""
     actions = [name for name in ACTIONS if name in fields]
     if len(actions) != 1:
@@ -107,7 +107,7 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Ask:
         if not isinstance(value, wanted) or (wanted is int and value != number):
             allowed = "an integer from 0 to 2^53 - 1" if wanted is int else wanted.__name__
             raise malformed(f"{name} is {type(value).__name__}, allowed is {allowed}")
-    return Ask(
+    return Command(
         action,
         fields[action],
         number,

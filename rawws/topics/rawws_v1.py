@@ -21,7 +21,7 @@ from rawws.net.handlers import Handler
 from .cursors import CursorError, cursor_of, cursors_of, join_cursors
 from .envelope import (
     SUBPROTOCOL,
-    Ask,
+    Command,
     EnvelopeError,
     answer_of,
     error_of,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .core import HubCore
     from .history import Publication
-    from .subscribers import Published, Subscriber
+    from .subscribers import PublishResult, Subscriber
 
 __all__ = ["PROTOCOL", "HubHandler", "answer_poll", "answer_post", "answer_stream", "serve_client"]
 
@@ -69,7 +69,7 @@ async def serve_client(hub: HubCore, ws: WebSocket) -> None:
     if not speaks(ws):
         return
     async for message in ws:
-        waiting = converse(hub, ws, message)
+        waiting = handle(hub, ws, message)
         if waiting is not None:
             await waiting
         await ws.drain()
@@ -83,97 +83,99 @@ def speaks(ws: WebSocket) -> bool:
     return True
 
 
-def converse(hub: HubCore, ws: WebSocket, message: str | bytes) -> Awaitable[Any] | None:
+def handle(hub: HubCore, ws: WebSocket, message: str | bytes) -> Awaitable[Any] | None:
     """Do what a message asks for, and answer it; return what is to be waited for first, if anything."""
     try:
-        ask = read(message)
+        command = read(message)
     except EnvelopeError as error:
-        say(ws, error.id, error_of(error))
+        reply(ws, error.id, error_of(error))
         return None
-    allowed = True if ask.action == "unsubscribe" else hub.may(ws, RIGHTS[ask.action], ask.topic)
+    allowed = True if command.action == "unsubscribe" else hub.may(ws, RIGHTS[command.action], command.topic)
     if inspect.isawaitable(allowed):
-        return converse_later(hub, ws, ask, allowed)
-    return do(hub, ws, ask, bool(allowed))
+        return handle_later(hub, ws, command, allowed)
+    return execute(hub, ws, command, bool(allowed))
 
 
-async def converse_later(hub: HubCore, ws: WebSocket, ask: Ask, allowed: Awaitable[bool]) -> None:
+async def handle_later(hub: HubCore, ws: WebSocket, command: Command, allowed: Awaitable[bool]) -> None:
     """Do the same where it takes time to know whether it is allowed."""
-    waiting = do(hub, ws, ask, bool(await allowed))
+    waiting = execute(hub, ws, command, bool(await allowed))
     if waiting is not None:
         await waiting
 
 
-def do(hub: HubCore, ws: WebSocket, ask: Ask, allowed: bool) -> Awaitable[Any] | None:
+def execute(hub: HubCore, ws: WebSocket, command: Command, allowed: bool) -> Awaitable[Any] | None:
     """Do what a client asks for, and answer; return what is to be waited for, if anything."""
     if not allowed:
-        say(ws, ask.id, {"error": "refused"})
+        reply(ws, command.id, {"error": "refused"})
         return None
     try:
-        if ask.action == "publish":
-            published = hub.publish(ask.topic, ask.message, key=ask.key)
-            if published.pending and ask.id is not None:
-                return confirm_later(ws, ask, published)
-            confirm(ws, ask, place_of(published))
-            return published
-        if ask.action == "unsubscribe":
-            hub.unsubscribe(ws, ask.topic)
-            confirm(ws, ask, {})
+        if command.action == "publish":
+            result = hub.publish(command.topic, command.message, key=command.key)
+            if result.pending and command.id is not None:
+                return confirm_later(ws, command, result)
+            confirm(ws, command, place_of(result))
+            return result
+        if command.action == "unsubscribe":
+            hub.unsubscribe(ws, command.topic)
+            confirm(ws, command, {})
         else:
-            answer = subscribe if ask.action == "subscribe" else list_present
-            waiting: Any = hub.when_ready([ask.topic], ask.since, lambda: answer(hub, ws, ask))
-            return None if waiting is None else mistaken(ws, ask, waiting)
+            answer = subscribe if command.action == "subscribe" else list_present
+            waiting: Any = hub.when_ready([command.topic], command.since, lambda: answer(hub, ws, command))
+            return None if waiting is None else mistaken(ws, command, waiting)
     except MISTAKES as error:
-        say(ws, ask.id, error_of(error))
+        reply(ws, command.id, error_of(error))
     return None
 
 
-async def mistaken(ws: WebSocket, ask: Ask, waiting: Awaitable[None]) -> None:
+async def mistaken(ws: WebSocket, command: Command, waiting: Awaitable[None]) -> None:
     """Wait for what is done later, and say what is wrong with it."""
     try:
         await waiting
     except MISTAKES as error:
-        say(ws, ask.id, error_of(error))
+        reply(ws, command.id, error_of(error))
 
 
-async def confirm_later(ws: WebSocket, ask: Ask, published: Published) -> None:
+async def confirm_later(ws: WebSocket, command: Command, result: PublishResult) -> None:
     """Answer when it is known where a publication is."""
-    await published
-    confirm(ws, ask, place_of(published))
+    await result
+    confirm(ws, command, place_of(result))
 
 
-def place_of(published: Published) -> dict[str, Any]:
+def place_of(result: PublishResult) -> dict[str, Any]:
     """Return what is answered to who published."""
-    if published.accepted or published.cursor:
-        return {"cursor": published.cursor}
+    if result.accepted or result.cursor:
+        return {"cursor": result.cursor}
     return {"error": "limit", "reason": "too many publications wait already"}
 
 
-def list_present(hub: HubCore, ws: WebSocket, ask: Ask) -> None:
+def list_present(hub: HubCore, ws: WebSocket, command: Command) -> None:
     """Answer who is present."""
-    confirm(ws, ask, listed(hub.presence(ask.topic)))
+    confirm(ws, command, listed(hub.presence(command.topic)))
 
 
-def subscribe(hub: HubCore, ws: WebSocket, ask: Ask) -> None:
+def subscribe(hub: HubCore, ws: WebSocket, command: Command) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
     subscriber = hub.subscriber_of(ws)
-    admission = hub.admit(subscriber, ask.topic, since=cursor_of(ask.since, ask.topic), join=ask.join, watch=ask.watch)
-    subscription = admission.subscription
-    answer: dict[str, Any] = {"cursor": admission.cursor, "recovered": subscription.recovered}
-    if ask.join is not NOTHING:
+    result = hub.admit(
+        subscriber, command.topic, since=cursor_of(command.since, command.topic), join=command.join, watch=command.watch
+    )
+    subscription = result.subscription
+    answer: dict[str, Any] = {"cursor": result.cursor, "recovered": subscription.recovered}
+    if command.join is not NOTHING:
         answer["present"] = subscription.present
-    if ask.watch:
-        answer |= listed(hub.presence(ask.topic))
-    confirm(ws, ask, answer)
-    subscriber.replay(subscription, admission.missed)
+    if command.watch:
+        answer |= listed(hub.presence(command.topic))
+    confirm(ws, command, answer)
+    subscriber.replay(subscription, result.missed)
 
 
-def confirm(ws: WebSocket, ask: Ask, answer: dict[str, Any]) -> None:
+def confirm(ws: WebSocket, command: Command, answer: dict[str, Any]) -> None:
     """Answer a request that was done, if it has an id."""
-    if ask.id is not None:
-        say(ws, ask.id, answer)
+    if command.id is not None:
+        reply(ws, command.id, answer)
 
 
-def say(ws: WebSocket, number: int | None, answer: dict[str, Any]) -> None:
+def reply(ws: WebSocket, number: int | None, answer: dict[str, Any]) -> None:
     """Answer a request."""
     ws.send(serialize(answer if number is None else {"id": number, **answer}))
 
@@ -194,7 +196,7 @@ class HubHandler(Handler):
         """Do what a client asks for, behind what is not decided yet."""
         busy = self._busy.get(ws)
         if busy is None:
-            waiting = converse(self.hub, ws, message)
+            waiting = handle(self.hub, ws, message)
             # A publisher that is not waited for cannot be slowed down.
             if inspect.iscoroutine(waiting):
                 queue: deque[str | bytes] = deque()
@@ -217,7 +219,7 @@ class HubHandler(Handler):
                     await waiting
                 if not queue:
                     break
-                waiting = converse(self.hub, ws, queue.popleft())
+                waiting = handle(self.hub, ws, queue.popleft())
         except Exception as error:  # noqa: BLE001 - whatever authorize raises, it ends this connection only
             ws.on_handler_error(error)
         self._busy.pop(ws, None)
@@ -247,13 +249,13 @@ def begin_stream(hub: HubCore, names: list[str], since: str) -> EventStream:
     made = EventStream()
     subscriber = EventSubscriber(hub, made, render)
     try:
-        admissions = [hub.admit(subscriber, name, since=starts[name]) for name in names]
+        results = [hub.admit(subscriber, name, since=starts[name]) for name in names]
     except BaseException:
         subscriber.leave()
         raise
-    for subscription, cursor, _ in admissions:
+    for subscription, cursor, _ in results:
         made.send(serialize(place_fields(subscription.topic, cursor, recovered=subscription.recovered)))
-    for subscription, _, missed in admissions:
+    for subscription, _, missed in results:
         subscriber.replay(subscription, missed)
     return made
 
@@ -289,11 +291,11 @@ def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> Lo
     if publications or not complete or not recovered or timeout <= 0:
         publications.sort(key=lambda publication: publication.at)
         return Response.json(answer_of(publications, join_cursors(cursors), recovered), headers=FRESH)
-    return Held(hub, cursors, timeout).poll
+    return PendingPoll(hub, cursors, timeout).poll
 
 
 @final
-class Held:
+class PendingPoll:
     """A poll that waits: a subscriber for the rest of one turn of the loop in which something comes."""
 
     __slots__ = ("congested", "cursors", "hard_limit", "hub", "poll", "publications", "recovered", "woken")
@@ -355,27 +357,31 @@ class Held:
 def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Response]:
     """Publish what the body says, or list who is present."""
     try:
-        ask = read(asked.body.decode("utf-8", "replace"))
-        if ask.action not in {"publish", "presence"}:
+        command = read(asked.body.decode("utf-8", "replace"))
+        if command.action not in {"publish", "presence"}:
             raise EnvelopeError(
-                "malformed", f"{ask.action} needs a WebSocket, allowed are publish and presence", ask.id
+                "malformed", f"{command.action} needs a WebSocket, allowed are publish and presence", command.id
             )
     except EnvelopeError as error:
         return refusal(error.id, error_of(error))
 
     def answer(said: dict[str, Any]) -> Response:
-        return refusal(ask.id, said) if "error" in said else Response.json({**numbered(ask.id), **said}, headers=FRESH)
+        return (
+            refusal(command.id, said)
+            if "error" in said
+            else Response.json({**numbered(command.id), **said}, headers=FRESH)
+        )
 
-    async def answer_later(published: Published) -> Response:
-        return answer(place_of(await published))
+    async def answer_later(result: PublishResult) -> Response:
+        return answer(place_of(await result))
 
     def go() -> Any:
-        if ask.action == "presence":
-            return hub.when_ready([ask.topic], "", lambda: answer(listed(hub.presence(ask.topic))))
-        published = hub.publish(ask.topic, ask.message, key=ask.key)
-        return answer_later(published) if published.pending else answer(place_of(published))
+        if command.action == "presence":
+            return hub.when_ready([command.topic], "", lambda: answer(listed(hub.presence(command.topic))))
+        result = hub.publish(command.topic, command.message, key=command.key)
+        return answer_later(result) if result.pending else answer(place_of(result))
 
-    return when_allowed(hub, asked, [ask.topic], go, RIGHTS[ask.action], ask.id)
+    return when_allowed(hub, asked, [command.topic], go, RIGHTS[command.action], command.id)
 
 
 def when_allowed(
@@ -430,14 +436,14 @@ async def when_allowed_later(
 # -- what both need
 
 
-def read(message: str | bytes) -> Ask:
+def read(message: str | bytes) -> Command:
     """Return what a client asks for. Raises EnvelopeError, also for a name that no topic may have."""
-    ask = parse(message)
+    command = parse(message)
     try:
-        check_name(ask.topic)
+        check_name(command.topic)
     except TopicError as error:
-        raise EnvelopeError(error.code, str(error), ask.id) from None
-    return ask
+        raise EnvelopeError(error.code, str(error), command.id) from None
+    return command
 
 
 def refusal(number: int | None, answer: dict[str, Any]) -> Response:

@@ -24,7 +24,7 @@ from .cursors import EARLIEST
 from .history import JOIN, LEAVE, MISSED, MOVED, HistoryStore, Log, Publication
 from .presence import PresenceSet, present_of
 from .replica import BEHIND, LIVE, MAX_BUFFER, ReplicaLog
-from .subscribers import Published
+from .subscribers import PublishResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class PendingPublish:
 
     __slots__ = ("number", "outcome", "place", "publication")
 
-    def __init__(self, number: int, publication: Publication, outcome: Published) -> None:
+    def __init__(self, number: int, publication: Publication, outcome: PublishResult) -> None:
         self.number = number
         self.publication = publication
         self.outcome = outcome
@@ -115,11 +115,11 @@ class Replication:
 
     # -- what the hub calls
 
-    def publish(self, topic: str, encoded: Encoded, key: str | None) -> Published:
+    def publish(self, topic: str, encoded: Encoded, key: str | None) -> PublishResult:
         """Send a message to the engine, or have it wait for it."""
         self.open()
         self.number += 1
-        outcome = Published()
+        outcome = PublishResult()
         outcome.accepted = False
         sent = PendingPublish(self.number, Publication(topic, encoded, key), outcome)
         size = self.size + sent.publication.size
@@ -317,7 +317,7 @@ class Replication:
         encoded = Encoded(record.message) if sent is None else sent.publication.encoded
         publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset)
         replica.hold(publication)
-        outcome = Published(publication.cursor) if sent is None else sent.outcome
+        outcome = PublishResult(publication.cursor) if sent is None else sent.outcome
         if record.server == self.server and record.number in replica.shown:
             replica.shown.discard(record.number)
             self._settle(found)

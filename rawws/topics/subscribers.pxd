@@ -9,7 +9,7 @@ cdef int BLOCK
 cdef int CONFLATE
 cdef int DROP_NEWEST
 
-cdef class Published:
+cdef class PublishResult:
     cdef readonly object cursor
     cdef public bint accepted
     cdef public bint pending
@@ -44,20 +44,20 @@ cdef class Subscriber:
 
     cpdef bint is_slow(self) except -1
     cpdef write(self, Publication publication)
-    cpdef deliver(self, Subscription subscription, Publication publication, Published outcome)
+    cpdef deliver(self, Subscription subscription, Publication publication, PublishResult outcome)
     @cython.locals(kind=int)
-    cpdef hold(self, Subscription subscription, Publication publication, Published outcome)
+    cpdef hold(self, Subscription subscription, Publication publication, PublishResult outcome)
     cpdef bint has_room(self, Subscription subscription, Publication publication) except -1
     cpdef keep(self, Subscription subscription, key, Publication publication)
-    cpdef put(self, Waiting waiting)
-    @cython.locals(waiting=Waiting)
+    cpdef put(self, QueuedPublication waiting)
+    @cython.locals(waiting=QueuedPublication)
     cpdef drop(self, Subscription subscription, key)
-    @cython.locals(waiting=Waiting)
+    @cython.locals(waiting=QueuedPublication)
     cpdef drained(self)
-    @cython.locals(waiting=Waiting)
+    @cython.locals(waiting=QueuedPublication)
     cpdef give_up(self, Subscription subscription)
 
-cdef class Waiting:
+cdef class QueuedPublication:
     cdef Subscription subscription
     cdef object key
     cdef Publication publication
@@ -89,4 +89,4 @@ cdef class EventSubscriber(Subscriber):
     cpdef write(self, Publication publication)
 
 @cython.locals(subscription=Subscription)
-cpdef fan_out(list subscriptions, Publication publication, Published outcome)
+cpdef fan_out(list subscriptions, Publication publication, PublishResult outcome)

@@ -37,7 +37,7 @@ __all__ = [
     "EventSubscriber",
     "ObjectSubscriber",
     "ProtocolSocketSubscriber",
-    "Published",
+    "PublishResult",
     "Receiver",
     "SocketSubscriber",
     "Subscriber",
@@ -96,7 +96,7 @@ class SubscriberOwner(Protocol):
         """End all subscriptions of a subscriber."""
 
 
-class Published:
+class PublishResult:
     """What became of a publication.
 
     `delivered` and `queued` count the subscribers that it was sent to and those that it waits for; `conflated` and
@@ -126,12 +126,12 @@ class Published:
     def __repr__(self) -> str:
         names = ("delivered", "queued", "conflated", "dropped", "closed")
         counts = ", ".join([f"{getattr(self, name)} {name}" for name in names if getattr(self, name)])
-        return f"<rawws.Published {self.cursor}: {counts or 'to nobody'}>"
+        return f"<rawws.PublishResult {self.cursor}: {counts or 'to nobody'}>"
 
-    def __await__(self) -> Generator[Any, None, Published]:
+    def __await__(self) -> Generator[Any, None, PublishResult]:
         return self._wait().__await__()
 
-    async def _wait(self) -> Published:
+    async def _wait(self) -> PublishResult:
         if self.pending:
             if self.waiter is None:
                 self.waiter = asyncio.get_running_loop().create_future()
@@ -210,7 +210,7 @@ class Subscriber:
         self.receiver = receiver
         self.subscriptions: dict[str, Subscription] = {}
         # What waits, by ascending numbers, and how many bytes of it count against the limit.
-        self.queue: OrderedDict[int, Waiting] | None = None
+        self.queue: OrderedDict[int, QueuedPublication] | None = None
         self.last = 0
         self.size = 0
         self.waiters: list[asyncio.Future[None]] | None = None
@@ -236,11 +236,11 @@ class Subscriber:
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it where it is from now on, behind all that it got; whoever knows no cursors is told nothing."""
-        self.deliver(subscription, place, Published())
+        self.deliver(subscription, place, PublishResult())
 
     # -- publications
 
-    def deliver(self, subscription: Subscription, publication: Publication, outcome: Published) -> None:
+    def deliver(self, subscription: Subscription, publication: Publication, outcome: PublishResult) -> None:
         """Send a publication, or do what the policy says where the subscriber reads too slowly."""
         try:
             if self.queue is not None or self.is_slow():
@@ -255,7 +255,7 @@ class Subscriber:
             outcome.closed += 1
             self.fail(error)
 
-    def hold(self, subscription: Subscription, publication: Publication, outcome: Published) -> None:
+    def hold(self, subscription: Subscription, publication: Publication, outcome: PublishResult) -> None:
         """Do what the policy says."""
         policy = subscription.policy
         kind = policy.kind
@@ -293,9 +293,9 @@ class Subscriber:
             subscription.held = OrderedDict()
         subscription.held[key] = self.last
         self.size += publication.size
-        self.put(Waiting(subscription, key, publication, True))
+        self.put(QueuedPublication(subscription, key, publication, True))
 
-    def put(self, waiting: Waiting) -> None:
+    def put(self, waiting: QueuedPublication) -> None:
         """Have something wait."""
         if self.queue is None:
             self.queue = OrderedDict()
@@ -315,7 +315,7 @@ class Subscriber:
         try:
             for publication in publications:
                 if self.queue is not None or self.is_slow():
-                    self.put(Waiting(subscription, None, publication, False))
+                    self.put(QueuedPublication(subscription, None, publication, False))
                 else:
                     self.write(publication)
         except ConnectionClosed:
@@ -394,7 +394,7 @@ class Subscriber:
                 waiter.set_result(None)
 
 
-class Waiting:
+class QueuedPublication:
     """A publication that waits for a subscriber; a replayed one has no key, and does not count."""
 
     __slots__ = ("counts", "key", "publication", "subscription")
@@ -467,7 +467,7 @@ class ProtocolSocketSubscriber(SocketSubscriber):
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it, behind all that it got."""
-        self.deliver(subscription, place, Published())
+        self.deliver(subscription, place, PublishResult())
 
 
 def event_data(publication: Publication) -> str | None:
@@ -533,7 +533,7 @@ class EventSubscriber(Subscriber):
                 self.stream.send(Event(id=join_cursors(self.cursors)))
 
 
-def fan_out(subscriptions: list[Subscription], publication: Publication, outcome: Published) -> None:
+def fan_out(subscriptions: list[Subscription], publication: Publication, outcome: PublishResult) -> None:
     """Deliver a publication to all of a topic; the list does not change meanwhile."""
     for subscription in subscriptions:
         subscription.subscriber.deliver(subscription, publication, outcome)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 from rawws import clock
 
 from .history import HistoryStore, Log, Notice
-from .subscribers import Published, fan_out
+from .subscribers import PublishResult, fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class TopicTable:
         made = self.topics[topic] = Topic(self.new_log(topic, self.store))
         return made
 
-    def distribute(self, topic: Topic, publication: Publication, outcome: Published) -> None:
+    def distribute(self, topic: Topic, publication: Publication, outcome: PublishResult) -> None:
         """Send a publication to all subscribers of its topic."""
         if topic.subscriptions:
             receivers = topic.receivers
@@ -85,11 +85,11 @@ class TopicTable:
     def tell(self, topic: Topic, event: str, present: Present) -> None:
         """Tell those who watch that somebody came or went."""
         if topic.watchers:
-            outcome = Published()
+            outcome = PublishResult()
             fan_out(list(topic.watchers.values()), self.notice(topic, event, present=present), outcome)
             self.count(outcome)
 
-    def count(self, outcome: Published) -> None:
+    def count(self, outcome: PublishResult) -> None:
         """Count what became of a publication."""
         for name in COUNTED:
             self.counts[name] += getattr(outcome, name)

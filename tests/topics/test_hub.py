@@ -348,6 +348,6 @@ def test_what_is_shown_in_a_log_says_what_it_is() -> None:
     outcome = hub.publish("a", "hi")
     assert repr(hub) == "<rawws.Hub 1 topics, 1 subscribers>"
     assert repr(subscription) == "<rawws.Subscription to 'a'>"
-    assert repr(outcome) == f"<rawws.Published {outcome.cursor}: 1 delivered>"
+    assert repr(outcome) == f"<rawws.PublishResult {outcome.cursor}: 1 delivered>"
     assert repr(hub.publish("b", "hi")).endswith(":1: to nobody>")
     assert repr(receiver.member).startswith("<Subscriber <tests.topics.receivers.Receiver")

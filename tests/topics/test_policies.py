@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rawws.topics import Hub, Policy, Published
+from rawws.topics import Hub, Policy, PublishResult
 from tests.server.peers import Logged
 from tests.topics.receivers import Receiver
 
 
-def counts(outcome: Published) -> dict[str, int]:
+def counts(outcome: PublishResult) -> dict[str, int]:
     names = ("delivered", "queued", "conflated", "dropped", "closed")
     return {name: getattr(outcome, name) for name in names if getattr(outcome, name)}
 

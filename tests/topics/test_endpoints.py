@@ -1,4 +1,4 @@
-"""The door of a hub: one URL for all, who is let in, and rawws.js below it."""
+"""The endpoints of a hub: one URL for all, who is let in, and rawws.js below it."""
 
 from __future__ import annotations
 
