@@ -320,6 +320,10 @@ def test_the_format_of_event_streams_knows_nothing_of_the_server() -> None:
             assert ours(path) == []
 
 
+def test_the_contract_of_backplanes_knows_nothing_of_the_hub() -> None:
+    assert {found.module for found in ours(MODULES["rawws.topics.backplane"])} == {"rawws.errors"}
+
+
 def test_one_clock_is_asked_for_the_time() -> None:
     for path in SOURCES:
         if module_name(path) != "rawws.clock":

@@ -115,22 +115,22 @@ def new_answer(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
 
 
 class BackplaneHandler(Protocol):
-    """What a hub is told. The calls come one after the other, in the loop that opened the backplane."""
+    """What a hub hears of its backplane. The calls come one after the other, in the loop that opened the backplane."""
 
     def on_record(self, record: Record) -> None:
         """Take a publication of a followed topic; those of one topic come by ascending offsets, once."""
 
     def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
-        """Take note that somebody did "join" or "leave" a followed topic; it may be known already."""
+        """Hear that somebody did "join" or "leave" a followed topic; it may be known already."""
 
     def on_server_gone(self, server: str) -> None:
-        """Take note that a server's lease ran out: those present there are so no more, in any topic."""
+        """Hear that a server's lease ran out: those present there are so no more, in any topic."""
 
     def on_away(self, reason: str) -> None:
-        """Take note that the engine cannot be reached. It is tried again until `close`; this is told once."""
+        """Hear that the engine cannot be reached. It is tried again until `close`; this is told once."""
 
     def on_back(self) -> None:
-        """Take note that the engine is reached, for the first time or again.
+        """Hear that the engine is reached, for the first time or again.
 
         Nothing is followed then: the hub follows again, and asks `history` and `presence` for what came meanwhile.
         """

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
 
 import rawws
-from rawws.topics import History, Hub
+from rawws.topics import History, Hub, Publication
+from rawws.topics.core import HubCore
+from rawws.topics.history import Notice
+from rawws.topics.rawws_v1 import PROTOCOL
+from rawws.topics.subscribers import ClientProtocol
 from tests.server.peers import Peer, connected, eventually, narrow, serve
+from tests.topics.receivers import Receiver
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
@@ -161,6 +167,44 @@ async def test_one_that_is_closing_is_found_out_by_the_next_publication() -> Non
         assert hub.stats().subscribers == 0
         with pytest.raises(rawws.ConnectionClosed):
             hub.subscribe(made[0], "t")
+
+
+async def test_another_client_protocol_says_publications_and_notices_in_its_own_words_and_makes_each_once() -> None:
+    made: list[Publication] = []
+
+    def render(publication: Publication) -> str:
+        made.append(publication)
+        if isinstance(publication, Notice):
+            return f"{publication.event} {publication.present and publication.present.info}"
+        return f"say {publication.topic} {publication.message!r}"
+
+    protocols = [PROTOCOL, ClientProtocol("shout", render)]
+    hub = HubCore(History(), "disconnect", 10, 1 << 20, None, None, protocols)
+
+    async def handler(ws: rawws.WebSocket) -> None:
+        hub.subscribe(ws, "a", watch=True)
+        await ws.wait_closed()
+
+    async with serve(handler, subprotocols=["shout", "rawws.v1", "none"]) as server:
+        async with (
+            connected(server, "Sec-WebSocket-Protocol: shout") as one,
+            connected(server, "Sec-WebSocket-Protocol: shout") as two,
+            connected(server, "Sec-WebSocket-Protocol: rawws.v1") as envelopes,
+            connected(server, "Sec-WebSocket-Protocol: none") as raw,
+        ):
+            await eventually(lambda: hub.stats().subscribers == 4)
+            cursor = hub.publish("a", "x").cursor
+            hub.subscribe(Receiver(), "a", join="me")
+            for peer in (one, two):
+                assert await peer.message() == "say a 'x'"
+                assert await peer.message() == "join me"
+            assert json.loads(await envelopes.message()) == {"topic": "a", "cursor": cursor, "data": "x"}
+            [joined] = hub.presence("a")
+            assert await raw.message() == "x"
+            for peer in (envelopes, raw):
+                assert json.loads(await peer.message()) == {"topic": "a", "join": {"id": joined.id, "info": "me"}}
+            assert len(made) == 2
+        await eventually(lambda: hub.stats().subscribers == 1)
 
 
 async def test_memory_returns_to_its_start() -> None:
