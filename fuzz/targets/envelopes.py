@@ -1,9 +1,9 @@
 """Envelopes: what a client of a hub says in rawws.v1, and what it hears.
 
 Invariant: any text is a Command, exactly where docs/use/rawws.v1.md allows it, or EnvelopeError; a Command that is
-written again is the same one. Of that, any topic, cursor, key, message and `join` may be used or raises what a client is told;
-what it is told is JSON that has a UTF-8, and says what was said; and what is published can be passed on to another
-server.
+written again is the same one. Of that, any topic, cursor, key, message and `join` may be used or raises what a client
+is told; what it is told is JSON that has a UTF-8, and says what was said; and what is published can be passed on to
+another server.
 
 Envelopes are not compiled: both twins run the same lines. Cursors and the histories behind them are.
 """
