@@ -77,7 +77,7 @@ soak: build .venv/.bench .venv/.tests ## load it for long through a bad network,
 
 clean: ## remove all that was built and installed here
 	rm -rf .venv .deps build dist reports .coverage* *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf tests/interop/node/node_modules tests/javascript/node_modules tests/node/node_modules
+	rm -rf tests/interop/node/node_modules tests/javascript/node_modules tests/node/node_modules tests/typing/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find rawws rawws_sse -name '*.so' -delete
 
@@ -97,13 +97,14 @@ PACKAGES := chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy nginx:1.19.
 	redis-server:7.0=redis-server
 
 .venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json \
-		tests/javascript/package-lock.json
+		tests/javascript/package-lock.json tests/typing/package-lock.json
 	@.ci/packages $(PACKAGES)
 	@echo "installing what the tests need"
 	@$(PIP) --group test --group docs
 	@$(NPM) --prefix tests/node
 	@$(NPM) --prefix tests/interop/node
 	@$(NPM) --prefix tests/javascript
+	@$(NPM) --prefix tests/typing
 	@touch $@
 
 .venv/.docs: .venv/.rawws

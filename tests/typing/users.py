@@ -1,0 +1,97 @@
+"""Programs of users, for mypy and pyright, both strict, and not to be run: the lines that say `ignore` are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import assert_type
+
+import rawws
+
+
+async def handler(ws: rawws.WebSocket) -> None:
+    assert_type(await ws.recv(), str | bytes)
+    assert_type(await ws.recv(decode=True), str)
+    assert_type(await ws.recv(decode=False), bytes)
+    async for message in ws:
+        assert_type(message, str | bytes)
+    async for part in ws.recv_streaming():
+        assert_type(part, str | bytes)
+    latency: float = await ws.ping()
+    await ws.send(f"{latency}")
+    latency = await (await ws.ping("as in websockets"))
+    ws.send(123)  # type: ignore[arg-type]
+    ws.recv()  # type: ignore[unused-coroutine]
+
+
+async def sends(ws: rawws.WebSocket, parts: AsyncIterator[str]) -> None:
+    ws.send("at once, and nobody waits")
+    ws.ping(b"so this")
+    ws.pong()
+    ws.close(rawws.CloseCode.GOING_AWAY, "and this")
+    for data in ("text", b"binary", bytearray(4), memoryview(b"view")):
+        await ws.send(data)
+    await ws.send(["an", "iterable"])
+    await ws.send((b"of", memoryview(b"octets")))
+    await ws.send(parts)
+    assert_type(await ws.send("text", text=False, compress=True), None)
+    assert_type(await ws.close(), None)
+    ws.send(None)  # type: ignore[arg-type]
+    ws.send([1])  # type: ignore[list-item]
+    ws.send("text", compres=True)  # type: ignore[call-arg]
+    ws.ping(1)  # type: ignore[arg-type]
+    ws.close("1000")  # type: ignore[arg-type]
+
+
+async def tasks(ws: rawws.WebSocket) -> None:
+    received = asyncio.create_task(ws.recv())
+    sent = asyncio.create_task(ws.send("a task"))
+    assert_type(await received, str | bytes)
+    assert_type(await sent, None)
+    assert_type(await asyncio.wait_for(ws.recv(decode=True), 1), str)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ws.send("another"))
+    await asyncio.gather(ws.send("two"), ws.ping())
+
+
+def facts(ws: rawws.WebSocket) -> str:
+    assert_type(ws.close_code, int | None)
+    assert_type(ws.close_reason, str | None)
+    assert_type(ws.subprotocol, str | None)
+    assert_type(ws.ready_state, rawws.State)
+    address = ws.remote_address
+    if isinstance(address, tuple):
+        assert_type(address[0], str)
+        assert_type(address[1], int)
+    elif address is not None:
+        assert_type(address, str)
+    host: str = ws.remote_address[0]  # type: ignore[index]
+    return f"{host}, {ws.request.path if ws.request else ''}"
+
+
+class Echo(rawws.Handler):
+    def on_open(self, ws: rawws.WebSocket) -> None:
+        ws.state.count = 0
+
+    def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
+        ws.state.count += 1
+        ws.send(message)
+
+
+class Wrong(rawws.Handler):
+    def on_message(self, ws: rawws.WebSocket, message: int) -> None:  # type: ignore[override]
+        ws.send("")
+
+
+def to_many(connections: set[rawws.WebSocket], stream: rawws.EventStream) -> None:
+    rawws.broadcast(connections, "text")
+    rawws.broadcast(connections, b"binary")
+    rawws.broadcast([*connections, stream], "both")
+    rawws.broadcast(connections, 1)  # type: ignore[arg-type]
+    rawws.broadcast(["nobody"], "text")  # type: ignore[list-item]
+
+
+async def main() -> None:
+    async with rawws.serve(handler, "127.0.0.1", 0, hard_limit=3) as server:
+        for ws in server.connections:
+            assert_type(ws, rawws.WebSocket)
