@@ -39,10 +39,10 @@ from .http.routes import Route, Routes
 from .net.broadcast import broadcast
 from .net.handlers import Handler
 from .net.websocket import WebSocket
-from .protocol.connection import State
 from .protocol.deflate import Compression
 from .protocol.http11 import Headers, Request
 from .protocol.opcodes import CloseCode, Opcode
+from .protocol.phases import State
 from .server.probes import healthz, readyz
 from .server.server import Server, run, serve, unix_serve
 from .server.shutdown import Drain

@@ -46,11 +46,11 @@ class RemoteProtocolError(RawwsError):
 
     def __init__(self, close_code: int, reason: str) -> None:
         super().__init__(reason)
-        self.close_code = close_code
+        self.close_code = int(close_code)
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.reason} (close code {int(self.close_code)})"
+        return f"{self.reason} (close code {self.close_code})"
 
 
 class HandshakeError(RawwsError):

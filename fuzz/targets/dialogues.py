@@ -253,7 +253,7 @@ class Topics:
     def __init__(self, twin: Twin) -> None:
         self.clients = twin.load("rawws.topics.rawws_v1")
         self.envelope = twin.load("rawws.topics.envelope")
-        self.encoded = twin.load("rawws.topics.core").Encoded
+        self.encoded = twin.load("rawws.topics.core").PreparedMessage
         self.hub = twin.load("rawws.topics.hub").Hub
         history = twin.load("rawws.topics.backplane").History
         self.histories = (history(), history(count=2), history(total=9000), None)

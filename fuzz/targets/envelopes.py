@@ -134,7 +134,7 @@ class Topics:
         self.presence = twin.load("rawws.topics.presence")
         self.redis = twin.load("rawws.backplanes.redis")
         self.hub = twin.load("rawws.topics.hub").Hub(history=None, max_size=MAX_SIZE)
-        self.encoded = twin.load("rawws.topics.core").Encoded
+        self.encoded = twin.load("rawws.topics.core").PreparedMessage
         self.log = self.history.Log("held", self.history.HistoryStore(self.backplane.History(count=HELD)))
         self.log.epoch = EPOCH
         for text in ("one", "two", "three"):

@@ -136,7 +136,7 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
             keepalive = shared(loop).clients = Keepalive(settings)
         settings.connections = keepalive.connections
         settings.keepalive = keepalive
-        keepalive.suit(settings.shortest_time())
+        keepalive.tighten_interval(settings.shortest_time())
         return settings
 
     # -- again and again

@@ -5,15 +5,18 @@ asyncio takes for a coroutine what has `send`, `throw` and `close`, so all of th
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from rawws.protocol.messages import Fragment
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Generator
     from contextvars import Context
 
-__all__ = ["DONE", "Latency", "Later", "Started", "Waiter", "later", "release"]
+__all__ = ["DONE", "Latency", "Later", "PendingPing", "Started", "Stream", "Streamed", "Waiter", "later", "release"]
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -139,6 +142,55 @@ class Waiter:
             self.context = None
 
 
+class Streamed(Protocol):
+    """What a Stream asks of a connection."""
+
+    def begin_stream(self) -> Awaitable[str | bytes | Fragment]:
+        """Have the next message come in parts, unless it is here already; return what to await for each."""
+
+    def took_part(self, final: bool, /) -> None:
+        """Take note that a part was taken."""
+
+
+class Stream:
+    """What `recv_streaming()` returns: the parts of one message, each str or bytes."""
+
+    __slots__ = ("_decode", "_decoder", "_receiver", "_started", "_ws")
+
+    def __init__(self, ws: Streamed, decode: bool | None) -> None:
+        self._ws = ws
+        self._decode = decode
+        # A part of a binary message may end inside a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")() if decode else None
+        self._receiver: Awaitable[str | bytes | Fragment] | None = None
+        self._started = False
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        if not self._started:
+            self._receiver = self._ws.begin_stream()
+            self._started = True
+        while self._receiver is not None:
+            part = await self._receiver
+            final = True
+            if isinstance(part, Fragment):
+                final = part.final
+                self._ws.took_part(final)
+                part = part.data
+            if final:
+                self._receiver = None
+            if self._decode is False and isinstance(part, str):
+                part = part.encode()
+            elif self._decoder is not None and isinstance(part, bytes):
+                part = self._decoder.decode(part, final)
+                if not part and not final:
+                    continue
+            return part
+        raise StopAsyncIteration
+
+
 class Latency(float):
     """A time in seconds. It may be awaited once more: what `await ws.ping()` gives in `websockets` is awaited, too."""
 
@@ -147,6 +199,18 @@ class Latency(float):
     def __await__(self) -> Generator[Any, None, Latency]:
         yield from ()
         return self
+
+
+class PendingPing:
+    """A Ping whose Pong did not come yet: its `latency` is below 0 until then."""
+
+    __slots__ = ("future", "latency", "payload", "sent_at")
+
+    def __init__(self, payload: bytes, sent_at: float) -> None:
+        self.payload = payload
+        self.sent_at = sent_at
+        self.latency = -1.0
+        self.future: asyncio.Future[None] | None = None
 
 
 def release(waiters: list[asyncio.Future[None]] | None) -> None:

@@ -1,7 +1,8 @@
 cimport cython
 
-from .prepared cimport Encoded
+from rawws.protocol cimport numbers as phases
+from .prepared cimport PreparedMessage
 from .websocket cimport WebSocket
 
-@cython.locals(ws=WebSocket, encoded=Encoded)
+@cython.locals(ws=WebSocket, prepared=PreparedMessage)
 cpdef broadcast(connections, message)

@@ -6,8 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from rawws.errors import ConnectionClosed
+from rawws.protocol import phases
 
-from .prepared import Encoded
+from .prepared import PreparedMessage
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -38,16 +39,16 @@ def broadcast(connections: Iterable[WebSocket | Listening], message: DataLike | 
     slowly delays no other: it is closed, a WebSocket with 1013, when over `hard_limit` bytes wait for it. Raises
     TypeError for what is no message.
     """
-    encoded: Encoded | None = None
+    prepared: PreparedMessage | None = None
     for receiver in tuple(connections):
         if not isinstance(receiver, WebSocket):
             if not receiver.closed:
                 receiver.send(message)  # type: ignore[arg-type]  # it judges itself
             continue
         ws = receiver
-        if ws.handler is None and ws.connection.phase == 0:
-            if encoded is None:
-                encoded = Encoded(message)  # type: ignore[arg-type]  # as it does
+        if ws.handler is None and ws.connection.phase == phases.OPEN:
+            if prepared is None:
+                prepared = PreparedMessage(message)  # type: ignore[arg-type]  # as it does
             # The hard limit may close it in the call.
             with contextlib.suppress(ConnectionClosed):
-                ws.send_encoded(encoded)
+                ws.send_prepared(prepared)

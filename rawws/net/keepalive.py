@@ -31,14 +31,14 @@ class Keepalive:
         self.settings = settings
         self._interval = SWEEP
         self._handle: asyncio.TimerHandle | None = None
-        self.suit(settings.shortest_time())
+        self.tighten_interval(settings.shortest_time())
 
     @property
     def connections(self) -> set[AsyncSocket]:
         """The connections that it looks after."""
         return self.settings.connections
 
-    def suit(self, seconds: float) -> None:
+    def tighten_interval(self, seconds: float) -> None:
         """Sweep often enough for options as short as this: clients share a timer, and not their options."""
         interval = seconds / 10
         if interval < self._interval:
@@ -58,7 +58,7 @@ class Keepalive:
         now = clock.monotonic()
         for connection in tuple(self.settings.connections):
             try:
-                connection.look_after(now)
+                connection.on_sweep(now)
             except Exception:
                 self.settings.logger.exception("the keepalive of a connection failed")
         if self.settings.connections:

@@ -1,7 +1,9 @@
 cimport cython
 
+from rawws.protocol cimport numbers as opcodes
+
 @cython.final
-cdef class Encoded:
+cdef class PreparedMessage:
     cdef readonly object message
     cdef readonly bytes payload
     cdef readonly bytes plain

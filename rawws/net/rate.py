@@ -12,14 +12,14 @@ from typing import final
 
 from rawws import clock
 
-__all__ = ["BURST", "Pace"]
+__all__ = ["BURST", "RateLimiter"]
 
 # What may come at once although the rate is even, in seconds of it: a page that opens asks for several things.
 BURST = 1.0
 
 
 @final
-class Pace:
+class RateLimiter:
     """How fast one connection sends, in messages and in bytes a second; 0 for no limit."""
 
     __slots__ = ("_message", "_messages_due", "_octet", "_octets_due", "resume_at")
@@ -31,7 +31,7 @@ class Pace:
         # Until when nothing is read; 0 where it is.
         self.resume_at = 0.0
 
-    def spend(self, messages: int, octets: int) -> bool:
+    def account(self, messages: int, octets: int) -> bool:
         """Take note of what came; tell whether it was too much, until `resume_at`."""
         now = clock.monotonic()
         self._messages_due = max(self._messages_due, now) + messages * self._message

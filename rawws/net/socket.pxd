@@ -2,6 +2,7 @@ cimport cython
 
 from . cimport posix as os
 
+from rawws.protocol cimport numbers as phases
 from rawws.protocol.connection cimport Connection
 
 cdef Py_ssize_t READ_SIZE
@@ -37,10 +38,10 @@ cdef class AsyncSocket:
     cdef bint transport_holds
     cdef bint reading_paused
     cdef bint yielding
-    cdef Py_ssize_t given
-    cdef bint seen
-    cdef bint spoke
-    cdef public object pace
+    cdef Py_ssize_t turn_bytes
+    cdef bint received_since_sweep
+    cdef bint sent_since_sweep
+    cdef public object rate_limiter
     cdef readonly long long bytes_received
     cdef readonly long long bytes_sent
     cdef readonly bint aborted
@@ -81,12 +82,12 @@ cdef class AsyncSocket:
     cpdef set_deadline(self, double seconds)
     cpdef expire(self)
     cpdef on_lost(self)
-    cpdef look_after(self, double now)
+    cpdef on_sweep(self, double now)
     cpdef bint makes_progress(self) except -1
 
     cpdef bint is_idle(self) except -1
-    cpdef rest(self)
-    cpdef spend(self, Py_ssize_t messages, Py_ssize_t octets)
+    cpdef pause_turn(self)
+    cpdef account(self, Py_ssize_t messages, Py_ssize_t octets)
     cpdef on_message(self, message)
     cpdef on_event(self, event)
     cpdef on_failure(self, error)

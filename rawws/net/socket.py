@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from rawws import clock
 from rawws.errors import RemoteProtocolError
+from rawws.protocol import phases
 
 from .awaitables import release
 from .transports import abort_transport
@@ -22,10 +23,10 @@ from .transports import abort_transport
 if TYPE_CHECKING:
     import asyncio
 
-    from rawws.protocol.connection import Connection, Event
+    from rawws.protocol.connection import Connection, ConnectionEvent
     from rawws.protocol.frames import FrameWriter
 
-    from .rate import Pace
+    from .rate import RateLimiter
 
 __all__ = ["HIGH_WATER", "AsyncSocket", "Follower", "Shared", "SocketAddress", "SocketHandler", "Sweeper", "shared"]
 
@@ -86,7 +87,7 @@ class Follower(Protocol):
 
 
 class Sweeper(Protocol):
-    """The timer that calls `look_after` of connections: `Keepalive`."""
+    """The timer that calls `on_sweep` of connections: `Keepalive`."""
 
     @property
     def connections(self) -> set[AsyncSocket]:
@@ -95,7 +96,7 @@ class Sweeper(Protocol):
     def start(self) -> None:
         """Sweep from now on, while there are connections."""
 
-    def suit(self, seconds: float) -> None:
+    def tighten_interval(self, seconds: float) -> None:
         """Sweep often enough for times as short as this."""
 
 
@@ -165,20 +166,20 @@ class AsyncSocket:
         "fd",
         "followers",
         "full",
-        "given",
         "handler",
         "in_dirty",
         "last_buffered",
         "lost",
-        "pace",
+        "rate_limiter",
         "reading_paused",
+        "received_since_sweep",
         "remote",
         "secure",
-        "seen",
+        "sent_since_sweep",
         "shared",
-        "spoke",
         "transport",
         "transport_holds",
+        "turn_bytes",
         "yielding",
     )
 
@@ -190,28 +191,32 @@ class AsyncSocket:
         self.connection: Connection = None  # type: ignore[assignment]
         self.transport: Any = None
         self.fd = -1
-        # `corked`: a read is being processed. `full`: the application has enough to read. `given`: bytes of messages in
-        # this turn of the loop. `congested`: the peer reads too slowly. `transport_holds`: the transport may have bytes
-        # in its buffer. `yielding`: the others have their turn before the next read. `seen`, `spoke`: something was
-        # received, was sent since the last look of the keepalive. `lost`: the TCP connection is gone.
+        # A read is being processed.
         self.corked = False
+        # The application has enough to read.
         self.full = False
-        self.given = 0
+        # Bytes of messages in this turn of the loop.
+        self.turn_bytes = 0
+        # The peer reads too slowly.
         self.congested = False
         self.in_dirty = False
+        # The TCP connection is gone.
         self.lost = False
+        # The transport may have bytes in its buffer.
         self.transport_holds = False
         self.reading_paused = False
+        # The others have their turn before the next read.
         self.yielding = False
-        self.seen = False
-        self.spoke = False
+        self.received_since_sweep = False
+        self.sent_since_sweep = False
         # How fast the peer sends, where that is limited.
-        self.pace: Pace | None = None
+        self.rate_limiter: RateLimiter | None = None
         # Inside TLS, and with the heads of HTTP.
         self.bytes_received = 0
         self.bytes_sent = 0
-        # Whether this side ended it at once; when that is due, 0 for never.
+        # This side ended it without a closing handshake.
         self.aborted = False
+        # When it is aborted, or what is due at its handler; 0 for never.
         self.deadline = 0.0
         # How many bytes waited for the peer at the last look of the keepalive.
         self.last_buffered = 0
@@ -244,7 +249,7 @@ class AsyncSocket:
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the loop read into the shared buffer."""
-        self.seen = True
+        self.received_since_sweep = True
         self.bytes_received += nbytes
         if nbytes == READ_SIZE and not self.yielding:
             # Where a read filled the buffer, libuv reads up to 32 times at once: 8 MiB of tiny frames, for which all
@@ -259,7 +264,7 @@ class AsyncSocket:
 
     def data_received(self, data: bytes) -> None:
         """Take what the loop read, from a loop that does not know buffers."""
-        self.seen = True
+        self.received_since_sweep = True
         self.bytes_received += len(data)
         if self.handler is not None:
             self.handler.receive(data)
@@ -306,7 +311,7 @@ class AsyncSocket:
         """Process one read: the messages in it, the handler they wake, and then one write."""
         connection = self.connection
         self.corked = True
-        self.given = 0
+        self.turn_bytes = 0
         connection.receive_buffer(buffer, count)
         try:
             self.pump()
@@ -314,11 +319,11 @@ class AsyncSocket:
         finally:
             connection.keep_buffer()
             self.corked = False
-            if connection.phase >= 2:
+            if connection.phase >= phases.CLOSE_RECEIVED:
                 self.on_end()
             self.flush()
-        if self.pace is not None:
-            self.spend(0, count)
+        if self.rate_limiter is not None:
+            self.account(0, count)
         if self.full:
             self.pause_reading()
 
@@ -336,9 +341,9 @@ class AsyncSocket:
                     # Pongs gather, too.
                     self.on_event(event)
                     self.wrote()
-                self.given += EVENT_COST
-                if self.given > TURN_SIZE:
-                    self.rest()
+                self.turn_bytes += EVENT_COST
+                if self.turn_bytes > TURN_SIZE:
+                    self.pause_turn()
         except RemoteProtocolError as error:
             self.on_failure(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends its own connection only
@@ -387,7 +392,7 @@ class AsyncSocket:
             return
         chunks = self.connection.take_data()
         if chunks and not self.lost:
-            self.spoke = True
+            self.sent_since_sweep = True
             self.write(chunks)
 
     def write(self, chunks: list[bytes]) -> None:
@@ -519,7 +524,7 @@ class AsyncSocket:
 
     # -- the keepalive's look
 
-    def look_after(self, now: float) -> None:
+    def on_sweep(self, now: float) -> None:
         """Do what is due at this time."""
         if self.deadline and now >= self.deadline:
             self.expire()
@@ -553,16 +558,16 @@ class AsyncSocket:
         """Tell whether nothing is done on it now."""
         return True
 
-    def rest(self) -> None:
+    def pause_turn(self) -> None:
         """Take no more in this turn of the loop."""
 
-    def spend(self, messages: int, octets: int) -> None:
+    def account(self, messages: int, octets: int) -> None:
         """Take note of what came of a peer whose rate is limited."""
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message."""
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: ConnectionEvent) -> None:
         """Take a control event or a fragment."""
 
     def on_failure(self, error: RemoteProtocolError) -> None:

@@ -1,8 +1,10 @@
 cimport cython
 
+from rawws.protocol cimport numbers as opcodes
+from rawws.protocol cimport numbers as phases
 from rawws.protocol.connection cimport Connection
 from .awaitables cimport Waiter, later
-from .prepared cimport Encoded
+from .prepared cimport PreparedMessage
 from .settings cimport Settings
 from .socket cimport AsyncSocket
 
@@ -24,21 +26,6 @@ cdef class Receiver:
     cdef bint iterates
     cdef bint streams
 
-@cython.final
-cdef class Stream:
-    cdef WebSocket _ws
-    cdef object _decode
-    cdef object _decoder
-    cdef Receiver _receiver
-    cdef bint _started
-
-@cython.final
-cdef class PendingPing:
-    cdef public bytes payload
-    cdef public double sent_at
-    cdef public double latency
-    cdef public object future
-
 # Not final: Cython takes a method of a final class for final where the `.py` defines it, and so for one that overrides.
 cdef class WebSocket(AsyncSocket):
     cdef public Settings settings
@@ -52,13 +39,13 @@ cdef class WebSocket(AsyncSocket):
     cdef object held_messages
     cdef object pings
     cdef public object task
-    cdef bint resting
+    cdef bint turn_paused
     cdef bint ending
     cdef double opened_at
     cdef double retires_at
     cdef double pinged_at
     cdef double alive_at
-    cdef double spoke_at
+    cdef double last_sent_at
     cdef readonly double latency
     cdef public bytes request_head
     cdef object _request
@@ -78,9 +65,9 @@ cdef class WebSocket(AsyncSocket):
     @cython.locals(queue=list, at=Py_ssize_t)
     cpdef take(self)
     cpdef refill(self)
-    cpdef spend(self, Py_ssize_t messages, Py_ssize_t octets)
-    cpdef rest(self)
-    cpdef go_on(self)
+    cpdef account(self, Py_ssize_t messages, Py_ssize_t octets)
+    cpdef pause_turn(self)
+    cpdef resume_turn(self)
     @cython.locals(waiter=Waiter)
     cpdef wait(self, bint iterates)
     cpdef on_message(self, message)
@@ -89,7 +76,7 @@ cdef class WebSocket(AsyncSocket):
     cpdef wake(self)
     cpdef send(self, message, text=*, compress=*)
     @cython.locals(connection=Connection, octets=bytes)
-    cpdef send_encoded(self, Encoded encoded)
+    cpdef send_prepared(self, PreparedMessage prepared)
     cpdef drained(self)
     cpdef check_hard_limit(self)
     cpdef close(self, code=*, reason=*)
@@ -100,6 +87,6 @@ cdef class WebSocket(AsyncSocket):
     cpdef on_lost(self)
     cpdef on_pong(self, bytes payload)
     @cython.locals(settings=Settings)
-    cpdef look_after(self, double now)
+    cpdef on_sweep(self, double now)
     cpdef retire(self, double now)
     cpdef bint is_idle(self) except -1

@@ -8,7 +8,6 @@ Laws:
 
 from __future__ import annotations
 
-import codecs
 import os
 import random
 import uuid
@@ -18,11 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rawws import clock
 from rawws.errors import ConnectionClosed, ConnectionClosedOK, LocalProtocolError
-from rawws.protocol.connection import Pong, State, state_of
+from rawws.protocol import opcodes, phases
+from rawws.protocol.connection import Pong
 from rawws.protocol.messages import Fragment
+from rawws.protocol.opcodes import CloseCode
+from rawws.protocol.phases import State, state_of
 
-from .awaitables import DONE, Latency, Waiter, later, release
-from .rate import Pace
+from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, release
+from .prepared import control_payload, encode_part
+from .rate import RateLimiter
 from .socket import AsyncSocket
 from .transports import close_transport
 
@@ -31,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Coroutine, Generator, Iterable
 
     from rawws.errors import RemoteProtocolError
-    from rawws.protocol.connection import Connection, Event
+    from rawws.protocol.connection import Connection, ConnectionEvent
     from rawws.protocol.http11 import Request, Response
 
     from .awaitables import Started
-    from .prepared import DataLike, Encoded
+    from .prepared import DataLike, PreparedMessage
     from .settings import Settings
     from .socket import Follower, SocketHandler
 
@@ -92,58 +95,6 @@ class Receiver:
         """Do nothing."""
 
 
-class Stream:
-    """What `recv_streaming()` returns: the parts of one message, each str or bytes."""
-
-    __slots__ = ("_decode", "_decoder", "_receiver", "_started", "_ws")
-
-    def __init__(self, ws: WebSocket, decode: bool | None) -> None:
-        self._ws = ws
-        self._decode = decode
-        # A part of a binary message may end inside a character.
-        self._decoder = codecs.getincrementaldecoder("utf-8")() if decode else None
-        self._receiver: Receiver | None = None
-        self._started = False
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> str | bytes:
-        if not self._started:
-            self._ws.begin_stream()
-            self._receiver = Receiver(self._ws, iterates=False, streams=True)
-            self._started = True
-        while self._receiver is not None:
-            part: str | bytes | Fragment = await self._receiver
-            final = True
-            if isinstance(part, Fragment):
-                final = part.final
-                self._ws.stream = NONE if final else READING
-                part = part.data
-            if final:
-                self._receiver = None
-            if self._decode is False and isinstance(part, str):
-                part = part.encode()
-            elif self._decoder is not None and isinstance(part, bytes):
-                part = self._decoder.decode(part, final)
-                if not part and not final:
-                    continue
-            return part
-        raise StopAsyncIteration
-
-
-class PendingPing:
-    """A Ping whose Pong did not come yet: its `latency` is below 0 until then."""
-
-    __slots__ = ("future", "latency", "payload", "sent_at")
-
-    def __init__(self, payload: bytes, sent_at: float) -> None:
-        self.payload = payload
-        self.sent_at = sent_at
-        self.latency = -1.0
-        self.future: asyncio.Future[None] | None = None
-
-
 class WebSocket(AsyncSocket):
     """A WebSocket connection.
 
@@ -160,6 +111,7 @@ class WebSocket(AsyncSocket):
         "ending",
         "held_messages",
         "joined",
+        "last_sent_at",
         "latency",
         "opened_at",
         "path_params",
@@ -170,13 +122,12 @@ class WebSocket(AsyncSocket):
         "queued",
         "request_head",
         "response",
-        "resting",
         "retires_at",
         "settings",
-        "spoke_at",
         "stream",
         "subprotocol",
         "task",
+        "turn_paused",
         "username",
         "waiter",
     )
@@ -196,13 +147,13 @@ class WebSocket(AsyncSocket):
         self.pings: list[PendingPing] | None = None
         self.task: asyncio.Task[None] | None = None
         # No more messages are taken before the next turn of the loop, or for longer.
-        self.resting = False
+        self.turn_paused = False
         self.ending = False
         self.opened_at = 0.0
         self.retires_at = 0.0
         self.pinged_at = 0.0
         self.alive_at = 0.0
-        self.spoke_at = 0.0
+        self.last_sent_at = 0.0
         # The latency in seconds that the last answered Ping measured; 0 before the first.
         self.latency = 0.0
         self.request_head = b""
@@ -226,13 +177,13 @@ class WebSocket(AsyncSocket):
         connection.hold_pongs = self.congested
         self.handler = None
         self.deadline = 0.0
-        self.opened_at = self.pinged_at = self.alive_at = self.spoke_at = clock.monotonic()
+        self.opened_at = self.pinged_at = self.alive_at = self.last_sent_at = clock.monotonic()
         if self.settings.max_lifetime:
             # Those that came together do not go together.
             share = random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret
             self.retires_at = self.opened_at + self.settings.max_lifetime * share
         if self.settings.message_rate or self.settings.byte_rate:
-            self.pace = Pace(self.settings.message_rate, self.settings.byte_rate)
+            self.rate_limiter = RateLimiter(self.settings.message_rate, self.settings.byte_rate)
 
     def check_open(self) -> None:
         """Raise LocalProtocolError before the opening handshake is done."""
@@ -293,18 +244,22 @@ class WebSocket(AsyncSocket):
         self.check_open()
         return Stream(self, decode)
 
-    def begin_stream(self) -> None:
-        """Have the next message come in parts, unless it is here already."""
+    def begin_stream(self) -> Receiver:
+        """Have the next message come in parts, unless it is here already; return what to await for each."""
         if self.waiter is not None and self.waiter.callback is not None:
             raise self.concurrent()
-        if self.stream == WAITING:
-            return
-        self.end_stream()
-        if self.stream == SKIPPING:
-            self.stream = SKIPPING_FIRST
-        elif self.stream == NONE and not self.has_message():
-            self.stream = WAITING
-            self.connection.messages.streaming = True
+        if self.stream != WAITING:
+            self.end_stream()
+            if self.stream == SKIPPING:
+                self.stream = SKIPPING_FIRST
+            elif self.stream == NONE and not self.has_message():
+                self.stream = WAITING
+                self.connection.messages.streaming = True
+        return Receiver(self, iterates=False, streams=True)
+
+    def took_part(self, final: bool) -> None:
+        """Take note that a part was taken."""
+        self.stream = NONE if final else READING
 
     def end_stream(self) -> None:
         """Skip what is left of a message in parts; one of which no part was taken can still be received whole."""
@@ -345,7 +300,9 @@ class WebSocket(AsyncSocket):
         self.joined.append(part)
         self.queued += len(part)
         if self.queued > self.connection.messages.max_size:
-            self.fail(1009, f"message is over {self.connection.messages.max_size} bytes, the limit")
+            self.fail(
+                CloseCode.MESSAGE_TOO_BIG, f"message is over {self.connection.messages.max_size} bytes, the limit"
+            )
         elif final:
             message = part[:0].join(self.joined)
             self.joined = []
@@ -376,34 +333,38 @@ class WebSocket(AsyncSocket):
 
     def refill(self) -> None:
         """Go on with what was read and not processed, and with reading."""
-        if self.resting and self.connection.phase == 0:
+        if self.turn_paused and self.connection.phase == phases.OPEN:
             return
         self.full = False
         self.pump()
-        if self.connection.phase >= 2 and not self.corked:
+        if self.connection.phase >= phases.CLOSE_RECEIVED and not self.corked:
             self.settings.loop.call_soon(self.on_end)
         if not self.full:
             if not self.corked:
                 self.connection.keep_buffer()
             self.resume_reading()
 
-    def spend(self, messages: int, octets: int) -> None:
+    def account(self, messages: int, octets: int) -> None:
         """Take note of what came, and take no more for a while where that was too fast."""
-        if self.pace is not None and self.connection.phase == 0 and self.pace.spend(messages, octets):
-            self.resting = self.full = True
+        if (
+            self.rate_limiter is not None
+            and self.connection.phase == phases.OPEN
+            and self.rate_limiter.account(messages, octets)
+        ):
+            self.turn_paused = self.full = True
 
-    def rest(self) -> None:
+    def pause_turn(self) -> None:
         """Take no more in this turn of the loop."""
-        if not self.resting:
-            self.resting = self.full = True
-            self.settings.loop.call_soon(self.go_on)
+        if not self.turn_paused:
+            self.turn_paused = self.full = True
+            self.settings.loop.call_soon(self.resume_turn)
 
-    def go_on(self) -> None:
+    def resume_turn(self) -> None:
         """Take what comes again, unless the peer is too fast still."""
-        if self.lost or (self.pace is not None and self.pace.resume_at > clock.monotonic()):
+        if self.lost or (self.rate_limiter is not None and self.rate_limiter.resume_at > clock.monotonic()):
             return
-        self.resting = False
-        self.given = 0
+        self.turn_paused = False
+        self.turn_bytes = 0
         if self.full and not self.has_message():
             self.refill()
             self.wake()
@@ -412,7 +373,7 @@ class WebSocket(AsyncSocket):
         """Return what the current task yields to wait for a message; raise where none can come."""
         if self.handler is not None:
             self.check_open()
-        if self.connection.phase >= 2 or self.lost:
+        if self.connection.phase >= phases.CLOSE_RECEIVED or self.lost:
             # All that came before the end was taken: now this side's Close frame may go.
             self.connection.settle()
             if iterates and isinstance(self.connection.closed(), ConnectionClosedOK):
@@ -433,11 +394,11 @@ class WebSocket(AsyncSocket):
 
     def on_message(self, message: str | bytes) -> None:
         """Give a message to the callback, or put it into the queue."""
-        if self.connection.phase != 0:
+        if self.connection.phase != phases.OPEN:
             return
-        if self.pace is not None:
-            self.spend(1, 0)
-        self.given += len(message)
+        if self.rate_limiter is not None:
+            self.account(1, 0)
+        self.turn_bytes += len(message)
         callback = self.settings.on_message
         if callback is not None:
             try:
@@ -451,7 +412,7 @@ class WebSocket(AsyncSocket):
         if self.queued > QUEUE_SIZE:
             self.full = True
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: ConnectionEvent) -> None:
         """Take a fragment or a Pong."""
         if isinstance(event, Fragment):
             if self.stream == SKIPPING or self.stream == SKIPPING_FIRST:
@@ -460,7 +421,7 @@ class WebSocket(AsyncSocket):
                     self.stream = WAITING if self.stream == SKIPPING_FIRST else NONE
             elif self.stream == JOINING:
                 self.join_part(event.data, event.final)
-            elif self.connection.phase == 0:
+            elif self.connection.phase == phases.OPEN:
                 self.queue.append(event)
                 self.queued += len(event.data) + MESSAGE_COST
                 if self.queued > QUEUE_SIZE:
@@ -472,7 +433,7 @@ class WebSocket(AsyncSocket):
         """Let the task that waits for a message take it, here and now."""
         waiter = self.waiter
         if waiter is not None and waiter.callback is not None:
-            if self.queue_at < len(self.queue) or self.connection.phase >= 2:
+            if self.queue_at < len(self.queue) or self.connection.phase >= phases.CLOSE_RECEIVED:
                 waiter.wake()
 
     # -- sending
@@ -500,12 +461,12 @@ class WebSocket(AsyncSocket):
         self.wrote()
         return later(self.drain) if self.congested else DONE
 
-    def send_encoded(self, encoded: Encoded) -> None:
+    def send_prepared(self, prepared: PreparedMessage) -> None:
         """Send a message that many connections get. Raises as `send` does."""
         connection = self.connection
-        octets = encoded.plain if connection.deflate is None else encoded.compressed(connection.deflate)
+        octets = prepared.plain if connection.deflate is None else prepared.compressed(connection.deflate)
         if octets is None or self.held_messages is not None or connection.masks:
-            self.send(encoded.message)
+            self.send(prepared.message)
             return
         if self.congested:
             self.check_hard_limit()
@@ -551,7 +512,7 @@ class WebSocket(AsyncSocket):
             self.check_hard_limit()
         last = len(encoded) - 1
         for number, (opcode, payload) in enumerate(encoded):
-            self.connection.send_fragment(0 if number else opcode, payload, number == last)
+            self.connection.send_fragment(opcodes.CONTINUATION if number else opcode, payload, number == last)
             self.wrote()
         return later(self.drain) if self.congested else DONE
 
@@ -566,17 +527,17 @@ class WebSocket(AsyncSocket):
                 opcode, payload = encode_part(part, text)
                 if first and opcode != first:
                     raise TypeError("the parts of a message are str and bytes, allowed is one kind")
-                self.connection.send_fragment(0 if first else opcode, payload, final=False)
+                self.connection.send_fragment(opcodes.CONTINUATION if first else opcode, payload, final=False)
                 first = opcode
                 self.wrote()
                 await self.drain()
             if first:
-                self.connection.send_fragment(0, b"", final=True)
+                self.connection.send_fragment(opcodes.CONTINUATION, b"", final=True)
                 self.wrote()
         except BaseException:
             # A message that stops in the middle cannot be taken back: the peer must not take it for whole.
             if first:
-                self.close(1011, "a message in fragments was broken off")
+                self.close(CloseCode.INTERNAL_ERROR, "a message in fragments was broken off")
             raise
         finally:
             held = self.held_messages
@@ -658,12 +619,14 @@ class WebSocket(AsyncSocket):
 
     def check_hard_limit(self) -> None:
         """Disconnect a peer that reads so slowly that what waits for it is over the hard limit."""
-        if self.connection.phase == 0 and self.buffered > self.settings.hard_limit:
-            self.fail(1013, f"slow consumer: over {self.settings.hard_limit} bytes wait to be sent")
+        if self.connection.phase == phases.OPEN and self.buffered > self.settings.hard_limit:
+            self.fail(
+                CloseCode.TRY_AGAIN_LATER, f"slow consumer: over {self.settings.hard_limit} bytes wait to be sent"
+            )
 
     # -- closing
 
-    def close(self, code: int = 1000, reason: str = "") -> Started[None]:
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Started[None]:
         """Start the closing handshake at once; return an awaitable that waits for its end.
 
         Messages that come after this are dropped; those that came before can still be received. The connection is
@@ -672,9 +635,9 @@ class WebSocket(AsyncSocket):
         """
         self.check_open()
         self.connection.close(code, reason)
-        if self.connection.phase == 4:
+        if self.connection.phase == phases.CLOSE_DONE:
             self.on_end()
-        elif self.connection.phase == 1:
+        elif self.connection.phase == phases.CLOSE_SENT:
             self.wrote()
             self.set_deadline(self.settings.close_timeout)
             if self.full:
@@ -694,7 +657,7 @@ class WebSocket(AsyncSocket):
         if self.ending or self.lost:
             return
         self.ending = True
-        if connection.phase == 5:
+        if connection.phase == phases.FAILED:
             # Closing with unread bytes resets the connection, and the reset may overtake the Close frame: so the
             # sending side ends, and what comes is read and dropped for a while.
             self.end_writing()
@@ -710,19 +673,19 @@ class WebSocket(AsyncSocket):
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection for a reason of this side."""
-        if code == 1013 and self.settings.journal is not None:
+        if code == CloseCode.TRY_AGAIN_LATER and self.settings.journal is not None:
             self.settings.journal.slow += 1
         self.connection.fail(code, reason)
         self.on_end()
 
     def on_handler_error(self, error: Exception) -> None:
         """Log what a handler raised, once, and close with 1011."""
-        if isinstance(error, ConnectionClosed) and self.connection.phase != 0:
+        if isinstance(error, ConnectionClosed) and self.connection.phase != phases.OPEN:
             # It did not expect the end of its connection, which is no fault of it.
             return
         self.settings.logger.error("connection handler failed", exc_info=error)
-        if self.connection.phase == 0:
-            self.close(1011, "internal error")
+        if self.connection.phase == phases.OPEN:
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def on_lost(self) -> None:
         """Wake all who wait, and tell the handler."""
@@ -748,48 +711,50 @@ class WebSocket(AsyncSocket):
     def follow(self, follower: Follower) -> None:
         """Have `follower.drained()` called when the write buffer is under its low-water mark, `lost()` at the end."""
         self.check_open()
-        if self.lost or self.connection.phase != 0:
+        if self.lost or self.connection.phase != phases.OPEN:
             raise self.connection.closed()
         AsyncSocket.follow(self, follower)
 
     # -- the keepalive's look
 
-    def look_after(self, now: float) -> None:
+    def on_sweep(self, now: float) -> None:
         """Do what is due at this time: end what is late, ping what is silent."""
         if self.deadline and now >= self.deadline:
             self.expire()
             return
-        if self.handler is not None or self.connection.phase != 0:
+        if self.handler is not None or self.connection.phase != phases.OPEN:
             return
         # With a full queue nothing is read, and the Pong may be among it.
-        if self.seen or self.full or self.makes_progress():
-            self.seen = False
+        if self.received_since_sweep or self.full or self.makes_progress():
+            self.received_since_sweep = False
             self.alive_at = now
         if self.retires_at and now >= self.retires_at:
             self.retire(now)
             return
-        if self.pace is not None and self.resting:
-            self.go_on()
-            if self.connection.phase != 0:
+        if self.rate_limiter is not None and self.turn_paused:
+            self.resume_turn()
+            if self.connection.phase != phases.OPEN:
                 return
         settings = self.settings
         # A peer that sends anything at all, or reads what waits for it, is alive, even if its Pong comes late behind a
         # large message.
         if self.pings is not None and settings.ping_timeout:
             if now - max(self.alive_at, self.pings[0].sent_at) >= settings.ping_timeout:
-                self.fail(1011, f"keepalive ping timeout: nothing came for {settings.ping_timeout:g} s")
+                self.fail(
+                    CloseCode.INTERNAL_ERROR, f"keepalive ping timeout: nothing came for {settings.ping_timeout:g} s"
+                )
                 return
-        if self.spoke:
-            self.spoke = False
-            self.spoke_at = now
+        if self.sent_since_sweep:
+            self.sent_since_sweep = False
+            self.last_sent_at = now
         # A connection with traffic both ways needs no Ping to show that it is alive, neither to its ends nor to the
         # proxies between; with traffic one way only it does, for a proxy may count each way by itself.
-        quiet_since = max(self.pinged_at, min(self.alive_at, self.spoke_at))
+        quiet_since = max(self.pinged_at, min(self.alive_at, self.last_sent_at))
         if settings.ping_interval and now - quiet_since >= settings.ping_interval:
             self.pinged_at = now
             if self.congested:
                 self.check_hard_limit()
-            if self.connection.phase == 0:
+            if self.connection.phase == phases.OPEN:
                 self.ping()
 
     def retire(self, now: float) -> None:
@@ -797,7 +762,7 @@ class WebSocket(AsyncSocket):
         if self.is_idle() or now >= self.retires_at + JITTER * self.settings.max_lifetime:
             if self.settings.journal is not None:
                 self.settings.journal.retired += 1
-            self.close(1001, "max_lifetime is over, connect again")
+            self.close(CloseCode.GOING_AWAY, "max_lifetime is over, connect again")
 
     # -- facts
 
@@ -882,23 +847,3 @@ class WebSocket(AsyncSocket):
     def close_reason(self) -> str | None:
         """The close reason (RFC 6455 section 7.1.6), None while the connection is open."""
         return None if self.close_code is None else self.connection.closed().reason
-
-
-def encode_part(part: DataLike, text: bool | None) -> tuple[int, bytes]:
-    """Return the opcode and the payload of a part of a message."""
-    if isinstance(part, str):
-        return 2 if text is False else 1, part.encode()
-    if isinstance(part, (bytes, bytearray, memoryview)):
-        return 1 if text is True else 2, bytes(part)
-    raise TypeError(f"a part of a message is {type(part).__name__}, allowed are str, bytes, bytearray and memoryview")
-
-
-def control_payload(data: DataLike) -> bytes:
-    """Return the payload of a Ping or Pong."""
-    if not isinstance(data, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"data is {type(data).__name__}, allowed are str, bytes, bytearray and memoryview")
-    payload = data.encode() if isinstance(data, str) else bytes(data)
-    # RFC 6455 5.5: "All control frames MUST have a payload length of 125 bytes or less".
-    if len(payload) > 125:
-        raise LocalProtocolError(f"control frame payload is {len(payload)} bytes, limit 125")
-    return payload

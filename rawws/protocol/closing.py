@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from rawws.errors import Close, LocalProtocolError, RemoteProtocolError
 
+from .opcodes import CloseCode
+
+__all__ = ["is_sendable", "parse_close", "serialize_close"]
+
+# What stands for an empty payload.
+NO_STATUS = int(CloseCode.NO_STATUS_RCVD)
+
 
 def is_sendable(code: int) -> bool:
     """Tell whether a Close frame may bear this code (RFC 6455 section 7.4, and the IANA registry for 1012 to 1014)."""
@@ -19,19 +26,24 @@ def parse_close(payload: bytes) -> Close:
     Raises RemoteProtocolError: 1002 for an impossible payload or code, 1007 for a reason that is not UTF-8.
     """
     if not payload:
-        return Close(1005, "")
+        return Close(NO_STATUS, "")
     # 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer (in network byte
     # order) representing a status code".
     if len(payload) == 1:
-        raise RemoteProtocolError(1002, "close frame payload is 1 byte, allowed are none, or 2 and more")
+        raise RemoteProtocolError(
+            CloseCode.PROTOCOL_ERROR, "close frame payload is 1 byte, allowed are none, or 2 and more"
+        )
     code = int.from_bytes(payload[:2], "big")
     if not is_sendable(code):
-        raise RemoteProtocolError(1002, f"close code is {code}, allowed are 1000-1003, 1007-1014 and 3000-4999")
+        raise RemoteProtocolError(
+            CloseCode.PROTOCOL_ERROR, f"close code is {code}, allowed are 1000-1003, 1007-1014 and 3000-4999"
+        )
     # 5.5.1: "Following the 2-byte integer, the body MAY contain UTF-8-encoded data".
     try:
         return Close(code, payload[2:].decode("utf-8"))
     except UnicodeDecodeError:
-        raise RemoteProtocolError(1007, "the reason in a close frame is not valid UTF-8") from None
+        reason = "the reason in a close frame is not valid UTF-8"
+        raise RemoteProtocolError(CloseCode.INVALID_DATA, reason) from None
 
 
 def serialize_close(code: int, reason: str) -> bytes:
@@ -40,7 +52,7 @@ def serialize_close(code: int, reason: str) -> bytes:
         raise TypeError(f"close code is {type(code).__name__}, allowed is int")
     if not isinstance(reason, str):
         raise TypeError(f"close reason is {type(reason).__name__}, allowed is str")
-    if code == 1005 and not reason:
+    if code == NO_STATUS and not reason:
         return b""
     if not is_sendable(code):
         raise LocalProtocolError(f"close code is {code}, allowed are 1000-1003, 1007-1014 and 3000-4999")

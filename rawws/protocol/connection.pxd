@@ -1,9 +1,12 @@
 cimport cython
 
+from . cimport numbers as opcodes
+from . cimport numbers as phases
 from .frames cimport FrameReader, FrameWriter
 from .messages cimport MessageReader
 
 cdef Py_ssize_t KEY_BLOCK
+cdef frozenset AS_AGREED
 
 @cython.final
 cdef class Connection:

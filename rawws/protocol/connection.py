@@ -25,21 +25,26 @@ from rawws.errors import (
     RemoteProtocolError,
 )
 
+from . import opcodes, phases
 from .closing import parse_close, serialize_close
 from .frames import FrameReader, FrameWriter
 from .messages import Fragment, MessageReader
+from .opcodes import CloseCode
+from .phases import TRANSITIONS, Phase, State, Step, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .deflate import PerMessageDeflate
 
-__all__ = ["TRANSITIONS", "Connection", "Event", "Phase", "Ping", "Pong", "Role", "State", "Step"]
+__all__ = ["Connection", "ConnectionEvent", "Ping", "Pong", "Role"]
 
 # Stands for "no limit"; twice this still fits the 64 bits of a length.
 UNLIMITED = 1 << 60
 # Masking keys are drawn this many bytes at a time: one system call for 256 of them.
 KEY_BLOCK = 1024
+# 7.4.1: 1000 "indicates a normal closure", 1001 that an endpoint is "going away"; 1005 stands for no code.
+AS_AGREED = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
 
 class Role(enum.Enum):
@@ -47,65 +52,6 @@ class Role(enum.Enum):
 
     SERVER = "server"
     CLIENT = "client"
-
-
-class State(enum.IntEnum):
-    """The states that an application sees, with the numbers of the browsers' `readyState`."""
-
-    CONNECTING = 0
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
-
-
-class Phase(enum.IntEnum):
-    """The states of section 7: how far the closing handshake is."""
-
-    OPEN = 0
-    CLOSE_SENT = 1
-    # From here on nothing is received. In these two the application may still answer what came before.
-    CLOSE_RECEIVED = 2
-    VIOLATED = 3
-    CLOSE_DONE = 4
-    FAILED = 5
-    ENDED = 6
-
-
-class Step(enum.IntEnum):
-    """What moves a connection from one phase to the next."""
-
-    SEND_CLOSE = 0
-    RECEIVE_CLOSE = 1
-    RECEIVE_VIOLATION = 2
-    FAIL = 3
-    END = 4
-
-
-# The whole of section 7. What is not in it cannot happen.
-TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
-    # 7.1.2, _Start the WebSocket Closing Handshake_, from this side or the other, and 7.1.7, _Fail the WebSocket
-    # Connection_, for what the peer did or for another reason.
-    Phase.OPEN: {
-        Step.SEND_CLOSE: Phase.CLOSE_SENT, Step.RECEIVE_CLOSE: Phase.CLOSE_RECEIVED,
-        Step.RECEIVE_VIOLATION: Phase.VIOLATED, Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED,
-    },
-    # 7.1.3: "Once a Close frame has been sent and received, the WebSocket closing handshake is complete".
-    Phase.CLOSE_SENT: {
-        Step.RECEIVE_CLOSE: Phase.CLOSE_DONE, Step.RECEIVE_VIOLATION: Phase.FAILED,
-        Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED,
-    },
-    Phase.CLOSE_RECEIVED: {Step.SEND_CLOSE: Phase.CLOSE_DONE, Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED},
-    Phase.VIOLATED: {Step.FAIL: Phase.FAILED, Step.END: Phase.ENDED},
-    # 7.1.1, _Close the WebSocket Connection_: only the end of TCP is left.
-    Phase.CLOSE_DONE: {Step.END: Phase.ENDED},
-    Phase.FAILED: {Step.END: Phase.ENDED},
-    Phase.ENDED: {},
-}  # fmt: skip
-
-
-def state_of(phase: int) -> State:
-    """Return what the application sees of a phase."""
-    return State.OPEN if phase == 0 else State.CLOSED if phase == 6 else State.CLOSING
 
 
 class Ping(NamedTuple):
@@ -120,7 +66,7 @@ class Pong(NamedTuple):
     payload: bytes
 
 
-Event = str | bytes | Fragment | Ping | Pong | Close
+ConnectionEvent = str | bytes | Fragment | Ping | Pong | Close
 
 
 class Connection:
@@ -151,7 +97,7 @@ class Connection:
         self.deflate = deflate
         self.writers = [] if writers is None else writers
         self.writer: FrameWriter | None = None
-        self.phase = 0
+        self.phase = phases.OPEN
         self.close_sent: Close | None = None
         self.close_rcvd: Close | None = None
         self.rcvd_then_sent: bool | None = None
@@ -173,7 +119,7 @@ class Connection:
         """End the loan: copy what `next_event` did not read yet."""
         self.frames.keep()
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> ConnectionEvent | None:
         """Return the next message or control event, None when more data is needed.
 
         A message is a str or bytes. Pings are answered here. Raises RemoteProtocolError where the peer broke the
@@ -182,16 +128,16 @@ class Connection:
         """
         frames = self.frames
         try:
-            while self.phase <= 1:
+            while self.phase <= phases.CLOSE_SENT:
                 if not frames.in_frame:
                     if not frames.read_header(self.messages.opcode != 0):
                         return None
-                    if frames.first & 0x08 == 0:
+                    if frames.first & opcodes.CONTROL == 0:
                         self.messages.begin_frame(frames)
-                if frames.first & 0x08:
+                if frames.first & opcodes.CONTROL:
                     if not frames.has_payload():
                         return None
-                    return self.receive_control(frames.first & 0x0F, frames.take_bytes())
+                    return self.receive_control(frames.first & opcodes.OPCODE, frames.take_bytes())
                 if frames.remaining > 0 and frames.position == frames.end:
                     return None
                 message = self.messages.receive(frames)
@@ -207,19 +153,19 @@ class Connection:
         frames.discard()
         return None
 
-    def receive_control(self, opcode: int, payload: bytes) -> Event:
+    def receive_control(self, opcode: int, payload: bytes) -> ConnectionEvent:
         """Do what a control frame asks for."""
-        if opcode == 0x9:
+        if opcode == opcodes.PING:
             # 5.5.2: "Upon receipt of a Ping frame, an endpoint MUST send a Pong frame in response, unless it already
             # received a Close frame." 5.5.3: it "may elect to send a Pong frame for only the most recently processed
             # Ping frame" if it has not sent the earlier ones yet.
-            if self.phase == 0:
+            if self.phase == phases.OPEN:
                 if self.hold_pongs:
                     self.pong_held = payload
                 else:
-                    self.write(0x8A, payload)
+                    self.write(opcodes.FIN | opcodes.PONG, payload)
             return Ping(payload)
-        if opcode == 0xA:
+        if opcode == opcodes.PONG:
             return Pong(payload)
         close = parse_close(payload)
         self.close_rcvd = close
@@ -229,7 +175,7 @@ class Connection:
 
     def receive_eof(self) -> None:
         """Take note that TCP ended, with or without a closing handshake, and hold no part of a message any more."""
-        if self.phase != 6:
+        if self.phase != phases.ENDED:
             self.step(Step.END)
         self.messages.held = self.messages.target = None
 
@@ -245,10 +191,10 @@ class Connection:
                 payload = text.encode("utf-8")
             except UnicodeEncodeError as error:
                 raise LocalProtocolError(f"message has a lone surrogate at index {error.start}") from None
-            first = 0x81
+            first = opcodes.FIN | opcodes.TEXT
         elif isinstance(message, bytes):
             payload = message if type(message) is bytes else bytes(message)
-            first = 0x82
+            first = opcodes.FIN | opcodes.BINARY
         else:
             raise TypeError(f"message is {type(message).__name__}, allowed are str and bytes")
         if not self.may_send():
@@ -257,14 +203,14 @@ class Connection:
             if len(payload) >= self.deflate.threshold if compress is None else compress:
                 payload = self.deflate.compress(payload)
                 # RFC 7692 7.2.1: the first frame of a compressed message has the "Per-Message Compressed" bit, rsv1.
-                first |= 0x40
+                first |= opcodes.RSV1
         self.write(first, payload)
 
     def send_fragment(self, opcode: int, payload: bytes, final: bool) -> None:
-        """Send one frame of a message in fragments; opcode 0x0 for all but the first. The caller keeps their order."""
+        """Send one frame of a message in fragments, all but the first a CONTINUATION. The caller keeps their order."""
         if not self.may_send():
             raise self.closed()
-        self.write((0x80 if final else 0) | opcode, payload)
+        self.write((opcodes.FIN if final else 0) | opcode, payload)
 
     def send_frames(self, octets: bytes) -> None:
         """Send whole messages that were encoded for many connections (unmasked: from a server only)."""
@@ -278,7 +224,7 @@ class Connection:
             raise LocalProtocolError(f"ping payload is {len(payload)} bytes, limit 125")
         if not self.may_send():
             raise self.closed()
-        self.write(0x89, payload)
+        self.write(opcodes.FIN | opcodes.PING, payload)
 
     def pong(self, payload: bytes) -> None:
         """Send a Pong that nobody asked for. Raises as `ping` does."""
@@ -286,7 +232,7 @@ class Connection:
             raise LocalProtocolError(f"pong payload is {len(payload)} bytes, limit 125")
         if not self.may_send():
             raise self.closed()
-        self.write(0x8A, payload)
+        self.write(opcodes.FIN | opcodes.PONG, payload)
 
     def release_pong(self) -> None:
         """Send the Pong that was held while `hold_pongs` was set."""
@@ -294,38 +240,38 @@ class Connection:
         payload = self.pong_held
         if payload is not None:
             self.pong_held = None
-            if self.phase == 0:
-                self.write(0x8A, payload)
+            if self.phase == phases.OPEN:
+                self.write(opcodes.FIN | opcodes.PONG, payload)
 
     def may_send(self) -> bool:
         """Tell whether frames may be sent: until this side's Close frame, even after the peer's."""
         # 5.5.1: "The application MUST NOT send any more data frames after sending a Close frame." It "MAY delay sending
         # a Close frame until its current message is sent".
-        return self.phase == 0 or self.phase == 2 or self.phase == 3
+        return self.phase == phases.OPEN or self.phase == phases.CLOSE_RECEIVED or self.phase == phases.VIOLATED
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake (section 7.1.2); once started, from either side, do nothing.
 
         Raises LocalProtocolError for a code or a reason that may not be sent. The peer's Close comes as an event.
         """
         payload = serialize_close(code, reason)
-        if self.phase == 0 or self.phase == 2:
+        if self.phase == phases.OPEN or self.phase == phases.CLOSE_RECEIVED:
             self.send_close(code, reason, payload)
 
     def settle(self) -> None:
         """Answer the peer's Close, or its violation of the protocol, with the Close frame of this side."""
-        if self.phase == 2 and self.close_rcvd is not None:
+        if self.phase == phases.CLOSE_RECEIVED and self.close_rcvd is not None:
             # 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the endpoint MUST
             # send a Close frame in response. (When sending a Close frame in response, the endpoint typically echos the
             # status code it received.)" The reason goes back with it: web pages, and their tests, look for it.
             close = self.close_rcvd
             self.send_close(close.code, close.reason, serialize_close(close.code, close.reason))
-        elif self.phase == 3 and self.violation is not None:
+        elif self.phase == phases.VIOLATED and self.violation is not None:
             self.fail(self.violation.close_code, self.violation.reason)
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (section 7.1.7): send a Close frame if none was sent, and ignore what comes."""
-        if self.phase <= 3:
+        if self.phase <= phases.VIOLATED:
             # 7.1.7: an endpoint "SHOULD send a Close frame with an appropriate status code (Section 7.4) before
             # proceeding to _Close the WebSocket Connection_".
             reason = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
@@ -333,14 +279,14 @@ class Connection:
             self.step(Step.FAIL)
             self.frames.discard()
             if self.close_sent is None:
-                self.close_sent = Close(code, reason)
-                self.write(0x88, payload)
+                self.close_sent = Close(int(code), reason)
+                self.write(opcodes.FIN | opcodes.CLOSE, payload)
 
     def send_close(self, code: int, reason: str, payload: bytes) -> None:
         """Send the one Close frame of this side."""
-        self.close_sent = Close(code, reason)
+        self.close_sent = Close(int(code), reason)
         self.step(Step.SEND_CLOSE)
-        self.write(0x88, payload)
+        self.write(opcodes.FIN | opcodes.CLOSE, payload)
 
     def write(self, first: int, payload: bytes) -> None:
         """Gather a frame for the next `data_to_send`."""
@@ -396,7 +342,8 @@ class Connection:
 
     def closed(self) -> ConnectionClosed:
         """Return the exception that says how the connection closes or closed."""
-        # 7.4.1: 1000 "indicates a normal closure", 1001 that an endpoint is "going away"; 1005 stands for no code.
-        codes = {1006 if close is None else close.code for close in (self.close_rcvd, self.close_sent)}
-        kind = ConnectionClosedOK if codes <= {1000, 1001, 1005} else ConnectionClosedError
+        codes = {
+            CloseCode.ABNORMAL_CLOSURE if close is None else close.code for close in (self.close_rcvd, self.close_sent)
+        }
+        kind = ConnectionClosedOK if codes <= AS_AGREED else ConnectionClosedError
         return kind(self.close_rcvd, self.close_sent, self.rcvd_then_sent)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rawws.errors import HandshakeError, NegotiationError, RemoteProtocolError
 
 from .extensions import Extension
+from .opcodes import CloseCode
 
 __all__ = ["Compression", "DeflateParameters", "Deflater", "PerMessageDeflate"]
 
@@ -302,14 +303,14 @@ class PerMessageDeflate:
             while stream.eof and len(inflated) <= limit:
                 self._final_blocks += 1
                 if self._final_blocks > MAX_FINAL_BLOCKS:
-                    raise RemoteProtocolError(1007, INVALID)
+                    raise RemoteProtocolError(CloseCode.INVALID_DATA, INVALID)
                 rest = stream.unused_data
                 history = (self._history + inflated[-WINDOW:])[-WINDOW:]
                 stream = zlib.decompressobj(-15, zdict=bytes(history))
                 if rest:
                     inflated += stream.decompress(rest, limit + 1 - len(inflated))
         except zlib.error:
-            raise RemoteProtocolError(1007, INVALID) from None
+            raise RemoteProtocolError(CloseCode.INVALID_DATA, INVALID) from None
         return stream, inflated
 
 

@@ -1,5 +1,6 @@
 cimport cython
 
+from . cimport numbers as opcodes
 from .masking cimport blank_octets as blank
 from .masking cimport cut_octets as cut
 from .masking cimport mask_octets as mask

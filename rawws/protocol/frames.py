@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from rawws.errors import RemoteProtocolError
 
+from . import opcodes
 from .masking import blank, cut, mask, place, rotate
+from .opcodes import CloseCode
+
+__all__ = ["FrameReader", "FrameWriter", "check_header"]
 
 # Payloads of this size and above are written from where they are; below it a copy is cheaper than another chunk.
 LARGE = 2048
@@ -25,45 +29,49 @@ def check_header(first: int, second: int, length: int, masked: bool, rsv1: bool,
     depends on three facts: whether the peer must mask, whether an extension gave rsv1 a meaning, and whether the
     frames before left a message unfinished.
     """
-    opcode = first & 0x0F
-    control = opcode >= 0x8
+    opcode = first & opcodes.OPCODE
+    control = opcode & opcodes.CONTROL != 0
     # 5.2: "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values."
-    if first & 0x30 or (first & 0x40 and not rsv1):
+    if first & opcodes.RSV2_RSV3 or (first & opcodes.RSV1 and not rsv1):
         raise RemoteProtocolError(
-            1002, f"reserved bits are {first >> 4 & 0x7:03b}, and no extension gave them a meaning"
+            CloseCode.PROTOCOL_ERROR, f"reserved bits are {first >> 4 & 0x7:03b}, and no extension gave them a meaning"
         )
     # RFC 7692 6.1: "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames and non-first fragments
     # of a data message."
-    if first & 0x40 and (control or opcode == 0x0):
+    if first & opcodes.RSV1 and (control or opcode == opcodes.CONTINUATION):
         raise RemoteProtocolError(
-            1002, f"rsv1 is set on a frame of opcode {opcode:#x}, allowed on the first of a message"
+            CloseCode.PROTOCOL_ERROR, f"rsv1 is set on a frame of opcode {opcode:#x}, allowed on the first of a message"
         )
     # 5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket Connection_."
-    if opcode > 0xA or 0x2 < opcode < 0x8:
-        raise RemoteProtocolError(1002, f"opcode is {opcode:#x}, allowed are 0x0 to 0x2 and 0x8 to 0xa")
+    if opcode > opcodes.PONG or opcodes.BINARY < opcode < opcodes.CLOSE:
+        raise RemoteProtocolError(
+            CloseCode.PROTOCOL_ERROR, f"opcode is {opcode:#x}, allowed are 0x0 to 0x2 and 0x8 to 0xa"
+        )
     # 5.1: "The server MUST close the connection upon receiving a frame that is not masked." "A client MUST close a
     # connection if it detects a masked frame."
-    if masked and not second & 0x80:
-        raise RemoteProtocolError(1002, "a frame from the client is not masked")
-    if not masked and second & 0x80:
-        raise RemoteProtocolError(1002, "a frame from the server is masked")
+    if masked and not second & opcodes.MASK:
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "a frame from the client is not masked")
+    if not masked and second & opcodes.MASK:
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "a frame from the server is masked")
     if control:
         # 5.5: "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
         if length > 125:
-            raise RemoteProtocolError(1002, f"control frame payload is {length} bytes, limit 125")
-        if not first & 0x80:
-            raise RemoteProtocolError(1002, "a control frame is fragmented")
+            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"control frame payload is {length} bytes, limit 125")
+        if not first & opcodes.FIN:
+            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame is fragmented")
     # 5.4: a message is "a single frame with the FIN bit clear and an opcode other than 0, followed by zero or more
     # frames with the FIN bit clear and the opcode set to 0, and terminated by a single frame with the FIN bit set and
     # an opcode of 0".
-    elif opcode == 0x0 and not fragmented:
-        raise RemoteProtocolError(1002, "a continuation frame without a message to continue")
-    elif opcode != 0x0 and fragmented:
-        raise RemoteProtocolError(1002, "a new message before the end of the one in fragments")
+    elif opcode == opcodes.CONTINUATION and not fragmented:
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "a continuation frame without a message to continue")
+    elif opcode != opcodes.CONTINUATION and fragmented:
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "a new message before the end of the one in fragments")
     # 5.2: "in all cases, the minimal number of bytes MUST be used to encode the length"
-    form = second & 0x7F
+    form = second & opcodes.LENGTH
     if (form == 126 and length < 126) or (form == 127 and length < 65536):
-        raise RemoteProtocolError(1002, f"payload length {length} is not encoded in the fewest bytes")
+        raise RemoteProtocolError(
+            CloseCode.PROTOCOL_ERROR, f"payload length {length} is not encoded in the fewest bytes"
+        )
 
 
 class FrameReader:
@@ -122,7 +130,7 @@ class FrameReader:
             return False
         first = octets[at]
         second = octets[at + 1]
-        length = second & 0x7F
+        length = second & opcodes.LENGTH
         at += 2
         if length == 126:
             if available < 4:
@@ -135,7 +143,9 @@ class FrameReader:
             # 5.2: "If 127, the following 8 bytes interpreted as a 64-bit unsigned integer (the most significant bit
             # MUST be 0) are the payload length."
             if octets[at] & 0x80:
-                raise RemoteProtocolError(1002, "the most significant bit of a 64-bit payload length is set")
+                raise RemoteProtocolError(
+                    CloseCode.PROTOCOL_ERROR, "the most significant bit of a 64-bit payload length is set"
+                )
             length = 0
             for i in range(at, at + 8):
                 length = length << 8 | octets[i]
@@ -221,7 +231,7 @@ class FrameWriter:
         if len(self.octets) - at < room:
             self.octets.extend(bytes(len(self.octets) + room))
         octets = self.octets
-        mask_bit = 0x80 if masked else 0
+        mask_bit = opcodes.MASK if masked else 0
         octets[at] = first
         # 5.2: "The length of the "Payload data", in bytes: if 0-125, that is the payload length. If 126, the following
         # 2 bytes interpreted as a 16-bit unsigned integer are the payload length. If 127, the following 8 bytes".

@@ -8,6 +8,18 @@ two pairs: what copies octets in one step in Python is a loop in C.
 
 from __future__ import annotations
 
+__all__ = [
+    "blank",
+    "blank_octets",
+    "cut",
+    "cut_octets",
+    "mask",
+    "mask_octets",
+    "place",
+    "place_octets",
+    "rotate",
+]
+
 
 def mask(buffer: bytearray, start: int, stop: int, key: int) -> None:
     """XOR `buffer[start:stop]` in place with the key, repeated."""

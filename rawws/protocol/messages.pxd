@@ -1,5 +1,6 @@
 cimport cython
 
+from . cimport numbers as opcodes
 from .frames cimport FrameReader
 from .masking cimport blank_octets as blank
 

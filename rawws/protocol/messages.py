@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 
 from rawws.errors import RemoteProtocolError
 
+from . import opcodes
 from .deflate import INVALID, PerMessageDeflate
 from .frames import FrameReader
 from .masking import blank
+from .opcodes import CloseCode
+
+__all__ = ["Fragment", "MessageReader"]
 
 # A binary message in one frame of up to this size gets its memory at once, and each octet is copied once. The memory is
 # zero pages until then, so what a header claims costs nothing.
@@ -53,9 +57,9 @@ class MessageReader:
     def begin_frame(self, frames: FrameReader) -> None:
         """Take note of the header of a data frame; raise RemoteProtocolError(1009) if its payload is too much."""
         first = frames.first
-        if first & 0x0F:
-            self.opcode = first & 0x0F
-            self.compressed = first & 0x40 != 0
+        if first & opcodes.OPCODE:
+            self.opcode = first & opcodes.OPCODE
+            self.compressed = first & opcodes.RSV1 != 0
             self.size = self.wire_size = 0
         length = frames.length
         if self.compressed:
@@ -63,31 +67,43 @@ class MessageReader:
             # makes data larger by more than a few bytes in a thousand.
             limit = 2 * self.max_size + 1024
             if length > limit - self.wire_size:
-                raise RemoteProtocolError(1009, f"compressed message is over {limit} bytes, limit {self.max_size}")
+                raise RemoteProtocolError(
+                    CloseCode.MESSAGE_TOO_BIG, f"compressed message is over {limit} bytes, limit {self.max_size}"
+                )
             self.wire_size += length
         elif self.streaming:
             self.size = 0
         else:
             if length > self.max_size - self.size:
-                raise RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
+                raise RemoteProtocolError(
+                    CloseCode.MESSAGE_TOO_BIG, f"message is over {self.max_size} bytes, the limit"
+                )
             self.size += length
 
     def receive(self, frames: FrameReader) -> str | bytes | Fragment | None:
         """Take the payload that is here of a data frame; return the message if that completes it, else None."""
         first = frames.first
-        final = first & 0x80 != 0 and frames.has_payload()
-        if first & 0x80 and first & 0x0F and not self.compressed and not self.streaming and self.held is None:
-            if self.target is not None or (not final and first & 0x0F == 0x2 and frames.length <= PLACED):
+        final = first & opcodes.FIN != 0 and frames.has_payload()
+        if (
+            first & opcodes.FIN
+            and first & opcodes.OPCODE
+            and not self.compressed
+            and not self.streaming
+            and self.held is None
+        ):
+            if self.target is not None or (
+                not final and first & opcodes.OPCODE == opcodes.BINARY and frames.length <= PLACED
+            ):
                 return self.receive_placed(frames)
             if final:
                 # The common case: a message in one frame, all there.
                 self.opcode = 0
-                if first & 0x0F == 0x2:
+                if first & opcodes.OPCODE == opcodes.BINARY:
                     return frames.take_bytes()
                 try:
                     return frames.take_text()
                 except UnicodeDecodeError:
-                    raise RemoteProtocolError(1007, "a text message is not valid UTF-8") from None
+                    raise RemoteProtocolError(CloseCode.INVALID_DATA, "a text message is not valid UTF-8") from None
         data = frames.take_bytes()
         # An empty fragment says nothing, and a read of 256 KiB may hold 43,000 of them.
         return self.receive_part(data, final) if data or final else None
@@ -108,7 +124,13 @@ class MessageReader:
         """Take some octets of a message; return the message if they are its last ones, a Fragment when streaming."""
         if self.compressed:
             data = self.inflate(data, final)
-            if final and self.held is None and self.opcode == 0x2 and not self.streaming and self.size <= self.max_size:
+            if (
+                final
+                and self.held is None
+                and self.opcode == opcodes.BINARY
+                and not self.streaming
+                and self.size <= self.max_size
+            ):
                 # Without a copy: a few octets may stand for a large message.
                 self.opcode = 0
                 return data
@@ -117,19 +139,19 @@ class MessageReader:
             self.held = bytearray() if self.target is None else bytearray(self.target[: self.filled])
             self.target = None
             self.checked = 0
-        self.held += data if self.opcode == 0x1 or self.size <= self.max_size else b""
+        self.held += data if self.opcode == opcodes.TEXT or self.size <= self.max_size else b""
         data = b""
         # 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not, in fact,
         # a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
-        if self.opcode == 0x1:
+        if self.opcode == opcodes.TEXT:
             self.check_text(final)
         if self.compressed and self.size > self.max_size:
-            raise RemoteProtocolError(1009, f"message is over {self.max_size} bytes, the limit")
+            raise RemoteProtocolError(CloseCode.MESSAGE_TOO_BIG, f"message is over {self.max_size} bytes, the limit")
         if self.streaming:
             return self.give_part(final)
         if not final:
             return None
-        message: str | bytes = self.held.decode("utf-8") if self.opcode == 0x1 else bytes(self.held)
+        message: str | bytes = self.held.decode("utf-8") if self.opcode == opcodes.TEXT else bytes(self.held)
         self.held, self.opcode = None, 0
         return message
 
@@ -138,7 +160,7 @@ class MessageReader:
         inflated: bytes = self.deflate.decompress(data, final, self.max_size - self.size)
         self.size += len(inflated)
         # Text before the limit is judged before the limit.
-        return inflated[:-1] if self.size > self.max_size and self.opcode == 0x1 else inflated
+        return inflated[:-1] if self.size > self.max_size and self.opcode == opcodes.TEXT else inflated
 
     def check_text(self, final: bool) -> None:
         """Check the octets that were not checked yet; those of an unfinished character wait unless `final`."""
@@ -150,12 +172,14 @@ class MessageReader:
             count = -1
         # CPython waits for the third octet of a surrogate, which the second gives away already.
         if count < 0 or (count < len(rest) and rest[count] == 0xED and rest[count + 1 :] >= b"\xa0"):
-            raise RemoteProtocolError(1007, INVALID if self.compressed else "a text message is not valid UTF-8")
+            raise RemoteProtocolError(
+                CloseCode.INVALID_DATA, INVALID if self.compressed else "a text message is not valid UTF-8"
+            )
         self.checked += count
 
     def give_part(self, final: bool) -> Fragment | None:
         """Return what is held, as far as it is whole characters."""
-        if self.opcode == 0x1:
+        if self.opcode == opcodes.TEXT:
             data: str | bytes = self.held[: self.checked].decode("utf-8")
             del self.held[: self.checked]
             self.checked = 0

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import enum
 
+__all__ = ["CloseCode", "Opcode"]
+
+# The bits of the first octet of a frame (5.2); CONTROL is the one of an opcode that those of control frames have (5.5).
+FIN, RSV1, RSV2_RSV3, OPCODE, CONTROL = 0x80, 0x40, 0x30, 0x0F, 0x08
+# Those of the second.
+MASK, LENGTH = 0x80, 0x7F
+
 
 @enum.unique
 class Opcode(enum.IntEnum):
@@ -15,6 +22,10 @@ class Opcode(enum.IntEnum):
     CLOSE = 0x8
     PING = 0x9
     PONG = 0xA
+
+
+# The same as plain numbers: the compiled twin has those of `numbers.pxd` in their place.
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = map(int, Opcode)
 
 
 @enum.unique

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rawws import clock
 from rawws.errors import LocalProtocolError
 from rawws.http.event_stream import EventStream
-from rawws.net.prepared import Encoded
+from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
@@ -173,7 +173,7 @@ class HubCore:
         """
         check_name(topic)
         check_key(key)
-        encoded = Encoded(message)
+        encoded = PreparedMessage(message)
         if len(encoded.payload) > self.max_size:
             raise TopicError("size", f"the message has {len(encoded.payload)} bytes, limit {self.max_size}")
         self._published += 1

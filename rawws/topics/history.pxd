@@ -1,7 +1,7 @@
-from rawws.net.prepared cimport Encoded
+from rawws.net.prepared cimport PreparedMessage
 
 cdef class Publication:
-    cdef readonly Encoded encoded
+    cdef readonly PreparedMessage encoded
     cdef readonly object topic
     cdef readonly object message
     cdef readonly object key

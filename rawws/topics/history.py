@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rawws import clock
-from rawws.net.prepared import Encoded
+from rawws.net.prepared import PreparedMessage
 from rawws.protocol.extensions import excerpt
 
 from .cursors import EARLIEST, CursorError, parse_cursor
@@ -40,7 +40,7 @@ HELD_COST = 1280
 COPIES = 6
 # What a topic takes that is remembered, in bytes.
 TOPIC_COST = 2048
-EMPTY = Encoded("")
+EMPTY = PreparedMessage("")
 
 
 class Publication:
@@ -52,7 +52,7 @@ class Publication:
 
     __slots__ = ("at", "cursor", "encoded", "epoch", "events", "forms", "key", "message", "offset", "size", "topic")
 
-    def __init__(self, topic: str, encoded: Encoded, key: Any = None, epoch: str = "", offset: int = 0) -> None:
+    def __init__(self, topic: str, encoded: PreparedMessage, key: Any = None, epoch: str = "", offset: int = 0) -> None:
         self.encoded = encoded
         self.topic = topic
         self.message = encoded.message
@@ -64,7 +64,7 @@ class Publication:
         self.cursor = f"{epoch}:{offset}" if offset else ""
         self.at = clock.monotonic()
         self.size = len(encoded.payload) + MESSAGE_COST
-        self.forms: dict[Callable[[Publication], str], Encoded] | None = None
+        self.forms: dict[Callable[[Publication], str], PreparedMessage] | None = None
         self.events: dict[Callable[[Publication], str | None], Event] | None = None
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class Notice(Publication):
         self.event = event
         self.present = present
         self.cursor = cursor
-        self.encoded = Encoded(render(self))
+        self.encoded = PreparedMessage(render(self))
         self.message = self.encoded.message
         self.size = len(self.encoded.payload) + MESSAGE_COST
 
@@ -136,7 +136,7 @@ class Log:
         """Where the topic is now."""
         return f"{self.epoch}:{self.offset}"
 
-    def append(self, encoded: Encoded, key: Any = None) -> Publication:
+    def append(self, encoded: PreparedMessage, key: Any = None) -> Publication:
         """Give a message its place, and hold it."""
         publication = Publication(self.topic, encoded, key, self.epoch, self.offset + 1)
         self.hold(publication)

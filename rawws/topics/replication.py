@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 
 from rawws import clock
-from rawws.net.prepared import Encoded
+from rawws.net.prepared import PreparedMessage
 
 from .backplane import Position
 from .cursors import EARLIEST
@@ -115,7 +115,7 @@ class Replication:
 
     # -- what the hub calls
 
-    def publish(self, topic: str, encoded: Encoded, key: str | None) -> PublishResult:
+    def publish(self, topic: str, encoded: PreparedMessage, key: str | None) -> PublishResult:
         """Send a message to the engine, or have it wait for it."""
         self.open()
         self.number += 1
@@ -314,7 +314,7 @@ class Replication:
         """Deliver the next publication of a topic, unless those who are here have it already."""
         replica = replica_of(found)
         sent = self._take(record.number) if record.server == self.server else None
-        encoded = Encoded(record.message) if sent is None else sent.publication.encoded
+        encoded = PreparedMessage(record.message) if sent is None else sent.publication.encoded
         publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset)
         replica.hold(publication)
         outcome = PublishResult(publication.cursor) if sent is None else sent.outcome
@@ -414,7 +414,7 @@ class Replication:
         replica.go_over(result.epoch, result.before)
         for record in result.records:
             sent = self._take(record.number) if record.server == self.server else None
-            encoded = Encoded(record.message) if sent is None else sent.publication.encoded
+            encoded = PreparedMessage(record.message) if sent is None else sent.publication.encoded
             replica.hold(Publication(record.topic, encoded, record.key, record.epoch, record.offset))
             if record.server == self.server:
                 replica.shown.discard(record.number)

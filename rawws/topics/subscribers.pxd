@@ -1,6 +1,6 @@
 cimport cython
 
-from rawws.net.prepared cimport Encoded
+from rawws.net.prepared cimport PreparedMessage
 from rawws.net.websocket cimport WebSocket
 
 from .history cimport Publication
@@ -77,7 +77,7 @@ cdef class SocketSubscriber(Subscriber):
 cdef class ProtocolSocketSubscriber(SocketSubscriber):
     cdef object render
 
-    @cython.locals(encoded=Encoded)
+    @cython.locals(encoded=PreparedMessage)
     cpdef write(self, Publication publication)
 
 cdef class EventSubscriber(Subscriber):

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import ConnectionClosed
-from rawws.net.prepared import Encoded
+from rawws.net.prepared import PreparedMessage
 from rawws_sse import Event
 
 from .cursors import join_cursors, label
@@ -441,7 +441,7 @@ class SocketSubscriber(Subscriber):
 
     def write(self, publication: Publication) -> None:
         """Send the message."""
-        self.ws.send_encoded(publication.encoded)
+        self.ws.send_prepared(publication.encoded)
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell nothing: it knows no cursors."""
@@ -462,8 +462,8 @@ class ProtocolSocketSubscriber(SocketSubscriber):
             publication.forms = {}
         encoded = publication.forms.get(self.render)
         if encoded is None:
-            encoded = publication.forms[self.render] = Encoded(self.render(publication))
-        self.ws.send_encoded(encoded)
+            encoded = publication.forms[self.render] = PreparedMessage(self.render(publication))
+        self.ws.send_prepared(encoded)
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it, behind all that it got."""

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rawws.errors import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, RemoteProtocolError
-from rawws.protocol.connection import TRANSITIONS, Connection, Phase, Role, State, Step
+from rawws.protocol.connection import Connection, Role
+from rawws.protocol.phases import TRANSITIONS, Phase, State, Step
 from tests.protocol import strategies
 from tests.protocol.wire import CLOSE, OTHER_SIDE, PING, TEXT, frames_in, peer_frame
 

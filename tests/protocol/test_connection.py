@@ -17,8 +17,9 @@ from rawws.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from rawws.protocol.connection import Connection, Ping, Pong, Role, State
+from rawws.protocol.connection import Connection, Ping, Pong, Role
 from rawws.protocol.frames import FrameWriter
+from rawws.protocol.phases import State
 from tests.protocol.conftest import Feed
 from tests.protocol.wire import (
     BINARY,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from rawws.protocol import opcodes, phases
 from rawws.protocol.closing import is_sendable
 from rawws.protocol.opcodes import CloseCode, Opcode
+from rawws.protocol.phases import Phase
 
 
 def test_opcodes_have_the_numbers_of_section_5_2() -> None:
@@ -43,3 +48,12 @@ def test_the_close_codes_that_never_stand_in_a_frame_cannot_be_sent() -> None:
         "ABNORMAL_CLOSURE",
         "TLS_HANDSHAKE",
     }
+
+
+def test_the_numbers_of_the_compiled_twin_are_those_of_the_interpreted_one() -> None:
+    text = (Path(opcodes.__file__).parent / "numbers.pxd").read_text(encoding="utf-8")
+    numbers = {name: int(value, 0) for name, value in re.findall(r"^    (\w+) = (\w+)$", text, re.MULTILINE)}
+    named = {name: value for module in (opcodes, phases) for name, value in vars(module).items() if type(value) is int}
+    assert len(numbers) == text.count(" = ")
+    assert numbers == named
+    assert numbers.items() >= {kind.name: kind.value for kind in (*Opcode, *Phase)}.items()

@@ -12,7 +12,7 @@ from typing import Any, Final, final
 
 import rawws
 from rawws.net.socket import AsyncSocket, SocketAddress
-from rawws.protocol.connection import Connection, Event, Ping, Pong, Role
+from rawws.protocol.connection import Connection, ConnectionEvent, Ping, Pong, Role
 from rawws.protocol.deflate import Compression, PerMessageDeflate
 from rawws.protocol.extensions import parse_extensions
 from rawws.protocol.handshake import accept_key
@@ -194,7 +194,7 @@ class Peer:
         self.connection.send_fragment(opcode, payload, final)
         await self.flush()
 
-    async def event(self) -> Event | None:
+    async def event(self) -> ConnectionEvent | None:
         """Return the next message, Ping, Pong or Close, None at the end of the connection."""
         while (event := self.connection.next_event()) is None:
             data = await self.read()

@@ -125,7 +125,7 @@ async def test_after_a_pause_of_the_handler_a_silent_peer_is_noticed_again() -> 
 
 async def test_one_connection_that_fails_is_logged_and_the_others_are_looked_after(logged: Logged) -> None:
     class Broken:
-        def look_after(self, now: float) -> None:
+        def on_sweep(self, now: float) -> None:
             connections.discard(self)
             raise ZeroDivisionError
 

@@ -13,7 +13,7 @@ import pytest
 
 import rawws
 from rawws import clock
-from rawws.net.rate import Pace
+from rawws.net.rate import RateLimiter
 from rawws.protocol.deflate import Compression, DeflateParameters
 from rawws.server.admission import ADDRESSES, REFUSALS, Gate, most_connections, network_of
 from tests.server.answers import ask, asked, get, on
@@ -287,10 +287,10 @@ def test_where_descriptors_are_not_counted_connections_are_not_either(monkeypatc
 
 
 def test_a_pace_is_even_after_a_second_at_once() -> None:
-    pace = Pace(10, 0)
-    assert not pace.spend(10, 1 << 30)
-    assert pace.spend(1, 0)
-    assert 0 < pace.resume_at - time.monotonic() <= 0.1
+    limiter = RateLimiter(10, 0)
+    assert not limiter.account(10, 1 << 30)
+    assert limiter.account(1, 0)
+    assert 0 < limiter.resume_at - time.monotonic() <= 0.1
 
 
 def test_memory_of_compressors_is_that_of_zlib() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import hypot
 from typing import Final
 
-from rawws.protocol.connection import TRANSITIONS, Phase, Step, state_of
+from rawws.protocol.phases import TRANSITIONS, Phase, Step, state_of
 from tests.specification.pages import FOLDER
 
 __all__ = ["PICTURE", "draw"]

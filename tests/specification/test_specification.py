@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rawws.protocol.connection import TRANSITIONS, Phase
+from rawws.protocol.phases import TRANSITIONS, Phase
 from tests.autobahn.verdicts import SelectionError, select
 from tests.processes import ROOT
 from tests.specification.diagram import PICTURE, draw

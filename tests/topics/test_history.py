@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawws.net.prepared import Encoded
+from rawws.net.prepared import PreparedMessage
 from rawws.topics import CursorError, History
 from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_cursor
 from rawws.topics.envelope import render
@@ -35,7 +35,7 @@ def test_what_came_since_each_cursor_is_exactly_what_followed_it() -> None:
     kept = log()
     cursors = [kept.cursor]
     for number in range(10):
-        cursors.append(kept.append(Encoded(str(number))).cursor)
+        cursors.append(kept.append(PreparedMessage(str(number))).cursor)
     for number, cursor in enumerate(cursors):
         assert messages(kept, cursor) == [str(each) for each in range(number, 10)]
     assert messages(kept, "earliest") == [str(each) for each in range(10)]
@@ -43,7 +43,7 @@ def test_what_came_since_each_cursor_is_exactly_what_followed_it() -> None:
 
 def test_offsets_are_one_more_each_and_begin_with_one() -> None:
     kept = log()
-    assert [kept.append(Encoded("")).offset for _ in range(3)] == [1, 2, 3]
+    assert [kept.append(PreparedMessage("")).offset for _ in range(3)] == [1, 2, 3]
 
 
 @given(
@@ -62,7 +62,7 @@ def test_the_bounds_hold_and_what_is_missed_is_exact_or_unknown(
         for number, (length, pause) in enumerate(steps):
             clock.now += pause
             message = f"{number} " + "x" * length
-            kept.append(Encoded(message))
+            kept.append(PreparedMessage(message))
             sent.append((clock.now, message))
             assert len(kept.held) <= count
             assert kept.size <= size
@@ -87,7 +87,7 @@ def test_all_topics_together_stay_under_the_total_and_the_oldest_go_first(steps:
         touched: dict[int, float] = {}
         for number, length, pause in steps:
             clock.now += pause
-            logs[number].append(Encoded("x" * length))
+            logs[number].append(PreparedMessage("x" * length))
             touched[number] = clock.now
             gone = [int(each.topic) for each in store.let_go(clock.now)]
             assert gone == sorted(gone, key=lambda each: touched[each])
@@ -102,16 +102,16 @@ def test_all_topics_together_stay_under_the_total_and_the_oldest_go_first(steps:
 
 def test_a_lost_log_does_not_satisfy_whoever_comes_from_the_old_one() -> None:
     old = log()
-    cursor = old.append(Encoded("a")).cursor
+    cursor = old.append(PreparedMessage("a")).cursor
     new = log()
-    new.append(Encoded("b"))
+    new.append(PreparedMessage("b"))
     assert messages(new, cursor) is None
     assert old.epoch != new.epoch
 
 
 def test_a_cursor_of_the_future_is_an_error_that_says_where_the_topic_is() -> None:
     kept = log()
-    kept.append(Encoded("a"))
+    kept.append(PreparedMessage("a"))
     with pytest.raises(CursorError, match=f"the cursor is '{kept.epoch}:2', the last of the topic is {kept.cursor}"):
         kept.since(f"{kept.epoch}:2")
 
@@ -165,8 +165,8 @@ def test_what_is_held_takes_no_more_memory_than_it_counts(length: int, kind: typ
         before = tracemalloc.get_traced_memory()[0]
         for number in range(500):
             text = f"{number:08}" + "x" * length
-            publication = kept.append(Encoded(text if kind is str else text.encode()))
-            publication.forms = {render: Encoded(render(publication))}
+            publication = kept.append(PreparedMessage(text if kind is str else text.encode()))
+            publication.forms = {render: PreparedMessage(render(publication))}
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -175,7 +175,7 @@ def test_what_is_held_takes_no_more_memory_than_it_counts(length: int, kind: typ
 
 def test_a_publication_shows_where_it_stands() -> None:
     kept = log()
-    publication = kept.append(Encoded(bytearray(b"a")), "key")
+    publication = kept.append(PreparedMessage(bytearray(b"a")), "key")
     assert publication.message == b"a"
     assert repr(publication) == f"<rawws.Publication 'topic' {kept.epoch}:1>"
 
@@ -183,7 +183,7 @@ def test_a_publication_shows_where_it_stands() -> None:
 def test_the_clock_of_these_tests_stands_still() -> None:
     with still() as clock:
         assert isinstance(clock, Clock)
-        assert log().append(Encoded("a")).at == clock.now
+        assert log().append(PreparedMessage("a")).at == clock.now
 
 
 def test_a_joined_cursor_is_taken_apart_once_for_all_topics() -> None:
