@@ -44,7 +44,8 @@ from .protocol.http11 import Headers, Request
 from .protocol.opcodes import CloseCode, Opcode
 from .protocol.phases import State
 from .server.probes import healthz, readyz
-from .server.server import Server, run, serve, unix_serve
+from .server.run import run
+from .server.server import Server, serve, unix_serve
 from .server.shutdown import Drain
 
 if TYPE_CHECKING:

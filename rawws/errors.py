@@ -6,10 +6,10 @@ broke the protocol; it carries the close code with which the connection fails. H
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
 
 if TYPE_CHECKING:
-    from .http.responses import Received
+    from collections.abc import Iterator
 
 __all__ = [
     "Close",
@@ -27,6 +27,8 @@ __all__ = [
     "NegotiationError",
     "ProxyError",
     "RawwsError",
+    "ReceivedFields",
+    "ReceivedResponse",
     "RemoteProtocolError",
     "SecurityError",
     "WebSocketException",
@@ -81,13 +83,59 @@ class InvalidMessage(HandshakeError):
     """What came is not an HTTP response, or the connection ended before there was one."""
 
 
+class ReceivedFields(Protocol):
+    """The header fields of a response that came, by their names in any case: `rawws.Headers`."""
+
+    def __getitem__(self, name: str, /) -> str: ...
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, /, default: str) -> str: ...
+
+    def get_all(self, name: str) -> list[str]:
+        """Return all values of a header in their order, an empty list if there is none."""
+
+    def raw_items(self) -> Iterator[tuple[str, str]]:
+        """Iterate over all fields as (name, value), in their order and as they were written."""
+
+
+class ReceivedResponse(Protocol):
+    """A response that came."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def status_code(self) -> int:
+        """The status, by its name in `websockets`."""
+
+    @property
+    def reason_phrase(self) -> str:
+        """The reason phrase."""
+
+    @property
+    def headers(self) -> ReceivedFields:
+        """The header fields."""
+
+    @property
+    def body(self) -> bytes:
+        """The body."""
+
+
 class InvalidStatus(HandshakeError):
     """The server answered in HTTP, but did not switch protocols: a refusal, a web page, a redirect to nowhere.
 
     `response` is what it answered; its body up to the first 16 KiB.
     """
 
-    def __init__(self, response: Received, reason: str) -> None:
+    def __init__(self, response: ReceivedResponse, reason: str) -> None:
         super().__init__(response.status, reason, tuple(response.headers.raw_items()))
         self.response = response
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from . import clock
 from .client.connect import connect
 from .client.events import events
-from .server.server import serve as serve_somewhere
+from .server.options import ServerHandler, ServerOptions, takes_options
+from .server.server import start_serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -286,10 +287,11 @@ def _absolute(uri: str, scheme: str) -> str:
     return uri
 
 
+@takes_options(ServerOptions)
 @asynccontextmanager
-async def serve(handler: Any, **options: Any) -> AsyncIterator[Host]:
-    """Serve without listening; `options` are those of `rawws.serve` but where to listen and TLS."""
-    async with serve_somewhere(handler, sock=(), **options) as server:
+async def serve(handler: ServerHandler, options: ServerOptions) -> AsyncIterator[Host]:
+    """Serve without listening; the options are those of `rawws.serve` but where to listen and TLS."""
+    async with start_serving(handler, options.at(sock=())) as server:
         yield Host(server)
 
 

@@ -48,48 +48,15 @@ CORE_MAY_IMPORT = set(
 CORE_MAY_NAME = {"os": {"urandom"}, "http": {"HTTPStatus"}}
 
 EXCEPTIONS: Final[dict[str, set[str]]] = {
-    "wrong_arrows": {
-        "rawws.errors -> rawws.http.responses",
-        "rawws.http.event_stream -> rawws.server.http1",
-        "rawws.http.long_poll -> rawws.server.http1",
-        "rawws.http.requests -> rawws.server.server",
-        "rawws.net.handlers -> rawws.http.requests",
-        "rawws.net.handlers -> rawws.server.http1",
-        "rawws.net.handlers -> rawws.server.server",
-    },
-    "wrong_circles": {
-        "circle 0: rawws.errors",
-        "circle 0: rawws.http.responses",
-        "circle 0: rawws.protocol.extensions",
-        "circle 0: rawws.protocol.http11",
-        "circle 1: rawws.http.event_stream",
-        "circle 1: rawws.http.long_poll",
-        "circle 1: rawws.http.requests",
-        "circle 1: rawws.http.routes",
-        "circle 1: rawws.net.handlers",
-        "circle 1: rawws.server.http1",
-        "circle 1: rawws.server.server",
-        "circle 1: rawws.server.shutdown",
-    },
-    "wrong_names": {
-        "rawws.cli.main -> rawws.server.server:until_signal",
-        "rawws.integrations.asgi -> rawws.server.http1:HELD",
-        "rawws.integrations.asgi -> rawws.server.http1:PATIENCE",
-        "rawws.integrations.asgi -> rawws.server.http1:SLOWEST",
-        "rawws.integrations.asgi -> rawws.server.server:Serve",
-    },
     "wrong_exports": {
-        "Application in rawws.integrations.asgi, rawws.net.handlers",
         "Event in rawws.integrations.asgi_websocket, rawws_sse.event",
-        "Handler in rawws.net.handlers, rawws.server.server",
         "Response in rawws.http.responses, rawws.protocol.http11",
         "Session in rawws.backplanes.session, rawws.integrations.asgi_websocket",
-        "run in rawws.server.server, rawws.testing",
+        "run in rawws.server.run, rawws.testing",
         "serve in rawws.integrations.asgi, rawws.server.server, rawws.testing",
     },
     "wrong_lengths": {
         "rawws/server/http1.py",
-        "rawws/server/server.py",
     },
 }
 

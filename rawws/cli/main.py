@@ -20,7 +20,7 @@ import threading
 import traceback
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 from rawws import _twins
 from rawws._version import __version__
@@ -28,7 +28,9 @@ from rawws.cli import terminal
 from rawws.http.routes import Routes
 from rawws.net.handlers import Handler, check_arguments, check_handler
 from rawws.net.loops import loop_factory
-from rawws.server.server import Server, serve, until_signal
+from rawws.server.options import ServerHandler
+from rawws.server.run import until_signal
+from rawws.server.server import Server, serve
 from rawws.server.shutdown import Drain
 
 if TYPE_CHECKING:
@@ -311,7 +313,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _run(
     options: argparse.Namespace,
-    handler: object,
+    handler: ServerHandler,
     announce: Callable[[str], str],
     given: dict[str, Any],
     shared: SharedBackplane | None = None,
@@ -341,7 +343,7 @@ def _run(
     return 0
 
 
-def _live(handler: object, given: dict[str, Any], show: Callable[[Server], None]) -> None:
+def _live(handler: ServerHandler, given: dict[str, Any], show: Callable[[Server], None]) -> None:
     """Serve in this process."""
 
     async def main() -> None:
@@ -381,7 +383,7 @@ def _offer_broker() -> SharedBackplane:
 
 
 def _serve_shared(
-    shared: SharedBackplane, count: int, handler: object, given: dict[str, Any], announce: Callable[[str], str]
+    shared: SharedBackplane, count: int, handler: ServerHandler, given: dict[str, Any], announce: Callable[[str], str]
 ) -> None:
     """Serve in several processes, on one port, and be a broker in one more, where there are hubs."""
     from .supervisor import ReservedPort, StartError, Supervisor, SupervisorChannel  # noqa: PLC0415 - not on every system
@@ -499,7 +501,7 @@ def _load(module: str, name: str) -> object:
     return found
 
 
-def _application(found: object, target: str, options: argparse.Namespace) -> object:
+def _application(found: object, target: str, options: argparse.Namespace) -> ServerHandler:
     """Return an ASGI application as `serve` takes it; raises CommandError for what is none."""
     from rawws.integrations.asgi import Application  # noqa: PLC0415 - only this option needs it
 
@@ -513,7 +515,7 @@ def _application(found: object, target: str, options: argparse.Namespace) -> obj
         raise CommandError(f"{target}: {error}") from error
 
 
-def _handler(found: object, target: str) -> object:
+def _handler(found: object, target: str) -> ServerHandler:
     """Return what `serve` takes, an instance of a Handler for its class; raises CommandError for what is no handler."""
     if isinstance(found, type) and issubclass(found, Handler):
         try:
@@ -528,7 +530,7 @@ def _handler(found: object, target: str) -> object:
             check_handler(found)
         except TypeError as error:
             raise CommandError(f"{target}: {error}{_hint(found)}") from error
-        return found
+        return cast("ServerHandler", found)
     kind = "a function without `async`" if inspect.isroutine(found) else f"of type {type(found).__name__}"
     kind = "a class" if isinstance(found, type) else kind
     raise CommandError(f"{target} is {kind}; allowed are a coroutine function, a rawws.Handler and a rawws.Routes")

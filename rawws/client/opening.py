@@ -70,6 +70,11 @@ class Opening:
 
     # -- what the transport calls
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it sends a response."""
+        return False
+
     def begin(self, ws: WebSocket) -> None:
         """Send the request."""
         self.ws = ws
@@ -200,7 +205,7 @@ class Opening:
         if self.refusal is None or self.opened.done():
             return
         error = refusal_of(self.refusal, bytes(self.body), "a WebSocket handshake")
-        self.ws.response = error.response
+        self.ws.response = error.response  # type: ignore[assignment]  # a Received, made just now
         self._fail(error)
 
     def _fail(self, error: Exception) -> None:

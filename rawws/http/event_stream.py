@@ -3,7 +3,7 @@
 Laws:
 1. An event leaves whole or not at all. What ends in the middle, ends without the last chunk, and the client reconnects.
 2. `send` acts at once, as that of a WebSocket does: what is sent in one turn of the loop leaves in one system call.
-3. An event that goes to many streams is encoded once: the last one is remembered, with its chunk.
+3. An event that goes to many streams is encoded once: the last one is remembered.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from rawws_sse import Event, encode
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
-    from rawws.server.http1 import Exchange
-
+    from .exchange import Exchange
     from .requests import HttpRequest
 
 __all__ = ["EventStream"]
@@ -36,8 +35,10 @@ BURST = 64
 EARLY_LIMIT = 1 << 20
 # No proxy may store the stream, nor nginx hold it back until a buffer is full. Browsers read no other type.
 HEAD = (
-    b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-    b"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
+    ("Content-Type", "text/event-stream"),
+    ("Cache-Control", "no-store"),
+    ("X-Accel-Buffering", "no"),
+    ("X-Content-Type-Options", "nosniff"),
 )
 
 
@@ -111,19 +112,19 @@ class EventStream:
             if isinstance(data, Event):
                 raise TypeError("data is an Event, allowed beside event, id and retry is a str")
             data = Event(data, event, id, retry)
-        last = Framed.last
-        framed = last if last.event is data else Framed.remember(data)
+        last = EncodedEvent.last
+        octets = last.octets if last.event is data else EncodedEvent.remember(data)
         if self._over:
             raise ConnectionClosedError(None, None)
         exchange = self._exchange
         if exchange is None:
-            self._keep(framed.octets)
+            self._keep(octets)
             return DONE
-        exchange.write(framed.chunk if exchange.chunked else framed.octets)
-        if not exchange.ws.congested:
+        exchange.write(octets)
+        if not exchange.socket.congested:
             return DONE
-        if self.buffered > exchange.server.settings.hard_limit:
-            exchange.drop(f"over {exchange.server.settings.hard_limit} bytes wait to be sent")
+        if self.buffered > exchange.context.settings.hard_limit:
+            exchange.connection.drop(f"over {exchange.context.settings.hard_limit} bytes wait to be sent")
             self._end()
         return Later(self._drain)
 
@@ -159,17 +160,17 @@ class EventStream:
         """Whether the client reads too slowly: the write buffer was over its high mark and is not under the low one."""
         if self._exchange is None:
             return self.buffered > HIGH_WATER
-        return not self._over and self._exchange.ws.congested
+        return not self._over and self._exchange.socket.congested
 
     @property
     def hard_limit(self) -> int:
         """How many bytes may wait for the client."""
-        return EARLY_LIMIT if self._exchange is None else self._exchange.server.settings.hard_limit
+        return EARLY_LIMIT if self._exchange is None else self._exchange.context.settings.hard_limit
 
     def fail(self, code: int, reason: str) -> None:  # noqa: ARG002 - a WebSocket says the code to its client
         """End in the middle, for a reason that the log has: the client reconnects."""
         if self._exchange is not None and not self._over:
-            self._exchange.drop(reason)
+            self._exchange.connection.drop(reason)
         self._end()
 
     @property
@@ -190,22 +191,23 @@ class EventStream:
         if self._exchange is not None:
             raise LocalProtocolError("the stream is another response already, needed is one for each request")
         self._exchange = exchange
+        exchange.observe(self)
         self._watch()
         self.last_event_id = request.last_event_id
-        exchange.send_head(HEAD)
+        exchange.begin_stream(HEAD)
         early, self._early = self._early, None
         if exchange.omit_body:
             early = None
             self._end()
         for octets in early or ():
-            exchange.write(b"%x\r\n%b\r\n" % (len(octets), octets) if exchange.chunked else octets)
+            exchange.write(octets)
         if self._over:
             exchange.finish()
             return
         exchange.set_deadline(self._keepalive)
         self.drained()
         if self._source is not None:
-            self._task = exchange.server.start(self._pump(self._source))
+            self._task = exchange.context.start(self._pump(self._source))
 
     def lose(self) -> None:
         """Take note that the client is gone."""
@@ -228,16 +230,16 @@ class EventStream:
         exchange = self._exchange
         if exchange is None:
             return
-        if exchange.stalls():
-            exchange.drop(f"it read nothing for {self._keepalive:g} s")
+        if exchange.connection.stalls():
+            exchange.connection.drop(f"it read nothing for {self._keepalive:g} s")
             self._end()
             return
-        silence = clock.monotonic() - exchange.wrote_at
+        silence = clock.monotonic() - exchange.connection.wrote_at
         if silence < self._keepalive:
             exchange.set_deadline(self._keepalive - silence)
             return
-        if not exchange.ws.congested:
-            exchange.write(b"3\r\n:\n\n\r\n" if exchange.chunked else COMMENT)
+        if not exchange.socket.congested:
+            exchange.write(COMMENT)
         exchange.set_deadline(self._keepalive)
 
     # -- inside
@@ -263,14 +265,14 @@ class EventStream:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         if self._followers is not None and self._exchange is not None:
-            self._exchange.ws.followers = None
+            self._exchange.socket.followers = None
         if self.on_close is not None or self._followers is not None:
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _watch(self) -> None:
         """Be told when the client has read, if anybody wants to know."""
         if self._followers is not None and self._exchange is not None and not self._over:
-            self._exchange.ws.followers = [self]
+            self._exchange.socket.followers = [self]
 
     def _tell(self) -> None:
         followers, self._followers = self._followers, None
@@ -283,12 +285,12 @@ class EventStream:
         except Exception:
             if self._exchange is None:
                 raise
-            self._exchange.server.settings.logger.exception("on_close of an event stream failed")
+            self._exchange.context.settings.logger.exception("on_close of an event stream failed")
 
     async def _drain(self) -> None:
         exchange = self._exchange
         if exchange is not None and not self._over:
-            await exchange.ws.wait_drained()
+            await exchange.socket.wait_drained()
         if self._over:
             raise ConnectionClosedError(None, None)
 
@@ -317,29 +319,28 @@ class EventStream:
         """End without the last chunk: so the client knows that there is more, and reconnects."""
         exchange = self._exchange
         if exchange is not None:
-            exchange.server.settings.logger.error("event stream failed", exc_info=error)
-            exchange.cut()
+            exchange.context.settings.logger.error("event stream failed", exc_info=error)
+            exchange.connection.cut()
         self._end()
 
 
 @final
-class Framed:
-    """An event as octets, and as a chunk of a response (RFC 9112 section 7.1)."""
+class EncodedEvent:
+    """An event, and its octets."""
 
-    __slots__ = ("chunk", "event", "octets")
+    __slots__ = ("event", "octets")
 
-    last: Framed
+    last: EncodedEvent
 
     def __init__(self, event: Event | str) -> None:
         self.event = event
         self.octets = encode(event)
-        self.chunk = b"%x\r\n%b\r\n" % (len(self.octets), self.octets)
 
     @classmethod
-    def remember(cls, event: Event | str) -> Framed:
-        """Return an event that was not the last one, and remember it."""
-        cls.last = framed = cls(event)
-        return framed
+    def remember(cls, event: Event | str) -> bytes:
+        """Return the octets of an event that was not the last one, and remember it."""
+        cls.last = encoded = cls(event)
+        return encoded.octets
 
 
-Framed.remember(Event(""))
+EncodedEvent.remember(Event(""))

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rawws.protocol.http11 import Response
-    from rawws.server.http1 import Exchange
 
+    from .exchange import Exchange
     from .requests import HttpRequest
 
 __all__ = ["POLL_TIMEOUT", "LongPoll"]
@@ -75,6 +75,7 @@ class LongPoll:
         if self._exchange is not None:
             raise LocalProtocolError("the poll is held for another request already, needed is one for each")
         self._exchange = exchange
+        exchange.observe(self)
         if self._answer is not None:
             answer, self._answer = self._answer, None
             exchange.respond_late(answer)
@@ -106,4 +107,4 @@ class LongPoll:
             except Exception:
                 if self._exchange is None:
                     raise
-                self._exchange.server.settings.logger.exception("on_close of a poll failed")
+                self._exchange.context.settings.logger.exception("on_close of a poll failed")

@@ -11,7 +11,8 @@ from rawws.errors import HandshakeError
 
 if TYPE_CHECKING:
     from rawws.protocol.http11 import Headers, Request
-    from rawws.server.server import Server
+
+    from .serving import RunningServer
 
 __all__ = ["HttpRequest", "Query"]
 
@@ -60,7 +61,7 @@ class HttpRequest:
         self.remote_address = remote_address
         self.scheme = scheme
         self.body = b""
-        self.server: Server | None = None
+        self.server: RunningServer | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.HttpRequest {self.head.method} {self.head.path}>"

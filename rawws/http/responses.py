@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, final
+from typing import TYPE_CHECKING, Any
 
-from rawws.errors import HandshakeError
 from rawws.protocol.http11 import Headers
 from rawws.protocol.http11 import Response as HttpResponse
 
+from .files import FileResponse
+
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
-__all__ = ["FileResponse", "Received", "Response", "as_response"]
+__all__ = ["Received", "Response", "as_response"]
 
 
 class Received(HttpResponse):
@@ -73,77 +72,6 @@ class Response(HttpResponse):
     ) -> FileResponse:
         """Return what sends a file in pieces, or 304 to a client that has it, or 404 where there is none."""
         return FileResponse(path, headers, content_type)
-
-
-@final
-class FileResponse:
-    """A file as a response; it is looked at when it is sent."""
-
-    __slots__ = ("_fields", "path")
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-        content_type: str | None = None,
-    ) -> None:
-        self.path = Path(path)
-        self._fields = Headers(headers)
-        if "Content-Type" not in self._fields:
-            self._fields["Content-Type"] = content_type or _content_type(self.path)
-            # It is the file's name that says what it is, and nothing in it.
-            self._fields["X-Content-Type-Options"] = "nosniff"
-
-    def open(self, asked: Headers) -> tuple[HttpResponse, BinaryIO | None]:
-        """Return the head to answer a request with such headers, and the file to send behind it, if it is one.
-
-        Raises HandshakeError(404) where there is no file.
-        """
-        try:
-            # Opening a FIFO or a device could block for ever, or do something.
-            if not stat.S_ISREG(self.path.stat().st_mode):
-                raise FileNotFoundError
-            file = self.path.open("rb")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
-            raise HandshakeError(404, "there is no such file") from None
-        from email.utils import formatdate  # noqa: PLC0415 - few servers have files
-
-        status = os.fstat(file.fileno())
-        fields = Headers(self._fields)
-        etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
-        fields["ETag"] = etag
-        fields["Last-Modified"] = formatdate(status.st_mtime, usegmt=True)
-        if _is_known(asked, etag, int(status.st_mtime)):
-            file.close()
-            return HttpResponse(304, fields), None
-        fields["Content-Length"] = str(status.st_size)
-        return HttpResponse(200, fields), file
-
-
-def _content_type(path: Path) -> str:
-    import mimetypes  # noqa: PLC0415 - few servers have files
-
-    kind, coding = mimetypes.guess_type(path.name)
-    if kind is None or coding is not None:
-        return "application/octet-stream"
-    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
-
-
-def _is_known(asked: Headers, etag: str, modified: int) -> bool:
-    """Tell whether the client has this version of a file already (RFC 9110 section 13)."""
-    # RFC 9110 13.1.3: "A recipient MUST ignore If-Modified-Since if the request contains an If-None-Match header
-    # field".
-    if "If-None-Match" in asked:
-        tags = [tag.strip().removeprefix("W/") for tag in ",".join(asked.get_all("If-None-Match")).split(",")]
-        return etag in tags or tags == ["*"]
-    # RFC 9110 13.1.3: "A recipient MUST ignore the If-Modified-Since header field if the received field value is not a
-    # valid HTTP-date".
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few servers have files
-
-    try:
-        return modified <= parsedate_to_datetime(asked.get("If-Modified-Since", "")).timestamp()
-    except (ValueError, LookupError, OverflowError):
-        return False
 
 
 def as_response(answer: Any) -> HttpResponse:

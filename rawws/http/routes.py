@@ -10,27 +10,31 @@ Laws:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 from urllib.parse import quote, unquote
 
 from rawws.errors import HandshakeError
 from rawws.net.handlers import Handler, check_arguments, check_handler
-from rawws.net.websocket import NO_PARAMS
 from rawws.protocol.extensions import is_token
 from rawws.protocol.http11 import Headers
 from rawws.protocol.http11 import Response as HttpResponse
 
+from .cors import preflight_fields
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .requests import HttpRequest
 
-__all__ = ["Place", "Route", "Routes"]
+__all__ = ["NO_PARAMS", "Place", "Route", "Routes"]
+
+# What the path of an exact route has in braces.
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 Endpoint = TypeVar("Endpoint", bound="Callable[..., Any] | Handler")
 
-# How long a browser may remember what a preflight allowed, in seconds: Chromium's limit is 7200, Firefox's 86400.
-PREFLIGHT_AGE = 600
 # A segment, or the rest of a path: what stands between braces.
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
 
@@ -79,14 +83,7 @@ class Place:
     def answer_options(self, request: HttpRequest) -> HttpResponse:
         """Say what is answered here; to a browser before a cross-origin request, what its page may send."""
         allowed = ", ".join(self.allowed())
-        fields = Headers([("Allow", allowed)])
-        # WHATWG Fetch 3.3.6, a CORS-preflight response. Whether the origin is allowed is told beside it.
-        if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
-            fields["Access-Control-Allow-Methods"] = allowed
-            for names in request.headers.get_all("Access-Control-Request-Headers"):
-                fields["Access-Control-Allow-Headers"] = names
-            fields["Access-Control-Max-Age"] = str(PREFLIGHT_AGE)
-        return HttpResponse(204, fields)
+        return HttpResponse(204, Headers([("Allow", allowed), *preflight_fields(request.headers, allowed)]))
 
 
 @final

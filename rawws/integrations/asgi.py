@@ -11,24 +11,28 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
 from rawws.errors import HandshakeError
-from rawws.net import handlers
+from rawws.http.application import HttpApplication
+from rawws.http.exchange import HELD, PATIENCE, SLOWEST
+from rawws.net.handlers import check_arguments
 from rawws.protocol.http11 import Headers, Response, content_length
-from rawws.server import server
-from rawws.server.http1 import HELD, PATIENCE, SLOWEST, says_close
+from rawws.server.heads import says_close
+from rawws.server.options import ListenOptions, takes_options
+from rawws.server.server import Serve, start_serving
 
-from .asgi_websocket import Session, check_status, describe, describe_websocket, serialize_accept, text
+from .asgi_websocket import Session, check_status, describe, describe_websocket, text
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
+    from rawws.http.application import PendingHandshake
+    from rawws.http.exchange import ByteStream, Exchange, HttpContext
     from rawws.http.requests import HttpRequest
-    from rawws.server.http1 import Exchange
-    from rawws.server.server import Serve, Server
 
     from .asgi_websocket import Event
 
@@ -46,22 +50,26 @@ OWN = ("Connection", "Keep-Alive", "Transfer-Encoding")
 BODILESS = frozenset({204, 304})
 
 
-def serve(
-    app: Any,
-    host: str | Sequence[str] | None = None,
-    port: int | None = None,
-    *,
-    root_path: str = "",
-    lifespan: str = "auto",
-    **options: Any,
-) -> Serve:
+@dataclass(frozen=True)
+class AsgiOptions(ListenOptions):
+    """The options of a server, and those of its application."""
+
+    _: KW_ONLY
+    # Where a proxy mounted the application.
+    root_path: str = ""
+    # "on" fails where the application has no lifespan, "auto" goes on, "off" does not ask.
+    lifespan: str = "auto"
+
+
+@takes_options(AsgiOptions)
+def serve(app: Any, options: AsgiOptions) -> Serve:
     """Serve an ASGI application; `async with` what this returns, or await it, for the Server.
 
     `root_path` is where a proxy mounted it. `lifespan` "on" fails where the application has none, "auto" goes on, "off"
-    does not ask. The `options` are those of `rawws.serve`, but for those that the application decides. Raises
+    does not ask. The other options are those of `rawws.serve`, but for those that the application decides. Raises
     RuntimeError where the application says that it did not start.
     """
-    return server.serve(Application(app, root_path=root_path, lifespan=lifespan), host, port, **options)
+    return start_serving(Application(app, root_path=options.root_path, lifespan=options.lifespan), options)
 
 
 class ClientDisconnectedError(OSError):
@@ -69,13 +77,13 @@ class ClientDisconnectedError(OSError):
 
 
 @final
-class Application(handlers.Application):
+class Application(HttpApplication):
     """An ASGI application, for `rawws.serve` and `rawws.run` in the place of a handler."""
 
     def __init__(self, app: Any, *, root_path: str = "", lifespan: str = "auto") -> None:
         if not callable(app):
             raise TypeError(f"app is {type(app).__name__}, allowed is an ASGI application")
-        handlers.check_arguments(app, "app", "scope", "receive", "send")
+        check_arguments(app, "app", "scope", "receive", "send")
         if lifespan not in LIFESPANS:
             raise ValueError(f"lifespan is {lifespan!r}, allowed are {', '.join(LIFESPANS)}")
         if root_path and (not root_path.startswith("/") or not root_path.isascii()):
@@ -86,10 +94,10 @@ class Application(handlers.Application):
         self._mode = lifespan
         self._lifespan: Lifespan | None = None
 
-    async def start_up(self, server: Server) -> None:
+    async def start_up(self, context: HttpContext) -> None:
         """Have the application prepare. Raises RuntimeError where it says that it cannot."""
         if self._mode != "off":
-            self._lifespan = Lifespan(self.app, self.state, server.settings.logger, required=self._mode == "on")
+            self._lifespan = Lifespan(self.app, self.state, context.settings.logger, required=self._mode == "on")
             await self._lifespan.start_up()
 
     async def shut_down(self) -> None:
@@ -97,29 +105,30 @@ class Application(handlers.Application):
         if self._lifespan is not None:
             await self._lifespan.shut_down()
 
-    def begin(self, exchange: Exchange, asked: HttpRequest) -> HttpSession:
+    def begin(self, exchange: Exchange, request: HttpRequest) -> HttpSession:
         """Begin to answer a request."""
-        scope = self._describe(exchange, asked, HTTP_VERSION) | {
+        scope = self._describe(exchange.socket, request, HTTP_VERSION) | {
             "type": "http",
-            "method": asked.method,
-            "scheme": asked.scheme,
+            "method": request.method,
+            "scheme": request.scheme,
             "extensions": {},
         }
-        session = HttpSession(self.app, scope, exchange, asked)
-        exchange.server.start(session.run())
+        session = HttpSession(self.app, scope, exchange, request)
+        exchange.context.start(session.run())
         return session
 
-    def open(self, exchange: Exchange, asked: HttpRequest, key: str) -> Upgrade:
+    def open(self, handshake: PendingHandshake) -> Upgrade:
         """Begin to decide on an opening handshake."""
-        common = self._describe(exchange, asked, WEBSOCKET_VERSION)
-        scope = describe_websocket(common, asked.head, secure=asked.scheme == "https")
-        upgrade = Upgrade(exchange, asked, key)
-        upgrade.session = Session(self.app, scope, exchange.ws, upgrade)
-        exchange.server.start(upgrade.session.run())
+        request = handshake.request
+        common = self._describe(handshake.ws, request, WEBSOCKET_VERSION)
+        scope = describe_websocket(common, request.head, secure=request.scheme == "https")
+        upgrade = Upgrade(handshake)
+        upgrade.session = Session(self.app, scope, handshake.ws, upgrade)
+        handshake.context.start(upgrade.session.run())
         return upgrade
 
-    def _describe(self, exchange: Exchange, asked: HttpRequest, version: str) -> Event:
-        common = describe(exchange.ws, asked.head, self.root_path, self.state)
+    def _describe(self, socket: ByteStream, request: HttpRequest, version: str) -> Event:
+        common = describe(socket, request.head, self.root_path, self.state)
         return common | {"asgi": {"version": VERSION, "spec_version": version}}
 
 
@@ -203,33 +212,28 @@ class Lifespan:
 class Upgrade:
     """The opening handshake of one session: its Door, and what the exchange holds until it is decided."""
 
-    __slots__ = ("exchange", "key", "logger", "request", "session")
+    __slots__ = ("handshake", "logger", "session")
 
-    def __init__(self, exchange: Exchange, asked: HttpRequest, key: str) -> None:
-        self.exchange = exchange
-        self.request = asked.head
-        self.key = key
-        self.logger = exchange.server.settings.logger
+    def __init__(self, handshake: PendingHandshake) -> None:
+        self.handshake = handshake
+        self.logger = handshake.context.settings.logger
         self.session: Session = None  # type: ignore[assignment]  # from `Application.open` on
 
     # -- what the session calls
 
     def open(self, subprotocol: str | None, fields: Iterable[tuple[str, str]]) -> None:
         """Answer the handshake with 101."""
-        exchange = self.exchange
-        accepted = exchange.server.accept(exchange.ws, self.request, self.key, lambda _ws, _offered: subprotocol)
-        exchange.switch(accepted, serialize_accept(accepted, fields, exchange.server.extra_fields))
-        exchange.read_on(exchange.held)
-        # The connection lasts, and these need not.
-        self.exchange = self.request = None  # type: ignore[assignment]
+        self.handshake.accept(subprotocol, fields)
+        # The connection lasts, and this need not.
+        self.handshake = None  # type: ignore[assignment]
 
     def respond(self, response: Response) -> None:
         """Answer with a response that is no WebSocket."""
-        self.exchange.respond_last(response)
+        self.handshake.respond(response)
 
     def refuse(self, error: HandshakeError) -> None:
         """Answer with an error, which is counted."""
-        self.exchange.refuse(error)
+        self.handshake.refuse(error)
 
     def gone(self) -> OSError:
         """Return the error of a `send` to nobody."""
@@ -303,11 +307,11 @@ class HttpSession:
 
     async def run(self) -> None:
         """Run the application, and see to it that the exchange ends with it."""
-        logger = self.exchange.server.settings.logger
+        logger = self.exchange.context.settings.logger
         try:
             result = await self.app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
-            self.exchange.ws.abort()
+            self.exchange.socket.abort()
             raise
         except Exception as error:
             # The end of the connection was no fault of an application that did not expect it.
@@ -325,7 +329,7 @@ class HttpSession:
         """Answer with an error; where the response is begun, cut it."""
         if self.started:
             self.lose()
-            self.exchange.cut()
+            self.exchange.connection.cut()
         else:
             self.exchange.refuse(error)
 
@@ -339,7 +343,7 @@ class HttpSession:
         if data:
             self.expects = False
         if len(self.content) > HELD and not whole:
-            self.exchange.ws.pause_reading()
+            self.exchange.socket.pause_reading()
         if data or whole:
             self.news.set()
 
@@ -350,17 +354,17 @@ class HttpSession:
 
     def shut_down(self) -> None:
         """End with the server, which waits for a response as long as for a closing handshake."""
-        self.exchange.ws.set_deadline(self.exchange.server.settings.close_timeout)
+        self.exchange.socket.set_deadline(self.exchange.context.settings.close_timeout)
 
     def expire(self) -> None:
         """End what takes too long: the end of the server, a client that does not read, or one that does not send."""
         exchange = self.exchange
-        if exchange.server.closing:
+        if exchange.context.closing:
             self.fail(HandshakeError(503, "the server is shutting down"))
-        elif not exchange.ws.buffered:
+        elif not exchange.socket.buffered:
             self.give_up()
-        elif exchange.stalls():
-            exchange.drop(f"it read nothing for {PATIENCE:g} s")
+        elif exchange.connection.stalls():
+            exchange.connection.drop(f"it read nothing for {PATIENCE:g} s")
         else:
             exchange.set_deadline(PATIENCE)
 
@@ -371,9 +375,9 @@ class HttpSession:
     def watch(self) -> None:
         """Have `expire` called at the right time while the client is waited for."""
         exchange = self.exchange
-        if exchange.server.closing or self.over:
+        if exchange.context.closing or self.over:
             return
-        limit = exchange.server.settings.open_timeout
+        limit = exchange.context.settings.open_timeout
         if self.draining:
             exchange.set_deadline(PATIENCE)
         elif self.waits and limit:
@@ -398,7 +402,7 @@ class HttpSession:
         self.content.clear()
         self.delivered = self.whole
         if not self.whole:
-            self.exchange.ws.resume_reading()
+            self.exchange.socket.resume_reading()
         return {"type": "http.request", "body": body, "more_body": not self.whole}
 
     async def wait(self) -> None:
@@ -409,7 +413,7 @@ class HttpSession:
             return
         if self.expects and not self.started:
             self.expects = False
-            self.exchange.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.exchange.connection.send_continue()
         began = clock.monotonic()
         self.waits = True
         self.watch()
@@ -440,11 +444,11 @@ class HttpSession:
         if not self.started and self.begin(data, more):
             return
         self.write(data, more)
-        if self.exchange.ws.congested and not self.over:
+        if self.exchange.socket.congested and not self.over:
             self.draining = True
             self.watch()
             try:
-                await self.exchange.ws.wait_drained()
+                await self.exchange.socket.wait_drained()
             finally:
                 self.draining = False
                 self.watch()
@@ -499,7 +503,7 @@ class HttpSession:
                 check_length(len(data), self.left, more=more)
                 self.left -= len(data)
             if data:
-                exchange.write(b"%x\r\n%b\r\n" % (len(data), data) if exchange.chunked else data)
+                exchange.write(data)
         if not more:
             self.complete()
             exchange.finish()

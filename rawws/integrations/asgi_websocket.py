@@ -14,24 +14,22 @@ from urllib.parse import unquote
 
 from rawws.errors import ConnectionClosed, HandshakeError, LocalProtocolError
 from rawws.protocol.extensions import parse_tokens
-from rawws.protocol.handshake import Acceptance
-from rawws.protocol.http11 import Headers, Request, Response, serialize_fields
+from rawws.protocol.http11 import Headers, Request, Response
 
 if TYPE_CHECKING:
     import asyncio
     import logging
     from collections.abc import Iterable
 
+    from rawws.http.exchange import ByteStream
     from rawws.net.websocket import WebSocket
 
-__all__ = ["Door", "Event", "Session", "check_status", "describe", "describe_websocket", "serialize_accept", "text"]
+__all__ = ["Door", "Event", "Session", "check_status", "describe", "describe_websocket", "text"]
 
 Event = dict[str, Any]
 
 # What a denial response may have for a body, in bytes: it is held until it is complete.
 BODY_SIZE = 1 << 20
-# The headers of the 101 response that the handshake itself writes.
-OWN = frozenset({"sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-protocol"})
 
 
 class Door(Protocol):
@@ -254,10 +252,10 @@ class Denial:
         return Response(self.status, self.headers, self.body)
 
 
-def describe(ws: WebSocket, request: Request, root_path: str, state: Event) -> Event:
+def describe(socket: ByteStream, request: Request, root_path: str, state: Event) -> Event:
     """Return what the scopes of HTTP and of WebSocket have in common."""
     raw_path, _, query = request.path.partition("?")
-    client, server = ws.remote_address, ws.local_address
+    client, server = socket.remote_address, socket.local_address
     return {
         "http_version": request.http_version,
         # That of a unix socket is no address of a client.
@@ -282,18 +280,6 @@ def describe_websocket(common: Event, request: Request, *, secure: bool) -> Even
         "subprotocols": parse_tokens(request.headers.get_all("Sec-WebSocket-Protocol"), "Sec-WebSocket-Protocol"),
         "extensions": {"websocket.http.response": {}},
     }
-
-
-def serialize_accept(accepted: Acceptance, fields: Iterable[tuple[str, str]], own: bytes = b"") -> bytes:
-    """Return the head of the 101, with header lines of the server's `own` and of these `fields`.
-
-    Raises LocalProtocolError for those that an application may not say.
-    """
-    fields = list(fields)
-    for name, _ in fields:
-        if name.lower() in OWN:
-            raise LocalProtocolError(f"the header {name} cannot be added, it is the handshake's own")
-    return accepted.serialize(own + serialize_fields(fields))
 
 
 def check_status(status: Any) -> int:

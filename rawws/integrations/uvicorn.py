@@ -18,14 +18,14 @@ from rawws.net.keepalive import Keepalive
 from rawws.net.settings import Settings
 from rawws.net.transports import close_transport
 from rawws.net.websocket import WebSocket
-from rawws.protocol.connection import Connection, Role
-from rawws.protocol.deflate import Compression, Deflater, PerMessageDeflate
+from rawws.protocol.deflate import Compression
 from rawws.protocol.handshake import accept, check_upgrade, refusal
 from rawws.protocol.http11 import HeadReader, Request, Response, parse_request
 from rawws.protocol.http11 import serialize_response as serialize
 from rawws.server.stats import printable
+from rawws.server.upgrade import WebSocketTerms, open_websocket, read_on, serialize_accept
 
-from .asgi_websocket import Session, describe, describe_websocket, serialize_accept, text
+from .asgi_websocket import Session, describe, describe_websocket, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,7 @@ def WebSocketProtocol(  # noqa: N802 - uvicorn takes it for the class of a proto
 class Gateway:
     """What all connections of one uvicorn server share."""
 
-    __slots__ = ("compression", "config", "deflaters", "keepalive", "max_size", "settings", "state")
+    __slots__ = ("config", "keepalive", "settings", "state", "terms")
 
     def __init__(self, config: Any, server_state: Any, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
@@ -61,9 +61,7 @@ class Gateway:
         settings.ping_interval = config.ws_ping_interval or 0.0
         settings.ping_timeout = config.ws_ping_timeout or 0.0
         self.keepalive = Keepalive(settings)
-        self.compression = Compression() if config.ws_per_message_deflate else None
-        self.max_size: int = config.ws_max_size
-        self.deflaters: dict[tuple[int, int, int], Deflater] = {}
+        self.terms = WebSocketTerms(config.ws_max_size, Compression() if config.ws_per_message_deflate else None)
 
     def full(self) -> bool:
         """Tell whether `--limit-concurrency` is reached: it counts WebSockets, too."""
@@ -93,6 +91,11 @@ class Arrival:
         self.answered = False
 
     # -- what the connection calls before it is a WebSocket
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it sends a response."""
+        return False
 
     def begin(self, ws: WebSocket) -> None:
         """Begin with a connection that uvicorn hands over."""
@@ -178,17 +181,11 @@ class Arrival:
         gateway, ws = self.gateway, self.ws
         fields = [*text(gateway.state.default_headers), *fields]
         accepted = accept(
-            self.request, self.key, select_subprotocol=lambda _: subprotocol, compression=gateway.compression
+            self.request, self.key, select_subprotocol=lambda _: subprotocol, compression=gateway.terms.compression
         )
-        head = serialize_accept(accepted, fields)
-        deflate = None
-        if accepted.parameters is not None and gateway.compression is not None:
-            deflate = PerMessageDeflate(accepted.parameters, True, gateway.compression, gateway.deflaters)
-        ws.subprotocol = accepted.subprotocol
-        ws.write([head])
-        ws.open(Connection(Role.SERVER, gateway.max_size, deflate, gateway.settings.shared.writers))
+        open_websocket(ws, accepted, serialize_accept(accepted, fields), gateway.terms)
         ws.follow(self)
-        ws.resume_reading()
+        read_on(ws)
 
     def respond(self, response: Response) -> None:
         """Answer with a response that is no WebSocket, and end the connection once the peer has it."""

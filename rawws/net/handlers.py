@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rawws.http.requests import HttpRequest
-    from rawws.server.http1 import Exchange
-    from rawws.server.server import Server
-
     from .websocket import WebSocket
 
-__all__ = ["Application", "Handler", "check_arguments", "check_handler"]
+__all__ = ["Handler", "check_arguments", "check_handler"]
 
 # What each callback is called with.
 CALLBACKS = {
@@ -43,29 +39,6 @@ class Handler:
 
     def on_drain(self, ws: WebSocket) -> None:
         """Take note that the write buffer, which was over its high-water mark, is under its low-water mark."""
-
-
-class Application:
-    """What answers all the requests of a server itself: an integration, in the place of a handler or of Routes.
-
-    `start_up` is awaited before the server listens, and `shut_down`, maybe more than once, when all is closed. What
-    `begin` and `open` return is told by the exchange of the body (`feed`), the deadline (`expire`), and the ends
-    (`lose`, `shut_down`).
-    """
-
-    async def start_up(self, server: Server) -> None:
-        """Prepare. What this raises, `serve` raises."""
-
-    async def shut_down(self) -> None:
-        """End."""
-
-    def begin(self, exchange: Exchange, asked: HttpRequest) -> Any:
-        """Begin to answer a request."""
-        raise NotImplementedError
-
-    def open(self, exchange: Exchange, asked: HttpRequest, key: str) -> Any:
-        """Begin to decide on an opening handshake, whose key this is."""
-        raise NotImplementedError
 
 
 def check_handler(handler: Any, *, callbacks: bool = False) -> None:

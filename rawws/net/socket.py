@@ -54,6 +54,10 @@ Spoken_contra = TypeVar("Spoken_contra", contravariant=True)
 class SocketHandler(Protocol[Spoken_contra]):
     """What speaks on a socket before there is a WebSocket: HTTP, on either side of the connection."""
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it sends a response that lasts as long as it likes, and that is to be told to end."""
+
     def begin(self, socket: Spoken_contra, /) -> None:
         """Begin with a new connection."""
 

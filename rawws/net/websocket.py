@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .socket import Follower, SocketHandler
 
-__all__ = ["NO_PARAMS", "WebSocket"]
+__all__ = ["WebSocket"]
 
 # The queue of received messages, in bytes, with 64 for each message: reading stops above this mark. What a peer can
 # make this side hold is the queue, one read (256 KiB) and one message.

@@ -1,4 +1,4 @@
-"""Bodies: octets to the body of an HTTP/1.1 message (RFC 9112 sections 6 and 7.1).
+"""Bodies: octets to the body of an HTTP/1.1 message, and pieces to chunks (RFC 9112 sections 6 and 7.1).
 
 Laws: those of `protocol/http11.py`. The same octets in any pieces give the same body and the same verdict; what two
 parsers could read in two ways is refused; no octet is searched twice; a fault is a `HandshakeError` with the status to
@@ -14,7 +14,7 @@ from rawws.errors import HandshakeError
 from .extensions import DIGITS, TCHARS, excerpt
 from .http11 import DEFAULT_LIMITS, Headers, content_length
 
-__all__ = ["Body"]
+__all__ = ["Body", "encode_chunk"]
 
 # 2**64 has 17 digits. Who overflows there reads another size than we do.
 MAX_DIGITS = 16
@@ -31,6 +31,36 @@ _EXTENSION = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 # What the next line of a chunked body is, and how many octets it may have without its CRLF.
 SIZE, END, TRAILER = "a chunk size line", "the end of a chunk", "a trailer line"
 LINES: Final = {SIZE: MAX_LINE, END: 0, TRAILER: DEFAULT_LIMITS.max_line}
+
+
+# A chunk that is longer is not remembered.
+LONGEST = 65536
+
+
+@final
+class Chunk:
+    """A piece of a body, and its chunk."""
+
+    __slots__ = ("octets", "payload")
+
+    last: Chunk
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.octets = b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+Chunk.last = Chunk(b"")
+
+
+def encode_chunk(payload: bytes) -> bytes:
+    """Return the chunk of a piece of a body, which is not empty; what goes to many is framed once."""
+    last = Chunk.last
+    if last.payload is not payload:
+        last = Chunk(payload)
+        if len(payload) <= LONGEST:
+            Chunk.last = last
+    return last.octets
 
 
 @final

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rawws.net.websocket import WebSocket
     from rawws.protocol.http11 import Request
 
-__all__ = ["TrustedProxies"]
+__all__ = ["TrustedProxies", "scheme_of"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -63,6 +63,12 @@ class TrustedProxies:
             raise HandshakeError(400, f"X-Forwarded-Proto is {scheme[:64]!r}, allowed are http, https, ws and wss")
         if scheme:
             ws.secure = scheme in {"https", "wss"}
+
+
+def scheme_of(ws: WebSocket) -> str:
+    """Return the scheme by which a client came: to a trusted proxy, if it says so, or here."""
+    secure = ws.secure if ws.secure is not None else ws.extra("sslcontext") is not None
+    return "https" if secure else "http"
 
 
 def _network(proxy: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

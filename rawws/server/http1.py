@@ -1,4 +1,4 @@
-"""Exchange: the HTTP requests of one connection to responses, or the last one to a WebSocket (RFC 9112 section 9).
+"""HTTP/1.1: the octets of one connection to exchanges, or the last one to a WebSocket (RFC 9112 section 9).
 
 Laws:
 1. One after the other: while a response is due, what follows its request is held, up to a limit, and then not read.
@@ -9,136 +9,107 @@ Laws:
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any, BinaryIO, final
+from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
 from rawws.errors import HandshakeError
-from rawws.http.event_stream import EventStream
-from rawws.http.long_poll import LongPoll
+from rawws.http.dispatch import call_endpoint
+from rawws.http.exchange import HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
-from rawws.http.responses import FileResponse, as_response
+from rawws.http.routes import NO_PARAMS
 from rawws.net.transports import close_transport
-from rawws.net.websocket import NO_PARAMS
 from rawws.protocol.bodies import Body
-from rawws.protocol.connection import Connection, Role
-from rawws.protocol.deflate import PerMessageDeflate
-from rawws.protocol.extensions import parse_tokens
 from rawws.protocol.handshake import check_origin, check_upgrade, refusal
-from rawws.protocol.http11 import Headers, HeadReader, Request, content_length, parse_request, serialize_response
+from rawws.protocol.http11 import Headers, HeadReader, Request, content_length, parse_request
 from rawws.protocol.http11 import Response as HttpResponse
 
-from .admission import REFUSALS, RETRY_AFTER
+from .forwarded import scheme_of
+from .heads import CLOSE, asks_for_websocket, expects_continue, field_lines, persists, says_close, serialize_whole
+from .upgrade import WebSocketUpgrade, open_websocket, read_on
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import asyncio
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from rawws.http.application import HttpApplication
+    from rawws.http.exchange import ExchangeObserver
     from rawws.http.routes import Place
-    from rawws.net.handlers import Application
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Acceptance
 
-    from .server import Endpoint, Server
+    from .context import ServerContext, WebSocketEndpoint
 
-__all__ = ["Exchange", "says_close"]
+__all__ = ["Http1Connection"]
 
 # A request is read; a response is due; the connection ends.
 READING, BUSY, ENDED = range(3)
 # How long the last bytes of a refusal may wait for the peer to read them, in seconds.
 LINGER = 2.0
-# What is held of requests whose turn has not come: more than that is left to the kernel, in bytes, beside one read.
-HELD = 16384
-# How long a client may read nothing of what waits for it, in seconds: that of nginx (send_timeout).
-PATIENCE = 60.0
-# The slowest body that is waited for, in bytes a second, beside `open_timeout`. Apache's mod_reqtimeout asks for 500,
-# which lets 1 MiB take 35 minutes.
-SLOWEST = 16384
 # So many requests of one connection are answered before the others have a turn: about 1 ms.
 BATCH = 32
 # Of a chunked body, so much at a time: 16 KiB may be 2,700 chunks, which take 10 ms.
 SLICE = 16384
 # What is gathered is written when it reaches this size, even if more is about to follow: as for WebSockets.
 WRITE_SIZE = 65536
-# RFC 9112 9.6: "A sender SHOULD send a Connection header field (Section 7.6.1 of [HTTP]) containing the "close"
-# connection option when it intends to close a connection."
-CLOSE = b"Connection: close\r\n"
-# Of a file, so much is read at a time; less than that is read in the event loop, for a thread costs more.
-PIECE = 65536
+NO_BODY = Body(Headers(), max_size=None)
 
 
 @final
-class Exchange:
+class Http1Connection:
     """The HTTP side of one connection, up to its end or to a WebSocket."""
 
     __slots__ = (
-        "answer",
-        "chunked",
-        "corked",
-        "gathered",
-        "held",
-        "omit_body",
-        "phase",
-        "reader",
-        "sent",
-        "server",
-        "taken",
-        "task",
-        "turn",
-        "waiting",
-        "wrote_at",
-        "ws",
-    )
+        "body", "context", "corked", "exchange", "gathered", "held", "line", "modern", "observer", "omit_body",
+        "persistent", "phase", "reader", "sent", "taken", "task", "waiting", "wrote_at", "ws",
+    )  # fmt: skip
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, context: ServerContext) -> None:
+        self.context = context
         self.reader: HeadReader | None = HeadReader()
         self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
         self.phase = READING
-        # What process_request, or a file, is waited for in.
+        # What process_request, or the client, is waited for in.
         self.task: asyncio.Task[Any] | None = None
-        # The request that is read or answered, and what answers it later.
-        self.turn: Turn | None = None
-        self.answer: Any = None
+        # The request that is read or answered, its body, and who answers it later.
+        self.exchange: Exchange | None = None
+        self.body = NO_BODY
+        self.observer: ExchangeObserver | None = None
+        # Of that request: whether it is of HTTP/1.1, whether the connection outlasts it, how the access log names it.
+        self.modern = self.persistent = False
+        self.line = b""
+        # Whether the request that is read is HEAD: a refusal has no body then, either.
+        self.omit_body = False
         # What came behind it; what is written at the end of this read, or of the loop's turn.
         self.held = b""
         self.gathered: list[bytes] = []
         self.waiting = 0
         self.corked = False
-        # Of the response: what begin_turn found out.
-        self.omit_body = self.chunked = False
         # Bytes written since the connection began, how many of them the client had taken at the last look, and when.
-        self.sent = self.taken = 0
-        self.wrote_at = 0.0
+        self.sent, self.taken, self.wrote_at = 0, 0, 0.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether who answers now is told of the end of the server: an event stream, a poll."""
+        return self.observer is not None
 
     def begin(self, ws: WebSocket) -> None:
         """Begin with a new connection."""
         self.ws = ws
-        ws.set_deadline(self.server.settings.open_timeout)
-        self.server.settings.connections.add(ws)
-        self.server.keepalive.start()
-        self.server.journal.accepted += 1
-        if self.server.closing:
+        ws.set_deadline(self.context.settings.open_timeout)
+        self.context.settings.connections.add(ws)
+        self.context.keepalive.start()
+        self.context.journal.accepted += 1
+        if self.context.closing:
             # It came while the listeners closed: in TLS, a handshake later.
             ws.abort()
         else:
             self._try(self._enter)
 
     def _enter(self) -> None:
-        """Refuse a connection that is one too many."""
-        server, ws = self.server, self.ws
-        limit = server.max_connections
-        over = 0 if limit is None else len(server.settings.connections) - limit
-        if over > REFUSALS:
+        if not self.context.enter(self.ws):
             self.phase = ENDED
-            ws.abort()
-        elif over > 0:
-            # RFC 9110 15.6.4: the server "is currently unable to handle the request due to a temporary overload"; it
-            # "MAY send a Retry-After header field".
-            headers = (("Retry-After", str(RETRY_AFTER)),)
-            raise HandshakeError(503, f"there are {limit} connections, the limit", headers)
-        elif server.proxies is None:
-            server.gate.enter(ws)
+            self.ws.abort()
 
     # -- reading
 
@@ -148,9 +119,9 @@ class Exchange:
             self.corked = True
             self._advance(data)
         elif self.phase == BUSY:
-            turn = self.turn
-            if turn is not None and turn.sink is not None and not turn.body.done:
-                data = self._try(self._read_body, turn, data)
+            exchange = self.exchange
+            if exchange is not None and exchange.sink is not None and not self.body.done:
+                data = self._try(self._read_body, exchange, data)
             if data:
                 self._hold(data)
 
@@ -159,15 +130,15 @@ class Exchange:
         for _ in range(BATCH):
             if not data or self.phase != READING:
                 break
-            turn = self.turn
-            if turn is None:
+            exchange = self.exchange
+            if exchange is None:
                 data = self._try(self._read_head, data)
-            elif len(data) > SLICE and "Transfer-Encoding" in turn.asked.headers:
+            elif len(data) > SLICE and "Transfer-Encoding" in exchange.request.headers:
                 rest = data[SLICE:]
-                data = self._try(self._read_body, turn, data[:SLICE]) + rest
+                data = self._try(self._read_body, exchange, data[:SLICE]) + rest
                 break
             else:
-                data = self._try(self._read_body, turn, data)
+                data = self._try(self._read_body, exchange, data)
         self.corked = False
         if self.gathered:
             self.flush()
@@ -177,9 +148,9 @@ class Exchange:
             self._hold(data)
             if self.ws.congested:
                 self.set_deadline(PATIENCE)
-                self.task = self.server.start(self._catch_up())
+                self.task = self.context.start(self._catch_up())
             else:
-                self.server.settings.loop.call_soon(self._resume)
+                self.context.settings.loop.call_soon(self._resume)
         elif data and self.phase == BUSY:
             self._hold(data)
 
@@ -190,7 +161,7 @@ class Exchange:
         except HandshakeError as error:
             self.refuse(error)
         except Exception as error:  # noqa: BLE001 - whatever a hook or an endpoint raises, it ends this connection only
-            self._fail(error)
+            self.fail(error)
         return b""
 
     def _hold(self, data: bytes) -> None:
@@ -200,13 +171,15 @@ class Exchange:
 
     def _resume(self) -> None:
         """Go on with what was held."""
-        if self.phase != BUSY or self.ws.lost:
-            return
+        if self.phase == BUSY and not self.ws.lost:
+            self._read_on()
+
+    def _read_on(self, step: Callable[..., bytes] | None = None, *arguments: Any) -> None:
         self.phase = READING
         data, self.held = self.held, b""
         self.ws.resume_reading()
         self.corked = True
-        self._advance(data)
+        self._advance(data if step is None else self._try(step, *arguments, data))
 
     async def _catch_up(self) -> None:
         """Go on when the client has read what it was answered."""
@@ -219,24 +192,26 @@ class Exchange:
         if reader is None:
             # The next request begins: from here on it must not take too long.
             reader = self.reader = HeadReader()
-            self.set_deadline(self.server.settings.open_timeout)
+            self.omit_body = False
+            self.set_deadline(self.context.settings.open_timeout)
         if not reader.receive(data):
             return b""
         request = parse_request(reader.head)
-        server, ws = self.server, self.ws
-        if server.proxies is not None:
+        self.omit_body = request.method == "HEAD"
+        context, ws = self.context, self.ws
+        if context.proxies is not None:
             # A proxy may send the requests of several clients over one connection.
             ws.remote = ws.secure = None
-            server.proxies.apply(ws, request)
-            server.gate.enter(ws)
-        process = server.process_request
+            context.proxies.apply(ws, request)
+            context.gate.enter(ws)
+        process = context.options.process_request
         answer = None if process is None else process(ws, request)
         if answer is not None and inspect.isawaitable(answer):
             # More must not arrive meanwhile; the deadline of the handshake goes on.
             ws.pause_reading()
             self.phase = BUSY
             self.held = reader.rest
-            self.task = server.settings.loop.create_task(self._wait(request, answer))
+            self.task = context.settings.loop.create_task(self._wait(request, answer))
             return b""
         return self._go_on(request, answer, reader.rest)
 
@@ -248,344 +223,230 @@ class Exchange:
         except HandshakeError as error:
             self.refuse(error)
         except Exception as error:  # noqa: BLE001 - as above
-            self._fail(error)
+            self.fail(error)
         self.task = None
-        if self.phase != BUSY or self.ws.lost:
-            return
-        self.phase = READING
-        rest, self.held = self.held, b""
-        self.ws.resume_reading()
-        self.corked = True
-        self._advance(self._try(self._go_on, request, response, rest))
+        if self.phase == BUSY and not self.ws.lost:
+            self._read_on(self._go_on, request, response)
 
     def _go_on(self, request: Request, response: Any, rest: bytes) -> bytes:
         """Answer a request as `process_request` said, or by its endpoint; return what is left of what came."""
-        server = self.server
+        context = self.context
         if response is not None:
             if not isinstance(response, HttpResponse):
-                came = type(response).__name__
-                raise TypeError(f"process_request returned {came}, allowed are a Response and None")
-            self.omit_body = request.method == "HEAD"
+                raise TypeError(f"process_request returned {type(response).__name__}, allowed are a Response and None")
             self.respond_last(response)
             return b""
-        if server.closing:
+        if context.closing:
             raise HandshakeError(503, "the server is shutting down")
-        if server.application is not None:
-            return self._hand_over(server.application, request, rest)
-        endpoint = server.endpoint
+        if context.application is not None:
+            return self._hand_over(context.application, request, rest)
+        endpoint = context.endpoint
         if endpoint is None:
-            place, path_params = server.routes.find(request.path)
+            place, path_params = context.routes.find(request.path)
             # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
-            if place.websocket is None or (place.methods and not _asks_for_websocket(request.headers)):
-                asked = HttpRequest(request, path_params, self.ws.remote_address, self._scheme())
-                asked.server = server
-                return self._begin_turn(request, place, asked, rest)
-            endpoint = server.endpoint_of(place.websocket)
+            if place.websocket is None or (place.methods and not asks_for_websocket(request.headers)):
+                return self._begin_exchange(place, self._request(request, path_params), rest)
+            endpoint = context.endpoint_of(place.websocket)
             self.ws.path_params = path_params
         self._open(request, endpoint, rest)
         return b""
 
-    def _hand_over(self, application: Application, request: Request, rest: bytes) -> bytes:
-        """Have an application answer a request, whose body it gets as it comes; return what is left of what came."""
-        server, headers = self.server, request.headers
-        asked = HttpRequest(request, NO_PARAMS, self.ws.remote_address, self._scheme())
-        asked.server = server
-        if _asks_for_websocket(headers):
-            server.gate.shake_hands(self.ws)
-            key = check_upgrade(request)
-            check_origin(request, server.origins, asked.scheme, headers.get("Host") or "")
-            self.ws.request_head = self.reader.head  # type: ignore[union-attr]  # it read this request
-            # Nothing is read before the application decides; the deadline of the handshake goes on.
-            self.ws.pause_reading()
-            self.phase, self.held = BUSY, rest
-            self.answer = application.open(self, asked, key)
-            return b""
-        turn = self._new_turn(asked, None)
-        turn.fields = server.extra_fields
-        turn.body = Body(headers, max_size=server.max_size)
-        self._expect(headers, request.http_version == "1.1", waits=False)
-        self.reader = None
-        self.ws.deadline = 0.0
-        self.phase = BUSY
-        self.answer = turn.sink = application.begin(self, asked)
-        if turn.body.done:
-            turn.sink.feed(b"", whole=True)
-            return rest
-        return self._read_body(turn, rest)
+    def _request(self, head: Request, path_params: Mapping[str, str]) -> HttpRequest:
+        """Return a request as those who answer it get it."""
+        request = HttpRequest(head, path_params, self.ws.remote_address, scheme_of(self.ws))
+        request.server = self.context.server
+        return request
 
-    def _scheme(self) -> str:
-        """Return the scheme by which the client came."""
-        ws = self.ws
-        secure = ws.secure if ws.secure is not None else ws.extra("sslcontext") is not None
-        return "https" if secure else "http"
+    def _head(self) -> bytes:
+        """Return what was read of the head of the request that is read now."""
+        return b"" if self.reader is None else self.reader.head
 
     # -- WebSocket
 
-    def _open(self, request: Request, endpoint: Endpoint, rest: bytes) -> None:
-        """Do the opening handshake (RFC 6455 section 4.2)."""
-        server, ws = self.server, self.ws
-        server.gate.shake_hands(ws)
+    def _shake_hands(self, request: Request) -> str:
+        """Check the request of an opening handshake, and return its key."""
+        context, ws = self.context, self.ws
+        context.gate.shake_hands(ws)
         key = check_upgrade(request)
-        check_origin(request, server.origins, self._scheme(), request.headers.get("Host") or "")
-        accepted = server.accept(ws, request, key)
+        check_origin(request, context.options.origins, scheme_of(ws), request.headers.get("Host") or "")
+        return key
+
+    def _open(self, request: Request, endpoint: WebSocketEndpoint, rest: bytes) -> None:
+        """Do the opening handshake (RFC 6455 section 4.2)."""
+        context, ws = self.context, self.ws
+        key = self._shake_hands(request)
+        accepted = context.accept(ws, request, key)
         ws.subprotocol = accepted.subprotocol
-        ws.request_head = self.reader.head  # type: ignore[union-attr]  # it read this request
-        self.switch(accepted, server.response_head(ws, request, accepted))
-        server.start_handler(ws, endpoint)
-        self.read_on(rest)
+        ws.request_head = self._head()
+        self.switch(accepted, context.response_head(ws, request, accepted))
+        context.start_handler(ws, endpoint)
+        read_on(ws, rest)
 
     def switch(self, accepted: Acceptance, head: bytes) -> None:
         """Answer 101 with this head: from here on there is a WebSocket. `read_on` is to follow."""
-        server, ws = self.server, self.ws
-        deflate = None
-        if accepted.parameters is not None and server.compression is not None:
-            deflate = PerMessageDeflate(accepted.parameters, True, server.compression, server.deflaters)
-        ws.subprotocol = accepted.subprotocol
-        connection = Connection(Role.SERVER, server.max_size, deflate, server.settings.shared.writers)
         self.phase = ENDED
-        self.answer = None
+        self.observer = None
         self.flush()
-        ws.write([head])
-        ws.open(connection)
-        server.journal.open(ws)
+        open_websocket(self.ws, accepted, head, self.context.terms)
+        self.context.journal.open(self.ws)
 
-    def read_on(self, rest: bytes) -> None:
-        """Go on with what comes behind the handshake, of which this came already."""
-        ws = self.ws
-        if rest:
-            # Frames came in the same segment. The handler's first step is due before them: so it can answer what stands
-            # before a Close. Nothing may be read meanwhile: libuv reads again at once where a read filled the buffer.
-            ws.pause_reading()
-            self.server.settings.loop.call_soon(self._deliver, rest)
-        else:
-            ws.resume_reading()
+    # -- exchanges
 
-    def _deliver(self, rest: bytes) -> None:
-        """Hand on what came behind the request."""
-        self.ws.resume_reading()
-        self.ws.data_received(rest)
+    def _new_exchange(self, request: HttpRequest) -> Exchange:
+        self.persistent = persists(request.head)
+        self.modern = request.head.http_version == "1.1"
+        self.body = NO_BODY
+        self.line = self._head() if self.context.journal.access else b""
+        self.exchange = Exchange(self, self.ws, self.context, request)
+        return self.exchange
 
-    # -- HTTP
+    def _hand_over(self, application: HttpApplication, head: Request, rest: bytes) -> bytes:
+        """Have an application answer a request, whose body it gets as it comes; return what is left of what came."""
+        request, headers = self._request(head, NO_PARAMS), head.headers
+        if asks_for_websocket(headers):
+            key = self._shake_hands(head)
+            self.ws.request_head = self._head()
+            # Nothing is read before the application decides; the deadline of the handshake goes on.
+            self.ws.pause_reading()
+            self.phase, self.held = BUSY, rest
+            self.observer = application.open(WebSocketUpgrade(self, request, key))
+            return b""
+        exchange = self._new_exchange(request)
+        exchange.fields = self.context.extra_fields
+        self.body = Body(headers, max_size=self.context.options.max_size)
+        expects_continue(head)
+        self._leave_request()
+        self.observer = exchange.sink = application.begin(exchange, request)
+        if self.body.done:
+            exchange.sink.feed(b"", whole=True)
+            return rest
+        return self._read_body(exchange, rest)
 
-    def _new_turn(self, asked: HttpRequest, endpoint: Callable[..., Any] | None) -> Turn:
-        headers, modern = asked.headers, asked.head.http_version == "1.1"
-        options = [option.lower() for option in parse_tokens(headers.get_all("Connection"), "Connection")]
-        # RFC 9112 9.3: "If the received protocol is HTTP/1.1 (or later), the connection will persist"; "if the received
-        # protocol is HTTP/1.0, the "keep-alive" connection option is present".
-        persistent = "close" not in options and (modern or "keep-alive" in options)
-        self.omit_body, self.chunked = asked.method == "HEAD", modern
-        turn = self.turn = Turn(asked, endpoint, persistent)
-        turn.line = self._head() if self.server.journal.access else b""
-        return turn
-
-    def _begin_turn(self, request: Request, place: Place, asked: HttpRequest, rest: bytes) -> bytes:
+    def _begin_exchange(self, place: Place, request: HttpRequest, rest: bytes) -> bytes:
         """Begin with a request that an endpoint answers; return what is left of what came."""
-        server, headers = self.server, request.headers
-        turn = self._new_turn(asked, place.find(request.method) or place.answer_options)
-        turn.fields = server.extra_fields + server.cross_origin(request, asked.scheme)
+        context, headers = self.context, request.headers
+        exchange = self._new_exchange(request)
+        exchange.endpoint = place.find(request.method) or place.answer_options
+        exchange.fields = context.extra_fields + context.cross_origin.fields(request.head, request.scheme)
         place.check_method(request.method)
+        max_size = context.options.max_size
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
-            turn.body = Body(headers, max_size=server.max_size)
-        self._expect(headers, request.http_version == "1.1", waits=not turn.body.done and not rest)
-        if turn.body.done:
-            self._call(turn)
+            self.body = Body(headers, max_size=max_size)
+        # RFC 9110 10.1.1: a server "MAY omit sending a 100 (Continue) response if it has already received some or all
+        # of the content".
+        if expects_continue(request.head) and not self.body.done and not rest:
+            self.send_continue()
+        if self.body.done:
+            self._call(exchange)
         else:
-            size = content_length(headers) or server.max_size or 0
-            self.set_deadline(server.settings.open_timeout and server.settings.open_timeout + size / SLOWEST)
+            size = content_length(headers) or max_size or 0
+            limit = context.settings.open_timeout
+            self.set_deadline(limit and limit + size / SLOWEST)
         return rest
 
-    def _expect(self, headers: Headers, modern: bool, *, waits: bool) -> None:
-        # RFC 9110 10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
-        # expectation", and "MAY omit sending a 100 (Continue) response if it has already received some or all of the
-        # content"; one "that receives an Expect field value other than 100-continue MAY respond with a 417".
-        if "Expect" in headers and modern:
-            expected = ", ".join(headers.get_all("Expect"))
-            if expected.lower() != "100-continue":
-                raise HandshakeError(417, f"the expectation is {expected[:64]!r}, allowed is 100-continue")
-            if waits:
-                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _read_body(self, turn: Turn, data: bytes) -> bytes:
-        body = turn.body
-        if turn.sink is not None:
-            turn.sink.feed(body.receive(data), whole=body.done)
+    def _read_body(self, exchange: Exchange, data: bytes) -> bytes:
+        body = self.body
+        if exchange.sink is not None:
+            exchange.sink.feed(body.receive(data), whole=body.done)
             return body.rest
-        turn.content += body.receive(data)
+        exchange.content += body.receive(data)
         if not body.done:
             return b""
-        turn.asked.body = bytes(turn.content)
-        self._call(turn)
+        exchange.request.body = bytes(exchange.content)
+        self._call(exchange)
         return body.rest
 
-    def _call(self, turn: Turn) -> None:
+    def _call(self, exchange: Exchange) -> None:
         """Have the endpoint answer."""
+        exchange.content.clear()
+        self._leave_request()
+        call_endpoint(exchange)
+
+    def _leave_request(self) -> None:
+        """Leave the request behind: from here on a response is due."""
         self.reader = None
-        turn.content.clear()
         self.ws.deadline = 0.0
         self.phase = BUSY
-        assert turn.endpoint is not None  # noqa: S101 - where there is a sink, nothing calls one
-        value = turn.endpoint(turn.asked)
-        if inspect.isawaitable(value):
-            self.server.start(self._await(value))
-        else:
-            self._complete(value)
 
-    async def _await(self, value: Awaitable[Any]) -> None:
-        """Wait for an endpoint. It is not cancelled when its client goes: it may be in the middle of something."""
-        try:
-            self._try(self._complete, await value)
-        except asyncio.CancelledError:
-            self.ws.abort()
-            raise
-        except HandshakeError as error:
-            self.refuse(error)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._fail(error)
+    # -- what the exchange calls
 
-    def _complete(self, value: Any) -> None:
-        """Send what an endpoint answered."""
-        turn = self.turn
-        if turn is None or self.phase != BUSY or self.ws.lost:
-            if isinstance(value, (EventStream, LongPoll)):
-                value.lose()
-            return
-        asked = turn.asked
-        if isinstance(value, (EventStream, LongPoll)):
-            # It may last: what is not needed any more goes.
-            turn.forget()
-            self.answer = value
-            value.begin(self, asked)
-            if self.server.closing:
-                value.shut_down()
-        elif isinstance(value, FileResponse):
-            self._send_file(turn, value.open(asked.headers))
-        else:
-            self.respond(as_response(value))
-
-    def respond(self, response: HttpResponse) -> None:
-        """Send a response and go on with the next request."""
-        turn = self.turn
-        if turn is None:
-            return
+    def send_response(self, exchange: Exchange, response: HttpResponse) -> None:
+        """Send a response that is whole, and go on with the next request."""
         if says_close(response.headers):
-            turn.persistent = False
+            self.persistent = False
         self.write(self._serialize(response))
-        self._done(turn)
+        self.finish(exchange)
 
-    def respond_late(self, response: HttpResponse) -> None:
-        """Send a response for which others waited."""
-        self._try(self.respond, response)
-
-    def send_head(self, fields: bytes) -> None:
-        """Begin a response that is sent piece by piece, with these header lines."""
-        turn = self.turn
-        if turn is None:
-            return
-        turn.started = True
-        self.server.journal.respond(self.ws, turn.line, 200, "-")
-        if self.chunked:
-            fields += b"Transfer-Encoding: chunked\r\n"
-        else:
-            turn.persistent = False
-        head = b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n"
-        self.write(head % (self.server.date().encode(), self._connection_fields(turn), fields))
-
-    def begin_response(self, response: HttpResponse) -> None:
-        """Begin a response whose body is written behind it: as long as it says, or chunked."""
-        turn = self.turn
-        if turn is None:
-            return
+    def send_head(self, exchange: Exchange, response: HttpResponse) -> bool:
+        """Begin a response whose body is as long as its head says, or chunked; tell whether it is sent in chunks."""
         chunked = "Transfer-Encoding" in response.headers
-        if (chunked and not self.chunked) or says_close(response.headers):
-            turn.persistent = False
+        if (chunked and not self.modern) or says_close(response.headers):
+            self.persistent = False
         head = self._serialize(response)
-        if chunked and not self.chunked:
+        if chunked and not self.modern:
             # RFC 9112 6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding
             # request indicates HTTP/1.1": the end of the connection is that of the body.
             head = head.replace(b"Transfer-Encoding: chunked\r\n", b"", 1)
-        turn.started = True
-        self.chunked = self.chunked and chunked
+        exchange.started = True
         self.write(head)
+        return self.modern and chunked
 
-    def finish(self) -> None:
-        """End the response that was begun."""
-        turn = self.turn
-        if turn is not None:
-            if self.chunked and not self.omit_body:
-                self.write(b"0\r\n\r\n")
-            self._done(turn)
-
-    def _send_file(self, turn: Turn, opened: tuple[HttpResponse, BinaryIO | None]) -> None:
-        head, file = opened
-        if file is None:
-            self.respond(head)
-        elif self.omit_body or int(head.headers["Content-Length"]) <= PIECE:
-            with file:
-                self.respond(head if self.omit_body else head._replace(body=file.read(PIECE)))
+    def send_stream_head(self, exchange: Exchange, fields: tuple[tuple[str, str], ...]) -> bool:
+        """Begin a response of 200 with these fields and no known end; tell whether it is sent in chunks."""
+        exchange.started = True
+        self.context.journal.respond(self.ws, self.line, 200, "-")
+        lines = field_lines(fields)
+        if self.modern:
+            lines += b"Transfer-Encoding: chunked\r\n"
         else:
-            turn.started = True
-            self.write(self._serialize(head))
-            self.task = self.server.start(self._send_pieces(turn, file, int(head.headers["Content-Length"])))
+            self.persistent = False
+        head = b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n"
+        own = self._connection_line() + field_lines(exchange.fields)
+        self.write(head % (self.context.date().encode(), own, lines))
+        return self.modern
 
-    async def _send_pieces(self, turn: Turn, file: BinaryIO, left: int) -> None:
-        """Send a file as the client takes it."""
-        with file:
-            while left:
-                if not self.server.closing:
-                    self.set_deadline(PATIENCE)
-                piece = await self.server.settings.loop.run_in_executor(None, file.read, min(left, PIECE))
-                if not piece or self.ws.lost:
-                    break
-                left -= len(piece)
-                self.write(piece)
-                await self.ws.wait_drained()
-        self.task = None
-        if left:
-            # The file was cut meanwhile, or the client is gone.
-            self.ws.abort()
-        else:
-            self._done(turn)
+    def send_continue(self) -> None:
+        """Have the client send the body that it announced (RFC 9110 section 15.2.1)."""
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _done(self, turn: Turn) -> None:
+    def finish(self, exchange: Exchange) -> None:
         """Go on behind a response that is complete."""
-        persistent = turn.persistent and not self.server.closing
-        self.turn = self.answer = None
+        exchange.over = True
+        persistent = self.persistent and not self.context.closing
+        self.exchange = self.observer = None
         if not persistent:
             self._end()
             return
-        self.set_deadline(self.server.keep_alive_timeout)
+        self.set_deadline(self.context.keep_alive_timeout)
         if self.held:
-            self.server.settings.loop.call_soon(self._resume)
+            self.context.settings.loop.call_soon(self._resume)
         else:
             self.phase = READING
 
     # -- responses
 
-    def _connection_fields(self, turn: Turn | None) -> bytes:
-        if turn is None:
+    def _connection_line(self) -> bytes:
+        if self.exchange is None or not self.persistent or self.context.closing:
             return CLOSE
-        if not turn.persistent or self.server.closing:
-            return CLOSE + turn.fields
-        return turn.fields if self.chunked else b"Connection: keep-alive\r\n" + turn.fields
+        return b"" if self.modern else b"Connection: keep-alive\r\n"
 
     def _serialize(self, response: HttpResponse) -> bytes:
-        data = serialize_response(response, self.server.date(), omit_body=self.omit_body)
-        journal = self.server.journal
+        exchange, context = self.exchange, self.context
+        if exchange is None:
+            head, own, omit_body = self._head(), b"", self.omit_body
+        else:
+            head, own, omit_body = self.line, field_lines(exchange.fields), exchange.omit_body
+        data = serialize_whole(response, context.date(), self._connection_line(), own, omit_body=omit_body)
         size: object = 0
-        if journal.access:
+        if context.journal.access:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
-        journal.respond(self.ws, self._head() if self.turn is None else self.turn.line, response.status, size)
-        fields = self._connection_fields(self.turn)
-        if "Connection" in response.headers and (says_close(response.headers) or not fields.startswith(CLOSE)):
-            fields = b"" if self.turn is None else self.turn.fields
-        end_of_line = data.index(b"\r\n") + 2
-        return b"%b%b%b" % (data[:end_of_line], fields, data[end_of_line:]) if fields else data
+        context.journal.respond(self.ws, head, response.status, size)
+        return data
 
     def respond_last(self, response: HttpResponse) -> None:
         """Send a response, and end the connection once the peer has it."""
-        if self.turn is not None:
-            self.turn.persistent = False
+        self.persistent = False
         if self.ws.lost:
             self.phase = ENDED
             return
@@ -594,7 +455,7 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - a response that process_request made and that is none
             self._log(error)
             failed = HandshakeError(500, "the server failed")
-            self.server.journal.refuse(self.ws, failed, self._head())
+            self.context.journal.refuse(self.ws, failed, self._head())
             data = self._serialize(refusal(failed))
         self.write(data)
         self._end()
@@ -602,48 +463,52 @@ class Exchange:
     def _end(self) -> None:
         """End the connection once the peer has all that was written."""
         ws = self.ws
-        self.phase = ENDED
-        self.turn = self.answer = None
+        self._leave()
+        self.exchange = self.observer = None
         self.held = b""
         self.flush()
         if ws.lost:
             return
         self.set_deadline(PATIENCE if ws.buffered else LINGER)
-        if self.server.closing:
-            ws.set_deadline(self.server.settings.close_timeout)
+        if self.context.closing:
+            ws.set_deadline(self.context.settings.close_timeout)
         ws.resume_reading()
         # Closing with unread bytes resets the connection, and the reset may overtake the response.
         if not ws.end_writing():
             close_transport(ws.transport)
 
-    def _fail(self, error: Exception) -> None:
+    def _leave(self) -> None:
+        """Answer nothing more."""
+        self.phase = ENDED
+        if self.exchange is not None:
+            self.exchange.over = True
+
+    def fail(self, error: Exception) -> None:
+        """Log a fault of this side, and answer with 500."""
         self._log(error)
         self.refuse(HandshakeError(500, "the server failed"))
 
     def refuse(self, error: HandshakeError) -> None:
         """Answer with an error, and end the connection; a response that is begun is cut."""
-        if self.turn is not None and self.turn.sink is not None:
-            self.turn.sink.lose()
-        if self.phase == ENDED or (self.turn is not None and self.turn.started):
+        exchange = self.exchange
+        if exchange is not None and exchange.sink is not None:
+            exchange.sink.lose()
+        if self.phase == ENDED or (exchange is not None and exchange.started):
             self.ws.abort()
         else:
-            self.server.journal.refuse(self.ws, error, self._head())
+            self.context.journal.refuse(self.ws, error, self._head())
             self.respond_last(refusal(error))
 
-    def _head(self) -> bytes:
-        """Return what was read of the head of the request that is read now."""
-        return b"" if self.reader is None else self.reader.head
-
     def _log(self, error: Exception) -> None:
-        what = "opening handshake failed" if self.server.endpoint is not None else "request failed"
-        self.server.settings.logger.error(what, exc_info=error)
+        what = "opening handshake failed" if self.context.endpoint is not None else "request failed"
+        self.context.settings.logger.error(what, exc_info=error)
 
     # -- writing
 
-    def write(self, data: bytes) -> None:
+    def write(self, octets: bytes) -> None:
         """Write at the end of this read, or of the loop's turn."""
-        self.gathered.append(data)
-        self.waiting += len(data)
+        self.gathered.append(octets)
+        self.waiting += len(octets)
         if self.waiting >= WRITE_SIZE:
             self.flush()
         elif not self.corked:
@@ -679,16 +544,24 @@ class Exchange:
         self.ws.deadline = 0.0
         self.ws.set_deadline(seconds)
 
+    def press(self) -> None:
+        """Give up a client that read nothing since the last look, and give others their time."""
+        ws = self.ws
+        if ws.buffered and not self.stalls() and not self.context.closing:
+            self.set_deadline(PATIENCE)
+        else:
+            ws.abort()
+
     def drop(self, why: str) -> None:
         """End the connection of a client that reads too slowly."""
-        self.server.settings.logger.info("%s is a slow consumer: %s", self.ws.remote_address, why)
-        self.server.journal.slow += 1
-        self.phase = ENDED
+        self.context.settings.logger.info("%s is a slow consumer: %s", self.ws.remote_address, why)
+        self.context.journal.slow += 1
+        self._leave()
         self.ws.abort()
 
     def cut(self) -> None:
         """End the connection in the middle of a response, behind what was written of it."""
-        self.phase = ENDED
+        self._leave()
         self.flush()
         self.set_deadline(LINGER)
         close_transport(self.ws.transport)
@@ -698,80 +571,36 @@ class Exchange:
 
     def lose(self) -> None:
         """Take note that the connection is gone."""
-        self.phase = ENDED
+        self._leave()
         # It and the connection hold each other, until the garbage collector comes.
-        self.reader, self.turn, self.held = None, None, b""
-        answer, self.answer = self.answer, None
+        self.reader, self.exchange, self.held = None, None, b""
+        observer, self.observer = self.observer, None
         if self.task is not None:
             self.task.cancel()
-        if answer is not None:
-            answer.lose()
+        if observer is not None:
+            observer.lose()
 
     def shut_down(self) -> None:
         """End with the server: a response that is due is waited for, silent clients and half requests are not."""
-        if self.answer is not None:
-            self.answer.shut_down()
-        elif self.phase == READING and self.turn is None:
+        if self.observer is not None:
+            self.observer.shut_down()
+        elif self.phase == READING and self.exchange is None:
             self.ws.abort()
-        elif self.turn is not None or self.ws.buffered:
-            self.ws.set_deadline(self.server.settings.close_timeout)
+        elif self.exchange is not None or self.ws.buffered:
+            self.ws.set_deadline(self.context.settings.close_timeout)
 
     def expire(self) -> None:
         """Do what is due at the deadline: end what takes too long."""
-        ws = self.ws
-        if self.answer is not None:
-            self.answer.expire()
-        elif self.phase == ENDED or (self.turn is not None and self.turn.started) or ws.buffered:
-            # A client that reads is given the time for it.
-            if ws.buffered and not self.stalls() and not self.server.closing:
-                self.set_deadline(PATIENCE)
-            else:
-                ws.abort()
+        if self.observer is not None:
+            self.observer.expire()
+        elif self.phase == ENDED or (self.exchange is not None and self.exchange.started) or self.ws.buffered:
+            self.press()
         elif self.phase == BUSY:
             if self.task is not None:
                 self.task.cancel()
             self.refuse(HandshakeError(503, "the server did not decide in time"))
         elif self.reader is None:
             self.phase = ENDED
-            close_transport(ws.transport)
+            close_transport(self.ws.transport)
         else:
             self.refuse(HandshakeError(408, "the request did not arrive in time"))
-
-
-@final
-class Turn:
-    """One request, from its head to the end of its response."""
-
-    __slots__ = ("asked", "body", "content", "endpoint", "fields", "line", "persistent", "sink", "started")
-
-    def __init__(self, asked: HttpRequest, endpoint: Callable[..., Any] | None, persistent: bool) -> None:
-        self.asked = asked
-        self.endpoint = endpoint
-        # What takes the body as it comes, in the place of an endpoint that gets it whole.
-        self.sink: Any = None
-        self.persistent = persistent
-        self.body = NO_BODY
-        self.content = bytearray()
-        # How the access log names it.
-        self.line = b""
-        # Header lines that the response has because of who asked; whether its head is out.
-        self.fields = b""
-        self.started = False
-
-    def forget(self) -> None:
-        """Let go of the request."""
-        del self.asked, self.endpoint, self.body, self.content
-
-
-NO_BODY = Body(Headers(), max_size=None)
-
-
-def says_close(headers: Headers) -> bool:
-    """Tell whether a response itself says that the connection ends with it."""
-    if "Connection" not in headers:
-        return False
-    return "close" in [option.strip(" \t") for option in ",".join(headers.get_all("Connection")).lower().split(",")]
-
-
-def _asks_for_websocket(headers: Headers) -> bool:
-    return "websocket" in ",".join(headers.get_all("Upgrade")).lower()

@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rawws import clock
 from rawws.protocol.closing import serialize_close
 
 if TYPE_CHECKING:
+    from rawws.net.settings import Settings
     from rawws.net.socket import AsyncSocket
 
-    from .server import Server
+    from .stats import Journal
 
 __all__ = ["Drain", "drain"]
 
@@ -66,7 +67,30 @@ class Drain:
         return max(self.batch, -(-count // rounds))
 
 
-async def drain(server: Server, plan: Drain) -> None:
+class DrainedServer(Protocol):
+    """What of a server is ended."""
+
+    settings: Settings
+    journal: Journal
+
+    @property
+    def handlers(self) -> int:
+        """How many handlers, and answers to requests, are running."""
+
+    def stop_listening(self) -> None:
+        """Take no new connections."""
+
+    def dismiss(self, ws: AsyncSocket, code: int, reason: str) -> None:
+        """Tell one connection to go."""
+
+    def abort(self) -> None:
+        """End all connections now."""
+
+    async def wait_closed(self) -> None:
+        """Wait until all connections and their handlers are done."""
+
+
+async def drain(server: DrainedServer, plan: Drain) -> None:
     """End a server."""
     logger, journal = server.settings.logger, server.journal
     began, aborted = clock.monotonic(), journal.aborted
@@ -87,11 +111,11 @@ async def drain(server: Server, plan: Drain) -> None:
     logger.info(text, clock.monotonic() - began, journal.drained, journal.aborted - aborted)
 
 
-async def _dismiss(server: Server, plan: Drain) -> None:
+async def _dismiss(server: DrainedServer, plan: Drain) -> None:
     """Tell all connections to go."""
     told: list[AsyncSocket] = []
     for ws in tuple(server.settings.connections):
-        if ws.handler is None or ws.handler.answer is not None:  # type: ignore[attr-defined]  # an Exchange
+        if ws.handler is None or ws.handler.lasts:
             told.append(ws)
         else:
             server.dismiss(ws, plan.code, plan.reason)

@@ -9,48 +9,23 @@ Laws:
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, final
 
+from rawws.http.serving import Stats
 from rawws.net.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from rawws.errors import HandshakeError
     from rawws.net.socket import AsyncSocket
 
-__all__ = ["Journal", "Stats", "printable"]
+__all__ = ["Journal", "printable"]
 
 # More of what a client wrote than so many characters makes logs large and tells nothing.
 LONGEST = 200
 
 access_logger = logging.getLogger("rawws.access")
-
-
-class Stats(NamedTuple):
-    """What a server holds now, and what it did since it began; bytes are those inside TLS, and of HTTP as well.
-
-    `sockets` and `accepted` count TCP connections, `connections` and `opened` WebSockets. `closes` are by the code of
-    the Close frame that came first, whichever side sent it, 1006 where there was none. `refusals` are requests that
-    were answered with an error by the server itself, `responses` all HTTP responses, both by status. `slow` are peers
-    that were closed because they read too slowly, `drained` those that a drain told to go, `retired` those over
-    `max_lifetime`, `aborted` those that this side ended without a closing handshake.
-    """
-
-    sockets: int
-    accepted: int
-    connections: int
-    opened: int
-    closes: Mapping[int, int]
-    refusals: Mapping[int, int]
-    responses: Mapping[int, int]
-    bytes_received: int
-    bytes_sent: int
-    slow: int
-    drained: int
-    retired: int
-    aborted: int
-    draining: bool
 
 
 def printable(text: str) -> str:

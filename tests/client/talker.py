@@ -7,6 +7,7 @@ import json
 import ssl
 import sys
 from pathlib import Path
+from typing import Any
 
 import rawws
 
@@ -42,12 +43,15 @@ async def main() -> None:
     if argument and argument.suffix == ".pem":
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(argument)
-    options = {"origins": "*", "select_subprotocol": lambda _, offered: offered[-1] if offered else None}
+    options: dict[str, Any] = {
+        "origins": "*",
+        "select_subprotocol": lambda _, offered: offered[-1] if offered else None,
+    }
     if argument and not context:
         server = await rawws.unix_serve(talk, str(argument), **options)
         print("listening", flush=True)
     else:
-        server = await rawws.serve(talk, "127.0.0.1", 0, ssl=context, **options)  # type: ignore[arg-type]
+        server = await rawws.serve(talk, "127.0.0.1", 0, ssl=context, **options)
         print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 

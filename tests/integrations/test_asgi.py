@@ -498,7 +498,7 @@ async def test_an_application_that_is_cancelled_ends_its_connection() -> None:
     async with visited(app) as (peer, server):
         await peer.write(GET)
         await eventually(lambda: server.handlers)
-        for task in tuple(server._tasks):
+        for task in tuple(server.context.tasks):
             task.cancel()
         assert await peer.read_to_end() == b""
     assert cancelled == [True]

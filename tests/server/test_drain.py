@@ -269,7 +269,7 @@ async def test_event_streams_and_polls_end_whole() -> None:
         await listening.write(get("/events"))
         await polling.write(get("/poll"))
         await until_head(listening)
-        await eventually(lambda: sum(bool(handler_of(ws).answer) for ws in server.settings.connections) == 2)
+        await eventually(lambda: sum(bool(handler_of(ws).observer) for ws in server.settings.connections) == 2)
         stream.send("last words")
         task = asyncio.ensure_future(server.drain())
         events = await listening.read_to_end()

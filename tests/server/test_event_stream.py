@@ -114,9 +114,9 @@ async def test_an_http_1_0_client_gets_events_without_chunks_up_to_the_end_of_th
 async def test_close_ends_the_response_and_not_the_connection() -> None:
     async with served(on("/", lambda _: rawws.EventStream())) as (server, peer):
         await peer.write(get() + get("/none", method="PUT"))
-        await eventually(lambda: any(handler_of(ws).answer for ws in server.settings.connections))
+        await eventually(lambda: any(handler_of(ws).observer for ws in server.settings.connections))
         [ws] = server.settings.connections
-        stream = handler_of(ws).answer
+        stream = handler_of(ws).observer
         stream.send("last")
         stream.close()
         stream.close()
@@ -264,9 +264,9 @@ async def test_the_stream_of_a_client_that_left_before_it_was_made_is_over() -> 
 async def test_at_the_end_of_the_server_streams_end_whole() -> None:
     async with served(on("/", lambda _: rawws.EventStream())) as (server, peer):
         await peer.write(get())
-        await eventually(lambda: any(handler_of(ws).answer for ws in server.settings.connections))
+        await eventually(lambda: any(handler_of(ws).observer for ws in server.settings.connections))
         [ws] = server.settings.connections
-        handler_of(ws).answer.send("last")
+        handler_of(ws).observer.send("last")
         server.close()
         [answer] = judge(await peer.read_to_end(), ["GET"], closed=True)
         assert answer.body == b"data: last\n\n"

@@ -420,6 +420,16 @@ async def test_an_endpoint_that_refuses_a_client_that_left_is_heard_by_nobody() 
         await refused.wait()
 
 
+async def test_a_refusal_has_a_body_unless_its_own_request_is_head() -> None:
+    async with serve(table()) as server:
+        [answer] = await ask(server, get("/missing", method="HEAD"), ["HEAD"])
+        assert (answer.status, answer.body) == (404, b"")
+        _, answer = await ask(server, get(method="HEAD") + get("/missing"), ["HEAD", "GET"])
+        assert (answer.status, len(answer.body)) == (404, int(answer.headers["content-length"]))
+        _, answer = await ask(server, get(method="HEAD") + b"nonsense\r\n\r\n", ["HEAD", "GET"])
+        assert (answer.status, len(answer.body)) == (400, int(answer.headers["content-length"]))
+
+
 async def test_head_gets_the_head_of_get_and_the_connection_goes_on() -> None:
     async with serve(table()) as server:
         targets = ["/", "/later/abc", "/events", "/poll"]

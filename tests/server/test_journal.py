@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import rawws
 import rawws.metrics
-from rawws.server.stats import LONGEST, Stats, printable
+from rawws.http.serving import Stats
+from rawws.server.stats import LONGEST, printable
 from tests.processes import ROOT
 from tests.server.answers import get
 from tests.server.peers import Logged, Peer, connected, eventually, request, serve

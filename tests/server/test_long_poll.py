@@ -23,7 +23,7 @@ async def polling(**options: Any) -> AsyncIterator[tuple[rawws.LongPoll, Peer]]:
     poll = rawws.LongPoll()
     async with served(on("/", lambda _: poll), **options) as (server, peer):
         await peer.write(get())
-        await eventually(lambda: any(handler_of(ws).answer for ws in server.settings.connections))
+        await eventually(lambda: any(handler_of(ws).observer for ws in server.settings.connections))
         yield poll, peer
 
 
@@ -184,7 +184,7 @@ async def test_a_poll_is_held_for_one_request(logged: Logged) -> None:
 async def test_at_the_end_of_the_server_held_polls_get_204() -> None:
     async with served(on("/", lambda _: rawws.LongPoll())) as (server, peer):
         await peer.write(get() + get())
-        await eventually(lambda: any(handler_of(ws).answer for ws in server.settings.connections))
+        await eventually(lambda: any(handler_of(ws).observer for ws in server.settings.connections))
         server.close()
         [answer] = judge(await peer.read_to_end(), ["GET"], closed=True)
         assert (answer.status, answer.headers["connection"]) == (204, "close")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.net.handlers import Application
+from rawws.http.application import HttpApplication
 from tests.server.answers import get
 from tests.server.peers import Logged, Peer, connected, eventually, narrow, request, serve
 
@@ -387,7 +387,7 @@ def test_what_is_no_handler_is_refused(handler: Any, message: str) -> None:
 
 async def test_an_application_that_says_nothing_fails_what_it_is_asked(logged: Logged) -> None:
     for asked in (get(), request()):
-        async with serve(Application()) as server:
+        async with serve(HttpApplication()) as server:
             peer = await Peer.reach(server.sockets[0].getsockname())
             await peer.write(asked)
             assert (await peer.answer())[0].status == 500

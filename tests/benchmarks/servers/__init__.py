@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, final
@@ -67,7 +67,7 @@ class Options:
         return context
 
 
-def coroutine_handler(options: Options) -> Callable[[Any], Awaitable[None]]:
+def coroutine_handler(options: Options) -> Callable[[Any], Coroutine[Any, Any, None]]:
     """Return the handler of every library with the interface of websockets."""
 
     async def echo(ws: Any) -> None:

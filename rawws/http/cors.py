@@ -1,0 +1,64 @@
+"""CORS: the page of another origin to the headers that let it ask and read (WHATWG Fetch section 3.3)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, final
+
+from rawws.errors import HandshakeError
+from rawws.protocol.handshake import check_origin
+
+if TYPE_CHECKING:
+    from rawws.protocol.handshake import Origins
+    from rawws.protocol.http11 import Headers, Request
+
+__all__ = ["CrossOrigin", "preflight_fields"]
+
+# How long a browser may remember what a preflight allowed, in seconds: Chromium's limit is 7200, Firefox's 86400.
+PREFLIGHT_AGE = 600
+VARY = (("Vary", "Origin"),)
+
+
+@final
+class CrossOrigin:
+    """The origins that may read the responses of endpoints: those that are listed, with cookies, or all, without."""
+
+    __slots__ = ("_all", "_listed", "_vary")
+
+    def __init__(self, origins: Origins) -> None:
+        listed = [origins] if isinstance(origins, str) else list(origins or ())
+        self._all = "*" in listed
+        self._listed = [origin for origin in listed if origin not in {"*", None}]
+        self._vary = VARY if self._listed else ()
+
+    def fields(self, request: Request, scheme: str) -> tuple[tuple[str, str], ...]:
+        """Return the header fields that let the page of an allowed origin read the response (WHATWG Fetch 3.3).
+
+        Raises HandshakeError with 403 for the page of another origin; same-origin pages, and what is no browser, need
+        no permission.
+        """
+        vary = self._vary
+        if "Origin" not in request.headers:
+            return vary
+        with contextlib.suppress(HandshakeError):
+            check_origin(request, None, scheme, request.headers.get("Host") or "")
+            return vary
+        try:
+            origin = check_origin(request, self._listed, "", "")
+        except HandshakeError:
+            if not self._all:
+                raise
+            return (("Access-Control-Allow-Origin", "*"), *vary)
+        return (*vary, ("Access-Control-Allow-Origin", origin or ""), ("Access-Control-Allow-Credentials", "true"))
+
+
+def preflight_fields(headers: Headers, allowed: str) -> list[tuple[str, str]]:
+    """Return what a browser is told before a cross-origin request: which of these methods its page may send, and how.
+
+    Nothing for a request that is no preflight (WHATWG Fetch 3.3.6). Whether the origin is allowed is told beside it.
+    """
+    if "Origin" not in headers or "Access-Control-Request-Method" not in headers:
+        return []
+    fields = [("Access-Control-Allow-Methods", allowed)]
+    fields += [("Access-Control-Allow-Headers", names) for names in headers.get_all("Access-Control-Request-Headers")]
+    return [*fields, ("Access-Control-Max-Age", str(PREFLIGHT_AGE))]

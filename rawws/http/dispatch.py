@@ -1,0 +1,59 @@
+"""Dispatch: an exchange to the endpoint that answers it, and what that returns to a response."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING
+
+from rawws.errors import HandshakeError
+
+from .exchange import is_responder
+from .responses import as_response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .exchange import Exchange
+
+__all__ = ["call_endpoint"]
+
+
+def call_endpoint(exchange: Exchange) -> None:
+    """Have the endpoint answer, now or later. Raises what a plain endpoint raises."""
+    assert exchange.endpoint is not None  # noqa: S101 - where an application takes the body, nothing calls this
+    value = exchange.endpoint(exchange.request)
+    if inspect.isawaitable(value):
+        exchange.context.start(_complete_later(exchange, value))
+    else:
+        _complete(exchange, value)
+
+
+async def _complete_later(exchange: Exchange, value: Awaitable[object]) -> None:
+    """Wait for an endpoint. It is not cancelled when its client goes: it may be in the middle of something."""
+    try:
+        _complete(exchange, await value)
+    except asyncio.CancelledError:
+        exchange.socket.abort()
+        raise
+    except HandshakeError as error:
+        exchange.refuse(error)
+    except Exception as error:  # noqa: BLE001 - whatever an endpoint raises, it ends its own connection only
+        exchange.fail(error)
+
+
+def _complete(exchange: Exchange, value: object) -> None:
+    """Send what an endpoint answered."""
+    if exchange.over:
+        if is_responder(value):
+            value.lose()
+    elif not is_responder(value):
+        exchange.respond(as_response(value))
+    else:
+        request = exchange.request
+        # The response may last: what is not needed any more goes.
+        exchange.forget()
+        value.begin(exchange, request)
+        observer = exchange.connection.observer
+        if exchange.context.closing and not exchange.over and observer is not None:
+            observer.shut_down()

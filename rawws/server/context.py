@@ -1,0 +1,213 @@
+"""Context: what the connections of a server need of it: its options, its counters, and who answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, final
+
+from rawws.errors import ConnectionClosed, HandshakeError, LocalProtocolError
+from rawws.http.application import HttpApplication
+from rawws.http.cors import CrossOrigin
+from rawws.http.routes import Routes
+from rawws.net.handlers import Handler
+from rawws.net.keepalive import Keepalive
+from rawws.net.settings import Settings
+from rawws.protocol.deflate import Compression
+from rawws.protocol.handshake import accept
+from rawws.protocol.http11 import serialize_fields, serialize_response
+
+from .admission import REFUSALS, RETRY_AFTER, Gate, most_connections
+from .forwarded import TrustedProxies
+from .stats import Journal
+from .upgrade import WebSocketTerms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from rawws.http.serving import RunningServer
+    from rawws.net.websocket import WebSocket
+    from rawws.protocol.handshake import Acceptance
+    from rawws.protocol.http11 import Request
+
+    from .options import ServerHandler, ServerOptions
+
+__all__ = ["ServerContext", "WebSocketEndpoint"]
+
+
+@final
+class WebSocketEndpoint:
+    """A handler of WebSockets, and the settings of its connections."""
+
+    __slots__ = ("handler", "on_open", "settings")
+
+    def __init__(self, handler: Any, settings: Settings) -> None:
+        self.handler = handler
+        self.on_open: Any = handler.on_open if isinstance(handler, Handler) else None
+        self.settings = settings.with_callbacks(handler) if isinstance(handler, Handler) else settings
+
+
+def settings_of(options: ServerOptions, loop: asyncio.AbstractEventLoop) -> Settings:
+    """Return what the WebSockets of a server are told of its options."""
+    settings = Settings(loop, options.logger or logging.getLogger("rawws.server"))
+    settings.open_timeout = options.open_timeout or 0.0
+    settings.close_timeout = options.close_timeout or 0.0
+    settings.ping_interval = options.ping_interval or 0.0
+    settings.ping_timeout = options.ping_timeout or 0.0
+    settings.max_lifetime = options.max_lifetime or 0.0
+    settings.message_rate = options.message_rate or 0.0
+    settings.byte_rate = options.byte_rate or 0.0
+    settings.hard_limit = sys.maxsize if options.hard_limit is None else options.hard_limit
+    return settings
+
+
+@final
+class ServerContext:
+    """What the connections of one server share."""
+
+    def __init__(self, handler: ServerHandler, options: ServerOptions, loop: asyncio.AbstractEventLoop) -> None:
+        self.options = options
+        self.settings = settings = settings_of(options, loop)
+        self.journal = settings.journal = Journal(settings.logger, access_log=options.access_log)
+        self.gate = settings.gate = Gate(options.max_connections_per_address, options.handshake_rate)
+        self.keepalive = Keepalive(settings)
+        self.max_connections = options.max_connections or most_connections()
+        self.keep_alive_timeout = options.keep_alive_timeout or 0.0
+        self.proxies = TrustedProxies(options.trusted_proxies) if options.trusted_proxies else None
+        self.cross_origin = CrossOrigin(options.origins)
+        # What every response of an endpoint has, and every 101 besides what was negotiated, checked and written once.
+        self.extra_fields = (("Server", options.server_header),) if options.server_header else ()
+        self.extra_lines = serialize_fields(self.extra_fields)
+        # `draining`: it was told to end; `closing`: it takes no new connections.
+        self.draining = False
+        self.closing = False
+        # The server that endpoints see.
+        self.server: RunningServer | None = None
+        compression = Compression.of(options.compression)
+        self.terms = WebSocketTerms(options.max_size, compression)
+        # What is agreed on where `max_compression_memory` is used up: it holds none.
+        self._lean = compression and replace(
+            compression, server_no_context_takeover=True, client_no_context_takeover=True
+        )
+        memory = options.max_compression_memory
+        self._compression_memory = sys.maxsize if memory is None else memory
+        # What takes every connection, or else the table that tells.
+        self.application = handler if isinstance(handler, HttpApplication) else None
+        self.routes: Routes = handler if isinstance(handler, Routes) else Routes()
+        tells = isinstance(handler, (Routes, HttpApplication))
+        self.endpoint = None if tells else WebSocketEndpoint(handler, settings)
+        self._endpoints: dict[int, WebSocketEndpoint] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._date = ""
+        self._date_at = 0.0
+
+    def enter(self, ws: WebSocket) -> bool:
+        """Count a new connection; tell whether it is to be answered. Raises HandshakeError for one too many."""
+        limit = self.max_connections
+        over = 0 if limit is None else len(self.settings.connections) - limit
+        if over > REFUSALS:
+            return False
+        if over > 0:
+            # RFC 9110 15.6.4: the server "is currently unable to handle the request due to a temporary overload"; it
+            # "MAY send a Retry-After header field".
+            headers = (("Retry-After", str(RETRY_AFTER)),)
+            raise HandshakeError(503, f"there are {limit} connections, the limit", headers)
+        if self.proxies is None:
+            self.gate.enter(ws)
+        return True
+
+    # -- the opening handshake
+
+    def accept(
+        self,
+        ws: WebSocket,
+        request: Request,
+        key: str,
+        select: Callable[[WebSocket, list[str]], str | None] | None = None,
+    ) -> Acceptance:
+        """Negotiate with a client whose request is a good one; `select` is in the place of `select_subprotocol`."""
+        select = select or self.options.select_subprotocol
+        compression = self.terms.compression if self.gate.memory < self._compression_memory else self._lean
+        accepted = accept(
+            request,
+            key,
+            subprotocols=self.options.subprotocols,
+            select_subprotocol=None if select is None else lambda offered: select(ws, offered),
+            compression=compression,
+        )
+        if accepted.parameters is not None and compression is not None:
+            self.gate.hold(ws, accepted.parameters, compression.memory_level)
+        return accepted
+
+    def response_head(self, ws: WebSocket, request: Request, accepted: Acceptance) -> bytes:
+        """Return the 101 response, with what `process_response` adds to it."""
+        process = self.options.process_response
+        if process is None:
+            return accepted.serialize(self.extra_lines)
+        response = accepted.response()
+        response = process(ws, request, response) or response
+        if response.status != 101:
+            raise LocalProtocolError(f"process_response returned the status {response.status}, allowed is 101")
+        return serialize_response(response)
+
+    # -- who answers
+
+    def endpoint_of(self, handler: Any) -> WebSocketEndpoint:
+        """Return the endpoint of a route for WebSockets."""
+        endpoint = self._endpoints.get(id(handler))
+        if endpoint is None:
+            endpoint = self._endpoints[id(handler)] = WebSocketEndpoint(handler, self.settings)
+        return endpoint
+
+    def start_handler(self, ws: WebSocket, endpoint: WebSocketEndpoint) -> None:
+        """Hand an open connection to the application."""
+        ws.settings = endpoint.settings
+        if endpoint.on_open is not None:
+            try:
+                endpoint.on_open(ws)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
+                ws.on_handler_error(error)
+            return
+        try:
+            task = self.settings.loop.create_task(endpoint.handler(ws))
+        except Exception as error:  # noqa: BLE001 - the handler is no coroutine function, or raised before it was one
+            ws.on_handler_error(error)
+            return
+        ws.task = task
+        self.tasks.add(task)
+        task.add_done_callback(lambda task: self._handler_done(ws, task))
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what answers a request; `wait_closed` waits for it, too."""
+        task = self.settings.loop.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def _handler_done(self, ws: WebSocket, task: asyncio.Task[Any]) -> None:
+        """Close the connection of a handler that returned with 1000, of one that raised with 1011."""
+        self.tasks.discard(task)
+        ws.task = None
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            ws.close(1000)
+        elif isinstance(error, ConnectionClosed) and ws.handler is None and ws.connection.phase:
+            # The handler ended because its connection did, which is no fault of it.
+            ws.close(1000)
+        elif isinstance(error, Exception):
+            ws.on_handler_error(error)
+
+    # -- responses
+
+    def date(self) -> str:
+        """Return the value of the Date header, made once a second."""
+        now = time.time()
+        if now >= self._date_at + 1:
+            self._date_at = float(int(now))
+            from email.utils import formatdate  # noqa: PLC0415 - a server of WebSockets alone sends no Date
+
+            self._date = formatdate(now, usegmt=True)
+        return self._date

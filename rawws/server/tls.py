@@ -1,0 +1,61 @@
+"""TLS: the certificate of a server that runs, to a newer one for the connections that begin from now on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from rawws.errors import LocalProtocolError
+
+if TYPE_CHECKING:
+    import logging
+    import ssl
+    from collections.abc import Callable
+
+__all__ = ["TlsReloader"]
+
+
+@final
+class TlsReloader:
+    """The contexts of a server: the one that it listens with, and the one that new connections get."""
+
+    __slots__ = ("_current", "_listening", "_make")
+
+    def __init__(self, given: ssl.SSLContext | Callable[[], ssl.SSLContext] | None) -> None:
+        makes = given is not None and not hasattr(given, "wrap_bio")
+        self._make: Callable[[], ssl.SSLContext] | None = given if makes else None  # type: ignore[assignment]
+        self._listening: ssl.SSLContext | None = self._make() if self._make is not None else given  # type: ignore[assignment]
+        self._current: ssl.SSLContext | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """What the server listens with; None without TLS."""
+        return self._listening
+
+    @property
+    def reloads(self) -> bool:
+        """Whether there is a function that makes a context."""
+        return self._make is not None
+
+    def reload(self, context: ssl.SSLContext | None) -> None:
+        """Use another context from now on, by default one that the function makes. Raises LocalProtocolError."""
+        first = self._listening
+        if first is None or (context is None and self._make is None):
+            raise LocalProtocolError("there is nothing to load, needed is TLS, and a function as ssl or a context")
+        if self._current is None and first.sni_callback is not None:
+            raise LocalProtocolError("the context of the server has an sni_callback, which chooses certificates itself")
+        self._current = self._make() if context is None and self._make is not None else context
+        first.sni_callback = self._choose
+
+    def on_hangup(self, logger: logging.Logger) -> None:
+        """Make a new context; where that fails, log why and go on with the old one."""
+        try:
+            self.reload(None)
+        except Exception:
+            logger.exception("the new certificate cannot be used, the old one stays")
+        else:
+            logger.info("the certificate was loaded again")
+
+    def _choose(self, ssl_object: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:  # noqa: ARG002
+        # OpenSSL asks in each handshake, with and without a name in it.
+        if self._current is not None:
+            ssl_object.context = self._current
