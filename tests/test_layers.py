@@ -55,9 +55,6 @@ EXCEPTIONS: Final[dict[str, set[str]]] = {
         "run in rawws.server.run, rawws.testing",
         "serve in rawws.integrations.asgi, rawws.server.server, rawws.testing",
     },
-    "wrong_lengths": {
-        "rawws/server/http1.py",
-    },
 }
 
 SOURCES = sorted(path for package in ("rawws", "rawws_sse") for path in (ROOT / package).rglob("*.py"))

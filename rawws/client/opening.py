@@ -134,9 +134,6 @@ class Opening:
         if self.refusal is not None:
             self._refuse()
 
-    def flush(self) -> None:
-        """Do nothing: nothing is gathered."""
-
     def shut_down(self) -> None:
         """End; those who wait for it do that themselves."""
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
+    from rawws.net.interfaces import Follower
     from rawws.net.settings import Settings
+    from rawws.net.socket import SocketAddress
     from rawws.protocol.http11 import Response as HttpResponse
 
     from .requests import HttpRequest
@@ -53,7 +55,7 @@ class ByteStream(Protocol):
     """What an exchange needs of the socket of its connection, or of its stream of HTTP/2: the flow in both ways."""
 
     # Those who are told when more may be written (`drained`), and of the end (`lost`).
-    followers: list[Any] | None
+    followers: list[Follower] | None
 
     @property
     def lost(self) -> bool:
@@ -68,11 +70,11 @@ class ByteStream(Protocol):
         """How many bytes were sent and not taken by the kernel yet."""
 
     @property
-    def remote_address(self) -> Any:
+    def remote_address(self) -> SocketAddress | None:
         """The address of the client."""
 
     @property
-    def local_address(self) -> Any:
+    def local_address(self) -> SocketAddress | None:
         """The address that the client reached."""
 
     async def wait_drained(self) -> None:
@@ -126,8 +128,10 @@ class HttpConnection(Protocol):
 
     # Who hears of the ends of the exchange that is answered now.
     observer: ExchangeObserver | None
-    # When something was written last, by `rawws.clock`.
-    wrote_at: float
+
+    @property
+    def wrote_at(self) -> float:
+        """When something was written last, by `rawws.clock`."""
 
     @property
     def buffered(self) -> int:

@@ -149,9 +149,6 @@ class Arrival:
         """End a connection whose peer does not read its refusal."""
         self.ws.abort()
 
-    def flush(self) -> None:
-        """Do nothing: nothing is gathered."""
-
     def shut_down(self) -> None:
         """End; those who wait for it do that themselves."""
 

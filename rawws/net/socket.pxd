@@ -29,8 +29,10 @@ cdef class AsyncSocket:
     cdef public object handler
     cdef public Connection connection
     cdef readonly object transport
+    cdef list gathered
+    cdef Py_ssize_t gathered_bytes
     cdef int fd
-    cdef bint corked
+    cdef public bint corked
     cdef readonly bint full
     cdef readonly bint congested
     cdef bint in_dirty
@@ -38,14 +40,15 @@ cdef class AsyncSocket:
     cdef bint transport_holds
     cdef bint reading_paused
     cdef bint yielding
-    cdef Py_ssize_t turn_bytes
     cdef bint received_since_sweep
     cdef bint sent_since_sweep
+    cdef readonly bint aborted
+    cdef Py_ssize_t turn_bytes
     cdef public object rate_limiter
     cdef readonly long long bytes_received
     cdef readonly long long bytes_sent
-    cdef readonly bint aborted
     cdef public double deadline
+    cdef readonly double last_sent_at
     cdef Py_ssize_t last_buffered
     cdef object drain_waiters
     cdef object closed_waiters
@@ -70,9 +73,12 @@ cdef class AsyncSocket:
     cpdef read_on(self)
     cpdef resume_reading(self)
     cpdef wrote(self)
+    cpdef gather(self, bytes octets)
     cpdef flush_soon(self)
     @cython.locals(chunks=list)
     cpdef flush(self)
+    @cython.locals(gathered=list)
+    cpdef flush_gathered(self)
     @cython.locals(count=Py_ssize_t, sent=Py_ssize_t, rest=list, chunk=bytes)
     cpdef write(self, list chunks)
     cpdef bint end_writing(self) except -1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from rawws import clock
 from rawws.errors import RemoteProtocolError
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from rawws.protocol.connection import Connection, ConnectionEvent
     from rawws.protocol.frames import FrameWriter
 
+    from .interfaces import Follower, SocketHandler
     from .rate import RateLimiter
 
-__all__ = ["HIGH_WATER", "AsyncSocket", "Follower", "Shared", "SocketAddress", "SocketHandler", "Sweeper", "shared"]
+__all__ = ["HIGH_WATER", "AsyncSocket", "Shared", "SocketAddress", "Sweeper", "shared"]
 
 # One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
 # Interpreted, 43,000 frames in one read take 0.3 s, in which all others wait.
@@ -47,47 +48,6 @@ MAX_PIECES = 1024
 
 # That of a unix socket is its path, "" for a client's.
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
-
-Spoken_contra = TypeVar("Spoken_contra", contravariant=True)
-
-
-class SocketHandler(Protocol[Spoken_contra]):
-    """What speaks on a socket before there is a WebSocket: HTTP, on either side of the connection."""
-
-    @property
-    def lasts(self) -> bool:
-        """Whether it sends a response that lasts as long as it likes, and that is to be told to end."""
-
-    def begin(self, socket: Spoken_contra, /) -> None:
-        """Begin with a new connection."""
-
-    def receive(self, data: bytes) -> None:
-        """Take what was read."""
-
-    def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more."""
-
-    def flush(self) -> None:
-        """Write what was gathered."""
-
-    def lose(self) -> None:
-        """Take note that the connection is gone."""
-
-    def expire(self) -> None:
-        """Do what is due at the deadline."""
-
-    def shut_down(self) -> None:
-        """End with the server."""
-
-
-class Follower(Protocol):
-    """What is told about the write buffer of a connection, and about its end: a hub, an application."""
-
-    def drained(self) -> None:
-        """Take note that the write buffer is under its low-water mark."""
-
-    def lost(self) -> None:
-        """Take note that the connection is gone."""
 
 
 class Sweeper(Protocol):
@@ -170,9 +130,12 @@ class AsyncSocket:
         "fd",
         "followers",
         "full",
+        "gathered",
+        "gathered_bytes",
         "handler",
         "in_dirty",
         "last_buffered",
+        "last_sent_at",
         "lost",
         "rate_limiter",
         "reading_paused",
@@ -195,6 +158,9 @@ class AsyncSocket:
         self.connection: Connection = None  # type: ignore[assignment]
         self.transport: Any = None
         self.fd = -1
+        # What is written of HTTP at the end of this read, or of the loop's turn; that of a WebSocket are its frames.
+        self.gathered: list[bytes] | None = None
+        self.gathered_bytes = 0
         # A read is being processed.
         self.corked = False
         # The application has enough to read.
@@ -222,8 +188,10 @@ class AsyncSocket:
         self.aborted = False
         # When it is aborted, or what is due at its handler; 0 for never.
         self.deadline = 0.0
-        # How many bytes waited for the peer at the last look of the keepalive.
+        # How many bytes waited for the peer at the last look of the keepalive; when something was sent last: of HTTP to
+        # the moment, of a WebSocket to that look.
         self.last_buffered = 0
+        self.last_sent_at = 0.0
         self.drain_waiters: list[asyncio.Future[None]] | None = None
         self.closed_waiters: list[asyncio.Future[None]] | None = None
         # Those who are told when the connection takes more, and when it is gone: the hubs that it is subscribed to.
@@ -289,6 +257,8 @@ class AsyncSocket:
         """End: from here on nothing is written, the descriptor may belong to another connection soon."""
         self.fd = -1
         self.lost = True
+        self.gathered = None
+        self.gathered_bytes = 0
         if self.handler is not None:
             self.handler.lose()
         else:
@@ -382,6 +352,17 @@ class AsyncSocket:
         elif not self.corked:
             self.flush_soon()
 
+    def gather(self, octets: bytes) -> None:
+        """Write octets of HTTP at the end of this read, or of this turn."""
+        if self.gathered is None:
+            self.gathered = []
+        self.gathered.append(octets)
+        self.gathered_bytes += len(octets)
+        if self.gathered_bytes >= WRITE_SIZE:
+            self.flush()
+        elif not self.corked:
+            self.flush_soon()
+
     def flush_soon(self) -> None:
         """Have what is gathered written at the end of the loop's turn."""
         if not self.in_dirty:
@@ -392,12 +373,23 @@ class AsyncSocket:
         """Write what was gathered."""
         self.in_dirty = False
         if self.handler is not None:
-            self.handler.flush()
+            self.flush_gathered()
             return
         chunks = self.connection.take_data()
         if chunks and not self.lost:
             self.sent_since_sweep = True
             self.write(chunks)
+
+    def flush_gathered(self) -> None:
+        """Write what was gathered of HTTP."""
+        gathered = self.gathered
+        if gathered is not None:
+            self.gathered = None
+            self.gathered_bytes = 0
+            if not self.lost:
+                # One piece: asyncio's transports warn of each that they are given once the client is gone.
+                self.write(gathered if len(gathered) == 1 else [b"".join(gathered)])
+                self.last_sent_at = clock.monotonic()
 
     def write(self, chunks: list[bytes]) -> None:
         """Write to the socket at once what it takes, and leave the rest to the transport."""
@@ -457,8 +449,12 @@ class AsyncSocket:
     @property
     def buffered(self) -> int:
         """How many bytes were sent here and not taken by the kernel yet."""
-        waiting = 0 if self.handler is not None else self.connection.pending()
-        return waiting + (self.transport.get_write_buffer_size() if not self.lost and self.held() else 0)
+        return self.refused + (self.gathered_bytes if self.handler is not None else self.connection.pending())
+
+    @property
+    def refused(self) -> int:
+        """How many bytes the kernel did not take when they were written."""
+        return self.transport.get_write_buffer_size() if not self.lost and self.held() else 0
 
     # -- waiting for the peer
 

@@ -32,20 +32,19 @@ cdef class WebSocket(AsyncSocket):
     cdef list queue
     cdef Py_ssize_t queue_at
     cdef Py_ssize_t queued
-    cdef public int stream
     cdef Waiter waiter
     cdef Receiver _iterator
     cdef list joined
     cdef object held_messages
     cdef object pings
     cdef public object task
+    cdef public int stream
     cdef bint turn_paused
     cdef bint ending
     cdef double opened_at
     cdef double retires_at
     cdef double pinged_at
     cdef double alive_at
-    cdef double last_sent_at
     cdef readonly double latency
     cdef public bytes request_head
     cdef object _request

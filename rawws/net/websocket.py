@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from rawws.protocol.http11 import Request, Response
 
     from .awaitables import Started
+    from .interfaces import Follower, SocketHandler
     from .prepared import DataLike, PreparedMessage
     from .settings import Settings
-    from .socket import Follower, SocketHandler
 
 __all__ = ["WebSocket"]
 
@@ -111,7 +111,6 @@ class WebSocket(AsyncSocket):
         "ending",
         "held_messages",
         "joined",
-        "last_sent_at",
         "latency",
         "opened_at",
         "path_params",
@@ -153,7 +152,6 @@ class WebSocket(AsyncSocket):
         self.retires_at = 0.0
         self.pinged_at = 0.0
         self.alive_at = 0.0
-        self.last_sent_at = 0.0
         # The latency in seconds that the last answered Ping measured; 0 before the first.
         self.latency = 0.0
         self.request_head = b""

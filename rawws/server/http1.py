@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, final
 
-from rawws import clock
 from rawws.errors import HandshakeError
 from rawws.http.dispatch import call_endpoint
 from rawws.http.exchange import HELD, PATIENCE, SLOWEST, Exchange
@@ -50,8 +49,6 @@ LINGER = 2.0
 BATCH = 32
 # Of a chunked body, so much at a time: 16 KiB may be 2,700 chunks, which take 10 ms.
 SLICE = 16384
-# What is gathered is written when it reaches this size, even if more is about to follow: as for WebSockets.
-WRITE_SIZE = 65536
 NO_BODY = Body(Headers(), max_size=None)
 
 
@@ -60,8 +57,8 @@ class Http1Connection:
     """The HTTP side of one connection, up to its end or to a WebSocket."""
 
     __slots__ = (
-        "body", "context", "corked", "exchange", "gathered", "held", "line", "modern", "observer", "omit_body",
-        "persistent", "phase", "reader", "sent", "taken", "task", "waiting", "wrote_at", "ws",
+        "body", "context", "exchange", "held", "line", "modern", "observer", "omit_body", "persistent", "phase",
+        "reader", "taken", "task", "ws",
     )  # fmt: skip
 
     def __init__(self, context: ServerContext) -> None:
@@ -80,13 +77,10 @@ class Http1Connection:
         self.line = b""
         # Whether the request that is read is HEAD: a refusal has no body then, either.
         self.omit_body = False
-        # What came behind it; what is written at the end of this read, or of the loop's turn.
+        # What came behind it.
         self.held = b""
-        self.gathered: list[bytes] = []
-        self.waiting = 0
-        self.corked = False
-        # Bytes written since the connection began, how many of them the client had taken at the last look, and when.
-        self.sent, self.taken, self.wrote_at = 0, 0, 0.0
+        # How many of the bytes that were written the client had taken at the last look.
+        self.taken = 0
 
     @property
     def lasts(self) -> bool:
@@ -116,7 +110,7 @@ class Http1Connection:
     def receive(self, data: bytes) -> None:
         """Take what came."""
         if self.phase == READING:
-            self.corked = True
+            self.ws.corked = True
             self._advance(data)
         elif self.phase == BUSY:
             exchange = self.exchange
@@ -139,9 +133,8 @@ class Http1Connection:
                 break
             else:
                 data = self._try(self._read_body, exchange, data)
-        self.corked = False
-        if self.gathered:
-            self.flush()
+        self.ws.corked = False
+        self.ws.flush()
         if self.phase == READING and (data or self.ws.congested):
             # The other connections have a turn, or the client has to read what it was answered.
             self.phase = BUSY
@@ -178,7 +171,7 @@ class Http1Connection:
         self.phase = READING
         data, self.held = self.held, b""
         self.ws.resume_reading()
-        self.corked = True
+        self.ws.corked = True
         self._advance(data if step is None else self._try(step, *arguments, data))
 
     async def _catch_up(self) -> None:
@@ -287,7 +280,7 @@ class Http1Connection:
         """Answer 101 with this head: from here on there is a WebSocket. `read_on` is to follow."""
         self.phase = ENDED
         self.observer = None
-        self.flush()
+        self.ws.flush()
         open_websocket(self.ws, accepted, head, self.context.terms)
         self.context.journal.open(self.ws)
 
@@ -466,7 +459,7 @@ class Http1Connection:
         self._leave()
         self.exchange = self.observer = None
         self.held = b""
-        self.flush()
+        self.ws.flush()
         if ws.lost:
             return
         self.set_deadline(PATIENCE if ws.buffered else LINGER)
@@ -507,35 +500,23 @@ class Http1Connection:
 
     def write(self, octets: bytes) -> None:
         """Write at the end of this read, or of the loop's turn."""
-        self.gathered.append(octets)
-        self.waiting += len(octets)
-        if self.waiting >= WRITE_SIZE:
-            self.flush()
-        elif not self.corked:
-            self.ws.flush_soon()
+        self.ws.gather(octets)
 
-    def flush(self) -> None:
-        """Write what was gathered."""
-        gathered = self.gathered
-        self.waiting = 0
-        if gathered and not self.ws.lost:
-            # One piece: asyncio's transports warn of each that they are given once the client is gone.
-            data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-            self.ws.write([data])
-            self.sent += len(data)
-            self.wrote_at = clock.monotonic()
-        gathered.clear()
+    @property
+    def wrote_at(self) -> float:
+        """When something was written last."""
+        return self.ws.last_sent_at
 
     @property
     def buffered(self) -> int:
         """How many bytes were written here and not taken by the kernel yet."""
-        return self.waiting + self.ws.buffered
+        return self.ws.buffered
 
     def stalls(self) -> bool:
         """Tell whether bytes wait that the client has read none of since the last look."""
-        waiting = self.ws.buffered
-        before, self.taken = self.taken, self.sent - waiting
-        return waiting > 0 and self.taken == before
+        refused = self.ws.refused
+        before, self.taken = self.taken, self.ws.bytes_sent - refused
+        return refused > 0 and self.taken == before
 
     # -- ends
 
@@ -562,7 +543,7 @@ class Http1Connection:
     def cut(self) -> None:
         """End the connection in the middle of a response, behind what was written of it."""
         self._leave()
-        self.flush()
+        self.ws.flush()
         self.set_deadline(LINGER)
         close_transport(self.ws.transport)
 

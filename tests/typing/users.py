@@ -95,3 +95,8 @@ async def main() -> None:
     async with rawws.serve(handler, "127.0.0.1", 0, hard_limit=3) as server:
         for ws in server.connections:
             assert_type(ws, rawws.WebSocket)
+    rawws.serve("nonsense", "127.0.0.1", 0)  # type: ignore[arg-type]
+    rawws.serve(Echo, "127.0.0.1", 0)  # type: ignore[arg-type]
+    rawws.serve(handler, "127.0.0.1", 0, hard_limt=3)  # type: ignore[call-arg]
+    rawws.serve(handler, "127.0.0.1", 0, hard_limit="3")  # type: ignore[arg-type]
+    rawws.run(handler, "127.0.0.1", 8765, pong_timeout=1)  # type: ignore[call-arg]

@@ -1,0 +1,45 @@
+"""Interfaces: what a socket asks of those who use it."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+__all__ = ["Follower", "SocketHandler"]
+
+Spoken_contra = TypeVar("Spoken_contra", contravariant=True)
+
+
+class SocketHandler(Protocol[Spoken_contra]):
+    """What speaks on a socket before there is a WebSocket: HTTP, on either side of the connection."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it sends a response that lasts as long as it likes, and that is to be told to end."""
+
+    def begin(self, socket: Spoken_contra, /) -> None:
+        """Begin with a new connection."""
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read."""
+
+    def receive_eof(self) -> None:
+        """Take note that the peer sends nothing more."""
+
+    def lose(self) -> None:
+        """Take note that the connection is gone."""
+
+    def expire(self) -> None:
+        """Do what is due at the deadline."""
+
+    def shut_down(self) -> None:
+        """End with the server."""
+
+
+class Follower(Protocol):
+    """What is told about the write buffer of a connection, and about its end: a hub, an application."""
+
+    def drained(self) -> None:
+        """Take note that the write buffer is under its low-water mark."""
+
+    def lost(self) -> None:
+        """Take note that the connection is gone."""
