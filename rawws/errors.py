@@ -1,7 +1,8 @@
 """Errors: what the peer did wrong, what you did wrong, and the end of a connection.
 
-Two families. `LocalProtocolError`: this program misused the library, nothing was sent. `RemoteProtocolError`: the peer
-broke the protocol; it carries the close code with which the connection fails. Hostile bytes raise nothing else.
+`LocalProtocolError`: this program misused the library, nothing was sent. `RemoteProtocolError`: the peer broke the
+protocol; it carries the close code with which the connection fails. `HttpError`: a request is refused; it carries the
+status, and for an opening handshake it is a `HandshakeError`. Hostile bytes raise nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "HandshakeError",
+    "HttpError",
     "InvalidContentType",
     "InvalidHandshake",
     "InvalidMessage",
@@ -55,11 +57,10 @@ class RemoteProtocolError(RawwsError):
         return f"{self.reason} (close code {self.close_code})"
 
 
-class HandshakeError(RawwsError):
-    """An opening handshake that fails.
+class HttpError(RawwsError):
+    """A request that is not answered as was asked; an endpoint may raise it, and the server answers with its status.
 
-    On a server, `status` and `headers` are those of the refusal that is sent. On a client, they are those of the
-    response that came, or `status` is 0 where there was none.
+    `headers` are more header fields of the response, whose body is the reason.
     """
 
     def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -70,6 +71,14 @@ class HandshakeError(RawwsError):
 
     def __str__(self) -> str:
         return f"{self.reason} (HTTP status {self.status})" if self.status else self.reason
+
+
+class HandshakeError(HttpError):
+    """An opening handshake that fails.
+
+    On a server, `status` and `headers` are those of the refusal that is sent. On a client, they are those of the
+    response that came, or `status` is 0 where there was none.
+    """
 
 
 # What `connect` raises. The names are those of `websockets`, for programs that catch them.

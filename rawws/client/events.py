@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, final
 
 from rawws import clock
-from rawws.errors import HandshakeError, InvalidContentType, InvalidMessage, LocalProtocolError
+from rawws.errors import HttpError, InvalidContentType, InvalidMessage, LocalProtocolError
 from rawws.http.responses import Received
 from rawws.net.transports import abort_transport, close_transport, write_first
 from rawws.protocol.bodies import Body
@@ -253,7 +253,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
             if eof:
                 stream.body.receive_eof()
             self._events.extend(decoder.receive(stream.body.receive(data)))
-        except HandshakeError as error:
+        except HttpError as error:
             raise InvalidMessage(0, error.reason) from None
         if decoder.retry is not None:
             self.retry = min(decoder.retry, LONGEST_ASKED * 1000) / 1000
@@ -359,7 +359,7 @@ def _end_connection(transport: asyncio.Transport) -> None:
 async def _receive_body(reader: asyncio.StreamReader, response: Response, data: bytes) -> bytes:
     """Return the body of a refusal, as much of it as comes soon and makes sense."""
     body = bytearray()
-    with contextlib.suppress(HandshakeError, OSError):
+    with contextlib.suppress(HttpError, OSError):
         async with asyncio.timeout(BODY_WAIT):
             decoder = Body(response.headers, max_size=None, until_eof=response.status not in {101, 304})
             body += decoder.receive(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, final
 
-from rawws.errors import HandshakeError, InvalidMessage, InvalidUpgrade
+from rawws.errors import HandshakeError, HttpError, InvalidMessage, InvalidUpgrade
 from rawws.http.responses import Received
 from rawws.protocol.bodies import Body
 from rawws.protocol.connection import Connection, Role
@@ -110,9 +110,9 @@ class Opening:
             response = self.reader.receive(data)
             if response is not None:
                 self._accept(response, self.reader.rest)
-        except HandshakeError as error:
+        except HttpError as error:
             # Those of the core have no kind: they are about a 101 that is not the one that was asked for.
-            kind = InvalidUpgrade if type(error) is HandshakeError else type(error)
+            kind = InvalidUpgrade if type(error) in {HttpError, HandshakeError} else type(error)
             self._fail(kind(error.status, error.reason, error.headers))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it is told to the caller of connect
             self._fail(error)
@@ -192,7 +192,7 @@ class Opening:
         decoder = self.decoder
         try:
             self.body += decoder.receive(data) if decoder else b""
-        except HandshakeError:
+        except HttpError:
             decoder = None
         if decoder is None or decoder.done or len(self.body) >= BODY_SIZE:
             self._refuse()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from rawws.errors import HandshakeError, InvalidMessage, InvalidStatus
+from rawws.errors import HttpError, InvalidMessage, InvalidStatus
 from rawws.http.responses import Received
 from rawws.protocol.extensions import excerpt
 from rawws.protocol.http11 import HeadReader, parse_response
@@ -53,8 +53,8 @@ class ResponseReader:
                 self._reader = HeadReader(response=True)
                 self._interim += 1
                 if self._interim > MAX_INTERIM:
-                    raise HandshakeError(0, f"over {MAX_INTERIM} interim responses came, the last {response.status}")
-        except HandshakeError as error:
+                    raise HttpError(0, f"over {MAX_INTERIM} interim responses came, the last {response.status}")
+        except HttpError as error:
             raise InvalidMessage(0, error.reason) from None
         return None
 

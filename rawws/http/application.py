@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rawws.errors import HandshakeError
+    from rawws.errors import HttpError
     from rawws.net.websocket import WebSocket
     from rawws.protocol.http11 import Response
 
@@ -41,7 +41,7 @@ class PendingHandshake(Protocol):
     def respond(self, response: Response) -> None:
         """Answer with a response that is no WebSocket, and end the connection."""
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, which is counted."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, final
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.protocol.handshake import check_origin
 
 if TYPE_CHECKING:
@@ -34,18 +34,18 @@ class CrossOrigin:
     def fields(self, request: Request, scheme: str) -> tuple[tuple[str, str], ...]:
         """Return the header fields that let the page of an allowed origin read the response (WHATWG Fetch 3.3).
 
-        Raises HandshakeError with 403 for the page of another origin; same-origin pages, and what is no browser, need
+        Raises HttpError with 403 for the page of another origin; same-origin pages, and what is no browser, need
         no permission.
         """
         vary = self._vary
         if "Origin" not in request.headers:
             return vary
-        with contextlib.suppress(HandshakeError):
+        with contextlib.suppress(HttpError):
             check_origin(request, None, scheme, request.headers.get("Host") or "")
             return vary
         try:
             origin = check_origin(request, self._listed, "", "")
-        except HandshakeError:
+        except HttpError:
             if not self._all:
                 raise
             return (("Access-Control-Allow-Origin", "*"), *vary)

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 
 from .exchange import is_responder
 from .responses import as_response
@@ -36,7 +36,7 @@ async def _complete_later(exchange: Exchange, value: Awaitable[object]) -> None:
     except asyncio.CancelledError:
         exchange.socket.abort()
         raise
-    except HandshakeError as error:
+    except HttpError as error:
         exchange.refuse(error)
     except Exception as error:  # noqa: BLE001 - whatever an endpoint raises, it ends its own connection only
         exchange.fail(error)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, final
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.protocol.bodies import encode_chunk
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class HttpConnection(Protocol):
     def finish(self, exchange: Exchange) -> None:
         """End an exchange whose response is complete."""
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, or cut a response that is begun."""
 
     def fail(self, error: Exception) -> None:
@@ -248,7 +248,7 @@ class Exchange:
         """Send a response for which others waited: what is wrong with it ends this exchange, and raises nothing."""
         try:
             self.respond(response)
-        except HandshakeError as error:
+        except HttpError as error:
             self.refuse(error)
         except Exception as error:  # noqa: BLE001 - whatever an application made, it ends its own connection only
             self.fail(error)
@@ -275,7 +275,7 @@ class Exchange:
                 self.connection.write(b"0\r\n\r\n")
             self.connection.finish(self)
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error; a response that is begun is cut."""
         self.connection.refuse(error)
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, final
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.protocol.http11 import Headers
 from rawws.protocol.http11 import Response as HttpResponse
 
@@ -48,7 +48,7 @@ class FileResponse:
     def open(self, asked: Headers) -> tuple[HttpResponse, BinaryIO | None]:
         """Return the head to answer a request with such headers, and the file to send behind it, if it is one.
 
-        Raises HandshakeError(404) where there is no file.
+        Raises HttpError(404) where there is no file.
         """
         try:
             # Opening a FIFO or a device could block for ever, or do something.
@@ -56,7 +56,7 @@ class FileResponse:
                 raise FileNotFoundError
             file = self.path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
-            raise HandshakeError(404, "there is no such file") from None
+            raise HttpError(404, "there is no such file") from None
         from email.utils import formatdate  # noqa: PLC0415 - few servers have files
 
         status = os.fstat(file.fileno())
@@ -73,7 +73,7 @@ class FileResponse:
     # -- what the exchange calls
 
     def begin(self, exchange: Exchange, request: HttpRequest) -> None:
-        """Send the file. Raises HandshakeError(404) where there is none."""
+        """Send the file. Raises HttpError(404) where there is none."""
         head, file = self.open(request.headers)
         if file is None:
             exchange.respond(head)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
 from urllib.parse import parse_qsl, unquote
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 
 if TYPE_CHECKING:
     from rawws.protocol.http11 import Headers, Request
@@ -106,15 +106,15 @@ class HttpRequest:
         return value.encode("latin-1").decode("utf-8", "replace")
 
     def text(self) -> str:
-        """Return the body as text; raises HandshakeError(400) if it is no UTF-8."""
+        """Return the body as text; raises HttpError(400) if it is no UTF-8."""
         try:
             return self.body.decode()
         except UnicodeDecodeError as error:
-            raise HandshakeError(400, f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+            raise HttpError(400, f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
 
     def json(self) -> Any:
-        """Return what the body says in JSON; raises HandshakeError(400) if it is none."""
+        """Return what the body says in JSON; raises HttpError(400) if it is none."""
         try:
             return json.loads(self.text())
         except (ValueError, RecursionError) as error:
-            raise HandshakeError(400, f"the body is not JSON: {error}") from None
+            raise HttpError(400, f"the body is not JSON: {error}") from None

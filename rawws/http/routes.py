@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 from urllib.parse import quote, unquote
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.net.handlers import Handler, check_arguments, check_handler
 from rawws.protocol.extensions import is_token
 from rawws.protocol.http11 import Headers
@@ -75,10 +75,10 @@ class Place:
         return sorted(methods)
 
     def check_method(self, method: str) -> None:
-        """Raise HandshakeError with 405 for a method that nothing answers."""
+        """Raise HttpError with 405 for a method that nothing answers."""
         if method != "OPTIONS" and self.find(method) is None:
             allow = ", ".join(self.allowed())
-            raise HandshakeError(405, f"the method is {method}, allowed are {allow}", (("Allow", allow),))
+            raise HttpError(405, f"the method is {method}, allowed are {allow}", (("Allow", allow),))
 
     def answer_options(self, request: HttpRequest) -> HttpResponse:
         """Say what is answered here; to a browser before a cross-origin request, what its page may send."""
@@ -143,7 +143,7 @@ class Routes:
         return self._decorator(path, methods, False)
 
     def find(self, path: str) -> tuple[Place, Mapping[str, str]]:
-        """Return what there is at the path of a request, and the parameters in it; raises HandshakeError with 404."""
+        """Return what there is at the path of a request, and the parameters in it; raises HttpError with 404."""
         path = path.partition("?")[0]
         # RFC 9110 9.3.7: "If the request target is an asterisk ("*"), the OPTIONS request applies to the server in
         # general rather than to a specific resource."
@@ -161,7 +161,7 @@ class Routes:
                 values = [_decode(value) for value in found.groups()]
                 if all(map(_stays, values, found.groups())):
                     return at, dict(zip(at.names, values, strict=True))
-        raise HandshakeError(404, "there is nothing at this path")
+        raise HttpError(404, "there is nothing at this path")
 
     def _place(self, path: str) -> Place:
         """Return what there is at a path that is about to get a route."""
@@ -211,7 +211,7 @@ def _decode(segment: str) -> str:
     try:
         return unquote(segment, errors="strict") if "%" in segment else segment
     except UnicodeDecodeError:
-        raise HandshakeError(400, f"the path has {segment[:64]!r}, which is not UTF-8") from None
+        raise HttpError(400, f"the path has {segment[:64]!r}, which is not UTF-8") from None
 
 
 def _stays(value: str, encoded: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.http.application import HttpApplication
 from rawws.http.exchange import HELD, PATIENCE, SLOWEST
 from rawws.net.handlers import check_arguments
@@ -231,7 +231,7 @@ class Upgrade:
         """Answer with a response that is no WebSocket."""
         self.handshake.respond(response)
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, which is counted."""
         self.handshake.refuse(error)
 
@@ -251,11 +251,11 @@ class Upgrade:
 
     def expire(self) -> None:
         """Wait no longer for a decision."""
-        self.session.refuse(HandshakeError(503, "the server did not decide in time"))
+        self.session.refuse(HttpError(503, "the server did not decide in time"))
 
     def shut_down(self) -> None:
         """End with the server."""
-        self.session.refuse(HandshakeError(503, "the server is shutting down"))
+        self.session.refuse(HttpError(503, "the server is shutting down"))
 
 
 @final
@@ -323,9 +323,9 @@ class HttpSession:
             elif result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
         if not self.over:
-            self.fail(HandshakeError(500, "the application failed"))
+            self.fail(HttpError(500, "the application failed"))
 
-    def fail(self, error: HandshakeError) -> None:
+    def fail(self, error: HttpError) -> None:
         """Answer with an error; where the response is begun, cut it."""
         if self.started:
             self.lose()
@@ -360,7 +360,7 @@ class HttpSession:
         """End what takes too long: the end of the server, a client that does not read, or one that does not send."""
         exchange = self.exchange
         if exchange.context.closing:
-            self.fail(HandshakeError(503, "the server is shutting down"))
+            self.fail(HttpError(503, "the server is shutting down"))
         elif not exchange.socket.buffered:
             self.give_up()
         elif exchange.connection.stalls():
@@ -370,7 +370,7 @@ class HttpSession:
 
     def give_up(self) -> None:
         """Wait no longer for the body."""
-        self.fail(HandshakeError(408, "the body of the request did not arrive in time"))
+        self.fail(HttpError(408, "the body of the request did not arrive in time"))
 
     def watch(self) -> None:
         """Have `expire` called at the right time while the client is waited for."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
 
-from rawws.errors import ConnectionClosed, HandshakeError, LocalProtocolError
+from rawws.errors import ConnectionClosed, HandshakeError, HttpError, LocalProtocolError
 from rawws.protocol.extensions import parse_tokens
 from rawws.protocol.http11 import Headers, Request, Response
 
@@ -43,7 +43,7 @@ class Door(Protocol):
     def respond(self, response: Response) -> None:
         """Answer with this, which is no WebSocket; nothing, where there was an answer."""
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, and take note of it."""
 
     def gone(self) -> OSError:
@@ -110,7 +110,7 @@ class Session:
         else:
             self.refuse(HandshakeError(500, "the application failed"))
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer a handshake with an error, and let the application know that there will be no WebSocket."""
         self.end()
         if not self.over:

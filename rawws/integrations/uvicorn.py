@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
-from rawws.errors import HandshakeError
+from rawws.errors import HandshakeError, HttpError
 from rawws.net.keepalive import Keepalive
 from rawws.net.settings import Settings
 from rawws.net.transports import close_transport
@@ -118,7 +118,7 @@ class Arrival:
                 raise HandshakeError(503, "the server has as many connections as it takes", (("Retry-After", "1"),))
             self.key = check_upgrade(self.request)
             scope = self.describe()
-        except HandshakeError as error:
+        except HttpError as error:
             self.refuse(error)
             return
         self.ws.request_head = self.reader.head
@@ -199,7 +199,7 @@ class Arrival:
         if not ws.end_writing():
             close_transport(ws.transport)
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, and log it: there is a line for what is accepted, too."""
         self.note(str(error.status))
         self.respond(refusal(error))

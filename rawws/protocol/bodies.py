@@ -1,7 +1,7 @@
 """Bodies: octets to the body of an HTTP/1.1 message, and pieces to chunks (RFC 9112 sections 6 and 7.1).
 
 Laws: those of `protocol/http11.py`. The same octets in any pieces give the same body and the same verdict; what two
-parsers could read in two ways is refused; no octet is searched twice; a fault is a `HandshakeError` with the status to
+parsers could read in two ways is refused; no octet is searched twice; a fault is a `HttpError` with the status to
 answer.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NoReturn, final
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 
 from .extensions import DIGITS, TCHARS, excerpt
 from .http11 import DEFAULT_LIMITS, Headers, content_length
@@ -95,7 +95,7 @@ class Body:
         self.done = not self._chunked and self._left == 0
 
     def receive(self, data: bytes) -> bytes:
-        """Take the next octets, return those of the body. Raises `HandshakeError` with 400, 413 or 431."""
+        """Take the next octets, return those of the body. Raises `HttpError` with 400, 413 or 431."""
         if self._chunked and not self.done:
             return self._receive_chunks(data)
         if self._left is None:
@@ -108,7 +108,7 @@ class Body:
         return piece
 
     def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more. Raises `HandshakeError` with 400 where the body is not whole."""
+        """Take note that the peer sends nothing more. Raises `HttpError` with 400 where the body is not whole."""
         if self._left is None:
             self._left, self.done = 0, True
         # RFC 9112 8: "A message body that uses the chunked transfer coding is incomplete if the zero-sized chunk that
@@ -117,12 +117,12 @@ class Body:
         if not self.done:
             came = self._size - self._left
             how = "which is chunked" if self._chunked else f"of {self._size} bytes"
-            raise HandshakeError(400, f"the connection ended in the body, {how}, after {came} bytes")
+            raise HttpError(400, f"the connection ended in the body, {how}, after {came} bytes")
 
     def _announce(self, size: int) -> None:
         self._size += size
         if self._max_size is not None and self._size > self._max_size:
-            raise HandshakeError(413, f"the body is over the limit of {self._max_size} bytes")
+            raise HttpError(413, f"the body is over the limit of {self._max_size} bytes")
 
     def _receive_chunks(self, data: bytes) -> bytes:
         # Not a list of pieces: that of a chunk of one octet takes 200.
@@ -169,8 +169,8 @@ class Body:
         if self._next == END:
             # What is not checked here is skipped, and two octets are enough to smuggle (CVE-2025-43859 of h11).
             came = excerpt(self._line.decode("latin-1"))
-            raise HandshakeError(400, f"behind the data of a chunk comes {came}, needed is CRLF")
-        raise HandshakeError(status if self._next == TRAILER else 400, f"{self._next} {why}")
+            raise HttpError(400, f"behind the data of a chunk comes {came}, needed is CRLF")
+        raise HttpError(status if self._next == TRAILER else 400, f"{self._next} {why}")
 
     def _take_size(self, line: bytes) -> None:
         # RFC 9112 7.1: chunk-size = 1*HEXDIG. int() would take a sign, a "0x", an underscore and whitespace as well.
@@ -180,10 +180,10 @@ class Body:
             # behind the size is refused all the same, as by h11: there are parsers that read on, and some that do not.
             name = extension.lstrip(b" \t")[:1].decode("latin-1")
             if not name or name not in TCHARS or extension.translate(None, _EXTENSION):
-                raise HandshakeError(400, f"the chunk extension is {excerpt(extension.decode('latin-1'))}, not a token")
+                raise HttpError(400, f"the chunk extension is {excerpt(extension.decode('latin-1'))}, not a token")
         if not 1 <= len(digits) <= MAX_DIGITS or digits.strip(_HEXDIGITS):
             allowed = f"allowed are 1 to {MAX_DIGITS} hexadecimal digits"
-            raise HandshakeError(400, f"the chunk size is {excerpt(digits.decode('latin-1'))}, {allowed}")
+            raise HttpError(400, f"the chunk size is {excerpt(digits.decode('latin-1'))}, {allowed}")
         # RFC 9112 7.1: "recipients MUST anticipate potentially large hexadecimal numerals and prevent parsing errors".
         self._left = size = int(digits, 16)
         self._announce(size)
@@ -191,7 +191,7 @@ class Body:
         # length of chunk extensions received in a request to an amount reasonable for the services provided".
         self._excess = max(0, self._excess + len(line) - 16 - 2 * size)
         if self._excess > MAX_EXCESS:
-            raise HandshakeError(400, f"the chunk extensions are over {MAX_EXCESS} bytes")
+            raise HttpError(400, f"the chunk extensions are over {MAX_EXCESS} bytes")
         self._next = END if size else TRAILER
 
     def _take_trailer(self, line: bytes) -> None:
@@ -204,5 +204,5 @@ class Body:
         self._trailers = size, count = size + len(line) + 2, count + 1
         if size > DEFAULT_LIMITS.max_head or count > DEFAULT_LIMITS.max_headers:
             allowed = f"{DEFAULT_LIMITS.max_headers} lines and {DEFAULT_LIMITS.max_head} bytes"
-            raise HandshakeError(431, f"there are over {allowed} of trailers")
+            raise HttpError(431, f"there are over {allowed} of trailers")
         Headers().add_lines([line.decode("latin-1")])

@@ -13,7 +13,7 @@ from base64 import b64encode
 from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from rawws.errors import HandshakeError, LocalProtocolError, NegotiationError
+from rawws.errors import HandshakeError, HttpError, LocalProtocolError, NegotiationError
 
 from .deflate import Compression, DeflateParameters
 from .extensions import Extension, excerpt, format_extensions, is_token, parse_extensions, parse_tokens
@@ -186,7 +186,7 @@ def _choose_subprotocol(
     return None
 
 
-def refusal(error: HandshakeError) -> Response:
+def refusal(error: HttpError) -> Response:
     """Return the response that refuses a request and closes the connection; its body is one line that says why."""
     headers = Headers(error.headers)
     # RFC 9110 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".

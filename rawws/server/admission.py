@@ -12,7 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 
 if TYPE_CHECKING:
     from rawws.protocol.deflate import DeflateParameters
@@ -37,7 +37,7 @@ RETRY_AFTER = 5
 
 @final
 class Gate:
-    """Who is let in. Its methods raise HandshakeError with the status that says for whom it is too much."""
+    """Who is let in. Its methods raise HttpError with the status that says for whom it is too much."""
 
     __slots__ = ("_addresses", "_compressing", "_counts", "_handshake", "_per_address", "_seen", "memory")
 
@@ -112,9 +112,9 @@ class Gate:
                 self._counts[key] = count
 
 
-def too_many(reason: str, seconds: float) -> HandshakeError:
+def too_many(reason: str, seconds: float) -> HttpError:
     """Return the error for a client that asks too much."""
-    return HandshakeError(429, reason, (("Retry-After", str(ceil(seconds))),))
+    return HttpError(429, reason, (("Retry-After", str(ceil(seconds))),))
 
 
 def network_of(address: Any) -> str | None:

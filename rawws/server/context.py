@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
-from rawws.errors import ConnectionClosed, HandshakeError, LocalProtocolError
+from rawws.errors import ConnectionClosed, HttpError, LocalProtocolError
 from rawws.http.application import HttpApplication
 from rawws.http.cors import CrossOrigin
 from rawws.http.routes import Routes
@@ -105,7 +105,7 @@ class ServerContext:
         self._date_at = 0.0
 
     def enter(self, ws: WebSocket) -> bool:
-        """Count a new connection; tell whether it is to be answered. Raises HandshakeError for one too many."""
+        """Count a new connection; tell whether it is to be answered. Raises HttpError for one too many."""
         limit = self.max_connections
         over = 0 if limit is None else len(self.settings.connections) - limit
         if over > REFUSALS:
@@ -114,7 +114,7 @@ class ServerContext:
             # RFC 9110 15.6.4: the server "is currently unable to handle the request due to a temporary overload"; it
             # "MAY send a Retry-After header field".
             headers = (("Retry-After", str(RETRY_AFTER)),)
-            raise HandshakeError(503, f"there are {limit} connections, the limit", headers)
+            raise HttpError(503, f"there are {limit} connections, the limit", headers)
         if self.proxies is None:
             self.gate.enter(ws)
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, final
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class TrustedProxies:
     def apply(self, ws: WebSocket, request: Request) -> None:
         """Note the client's address and scheme on the connection, if its peer is a trusted proxy.
 
-        Raises HandshakeError(400) where a trusted proxy sends what cannot be read.
+        Raises HttpError(400) where a trusted proxy sends what cannot be read.
         """
         peer = ws.extra("peername")
         if not (self.trusts(ipaddress.ip_address(peer[0])) if isinstance(peer, tuple) else self._unix):
@@ -60,7 +60,7 @@ class TrustedProxies:
         schemes = ",".join(request.headers.get_all("X-Forwarded-Proto")).split(",")
         scheme = schemes[-1].strip().lower()
         if scheme not in {"", "http", "https", "ws", "wss"}:
-            raise HandshakeError(400, f"X-Forwarded-Proto is {scheme[:64]!r}, allowed are http, https, ws and wss")
+            raise HttpError(400, f"X-Forwarded-Proto is {scheme[:64]!r}, allowed are http, https, ws and wss")
         if scheme:
             ws.secure = scheme in {"https", "wss"}
 
@@ -97,4 +97,4 @@ def _parse(entry: str) -> tuple[Address, int]:
             raise ValueError
         return _plain(ipaddress.ip_address(host)), int(port or 0)
     except ValueError:
-        raise HandshakeError(400, f"X-Forwarded-For has {entry[:64]!r}, which is not an address") from None
+        raise HttpError(400, f"X-Forwarded-For has {entry[:64]!r}, which is not an address") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.protocol.extensions import parse_tokens
 from rawws.protocol.http11 import serialize_fields, serialize_response
 
@@ -40,14 +40,14 @@ def persists(request: Request) -> bool:
 
 
 def expects_continue(request: Request) -> bool:
-    """Tell whether the client waits for a word before it sends the body; raises HandshakeError with 417."""
+    """Tell whether the client waits for a word before it sends the body; raises HttpError with 417."""
     # RFC 9110 10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
     # expectation"; one "that receives an Expect field value other than 100-continue MAY respond with a 417".
     if "Expect" not in request.headers or request.http_version != "1.1":
         return False
     expected = ", ".join(request.headers.get_all("Expect"))
     if expected.lower() != "100-continue":
-        raise HandshakeError(417, f"the expectation is {expected[:64]!r}, allowed is 100-continue")
+        raise HttpError(417, f"the expectation is {expected[:64]!r}, allowed is 100-continue")
     return True
 
 

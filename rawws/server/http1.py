@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, final
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.http.dispatch import call_endpoint
 from rawws.http.exchange import HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
@@ -151,7 +151,7 @@ class Http1Connection:
         """Do a step, which returns what it leaves of what came; answer what it raises."""
         try:
             return step(*arguments) or b""
-        except HandshakeError as error:
+        except HttpError as error:
             self.refuse(error)
         except Exception as error:  # noqa: BLE001 - whatever a hook or an endpoint raises, it ends this connection only
             self.fail(error)
@@ -213,7 +213,7 @@ class Http1Connection:
         response = None
         try:
             response = await answer
-        except HandshakeError as error:
+        except HttpError as error:
             self.refuse(error)
         except Exception as error:  # noqa: BLE001 - as above
             self.fail(error)
@@ -230,7 +230,7 @@ class Http1Connection:
             self.respond_last(response)
             return b""
         if context.closing:
-            raise HandshakeError(503, "the server is shutting down")
+            raise HttpError(503, "the server is shutting down")
         if context.application is not None:
             return self._hand_over(context.application, request, rest)
         endpoint = context.endpoint
@@ -447,7 +447,7 @@ class Http1Connection:
             data = self._serialize(response)
         except Exception as error:  # noqa: BLE001 - a response that process_request made and that is none
             self._log(error)
-            failed = HandshakeError(500, "the server failed")
+            failed = HttpError(500, "the server failed")
             self.context.journal.refuse(self.ws, failed, self._head())
             data = self._serialize(refusal(failed))
         self.write(data)
@@ -479,9 +479,9 @@ class Http1Connection:
     def fail(self, error: Exception) -> None:
         """Log a fault of this side, and answer with 500."""
         self._log(error)
-        self.refuse(HandshakeError(500, "the server failed"))
+        self.refuse(HttpError(500, "the server failed"))
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, and end the connection; a response that is begun is cut."""
         exchange = self.exchange
         if exchange is not None and exchange.sink is not None:
@@ -579,9 +579,9 @@ class Http1Connection:
         elif self.phase == BUSY:
             if self.task is not None:
                 self.task.cancel()
-            self.refuse(HandshakeError(503, "the server did not decide in time"))
+            self.refuse(HttpError(503, "the server did not decide in time"))
         elif self.reader is None:
             self.phase = ENDED
             close_transport(self.ws.transport)
         else:
-            self.refuse(HandshakeError(408, "the request did not arrive in time"))
+            self.refuse(HttpError(408, "the request did not arrive in time"))

@@ -17,7 +17,7 @@ from rawws.net.websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rawws.errors import HandshakeError
+    from rawws.errors import HttpError
     from rawws.net.socket import AsyncSocket
 
 __all__ = ["Journal", "printable"]
@@ -111,7 +111,7 @@ class Journal:
             text += "%(bytes_received)d bytes received, %(bytes_sent)d sent"
             self._logger.info(text, fields, extra=fields)
 
-    def refuse(self, ws: WebSocket, error: HandshakeError, head: bytes) -> None:
+    def refuse(self, ws: WebSocket, error: HttpError, head: bytes) -> None:
         """Take note that a request is refused."""
         self.refusals[error.status] = self.refusals.get(error.status, 0) + 1
         if self._logger.isEnabledFor(logging.INFO):

@@ -13,7 +13,7 @@ from rawws.protocol.http11 import serialize_fields
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rawws.errors import HandshakeError
+    from rawws.errors import HttpError
     from rawws.http.requests import HttpRequest
     from rawws.net.websocket import WebSocket
     from rawws.protocol.deflate import Compression, Deflater
@@ -114,7 +114,7 @@ class UpgradingConnection(Protocol):
     def respond_last(self, response: Response) -> None:
         """Answer with this, and end the connection."""
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, and end the connection."""
 
 
@@ -142,6 +142,6 @@ class WebSocketUpgrade:
         """Answer with a response that is no WebSocket, and end the connection."""
         self._connection.respond_last(response)
 
-    def refuse(self, error: HandshakeError) -> None:
+    def refuse(self, error: HttpError) -> None:
         """Answer with an error, which is counted."""
         self._connection.refuse(error)

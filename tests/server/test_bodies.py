@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 from rawws.protocol.bodies import MAX_EXCESS, MAX_LINE, Body
 from rawws.protocol.http11 import DEFAULT_LIMITS, Headers
 
@@ -36,7 +36,7 @@ def outcome(headers: Headers, pieces: Iterable[bytes], *, max_size: int | None =
             body += decoder.receive(piece)
         if eof:
             decoder.receive_eof()
-    except HandshakeError as error:
+    except HttpError as error:
         return Outcome(error=(error.status, error.reason))
     return Outcome(body, decoder.done, decoder.rest)
 
@@ -104,7 +104,7 @@ def test_a_body_that_is_cut_is_an_error(headers: Headers, data: bytes, reason: s
 
 
 def test_a_body_over_max_size_is_refused_when_it_is_announced() -> None:
-    with pytest.raises(HandshakeError, match="the body is over the limit of 5 bytes") as caught:
+    with pytest.raises(HttpError, match="the body is over the limit of 5 bytes") as caught:
         Body(length(6), max_size=5)
     assert caught.value.status == 413
     for chunks in (b"5\r\nhello\r\n1\r\n", b"FFFFFFFFFFFFFFFF\r\n"):

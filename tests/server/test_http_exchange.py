@@ -344,9 +344,10 @@ async def test_an_endpoint_that_raises_is_a_500_and_logged(later: bool, logged: 
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["plain", "coroutine"])
-async def test_an_endpoint_may_refuse(later: bool) -> None:
+@pytest.mark.parametrize("kind", [rawws.HttpError, rawws.HandshakeError])
+async def test_an_endpoint_may_refuse(later: bool, kind: type[rawws.HttpError]) -> None:
     def refuse(_: rawws.HttpRequest) -> str:
-        raise rawws.HandshakeError(409, "not now", (("Retry-After", "5"),))
+        raise kind(409, "not now", (("Retry-After", "5"),))
 
     async def refuse_later(asked: rawws.HttpRequest) -> str:
         return refuse(asked)
@@ -409,7 +410,7 @@ async def test_an_endpoint_that_refuses_a_client_that_left_is_heard_by_nobody() 
         started.set()
         await gone.wait()
         refused.set()
-        raise rawws.HandshakeError(409, "not now")
+        raise rawws.HttpError(409, "not now")
 
     async with served(on("/", refuse)) as (server, peer):
         await peer.write(get() + get())

@@ -265,7 +265,7 @@ def test_the_first_handshake_of_an_address_is_in_time_at_any_hour_and_the_second
         monkeypatch.setattr(clock, "monotonic", lambda: number * 7.77)  # noqa: B023 - called in this turn
         client = SimpleNamespace(remote_address=("192.0.2.1", 1))
         gate.shake_hands(client)
-        with pytest.raises(rawws.HandshakeError):
+        with pytest.raises(rawws.HttpError):
             gate.shake_hands(client)
 
 
