@@ -1,6 +1,6 @@
 """Bodies: chunked ones, ones of a known length, and ones that the connection ends.
 
-Invariant: any octets, in any pieces, give the same body with the same rest, or the same HandshakeError with status 400,
+Invariant: any octets, in any pieces, give the same body with the same rest, or the same HttpError with status 400,
 413 or 431; no body is over `max_size`, and no more of a line is held than a line may have. A chunked body that is done
 is what a regular expression makes of it.
 """
@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fuzz.target import Target, cut, seed, short
-from rawws.errors import HandshakeError
+from rawws.errors import HttpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ class Reader:
             if settings & 32:
                 decoder.receive_eof()
                 assert decoder.done
-        except HandshakeError as error:
+        except HttpError as error:
             assert error.status in STATUSES, error
             return Outcome(error=(error.status, error.reason))
         return Outcome(body, decoder.done, decoder.rest)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from rawws.protocol.http11 import Response
+    from rawws.protocol.http11 import HttpResponse
     from rawws_sse import Event
 
     from .options import EventsKeywords
@@ -324,7 +324,7 @@ class _Stream:
         self,
         reader: asyncio.StreamReader,
         transport: asyncio.Transport,
-        response: Response,
+        response: HttpResponse,
         rest: bytes,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -356,7 +356,7 @@ def _end_connection(transport: asyncio.Transport) -> None:
     asyncio.get_running_loop().call_soon(abort_transport, transport)
 
 
-async def _receive_body(reader: asyncio.StreamReader, response: Response, data: bytes) -> bytes:
+async def _receive_body(reader: asyncio.StreamReader, response: HttpResponse, data: bytes) -> bytes:
     """Return the body of a refusal, as much of it as comes soon and makes sense."""
     body = bytearray()
     with contextlib.suppress(HttpError, OSError):

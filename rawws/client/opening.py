@@ -18,7 +18,7 @@ from .response import BODY_SIZE, BODY_WAIT, ResponseReader, refusal_of
 if TYPE_CHECKING:
     from rawws.net.websocket import WebSocket
     from rawws.protocol.deflate import Deflater
-    from rawws.protocol.http11 import Response
+    from rawws.protocol.http11 import HttpResponse
 
     from .options import ConnectOptions
     from .uri import Target
@@ -62,7 +62,7 @@ class Opening:
         self.begun = False
         self.received = 0
         # A response that is no handshake, what decodes its body, and as much of that as came.
-        self.refusal: Response | None = None
+        self.refusal: HttpResponse | None = None
         self.decoder: Body | None = None
         self.body = bytearray()
         # What came behind a response that is a handshake.
@@ -145,7 +145,7 @@ class Opening:
             return f"it was not connected{', or its TLS handshake not done' if self.target.secure else ''}"
         return f"{self.received} bytes of the response came" if self.received else "nothing came of the response"
 
-    def _accept(self, response: Response, rest: bytes) -> None:
+    def _accept(self, response: HttpResponse, rest: bytes) -> None:
         ws, options = self.ws, self.options
         ws.response = response = Received(*response)
         if response.status != 101:

@@ -15,7 +15,7 @@ from rawws.protocol.http11 import HeadReader, parse_response
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from rawws.protocol.http11 import Response
+    from rawws.protocol.http11 import HttpResponse
 
 __all__ = ["BODY_SIZE", "BODY_WAIT", "ResponseReader", "receive_response", "refusal_of"]
 
@@ -37,7 +37,7 @@ class ResponseReader:
         self._interim = 0
         self.rest = b""
 
-    def receive(self, data: bytes) -> Response | None:
+    def receive(self, data: bytes) -> HttpResponse | None:
         """Take the next bytes; return the response when its head is complete.
 
         Raises InvalidMessage for what is no HTTP; the reader is of no more use then.
@@ -61,7 +61,7 @@ class ResponseReader:
 
 async def receive_response(
     read: Callable[[], Awaitable[bytes]], ended: str = "the connection ended before the response"
-) -> tuple[Response, bytes]:
+) -> tuple[HttpResponse, bytes]:
     """Read until a response is there; return it, and what came behind its head.
 
     `read` returns nothing at the end. Raises InvalidMessage where that comes first, or for what is no HTTP.
@@ -76,7 +76,7 @@ async def receive_response(
     return response, reader.rest
 
 
-def refusal_of(response: Response, body: bytes, wanted: str) -> InvalidStatus:
+def refusal_of(response: HttpResponse, body: bytes, wanted: str) -> InvalidStatus:
     """Return the error for a response, with the beginning of its body, that is not what was wanted."""
     received = Received(*response._replace(body=body[:BODY_SIZE]))
     kind = ", ".join(received.headers.get_all("Content-Type")).partition(";")[0].strip()

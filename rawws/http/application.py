@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from rawws.errors import HttpError
     from rawws.net.websocket import WebSocket
-    from rawws.protocol.http11 import Response
+    from rawws.protocol.http11 import HttpResponse
 
     from .exchange import BodyObserver, Exchange, ExchangeObserver, HttpContext
     from .requests import HttpRequest
@@ -38,7 +38,7 @@ class PendingHandshake(Protocol):
         Raises LocalProtocolError for fields that are the handshake's own.
         """
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: HttpResponse) -> None:
         """Answer with a response that is no WebSocket, and end the connection."""
 
     def refuse(self, error: HttpError) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rawws.net.interfaces import Follower
     from rawws.net.settings import Settings
     from rawws.net.socket import SocketAddress
-    from rawws.protocol.http11 import Response as HttpResponse
+    from rawws.protocol.http11 import HttpResponse
 
     from .requests import HttpRequest
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, final
 
 from rawws.errors import HttpError
-from rawws.protocol.http11 import Headers
-from rawws.protocol.http11 import Response as HttpResponse
+from rawws.protocol.http11 import Headers, HttpResponse
 
 from .exchange import PATIENCE
 

@@ -11,7 +11,7 @@ from .responses import as_response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rawws.protocol.http11 import Response
+    from rawws.protocol.http11 import HttpResponse
 
     from .exchange import Exchange
     from .requests import HttpRequest
@@ -37,7 +37,7 @@ class LongPoll:
             raise ValueError(f"timeout is {timeout}, allowed are numbers above 0")
         self.timeout = timeout
         self.on_close = on_close
-        self._answer: Response | None = None
+        self._answer: HttpResponse | None = None
         self._exchange: Exchange | None = None
         self._over = False
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rawws.protocol.http11 import Headers
-from rawws.protocol.http11 import Response as HttpResponse
+from rawws.protocol.http11 import Headers, HttpResponse
 
 from .files import FileResponse
 

@@ -18,8 +18,7 @@ from urllib.parse import quote, unquote
 from rawws.errors import HttpError
 from rawws.net.handlers import Handler, check_arguments, check_handler
 from rawws.protocol.extensions import is_token
-from rawws.protocol.http11 import Headers
-from rawws.protocol.http11 import Response as HttpResponse
+from rawws.protocol.http11 import Headers, HttpResponse
 
 from .cors import preflight_fields
 

@@ -19,7 +19,7 @@ from rawws.errors import HttpError
 from rawws.http.application import HttpApplication
 from rawws.http.exchange import HELD, PATIENCE, SLOWEST
 from rawws.net.handlers import check_arguments
-from rawws.protocol.http11 import Headers, Response, content_length
+from rawws.protocol.http11 import Headers, HttpResponse, content_length
 from rawws.server.heads import says_close
 from rawws.server.options import ListenOptions, takes_options
 from rawws.server.server import Serve, start_serving
@@ -227,7 +227,7 @@ class Upgrade:
         # The connection lasts, and this need not.
         self.handshake = None  # type: ignore[assignment]
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: HttpResponse) -> None:
         """Answer with a response that is no WebSocket."""
         self.handshake.respond(response)
 
@@ -299,7 +299,7 @@ class HttpSession:
         self.waits = self.draining = False
         self.news = asyncio.Event()
         # Of the response: the head while it is not sent, whether it is, how many bytes are to come (None: any number).
-        self.head: Response | None = None
+        self.head: HttpResponse | None = None
         self.started = False
         self.left: int | None = None
         # `completed`: the response is; `over`: that, or the client is gone.
@@ -453,7 +453,7 @@ class HttpSession:
                 self.draining = False
                 self.watch()
 
-    def make_head(self, event: Event) -> Response:
+    def make_head(self, event: Event) -> HttpResponse:
         """Return the head of a response, as far as the application says it."""
         status = check_status(event.get("status"))
         headers = Headers(text(event.get("headers", ())))
@@ -468,7 +468,7 @@ class HttpSession:
             # RFC 9110 8.6: "A server MUST NOT send a Content-Length header field in any response with a status code of
             # 1xx (Informational) or 204 (No Content)". Some frameworks give one of 0.
             headers.pop("Content-Length", None)
-        return Response(status, headers)
+        return HttpResponse(status, headers)
 
     def begin(self, data: bytes, more: bool) -> bool:
         """Send the head with the first piece of the body; tell whether that was all."""

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from rawws.errors import ConnectionClosed, HandshakeError, HttpError, LocalProtocolError
 from rawws.protocol.extensions import parse_tokens
-from rawws.protocol.http11 import Headers, Request, Response
+from rawws.protocol.http11 import Headers, HttpResponse, Request
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +40,7 @@ class Door(Protocol):
     def open(self, subprotocol: str | None, fields: Iterable[tuple[str, str]]) -> None:
         """Answer 101, with these header lines as well; from then on there is a WebSocket."""
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: HttpResponse) -> None:
         """Answer with this, which is no WebSocket; nothing, where there was an answer."""
 
     def refuse(self, error: HttpError) -> None:
@@ -117,7 +117,7 @@ class Session:
             self.over = True
             self.door.refuse(error)
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: HttpResponse) -> None:
         """Answer a handshake with what is no WebSocket."""
         if not self.over:
             self.over = True
@@ -245,11 +245,11 @@ class Denial:
         self.headers = Headers(text(headers))
         self.body = b""
 
-    def response(self) -> Response:
+    def response(self) -> HttpResponse:
         """Return it as it is sent."""
         for name in ("Content-Length", "Transfer-Encoding"):
             self.headers.pop(name, None)
-        return Response(self.status, self.headers, self.body)
+        return HttpResponse(self.status, self.headers, self.body)
 
 
 def describe(socket: ByteStream, request: Request, root_path: str, state: Event) -> Event:

@@ -20,7 +20,7 @@ from rawws.net.transports import close_transport
 from rawws.net.websocket import WebSocket
 from rawws.protocol.deflate import Compression
 from rawws.protocol.handshake import accept, check_upgrade, refusal
-from rawws.protocol.http11 import HeadReader, Request, Response, parse_request
+from rawws.protocol.http11 import HeadReader, HttpResponse, Request, parse_request
 from rawws.protocol.http11 import serialize_response as serialize
 from rawws.server.stats import printable
 from rawws.server.upgrade import WebSocketTerms, open_websocket, read_on, serialize_accept
@@ -184,7 +184,7 @@ class Arrival:
         ws.follow(self)
         read_on(ws)
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: HttpResponse) -> None:
         """Answer with a response that is no WebSocket, and end the connection once the peer has it."""
         ws = self.ws
         self.gateway.state.connections.discard(self)

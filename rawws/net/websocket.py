@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from rawws.errors import RemoteProtocolError
     from rawws.protocol.connection import Connection, ConnectionEvent
-    from rawws.protocol.http11 import Request, Response
+    from rawws.protocol.http11 import HttpResponse, Request
 
     from .awaitables import Started
     from .interfaces import Follower, SocketHandler
@@ -157,7 +157,7 @@ class WebSocket(AsyncSocket):
         self.request_head = b""
         self._request: Request | None = None
         # The response of the opening handshake, on a client.
-        self.response: Response | None = None
+        self.response: HttpResponse | None = None
         self.subprotocol: str | None = None
         # Who this is, for `process_request` to say; a name of `websockets`.
         self.username: Any = None
@@ -828,11 +828,11 @@ class WebSocket(AsyncSocket):
             self._request = parse_request(self.request_head)
         return self._request
 
-    def respond(self, status: int, text: str) -> Response:
+    def respond(self, status: int, text: str) -> HttpResponse:
         """Return an HTTP response of this status with this text, for `process_request` to return."""
-        from rawws.protocol.http11 import Headers, Response  # noqa: PLC0415
+        from rawws.protocol.http11 import Headers, HttpResponse  # noqa: PLC0415
 
-        return Response(status, Headers([("Content-Type", "text/plain; charset=utf-8")]), text.encode())
+        return HttpResponse(status, Headers([("Content-Type", "text/plain; charset=utf-8")]), text.encode())
 
     @property
     def close_code(self) -> int | None:

@@ -17,7 +17,7 @@ from rawws.errors import HandshakeError, HttpError, LocalProtocolError, Negotiat
 
 from .deflate import Compression, DeflateParameters
 from .extensions import Extension, excerpt, format_extensions, is_token, parse_extensions, parse_tokens
-from .http11 import Headers, Request, Response, content_length, serialize_fields
+from .http11 import Headers, HttpResponse, Request, content_length, serialize_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -59,9 +59,9 @@ class Acceptance(NamedTuple):
         # No Date: RFC 9110 6.6.1 does not ask for it in a 1xx response, and nothing caches this one.
         return b"%s%s%s\r\n" % (_PREFIX, serialize_fields(self.fields), extra)
 
-    def response(self) -> Response:
+    def response(self) -> HttpResponse:
         """Return the response for a hook that adds headers; `serialize_response` writes it then."""
-        return Response(101, Headers([*_SWITCH, *self.fields]))
+        return HttpResponse(101, Headers([*_SWITCH, *self.fields]))
 
 
 def accept_key(key: str) -> str:
@@ -186,7 +186,7 @@ def _choose_subprotocol(
     return None
 
 
-def refusal(error: HttpError) -> Response:
+def refusal(error: HttpError) -> HttpResponse:
     """Return the response that refuses a request and closes the connection; its body is one line that says why."""
     headers = Headers(error.headers)
     # RFC 9110 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
@@ -194,7 +194,7 @@ def refusal(error: HttpError) -> Response:
     headers["Content-Type"] = "text/plain; charset=utf-8"
     # The reason may repeat what came, and no browser shall find HTML in that.
     headers["X-Content-Type-Options"] = "nosniff"
-    return Response(error.status, headers, f"{error.reason}\n".encode())
+    return HttpResponse(error.status, headers, f"{error.reason}\n".encode())
 
 
 # -- the client's side
@@ -238,7 +238,7 @@ def build_request(
 
 
 def check_response(
-    response: Response, key: str, *, subprotocols: Iterable[str] = (), compression: Compression | None = None
+    response: HttpResponse, key: str, *, subprotocols: Iterable[str] = (), compression: Compression | None = None
 ) -> Agreement:
     """Check the response to a request of `build_request`, and return what was agreed on.
 
@@ -266,7 +266,7 @@ def check_response(
         raise type(error)(101, error.reason, came) from None
 
 
-def _check_switch(response: Response, key: str) -> None:
+def _check_switch(response: HttpResponse, key: str) -> None:
     headers = response.headers
     # RFC 9110 15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client", nor can HTTP/1.0 upgrade.
     if response.http_version == "1.0":

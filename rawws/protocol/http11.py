@@ -21,8 +21,19 @@ from rawws.errors import HandshakeError, LocalProtocolError
 from .extensions import DIGITS, TCHARS, excerpt, is_token
 
 __all__ = [
-    "DEFAULT_LIMITS", "HeadReader", "Headers", "Limits", "MultipleValuesError", "Request", "Response", "content_length",
-    "parse_request", "parse_response", "serialize_fields", "serialize_request", "serialize_response",
+    "DEFAULT_LIMITS",
+    "HeadReader",
+    "Headers",
+    "HttpResponse",
+    "Limits",
+    "MultipleValuesError",
+    "Request",
+    "content_length",
+    "parse_request",
+    "parse_response",
+    "serialize_fields",
+    "serialize_request",
+    "serialize_response",
 ]  # fmt: skip
 
 # The octets that may stand in each part: `part.translate(None, OCTETS)` leaves those that may not, at memory speed.
@@ -158,7 +169,7 @@ class Request(NamedTuple):
     http_version: str = "1.1"
 
 
-class Response(NamedTuple):
+class HttpResponse(NamedTuple):
     """A response. An empty `reason_phrase` stands for the usual one of the status when it is sent."""
 
     status: int
@@ -263,14 +274,14 @@ def parse_request(head: bytes) -> Request:
     return Request(method, path, headers, version)
 
 
-def parse_response(head: bytes) -> Response:
+def parse_response(head: bytes) -> HttpResponse:
     """Parse the head of a response, its empty line included; raises `HandshakeError` with status 0."""
     try:
         (version, status, reason), headers = _parse_head(head, _parse_status_line, response=True)
         _check_framing(headers, version)
     except HandshakeError as error:
         raise HandshakeError(0, error.reason) from None
-    return Response(status, headers, b"", reason, version)
+    return HttpResponse(status, headers, b"", reason, version)
 
 
 def content_length(headers: Headers) -> int | None:
@@ -303,7 +314,7 @@ def serialize_request(request: Request) -> bytes:
     return b"%s %s HTTP/%s\r\n%s\r\n" % (method.encode(), target, version.encode(), fields)
 
 
-def serialize_response(response: Response, date: str = "", *, omit_body: bool = False) -> bytes:
+def serialize_response(response: HttpResponse, date: str = "", *, omit_body: bool = False) -> bytes:
     """Write a response, its body included unless `omit_body` (for HEAD); raises `LocalProtocolError`.
 
     `date` is for a response without Date. Content-Length is added if neither it nor Transfer-Encoding

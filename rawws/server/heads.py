@@ -13,8 +13,7 @@ from rawws.protocol.extensions import parse_tokens
 from rawws.protocol.http11 import serialize_fields, serialize_response
 
 if TYPE_CHECKING:
-    from rawws.protocol.http11 import Headers, Request
-    from rawws.protocol.http11 import Response as HttpResponse
+    from rawws.protocol.http11 import Headers, HttpResponse, Request
 
 __all__ = [
     "CLOSE",

@@ -20,8 +20,7 @@ from rawws.http.routes import NO_PARAMS
 from rawws.net.transports import close_transport
 from rawws.protocol.bodies import Body
 from rawws.protocol.handshake import check_origin, check_upgrade, refusal
-from rawws.protocol.http11 import Headers, HeadReader, Request, content_length, parse_request
-from rawws.protocol.http11 import Response as HttpResponse
+from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, content_length, parse_request
 
 from .forwarded import scheme_of
 from .heads import CLOSE, asks_for_websocket, expects_continue, field_lines, persists, says_close, serialize_whole

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Origins
-    from rawws.protocol.http11 import Request, Response
+    from rawws.protocol.http11 import HttpResponse, Request
 
 __all__ = ["ListenOptions", "ServerHandler", "ServerOptions", "UnixOptions", "check_server_handler", "takes_options"]
 
@@ -64,7 +64,7 @@ class ServerOptions:
     # May answer a request with a Response in the place of the handshake; plain or asynchronous.
     process_request: Callable[[WebSocket, Request], Any] | None = None
     # May add headers to the 101 response, or return another one.
-    process_response: Callable[[WebSocket, Request, Response], Response | None] | None = None
+    process_response: Callable[[WebSocket, Request, HttpResponse], HttpResponse | None] | None = None
     # The Server header of all responses.
     server_header: str | None = None
     # From the connection to the end of the opening handshake (408), and from a Close frame to the end (abort).

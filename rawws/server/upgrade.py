@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rawws.net.websocket import WebSocket
     from rawws.protocol.deflate import Compression, Deflater
     from rawws.protocol.handshake import Acceptance
-    from rawws.protocol.http11 import Request, Response
+    from rawws.protocol.http11 import HttpResponse, Request
 
 __all__ = [
     "UpgradeContext",
@@ -111,7 +111,7 @@ class UpgradingConnection(Protocol):
     def switch(self, accepted: Acceptance, head: bytes) -> None:
         """Answer 101 with this head: from here on there is a WebSocket."""
 
-    def respond_last(self, response: Response) -> None:
+    def respond_last(self, response: HttpResponse) -> None:
         """Answer with this, and end the connection."""
 
     def refuse(self, error: HttpError) -> None:
@@ -138,7 +138,7 @@ class WebSocketUpgrade:
         connection.switch(accepted, serialize_accept(accepted, fields, context.extra_lines))
         read_on(self.ws, connection.held)
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: HttpResponse) -> None:
         """Answer with a response that is no WebSocket, and end the connection."""
         self._connection.respond_last(response)
 

@@ -12,7 +12,7 @@ from rawws import _twins
 from tests.interop import scenario
 
 if TYPE_CHECKING:
-    from rawws.protocol.http11 import Response
+    from rawws.protocol.http11 import HttpResponse
 
 HERE: Final = Path(__file__).parent
 
@@ -56,7 +56,7 @@ async def play(ws: rawws.WebSocket) -> None:
     )
 
 
-def answer(_ws: rawws.WebSocket, request: rawws.Request) -> Response | None:
+def answer(_ws: rawws.WebSocket, request: rawws.Request) -> HttpResponse | None:
     """Answer what is no WebSocket: the browser's page and its parts."""
     if "Upgrade" in request.headers:
         return None

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rawws.errors import HandshakeError
-from rawws.protocol.http11 import DEFAULT_LIMITS, HeadReader, Limits, Request, Response, parse_request, parse_response
+from rawws.protocol.http11 import (
+    DEFAULT_LIMITS,
+    HeadReader,
+    HttpResponse,
+    Limits,
+    Request,
+    parse_request,
+    parse_response,
+)
 from tests.protocol.wire import octets_of
 
 # A frame whose payload looks like the end of a head.
 TRAILING = b"\x82\x04\r\n\r\n"
 
 # An accepted head and what came behind it; or status, reason and headers of the refusal; or None for "more is needed".
-Verdict = tuple[Request | Response, bytes] | tuple[int, str, tuple[tuple[str, str], ...]] | None
+Verdict = tuple[Request | HttpResponse, bytes] | tuple[int, str, tuple[tuple[str, str], ...]] | None
 
 
 def judge(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS, *, response: bool = False) -> Verdict:
@@ -55,11 +63,11 @@ def request(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request:
     return result[0]
 
 
-def response(data: bytes) -> Response:
+def response(data: bytes) -> HttpResponse:
     """The response that these bytes are, whichever way they come."""
     result = verdict(data, response=True)
     assert result is not None
-    assert isinstance(result[0], Response), result
+    assert isinstance(result[0], HttpResponse), result
     assert result[1] == b""
     return result[0]
 

@@ -27,8 +27,8 @@ from rawws.protocol.handshake import (
 )
 from rawws.protocol.http11 import (
     Headers,
+    HttpResponse,
     Request,
-    Response,
     parse_request,
     parse_response,
     serialize_fields,
@@ -82,11 +82,11 @@ def ask(*more: tuple[str, str], method: str = "GET", version: str = "1.1", **cha
     return Request(method, "/", Headers([(n, v) for n, v in fields if v is not None] + list(more)), version)
 
 
-def answer(*more: tuple[str, str], status: int = 101, version: str = "1.1", **changed: str | None) -> Response:
+def answer(*more: tuple[str, str], status: int = 101, version: str = "1.1", **changed: str | None) -> HttpResponse:
     named = {name.replace("_", "-"): value for name, value in changed.items()}
     good = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": ACCEPT}
     fields = [(name, named.get(name, value)) for name, value in good.items()]
-    return Response(status, Headers([(n, v) for n, v in fields if v is not None] + list(more)), b"", "a", version)
+    return HttpResponse(status, Headers([(n, v) for n, v in fields if v is not None] + list(more)), b"", "a", version)
 
 
 def refused(request: Request) -> tuple[int, str, tuple[tuple[str, str], ...]]:
@@ -530,7 +530,7 @@ def test_the_rfcs_example_response_is_accepted() -> None:
     "response",
     [answer(), answer(Upgrade="WebSocket", Connection="upgrade"), answer(Connection="keep-alive, Upgrade")],
 )
-def test_a_response_in_other_words_is_accepted(response: Response) -> None:
+def test_a_response_in_other_words_is_accepted(response: HttpResponse) -> None:
     assert check_response(response, KEY, subprotocols=["a"], compression=Fake()) == (None, None)
 
 
@@ -576,7 +576,7 @@ def test_what_the_server_chose_is_returned() -> None:
         (answer((EXTENSIONS, "")), "the Sec-WebSocket-Extensions header is empty, at least one element is needed"),
     ],
 )
-def test_each_fault_of_a_response_has_its_reason(response: Response, reason: str) -> None:
+def test_each_fault_of_a_response_has_its_reason(response: HttpResponse, reason: str) -> None:
     with pytest.raises(HandshakeError) as raised:
         check_response(response, KEY, subprotocols=["a"])
     assert (raised.value.status, raised.value.reason) == (101, reason)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rawws.errors import HandshakeError
 from rawws.protocol.handshake import check_upgrade
-from rawws.protocol.http11 import Request, Response, parse_request, parse_response
+from rawws.protocol.http11 import HttpResponse, Request, parse_request, parse_response
 from tests.protocol.heads import judge
 from tests.protocol.test_http11 import ANSWER, EXAMPLE, head
 
@@ -94,10 +94,10 @@ def httptools_sees(data: bytes, *, response: bool = False) -> Seen | None:
     return Seen((parser.get_method().decode(), collector.url.decode(), version), collector.fields)
 
 
-def we_see(data: bytes, *, response: bool = False) -> tuple[Request | Response, bytes] | None:
+def we_see(data: bytes, *, response: bool = False) -> tuple[Request | HttpResponse, bytes] | None:
     """What we make of these bytes, and those that are the head; None if we refuse them or need more."""
     result = judge([data], response=response)
-    if result is None or not isinstance(result[0], (Request, Response)):
+    if result is None or not isinstance(result[0], (Request, HttpResponse)):
         return None
     assert isinstance(result[1], bytes)
     return result[0], data.removesuffix(result[1])

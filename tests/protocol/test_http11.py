@@ -15,10 +15,10 @@ from rawws.protocol.http11 import (
     DEFAULT_LIMITS,
     Headers,
     HeadReader,
+    HttpResponse,
     Limits,
     MultipleValuesError,
     Request,
-    Response,
     content_length,
     parse_request,
     parse_response,
@@ -162,7 +162,7 @@ def test_nothing_is_no_head_yet() -> None:
 
 
 def test_a_response_may_be_in_http_1_0() -> None:
-    assert response(b"HTTP/1.0 200 OK\r\n\r\n") == Response(200, Headers(), b"", "OK", "1.0")
+    assert response(b"HTTP/1.0 200 OK\r\n\r\n") == HttpResponse(200, Headers(), b"", "OK", "1.0")
 
 
 @pytest.mark.parametrize("status_line", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.0 599 \xe9t\xe9"])
@@ -686,33 +686,33 @@ def test_a_request_for_the_whole_server_is_sent() -> None:
 @pytest.mark.parametrize("status", [99, 600, -1, 0, True, "200", None, 200.0])
 def test_a_bad_status_is_not_sent(status: Any) -> None:
     with pytest.raises(LocalProtocolError, match=r"allowed is 100\.\.599"):
-        serialize_response(Response(status, Headers()))
+        serialize_response(HttpResponse(status, Headers()))
 
 
 @pytest.mark.parametrize(
     ("bad", "part"),
     [
-        (Response(200, Headers(), b"", "a\r\nb"), "the reason phrase is"),
-        (Response(200, Headers(), b"", "\u20ac"), "the reason phrase is"),
-        (Response(200, Headers(), "text"), "the body is of type str"),  # type: ignore[arg-type]
-        (Response(204, Headers(), b"a"), "status 204 has no body"),
-        (Response(304, Headers(), b"a"), "status 304 has no body"),
-        (Response(101, Headers({"Content-Length": "0"})), "no header that announces one"),
-        (Response(204, Headers({"Content-Length": "0"})), "no header that announces one"),
-        (Response(101, Headers({"Transfer-Encoding": "chunked"})), "no header that announces one"),
-        (Response(204, Headers({"Transfer-Encoding": "chunked"})), "no header that announces one"),
-        (Response(200, Headers({"Content-Length": "1"}), b"ab"), "Content-Length is 1, the body has 2 bytes"),
+        (HttpResponse(200, Headers(), b"", "a\r\nb"), "the reason phrase is"),
+        (HttpResponse(200, Headers(), b"", "\u20ac"), "the reason phrase is"),
+        (HttpResponse(200, Headers(), "text"), "the body is of type str"),  # type: ignore[arg-type]
+        (HttpResponse(204, Headers(), b"a"), "status 204 has no body"),
+        (HttpResponse(304, Headers(), b"a"), "status 304 has no body"),
+        (HttpResponse(101, Headers({"Content-Length": "0"})), "no header that announces one"),
+        (HttpResponse(204, Headers({"Content-Length": "0"})), "no header that announces one"),
+        (HttpResponse(101, Headers({"Transfer-Encoding": "chunked"})), "no header that announces one"),
+        (HttpResponse(204, Headers({"Transfer-Encoding": "chunked"})), "no header that announces one"),
+        (HttpResponse(200, Headers({"Content-Length": "1"}), b"ab"), "Content-Length is 1, the body has 2 bytes"),
         (
-            Response(200, Headers([("Content-Length", "1"), ("Content-Length", "1")]), b"a"),
+            HttpResponse(200, Headers([("Content-Length", "1"), ("Content-Length", "1")]), b"a"),
             "Content-Length is 1, 1, the body has 1 bytes",
         ),
         (
-            Response(200, Headers({"Content-Length": "1", "Transfer-Encoding": "chunked"})),
+            HttpResponse(200, Headers({"Content-Length": "1", "Transfer-Encoding": "chunked"})),
             "a response has Content-Length and Transfer-Encoding",
         ),
     ],
 )
-def test_a_bad_response_is_not_sent(bad: Response, part: str) -> None:
+def test_a_bad_response_is_not_sent(bad: HttpResponse, part: str) -> None:
     with pytest.raises(LocalProtocolError, match=part):
         serialize_response(bad)
 
@@ -720,38 +720,42 @@ def test_a_bad_response_is_not_sent(bad: Response, part: str) -> None:
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        (Response(200, Headers()), b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        (Response(HTTPStatus.OK, Headers(), b"a"), b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"),
-        (Response(299, Headers(), b"", "a \xe9"), b"HTTP/1.1 299 a \xe9\r\nContent-Length: 0\r\n\r\n"),
-        (Response(299, Headers()), b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n"),
-        (Response(599, Headers()), b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n"),
-        (Response(100, Headers()), b"HTTP/1.1 100 Continue\r\n\r\n"),
-        (Response(204, Headers()), b"HTTP/1.1 204 No Content\r\n\r\n"),
-        (Response(304, Headers({"Content-Length": "9"})), b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
-        (Response(200, Headers({"Content-Length": "9"})), b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
-        (Response(200, Headers({"content-length": "1"}), b"a"), b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na"),
+        (HttpResponse(200, Headers()), b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        (HttpResponse(HTTPStatus.OK, Headers(), b"a"), b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"),
+        (HttpResponse(299, Headers(), b"", "a \xe9"), b"HTTP/1.1 299 a \xe9\r\nContent-Length: 0\r\n\r\n"),
+        (HttpResponse(299, Headers()), b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n"),
+        (HttpResponse(599, Headers()), b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n"),
+        (HttpResponse(100, Headers()), b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (HttpResponse(204, Headers()), b"HTTP/1.1 204 No Content\r\n\r\n"),
         (
-            Response(200, Headers({"Transfer-Encoding": "chunked"}), b"0\r\n\r\n"),
+            HttpResponse(304, Headers({"Content-Length": "9"})),
+            b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+        ),
+        (HttpResponse(200, Headers({"Content-Length": "9"})), b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+        (HttpResponse(200, Headers({"content-length": "1"}), b"a"), b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na"),
+        (
+            HttpResponse(200, Headers({"Transfer-Encoding": "chunked"}), b"0\r\n\r\n"),
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ),
     ],
 )
-def test_a_response_is_framed(what: Response, expected: bytes) -> None:
+def test_a_response_is_framed(what: HttpResponse, expected: bytes) -> None:
     assert serialize_response(what) == expected
 
 
 def test_a_response_to_head_announces_the_body_and_leaves_it_out() -> None:
-    sent = serialize_response(Response(200, Headers(), b"abc"), omit_body=True)
+    sent = serialize_response(HttpResponse(200, Headers(), b"abc"), omit_body=True)
     assert sent == b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
 
 
 def test_a_response_gets_a_date_unless_it_has_one() -> None:
     date = "Sun, 06 Nov 1994 08:49:37 GMT"
-    assert serialize_response(Response(204, Headers()), date) == (
+    assert serialize_response(HttpResponse(204, Headers()), date) == (
         b"HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
     )
     assert (
-        serialize_response(Response(204, Headers({"date": "x"})), date) == b"HTTP/1.1 204 No Content\r\ndate: x\r\n\r\n"
+        serialize_response(HttpResponse(204, Headers({"date": "x"})), date)
+        == b"HTTP/1.1 204 No Content\r\ndate: x\r\n\r\n"
     )
 
 
@@ -780,13 +784,13 @@ def test_a_request_that_is_sent_is_read_as_it_was(
 def test_a_response_that_is_sent_is_read_as_it_was(
     status: int, fields: list[tuple[str, str]], body: bytes, reason: str
 ) -> None:
-    sent = serialize_response(Response(status, Headers(fields), body, reason or "a"))
+    sent = serialize_response(HttpResponse(status, Headers(fields), body, reason or "a"))
     result = judge([sent], response=True)
     assert result is not None
     read, rest = result[0], result[1]
-    assert isinstance(read, Response)
+    assert isinstance(read, HttpResponse)
     assert rest == body
-    assert read == Response(status, Headers([*fields, ("Content-Length", str(len(body)))]), b"", reason or "a")
+    assert read == HttpResponse(status, Headers([*fields, ("Content-Length", str(len(body)))]), b"", reason or "a")
 
 
 # -- headers as a mapping
@@ -864,4 +868,4 @@ def test_heads_show_what_they_hold() -> None:
         "Request(method='GET', path='/', headers=Headers([]), http_version='1.1')"
     )
     assert Request("GET", "/", Headers({"A": "b"})) == Request("GET", "/", Headers({"a": "b"}))
-    assert Response(200, Headers()) != Response(201, Headers())
+    assert HttpResponse(200, Headers()) != HttpResponse(201, Headers())

@@ -16,7 +16,7 @@ from rawws.protocol.connection import Connection, ConnectionEvent, Ping, Pong, R
 from rawws.protocol.deflate import Compression, PerMessageDeflate
 from rawws.protocol.extensions import parse_extensions
 from rawws.protocol.handshake import accept_key
-from rawws.protocol.http11 import HeadReader, Response, parse_response
+from rawws.protocol.http11 import HeadReader, HttpResponse, parse_response
 from rawws.server.server import Serve
 
 __all__ = [
@@ -144,22 +144,22 @@ class Peer:
 
     # -- HTTP
 
-    async def response(self) -> Response:
-        """Return the head of the response as a Response; what follows it is in `rest`."""
+    async def response(self) -> HttpResponse:
+        """Return the head of the response as an HttpResponse; what follows it is in `rest`."""
         reader = HeadReader()
         while not reader.receive(data := await self.read()):
             assert data, f"the server ended the connection after {reader.head!r}"
         self.rest = reader.rest
         return parse_response(reader.head)
 
-    async def answer(self) -> tuple[Response, str]:
+    async def answer(self) -> tuple[HttpResponse, str]:
         """Return the response to a plain request with its body, up to the end of the connection."""
         response = await self.response()
         body = await self.read_to_end()
         self.rest = b""
         return response, body.decode()
 
-    async def shake_hands(self, *fields: str, then: bytes = b"", line: str = "GET / HTTP/1.1") -> Response:
+    async def shake_hands(self, *fields: str, then: bytes = b"", line: str = "GET / HTTP/1.1") -> HttpResponse:
         """Do the opening handshake; `then` goes out in the segment of the request."""
         await self.write(request(*fields, line=line) + then)
         response = await self.response()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.protocol.http11 import Response
+from rawws.protocol.http11 import HttpResponse
 from tests.server.peers import (
     KEY,
     Logged,
@@ -48,7 +48,7 @@ async def reached(server: rawws.Server) -> AsyncIterator[Peer]:
         peer.close()
 
 
-async def answer(server: rawws.Server, data: bytes) -> tuple[Response, str]:
+async def answer(server: rawws.Server, data: bytes) -> tuple[HttpResponse, str]:
     """Send a request and return the response with its body."""
     async with reached(server) as peer:
         await peer.write(data)
@@ -653,7 +653,7 @@ async def test_methods_that_need_a_connection_are_refused_before_there_is_one() 
 
 
 async def test_process_response_adds_headers() -> None:
-    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: Response) -> None:
+    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: HttpResponse) -> None:
         response.headers["X-Path"] = request.path
         assert ws.subprotocol == "a"
 
@@ -664,7 +664,7 @@ async def test_process_response_adds_headers() -> None:
 
 
 async def test_process_response_may_return_another_response() -> None:
-    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: Response) -> Response:
+    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: HttpResponse) -> HttpResponse:
         return response._replace(headers=rawws.Headers([*response.headers.raw_items(), ("Set-Cookie", "a=b")]))
 
     async with serve(echo, process_response=process_response) as server, reached(server) as peer:
@@ -676,7 +676,7 @@ async def test_process_response_may_return_another_response() -> None:
 async def test_process_response_that_would_inject_a_header_is_a_500_and_logged(
     name: str, value: str, logged: Logged
 ) -> None:
-    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: Response) -> None:
+    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: HttpResponse) -> None:
         response.headers[name] = value
 
     async with serve(never, process_response=process_response) as server:
@@ -687,7 +687,7 @@ async def test_process_response_that_would_inject_a_header_is_a_500_and_logged(
 
 @pytest.mark.parametrize("way", ["raises", "another status"])
 async def test_process_response_that_fails_is_a_500_and_logged(way: str, logged: Logged) -> None:
-    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: Response) -> Response:
+    def process_response(ws: rawws.WebSocket, request: rawws.Request, response: HttpResponse) -> HttpResponse:
         if way == "raises":
             raise rawws.LocalProtocolError("broken")
         return ws.respond(200, "OK")
