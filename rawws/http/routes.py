@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .requests import HttpRequest
 
-__all__ = ["NO_PARAMS", "Place", "Route", "Routes"]
+__all__ = ["NO_PARAMS", "Resource", "Route", "Routes"]
 
 # What the path of an exact route has in braces.
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
@@ -48,7 +48,7 @@ class Route(NamedTuple):
 
 
 @final
-class Place:
+class Resource:
     """What there is at one path: an endpoint for each method, and one for WebSockets."""
 
     __slots__ = ("methods", "names", "websocket")
@@ -96,8 +96,8 @@ class Routes:
     __slots__ = ("_exact", "_patterns")
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
-        self._exact: dict[str, Place] = {}
-        self._patterns: dict[str, tuple[re.Pattern[str], Place]] = {}
+        self._exact: dict[str, Resource] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], Resource]] = {}
         for route in routes:
             self.add(route)
 
@@ -106,12 +106,12 @@ class Routes:
         if not isinstance(route, Route):
             raise TypeError(f"routes has a {type(route).__name__}, allowed are rawws.Route")
         path, endpoint, methods, websocket = route
-        place = self._place(path)
+        resource = self._resource_at(path)
         if websocket:
             check_handler(endpoint)
-            if place.websocket is not None:
+            if resource.websocket is not None:
                 raise ValueError(f"{path} has an endpoint for WebSockets already")
-            place.websocket = endpoint
+            resource.websocket = endpoint
             return
         if not callable(endpoint):
             raise TypeError(f"the endpoint of {path} is {type(endpoint).__name__}, allowed is a function")
@@ -121,9 +121,9 @@ class Routes:
         for method in methods:
             if not is_token(method) or method != method.upper() or method == "CONNECT":
                 raise ValueError(f"a method of {path} is {method!r}, allowed are names such as 'GET'")
-            if method in place.methods:
+            if method in resource.methods:
                 raise ValueError(f"{path} has an endpoint for {method} already")
-        place.methods.update(dict.fromkeys(methods, endpoint))
+        resource.methods.update(dict.fromkeys(methods, endpoint))
 
     def websocket(self, path: str) -> Callable[[Endpoint], Endpoint]:
         """Decorate what takes the WebSockets at this path: a coroutine function, or call it with a Handler."""
@@ -141,38 +141,38 @@ class Routes:
         """Decorate what answers these methods at this path."""
         return self._decorator(path, methods, False)
 
-    def find(self, path: str) -> tuple[Place, Mapping[str, str]]:
+    def find(self, path: str) -> tuple[Resource, Mapping[str, str]]:
         """Return what there is at the path of a request, and the parameters in it; raises HttpError with 404."""
         path = path.partition("?")[0]
         # RFC 9110 9.3.7: "If the request target is an asterisk ("*"), the OPTIONS request applies to the server in
         # general rather than to a specific resource."
-        place = Place(()) if path == "*" else self._exact.get(path)
-        if place is None and "%" in path:
+        resource = Resource(()) if path == "*" else self._exact.get(path)
+        if resource is None and "%" in path:
             # A slash that was encoded is none between segments.
             segments = [_decode(segment) for segment in path.split("/")]
             if not any("/" in segment for segment in segments):
-                place = self._exact.get("/".join(segments))
-        if place is not None:
-            return place, NO_PARAMS
-        for pattern, at in self._patterns.values():
+                resource = self._exact.get("/".join(segments))
+        if resource is not None:
+            return resource, NO_PARAMS
+        for pattern, resource in self._patterns.values():
             found = pattern.fullmatch(path)
             if found is not None:
                 values = [_decode(value) for value in found.groups()]
                 if all(map(_stays, values, found.groups())):
-                    return at, dict(zip(at.names, values, strict=True))
+                    return resource, dict(zip(resource.names, values, strict=True))
         raise HttpError(404, "there is nothing at this path")
 
-    def _place(self, path: str) -> Place:
+    def _resource_at(self, path: str) -> Resource:
         """Return what there is at a path that is about to get a route."""
         if not isinstance(path, str) or path[:1] != "/" or "?" in path or "#" in path:
             raise ValueError(f"the path is {path!r}, it must begin with '/' and have no '?' and no '#'")
         shape, names = _compile(path)
         if shape is None:
-            return self._exact.setdefault(path, Place(()))
-        _, place = self._patterns.setdefault(shape, (re.compile(shape), Place(names)))
-        if place.names != names:
-            raise ValueError(f"{path} names the parameters {names}, another route names them {place.names}")
-        return place
+            return self._exact.setdefault(path, Resource(()))
+        _, resource = self._patterns.setdefault(shape, (re.compile(shape), Resource(names)))
+        if resource.names != names:
+            raise ValueError(f"{path} names the parameters {names}, another route names them {resource.names}")
+        return resource
 
     def _decorator(self, path: str, methods: Sequence[str], websocket: bool) -> Callable[[Endpoint], Endpoint]:
         def add(endpoint: Endpoint) -> Endpoint:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from rawws.net.settings import Settings
     from rawws.net.websocket import WebSocket
 
-__all__ = ["RunningServer", "Stats"]
+__all__ = ["RunningServer", "ServerFigures"]
 
 
-class Stats(NamedTuple):
+class ServerFigures(NamedTuple):
     """What a server holds now, and what it did since it began; bytes are those inside TLS, and of HTTP as well.
 
     `sockets` and `accepted` count TCP connections, `connections` and `opened` WebSockets. `closes` are by the code of
@@ -68,7 +68,7 @@ class RunningServer(Protocol):
     def is_serving(self) -> bool:
         """Tell whether it takes new connections."""
 
-    def stats(self) -> Stats:
+    def stats(self) -> ServerFigures:
         """Return what it holds now, and what it did so far."""
 
     def close(self, code: int = 1001, reason: str = "") -> None:

@@ -17,7 +17,7 @@ from rawws.errors import HttpError
 if TYPE_CHECKING:
     from rawws.protocol.deflate import DeflateParameters
 
-__all__ = ["ACCEPTS", "REFUSALS", "RETRY_AFTER", "Gate", "most_connections"]
+__all__ = ["ACCEPTS", "REFUSALS", "RETRY_AFTER", "AdmissionControl", "most_connections"]
 
 # So many seconds of an even rate of handshakes may come at once: behind one address there may be an office, whose pages
 # all come back after a restart.
@@ -36,7 +36,7 @@ RETRY_AFTER = 5
 
 
 @final
-class Gate:
+class AdmissionControl:
     """Who is let in. Its methods raise HttpError with the status that says for whom it is too much."""
 
     __slots__ = ("_addresses", "_compressing", "_counts", "_handshake", "_per_address", "_seen", "memory")

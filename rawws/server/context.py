@@ -20,9 +20,9 @@ from rawws.protocol.deflate import Compression
 from rawws.protocol.handshake import accept
 from rawws.protocol.http11 import serialize_fields, serialize_response
 
-from .admission import REFUSALS, RETRY_AFTER, Gate, most_connections
+from .admission import REFUSALS, RETRY_AFTER, AdmissionControl, most_connections
 from .forwarded import TrustedProxies
-from .stats import Journal
+from .stats import ConnectionLog, ServerStats
 from .upgrade import WebSocketTerms
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class ServerContext:
     def __init__(self, handler: ServerHandler, options: ServerOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.options = options
         self.settings = settings = settings_of(options, loop)
-        self.journal = settings.journal = Journal(settings.logger, access_log=options.access_log)
-        self.gate = settings.gate = Gate(options.max_connections_per_address, options.handshake_rate)
+        self.counters = settings.journal = ServerStats(ConnectionLog(settings.logger, access_log=options.access_log))
+        self.admission = settings.gate = AdmissionControl(options.max_connections_per_address, options.handshake_rate)
         self.keepalive = Keepalive(settings)
         self.max_connections = options.max_connections or most_connections()
         self.keep_alive_timeout = options.keep_alive_timeout or 0.0
@@ -116,7 +116,7 @@ class ServerContext:
             headers = (("Retry-After", str(RETRY_AFTER)),)
             raise HttpError(503, f"there are {limit} connections, the limit", headers)
         if self.proxies is None:
-            self.gate.enter(ws)
+            self.admission.enter(ws)
         return True
 
     # -- the opening handshake
@@ -130,7 +130,7 @@ class ServerContext:
     ) -> Acceptance:
         """Negotiate with a client whose request is a good one; `select` is in the place of `select_subprotocol`."""
         select = select or self.options.select_subprotocol
-        compression = self.terms.compression if self.gate.memory < self._compression_memory else self._lean
+        compression = self.terms.compression if self.admission.memory < self._compression_memory else self._lean
         accepted = accept(
             request,
             key,
@@ -139,7 +139,7 @@ class ServerContext:
             compression=compression,
         )
         if accepted.parameters is not None and compression is not None:
-            self.gate.hold(ws, accepted.parameters, compression.memory_level)
+            self.admission.hold(ws, accepted.parameters, compression.memory_level)
         return accepted
 
     def response_head(self, ws: WebSocket, request: Request, accepted: Acceptance) -> bytes:

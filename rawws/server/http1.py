@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from rawws.http.application import HttpApplication
     from rawws.http.exchange import ExchangeObserver
-    from rawws.http.routes import Place
+    from rawws.http.routes import Resource
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Acceptance
 
@@ -92,7 +92,7 @@ class Http1Connection:
         ws.set_deadline(self.context.settings.open_timeout)
         self.context.settings.connections.add(ws)
         self.context.keepalive.start()
-        self.context.journal.accepted += 1
+        self.context.counters.accepted += 1
         if self.context.closing:
             # It came while the listeners closed: in TLS, a handshake later.
             ws.abort()
@@ -195,7 +195,7 @@ class Http1Connection:
             # A proxy may send the requests of several clients over one connection.
             ws.remote = ws.secure = None
             context.proxies.apply(ws, request)
-            context.gate.enter(ws)
+            context.admission.enter(ws)
         process = context.options.process_request
         answer = None if process is None else process(ws, request)
         if answer is not None and inspect.isawaitable(answer):
@@ -234,12 +234,12 @@ class Http1Connection:
             return self._hand_over(context.application, request, rest)
         endpoint = context.endpoint
         if endpoint is None:
-            place, path_params = context.routes.find(request.path)
+            resource, path_params = context.routes.find(request.path)
             # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
-            if place.websocket is None or (place.methods and not asks_for_websocket(request.headers)):
-                return self._begin_exchange(place, self._request(request, path_params), rest)
-            endpoint = context.endpoint_of(place.websocket)
+            if resource.websocket is None or (resource.methods and not asks_for_websocket(request.headers)):
+                return self._begin_exchange(resource, self._request(request, path_params), rest)
+            endpoint = context.endpoint_of(resource.websocket)
             self.ws.path_params = path_params
         self._open(request, endpoint, rest)
         return b""
@@ -259,7 +259,7 @@ class Http1Connection:
     def _shake_hands(self, request: Request) -> str:
         """Check the request of an opening handshake, and return its key."""
         context, ws = self.context, self.ws
-        context.gate.shake_hands(ws)
+        context.admission.shake_hands(ws)
         key = check_upgrade(request)
         check_origin(request, context.options.origins, scheme_of(ws), request.headers.get("Host") or "")
         return key
@@ -281,7 +281,7 @@ class Http1Connection:
         self.observer = None
         self.ws.flush()
         open_websocket(self.ws, accepted, head, self.context.terms)
-        self.context.journal.open(self.ws)
+        self.context.counters.open(self.ws)
 
     # -- exchanges
 
@@ -289,7 +289,7 @@ class Http1Connection:
         self.persistent = persists(request.head)
         self.modern = request.head.http_version == "1.1"
         self.body = NO_BODY
-        self.line = self._head() if self.context.journal.access else b""
+        self.line = self._head() if self.context.counters.log.access else b""
         self.exchange = Exchange(self, self.ws, self.context, request)
         return self.exchange
 
@@ -315,13 +315,13 @@ class Http1Connection:
             return rest
         return self._read_body(exchange, rest)
 
-    def _begin_exchange(self, place: Place, request: HttpRequest, rest: bytes) -> bytes:
+    def _begin_exchange(self, resource: Resource, request: HttpRequest, rest: bytes) -> bytes:
         """Begin with a request that an endpoint answers; return what is left of what came."""
         context, headers = self.context, request.headers
         exchange = self._new_exchange(request)
-        exchange.endpoint = place.find(request.method) or place.answer_options
+        exchange.endpoint = resource.find(request.method) or resource.answer_options
         exchange.fields = context.extra_fields + context.cross_origin.fields(request.head, request.scheme)
-        place.check_method(request.method)
+        resource.check_method(request.method)
         max_size = context.options.max_size
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
             self.body = Body(headers, max_size=max_size)
@@ -387,7 +387,7 @@ class Http1Connection:
     def send_stream_head(self, exchange: Exchange, fields: tuple[tuple[str, str], ...]) -> bool:
         """Begin a response of 200 with these fields and no known end; tell whether it is sent in chunks."""
         exchange.started = True
-        self.context.journal.respond(self.ws, self.line, 200, "-")
+        self.context.counters.respond(self.ws, self.line, 200, "-")
         lines = field_lines(fields)
         if self.modern:
             lines += b"Transfer-Encoding: chunked\r\n"
@@ -431,9 +431,9 @@ class Http1Connection:
             head, own, omit_body = self.line, field_lines(exchange.fields), exchange.omit_body
         data = serialize_whole(response, context.date(), self._connection_line(), own, omit_body=omit_body)
         size: object = 0
-        if context.journal.access:
+        if context.counters.log.access:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
-        context.journal.respond(self.ws, head, response.status, size)
+        context.counters.respond(self.ws, head, response.status, size)
         return data
 
     def respond_last(self, response: HttpResponse) -> None:
@@ -447,7 +447,7 @@ class Http1Connection:
         except Exception as error:  # noqa: BLE001 - a response that process_request made and that is none
             self._log(error)
             failed = HttpError(500, "the server failed")
-            self.context.journal.refuse(self.ws, failed, self._head())
+            self.context.counters.refuse(self.ws, failed, self._head())
             data = self._serialize(refusal(failed))
         self.write(data)
         self._end()
@@ -488,7 +488,7 @@ class Http1Connection:
         if self.phase == ENDED or (exchange is not None and exchange.started):
             self.ws.abort()
         else:
-            self.context.journal.refuse(self.ws, error, self._head())
+            self.context.counters.refuse(self.ws, error, self._head())
             self.respond_last(refusal(error))
 
     def _log(self, error: Exception) -> None:
@@ -535,7 +535,7 @@ class Http1Connection:
     def drop(self, why: str) -> None:
         """End the connection of a client that reads too slowly."""
         self.context.settings.logger.info("%s is a slow consumer: %s", self.ws.remote_address, why)
-        self.context.journal.slow += 1
+        self.context.counters.slow += 1
         self._leave()
         self.ws.abort()
 

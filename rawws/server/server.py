@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
-    from rawws.http.serving import Stats
+    from rawws.http.serving import ServerFigures
     from rawws.net.socket import AsyncSocket
 
 __all__ = ["Serve", "Server", "serve", "start_serving", "unix_serve"]
@@ -34,10 +34,10 @@ class Server:
     def __init__(self, context: ServerContext) -> None:
         self.context = context
         self.settings = context.settings
-        self.journal = context.journal
-        self.gate = context.gate
+        self.counters = context.counters
+        self.admission = context.admission
         context.server = self
-        self._dismissed = False
+        self._closed = False
         self._drain: asyncio.Task[None] | None = None
         self._servers: list[asyncio.Server] = []
         self._tls = TlsReloader(None)
@@ -110,14 +110,14 @@ class Server:
 
         A connection whose peer does not answer within `close_timeout` is aborted.
         """
-        if self._dismissed:
+        if self._closed:
             return
         # What may not be sent is refused before anything is closed.
         serialize_close(code, reason)
-        self._dismissed = True
+        self._closed = True
         self.stop_listening()
         for ws in tuple(self.settings.connections):
-            self.dismiss(ws, code, reason)
+            self.close_gracefully(ws, code, reason)
 
     async def drain(self) -> None:
         """End as the option `drain` says: not ready, no new connections, all told to go in batches, at last aborted.
@@ -134,9 +134,9 @@ class Server:
             self._drain = self.settings.loop.create_task(drain(self, self.context.options.drain or Drain()))
         return self._drain
 
-    def stats(self) -> Stats:
+    def stats(self) -> ServerFigures:
         """Return what the server holds now, and what it did so far."""
-        return self.journal.stats(self.settings.connections, draining=self.draining)
+        return self.counters.figures(self.settings.connections, draining=self.draining)
 
     def reload_tls(self, context: ssl_module.SSLContext | None = None) -> None:
         """Use another certificate for the connections that begin from now on: that of a new context.
@@ -203,7 +203,7 @@ class Server:
         for server in self._servers:
             server.close()
 
-    def dismiss(self, ws: AsyncSocket, code: int, reason: str) -> None:
+    def close_gracefully(self, ws: AsyncSocket, code: int, reason: str) -> None:
         """Tell one connection to go."""
         if ws.handler is not None:
             ws.handler.shut_down()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rawws.net.settings import Settings
     from rawws.net.socket import AsyncSocket
 
-    from .stats import Journal
+    from .stats import ServerStats
 
 __all__ = ["Drain", "drain"]
 
@@ -71,7 +71,7 @@ class DrainedServer(Protocol):
     """What of a server is ended."""
 
     settings: Settings
-    journal: Journal
+    counters: ServerStats
 
     @property
     def handlers(self) -> int:
@@ -80,7 +80,7 @@ class DrainedServer(Protocol):
     def stop_listening(self) -> None:
         """Take no new connections."""
 
-    def dismiss(self, ws: AsyncSocket, code: int, reason: str) -> None:
+    def close_gracefully(self, ws: AsyncSocket, code: int, reason: str) -> None:
         """Tell one connection to go."""
 
     def abort(self) -> None:
@@ -90,48 +90,48 @@ class DrainedServer(Protocol):
         """Wait until all connections and their handlers are done."""
 
 
-async def drain(server: DrainedServer, plan: Drain) -> None:
+async def drain(server: DrainedServer, drain_options: Drain) -> None:
     """End a server."""
-    logger, journal = server.settings.logger, server.journal
-    began, aborted = clock.monotonic(), journal.aborted
+    logger, counters = server.settings.logger, server.counters
+    began, aborted = clock.monotonic(), counters.aborted
     logger.info("draining %d connections", len(server.settings.connections))
-    if plan.grace:
-        await asyncio.sleep(plan.grace)
+    if drain_options.grace:
+        await asyncio.sleep(drain_options.grace)
     server.stop_listening()
     try:
-        async with asyncio.timeout(plan.timeout):
-            await _dismiss(server, plan)
+        async with asyncio.timeout(drain_options.timeout):
+            await _close_all(server, drain_options)
             await server.wait_closed()
     except TimeoutError:
         text = "%d connections and %d handlers are left after %g s, and aborted"
-        logger.warning(text, len(server.settings.connections), server.handlers, plan.timeout)
+        logger.warning(text, len(server.settings.connections), server.handlers, drain_options.timeout)
         server.abort()
         await server.wait_closed()
     text = "drained in %.1f s: %d connections were told to go, %d aborted"
-    logger.info(text, clock.monotonic() - began, journal.drained, journal.aborted - aborted)
+    logger.info(text, clock.monotonic() - began, counters.drained, counters.aborted - aborted)
 
 
-async def _dismiss(server: DrainedServer, plan: Drain) -> None:
+async def _close_all(server: DrainedServer, drain_options: Drain) -> None:
     """Tell all connections to go."""
     told: list[AsyncSocket] = []
     for ws in tuple(server.settings.connections):
         if ws.handler is None or ws.handler.lasts:
             told.append(ws)
         else:
-            server.dismiss(ws, plan.code, plan.reason)
-    size, at, due = plan.size(len(told)), 0, 0.0
+            server.close_gracefully(ws, drain_options.code, drain_options.reason)
+    size, at, due = drain_options.size(len(told)), 0, 0.0
     # Those whose turn it is, and until when they are waited for.
     busy: dict[AsyncSocket, float] = {}
     while (at < len(told) or busy) and server.settings.connections:
         now = clock.monotonic()
         if at < len(told) and now >= due:
-            busy |= dict.fromkeys(told[at : at + size], now + plan.patience)
+            busy |= dict.fromkeys(told[at : at + size], now + drain_options.patience)
             at += size
-            due = now + plan.interval * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+            due = now + drain_options.interval * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
         for ws, until in list(busy.items()):
             if now >= until or ws.handler is not None or ws.is_idle():
                 del busy[ws]
-                server.journal.drained += not ws.lost
-                server.dismiss(ws, plan.code, plan.reason)
+                server.counters.drained += not ws.lost
+                server.close_gracefully(ws, drain_options.code, drain_options.reason)
         if busy or at < len(told):
             await asyncio.sleep(LOOK)

@@ -1,4 +1,4 @@
-"""Journal: what becomes of the connections of a server, to counters and to one line in the log for each.
+"""Stats: what becomes of the connections of a server, to counters and to one line in the log for each.
 
 Laws:
 1. Nothing is counted for each message: two counters of bytes for each connection are all that a read or a write pays.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, final
 
-from rawws.http.serving import Stats
+from rawws.http.serving import ServerFigures
 from rawws.net.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rawws.errors import HttpError
     from rawws.net.socket import AsyncSocket
 
-__all__ = ["Journal", "printable"]
+__all__ = ["ConnectionLog", "ServerStats", "printable"]
 
 # More of what a client wrote than so many characters makes logs large and tells nothing.
 LONGEST = 200
@@ -46,60 +46,30 @@ def shown(address: Any) -> str:
 
 
 @final
-class Journal:
-    """The counters of a server, and its lines in the log."""
+class ConnectionLog:
+    """The lines of a server in the log: one for each WebSocket that ended, each refusal, and maybe each response."""
 
-    __slots__ = (
-        "_bytes_received",
-        "_bytes_sent",
-        "_logger",
-        "aborted",
-        "accepted",
-        "access",
-        "closes",
-        "drained",
-        "opened",
-        "refusals",
-        "responses",
-        "retired",
-        "slow",
-    )
+    __slots__ = ("_logger", "access")
 
     def __init__(self, logger: logging.Logger, *, access_log: bool) -> None:
         self._logger = logger
         self.access = access_log
-        self.accepted = self.opened = self.slow = self.drained = self.retired = self.aborted = 0
-        # Of the connections that are gone.
-        self._bytes_received = self._bytes_sent = 0
-        self.closes: dict[int, int] = {}
-        self.refusals: dict[int, int] = {}
-        self.responses: dict[int, int] = {}
 
-    def open(self, ws: WebSocket) -> None:
-        """Take note of a WebSocket."""
-        self.opened += 1
+    def opened(self, ws: WebSocket) -> None:
+        """Keep what the line at the end of a WebSocket needs."""
         if ws.remote is None and self._logger.isEnabledFor(logging.INFO):
             # Once the connection is gone, uvloop cannot tell.
             ws.remote = ws.extra("peername")
 
-    def close(self, ws: AsyncSocket) -> None:
-        """Take note of the end of a TCP connection."""
-        self._bytes_received += ws.bytes_received
-        self._bytes_sent += ws.bytes_sent
-        self.aborted += ws.aborted
-        if not isinstance(ws, WebSocket) or ws.handler is not None:
-            return
-        closed = ws.connection.closed()
-        by, close = ("peer", closed.rcvd) if closed.rcvd_then_sent else ("server", closed.sent)
-        code, reason = (1006, "") if close is None else close
-        self.closes[code] = self.closes.get(code, 0) + 1
+    def closed(self, ws: WebSocket, code: int, reason: str, by: str) -> None:
+        """Log the end of a WebSocket, and which side closed it."""
         if self._logger.isEnabledFor(logging.INFO):
             fields = {
                 "remote": shown(ws.remote_address),
                 "path": path_of(ws.request_head),
                 "close_code": code,
                 "close_reason": printable(reason),
-                "closed_by": "nobody" if close is None else by,
+                "closed_by": by,
                 "aborted": ws.aborted,
                 "seconds": ws.age(),
                 "bytes_received": ws.bytes_received,
@@ -111,9 +81,8 @@ class Journal:
             text += "%(bytes_received)d bytes received, %(bytes_sent)d sent"
             self._logger.info(text, fields, extra=fields)
 
-    def refuse(self, ws: WebSocket, error: HttpError, head: bytes) -> None:
-        """Take note that a request is refused."""
-        self.refusals[error.status] = self.refusals.get(error.status, 0) + 1
+    def refused(self, ws: WebSocket, error: HttpError, head: bytes) -> None:
+        """Log that a request is refused."""
         if self._logger.isEnabledFor(logging.INFO):
             fields = {
                 "remote": shown(ws.remote_address),
@@ -123,9 +92,8 @@ class Journal:
             }
             self._logger.info("%(remote)s %(path)s refused with %(status)d: %(reason)s", fields, extra=fields)
 
-    def respond(self, ws: WebSocket, head: bytes, status: int, size: object) -> None:
-        """Take note of a response, whose body has so many bytes, to the request with this head."""
-        self.responses[status] = self.responses.get(status, 0) + 1
+    def responded(self, ws: WebSocket, head: bytes, status: int, size: object) -> None:
+        """Log a response in the access log, where there is one."""
         if self.access:
             fields = {
                 "remote": shown(ws.remote_address),
@@ -135,10 +103,67 @@ class Journal:
             }
             access_logger.info('%(remote)s "%(request)s" %(status)d %(size)s', fields, extra=fields)
 
-    def stats(self, sockets: Iterable[AsyncSocket], *, draining: bool) -> Stats:
+
+@final
+class ServerStats:
+    """The counters of a server; what is counted is logged as well."""
+
+    __slots__ = (
+        "_bytes_received",
+        "_bytes_sent",
+        "aborted",
+        "accepted",
+        "closes",
+        "drained",
+        "log",
+        "opened",
+        "refusals",
+        "responses",
+        "retired",
+        "slow",
+    )
+
+    def __init__(self, log: ConnectionLog) -> None:
+        self.log = log
+        self.accepted = self.opened = self.slow = self.drained = self.retired = self.aborted = 0
+        # Of the connections that are gone.
+        self._bytes_received = self._bytes_sent = 0
+        self.closes: dict[int, int] = {}
+        self.refusals: dict[int, int] = {}
+        self.responses: dict[int, int] = {}
+
+    def open(self, ws: WebSocket) -> None:
+        """Count a WebSocket."""
+        self.opened += 1
+        self.log.opened(ws)
+
+    def close(self, ws: AsyncSocket) -> None:
+        """Count the end of a TCP connection."""
+        self._bytes_received += ws.bytes_received
+        self._bytes_sent += ws.bytes_sent
+        self.aborted += ws.aborted
+        if not isinstance(ws, WebSocket) or ws.handler is not None:
+            return
+        closed = ws.connection.closed()
+        by, close = ("peer", closed.rcvd) if closed.rcvd_then_sent else ("server", closed.sent)
+        code, reason = (1006, "") if close is None else close
+        self.closes[code] = self.closes.get(code, 0) + 1
+        self.log.closed(ws, code, reason, "nobody" if close is None else by)
+
+    def refuse(self, ws: WebSocket, error: HttpError, head: bytes) -> None:
+        """Count a request that is refused."""
+        self.refusals[error.status] = self.refusals.get(error.status, 0) + 1
+        self.log.refused(ws, error, head)
+
+    def respond(self, ws: WebSocket, head: bytes, status: int, size: object) -> None:
+        """Count a response, whose body has so many bytes, to the request with this head."""
+        self.responses[status] = self.responses.get(status, 0) + 1
+        self.log.responded(ws, head, status, size)
+
+    def figures(self, sockets: Iterable[AsyncSocket], *, draining: bool) -> ServerFigures:
         """Return what was counted; `sockets` are the connections that there are."""
         there = tuple(sockets)
-        return Stats(
+        return ServerFigures(
             sockets=len(there),
             accepted=self.accepted,
             connections=sum(ws.handler is None for ws in there),

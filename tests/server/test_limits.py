@@ -15,7 +15,7 @@ import rawws
 from rawws import clock
 from rawws.net.rate import RateLimiter
 from rawws.protocol.deflate import Compression, DeflateParameters
-from rawws.server.admission import ADDRESSES, REFUSALS, Gate, most_connections, network_of
+from rawws.server.admission import ADDRESSES, REFUSALS, AdmissionControl, most_connections, network_of
 from tests.server.answers import ask, asked, get, on
 from tests.server.peers import Peer, eventually, request, serve
 
@@ -62,7 +62,7 @@ async def test_connections_far_over_max_connections_are_cut_and_hold_nothing() -
     async with serve(echo, max_connections=1) as server:
         async with rawws.connect(f"ws://127.0.0.1:{port_of(server)}/") as first:
             peers = [await Peer.reach(server.sockets[0].getsockname()) for _ in range(100)]
-            await eventually(lambda: server.journal.accepted == 101)
+            await eventually(lambda: server.counters.accepted == 101)
             await eventually(lambda: len(server.settings.connections) <= 1 + REFUSALS)
             await first.send("unharmed")
             assert await first.recv() == "unharmed"
@@ -222,7 +222,7 @@ async def test_over_max_compression_memory_context_takeover_is_not_agreed_on() -
         assert b"server_no_context_takeover; client_no_context_takeover" in heads[1]
         for peer in peers:
             peer.close()
-        await eventually(lambda: server.gate.memory == 0)
+        await eventually(lambda: server.admission.memory == 0)
 
 
 async def head_of(peer: Peer) -> bytes:
@@ -261,23 +261,25 @@ def test_the_first_handshake_of_an_address_is_in_time_at_any_hour_and_the_second
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(1000):
-        gate = Gate(None, 0.03)
+        admission = AdmissionControl(None, 0.03)
         monkeypatch.setattr(clock, "monotonic", lambda: number * 7.77)  # noqa: B023 - called in this turn
         client = SimpleNamespace(remote_address=("192.0.2.1", 1))
-        gate.shake_hands(client)
+        admission.shake_hands(client)
         with pytest.raises(rawws.HttpError):
-            gate.shake_hands(client)
+            admission.shake_hands(client)
 
 
 def test_what_is_remembered_of_addresses_is_bounded() -> None:
-    gate = Gate(None, 0.001)
+    admission = AdmissionControl(None, 0.001)
     for number in range(ADDRESSES + 1000):
-        gate.shake_hands(SimpleNamespace(remote_address=(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)))
-    assert len(gate._seen) == ADDRESSES
-    gate = Gate(None, 1e9)
+        admission.shake_hands(
+            SimpleNamespace(remote_address=(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1))
+        )
+    assert len(admission._seen) == ADDRESSES
+    admission = AdmissionControl(None, 1e9)
     for number in range(1000):
-        gate.shake_hands(SimpleNamespace(remote_address=(f"10.0.{number >> 8}.{number & 255}", 1)))
-    assert len(gate._seen) < 10
+        admission.shake_hands(SimpleNamespace(remote_address=(f"10.0.{number >> 8}.{number & 255}", 1)))
+    assert len(admission._seen) < 10
 
 
 def test_where_descriptors_are_not_counted_connections_are_not_either(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,10 +296,10 @@ def test_a_pace_is_even_after_a_second_at_once() -> None:
 
 
 def test_memory_of_compressors_is_that_of_zlib() -> None:
-    gate = Gate(None, None)
-    gate.hold("both", DeflateParameters(False, False), 8)
-    assert gate.memory == 2**17 + 2**17 + 2**15 + 7168
-    gate.hold("none", DeflateParameters(), 8)
-    gate.leave("none")
-    gate.leave("both")
-    assert gate.memory == 0
+    admission = AdmissionControl(None, None)
+    admission.hold("both", DeflateParameters(False, False), 8)
+    assert admission.memory == 2**17 + 2**17 + 2**15 + 7168
+    admission.hold("none", DeflateParameters(), 8)
+    admission.leave("none")
+    admission.leave("both")
+    assert admission.memory == 0

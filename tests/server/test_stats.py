@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import rawws
 import rawws.metrics
-from rawws.http.serving import Stats
+from rawws.http.serving import ServerFigures
 from rawws.server.stats import LONGEST, printable
 from tests.processes import ROOT
 from tests.server.answers import get
@@ -38,7 +38,7 @@ def lines(caplog: pytest.LogCaptureFixture, name: str = "rawws.server") -> list[
 
 async def test_a_server_counts_its_connections_and_their_bytes() -> None:
     async with serve(echo) as server:
-        assert server.stats() == Stats(0, 0, 0, 0, {}, {}, {}, 0, 0, 0, 0, 0, 0, False)
+        assert server.stats() == ServerFigures(0, 0, 0, 0, {}, {}, {}, 0, 0, 0, 0, 0, 0, False)
         silent = await Peer.reach(server.sockets[0].getsockname())
         async with connected(server) as peer:
             await peer.send("hello")
@@ -331,7 +331,7 @@ def test_the_page_on_operations_names_every_figure_and_every_attribute_of_a_line
     text = (ROOT / "docs" / "run" / "operations.md").read_text(encoding="utf-8")
     figures = text.partition("## Figures")[2].partition("## ")[0]
     table = "".join(line for line in figures.splitlines() if line.startswith("| `"))
-    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(Stats._fields)
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(ServerFigures._fields)
     attributes = set(re.findall(r'^ +"(\w+)": ', (ROOT / "rawws" / "server" / "stats.py").read_text(), re.MULTILINE))
     logs = text.partition("## Logs")[2].partition("## ")[0]
     assert attributes <= set(re.findall(r"`(\w+)`", logs))
@@ -395,7 +395,7 @@ async def test_prometheus_reads_all_that_server_and_hub_count() -> None:
 
 async def test_every_field_of_the_counts_is_a_metric() -> None:
     named = [*rawws.metrics.GAUGES, *rawws.metrics.COUNTERS]
-    assert sorted(named) == sorted(Stats._fields)
+    assert sorted(named) == sorted(ServerFigures._fields)
     hub = [*rawws.metrics.HUB_GAUGES, *rawws.metrics.HUB_COUNTERS, *rawws.metrics.OUTCOMES]
     assert sorted(hub) == sorted(rawws.Hub().stats()._fields)
 
