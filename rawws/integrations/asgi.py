@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rawws.http.exchange import ByteStream, Exchange, HttpContext
     from rawws.http.requests import HttpRequest
 
-    from .asgi_websocket import Event
+    from .asgi_websocket import AsgiEvent
 
 __all__ = ["Application", "ClientDisconnectedError", "serve"]
 
@@ -90,7 +90,7 @@ class Application(HttpApplication):
             raise ValueError(f"root_path is {root_path!r}, it must begin with '/' and be ASCII")
         self.app = app
         self.root_path = root_path.rstrip("/")
-        self.state: Event = {}
+        self.state: AsgiEvent = {}
         self._mode = lifespan
         self._lifespan: Lifespan | None = None
 
@@ -127,7 +127,7 @@ class Application(HttpApplication):
         handshake.context.start(upgrade.session.run())
         return upgrade
 
-    def _describe(self, socket: ByteStream, request: HttpRequest, version: str) -> Event:
+    def _describe(self, socket: ByteStream, request: HttpRequest, version: str) -> AsgiEvent:
         common = describe(socket, request.head, self.root_path, self.state)
         return common | {"asgi": {"version": VERSION, "spec_version": version}}
 
@@ -138,7 +138,7 @@ class Lifespan:
 
     __slots__ = ("_app", "_asked", "_events", "_failed", "_logger", "_required", "_state", "_task")
 
-    def __init__(self, app: Any, state: Event, logger: logging.Logger, *, required: bool) -> None:
+    def __init__(self, app: Any, state: AsgiEvent, logger: logging.Logger, *, required: bool) -> None:
         self._app = app
         self._state = state
         self._logger = logger
@@ -147,7 +147,7 @@ class Lifespan:
         # The application said that it failed: what it raises then is the same once more.
         self._failed = False
         # What `receive` gives, and what the answer to the last of that is waited for in.
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[AsgiEvent] = asyncio.Queue()
         self._asked: asyncio.Future[str | None] | None = None
 
     async def start_up(self) -> None:
@@ -183,7 +183,7 @@ class Lifespan:
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(failure)
 
-    async def _run(self, scope: Event) -> None:
+    async def _run(self, scope: AsgiEvent) -> None:
         try:
             await self._app(scope, self._events.get, self._send)
         except Exception as error:
@@ -197,7 +197,7 @@ class Lifespan:
         finally:
             self._answer(None)
 
-    async def _send(self, event: Event) -> None:
+    async def _send(self, event: AsgiEvent) -> None:
         kind = event["type"]
         if kind in {"lifespan.startup.complete", "lifespan.shutdown.complete"}:
             self._answer(None)
@@ -210,7 +210,7 @@ class Lifespan:
 
 @final
 class Upgrade:
-    """The opening handshake of one session: its Door, and what the exchange holds until it is decided."""
+    """The opening handshake of one session: its WebSocketAcceptor, and what the exchange holds until it is decided."""
 
     __slots__ = ("handshake", "logger", "session")
 
@@ -283,7 +283,7 @@ class HttpSession:
         "whole",
     )
 
-    def __init__(self, app: Any, scope: Event, exchange: Exchange, asked: HttpRequest) -> None:
+    def __init__(self, app: Any, scope: AsgiEvent, exchange: Exchange, asked: HttpRequest) -> None:
         self.app = app
         self.scope = scope
         self.exchange = exchange
@@ -392,7 +392,7 @@ class HttpSession:
 
     # -- `receive` of ASGI
 
-    async def receive(self) -> Event:
+    async def receive(self) -> AsgiEvent:
         """Return the next piece of the body; behind it, wait for the end."""
         while not self.over and (self.delivered or not (self.content or self.whole)):
             await self.wait()
@@ -426,7 +426,7 @@ class HttpSession:
 
     # -- `send` of ASGI
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: AsgiEvent) -> None:
         """Do what the application says."""
         kind = event["type"]
         if self.over:
@@ -453,7 +453,7 @@ class HttpSession:
                 self.draining = False
                 self.watch()
 
-    def make_head(self, event: Event) -> HttpResponse:
+    def make_head(self, event: AsgiEvent) -> HttpResponse:
         """Return the head of a response, as far as the application says it."""
         status = check_status(event.get("status"))
         headers = Headers(text(event.get("headers", ())))

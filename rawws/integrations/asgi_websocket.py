@@ -1,6 +1,7 @@
-"""Sessions: one WebSocket to the events of an ASGI application, and back (ASGI 3, WebSocket specification 2.5).
+"""ASGI WebSockets: one WebSocket to the events of an ASGI application, and back (ASGI 3, WebSocket specification 2.5).
 
-What brought the connection is a Door: uvicorn's `--ws`, or a server of ours. It does the handshake as it is told here.
+What brought the connection is a WebSocketAcceptor: uvicorn's `--ws`, or a server of ours. It does the handshake as it
+is told here.
 
 Laws:
 1. The application hears of every end: one `websocket.disconnect`, with the code and the reason.
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     from rawws.http.exchange import ByteStream
     from rawws.net.websocket import WebSocket
 
-__all__ = ["Door", "Event", "Session", "check_status", "describe", "describe_websocket", "text"]
+__all__ = ["AsgiEvent", "Session", "WebSocketAcceptor", "check_status", "describe", "describe_websocket", "text"]
 
-Event = dict[str, Any]
+AsgiEvent = dict[str, Any]
 
 # What a denial response may have for a body, in bytes: it is held until it is complete.
 BODY_SIZE = 1 << 20
 
 
-class Door(Protocol):
-    """What a connection came by."""
+class WebSocketAcceptor(Protocol):
+    """What a connection came by, and what answers its opening handshake."""
 
     logger: logging.Logger
 
@@ -59,11 +60,11 @@ class Session:
 
     __slots__ = (
         "accepted",
+        "acceptor",
         "app",
         "connected",
         "denial",
         "disconnected",
-        "door",
         "loop",
         "over",
         "scope",
@@ -71,11 +72,11 @@ class Session:
         "ws",
     )
 
-    def __init__(self, app: Any, scope: Event, ws: WebSocket, door: Door) -> None:
+    def __init__(self, app: Any, scope: AsgiEvent, ws: WebSocket, acceptor: WebSocketAcceptor) -> None:
         self.app = app
         self.scope = scope
         self.ws = ws
-        self.door = door
+        self.acceptor = acceptor
         self.loop = ws.settings.loop
         # `connected`: the application got its first event. `accepted`: there is a WebSocket. `over`: the application
         # said so, or there was an answer that is no WebSocket.
@@ -88,7 +89,7 @@ class Session:
 
     async def run(self) -> None:
         """Run the application, and see to it that the connection ends with it."""
-        logger = self.door.logger
+        logger = self.acceptor.logger
         try:
             result = await self.app(self.scope, self.receive, self.send)
         except Exception as error:
@@ -115,13 +116,13 @@ class Session:
         self.end()
         if not self.over:
             self.over = True
-            self.door.refuse(error)
+            self.acceptor.refuse(error)
 
     def respond(self, response: HttpResponse) -> None:
         """Answer a handshake with what is no WebSocket."""
         if not self.over:
             self.over = True
-            self.door.respond(response)
+            self.acceptor.respond(response)
 
     def gone(self) -> bool:
         """Tell whether there is nobody to send to."""
@@ -129,7 +130,7 @@ class Session:
 
     # -- `receive` of ASGI
 
-    async def receive(self) -> Event:
+    async def receive(self) -> AsgiEvent:
         """Return the next event."""
         if self.accepted:
             try:
@@ -151,7 +152,7 @@ class Session:
             await self.waiting
         return await self.receive() if self.accepted else self.disconnect()
 
-    def disconnect(self) -> Event:
+    def disconnect(self) -> AsgiEvent:
         """Return the last event."""
         code, reason = self.disconnected or (1006, "")
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
@@ -170,7 +171,7 @@ class Session:
 
     # -- `send` of ASGI
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: AsgiEvent) -> None:
         """Do what the application says."""
         kind = event["type"]
         if self.accepted and kind == "websocket.send" and not self.over:
@@ -182,47 +183,47 @@ class Session:
             try:
                 await self.ws.send(data)
             except ConnectionClosed:
-                raise self.door.gone() from None
+                raise self.acceptor.gone() from None
         elif self.over:
             raise RuntimeError(f"Unexpected ASGI message '{kind}', after sending 'websocket.close'.")
         elif self.accepted:
             self.close(event)
         elif self.ws.lost:
-            raise self.door.gone()
+            raise self.acceptor.gone()
         elif self.denial is not None:
             self.deny(self.denial, event)
         else:
             self.answer(event)
 
-    def close(self, event: Event) -> None:
+    def close(self, event: AsgiEvent) -> None:
         """Close the WebSocket."""
         if event["type"] != "websocket.close":
             allowed = "'websocket.send' or 'websocket.close'"
             raise RuntimeError(f"Expected ASGI message {allowed}, but got '{event['type']}'.")
         if self.gone():
-            raise self.door.gone()
+            raise self.acceptor.gone()
         code, reason = event.get("code", 1000), event.get("reason") or ""
         self.ws.close(code, reason)
         self.over, self.disconnected = True, (code, reason)
 
-    def answer(self, event: Event) -> None:
+    def answer(self, event: AsgiEvent) -> None:
         """Answer the handshake, or begin to."""
         kind = event["type"]
         if kind == "websocket.accept":
-            self.door.open(event.get("subprotocol"), text(event.get("headers", ())))
+            self.acceptor.open(event.get("subprotocol"), text(event.get("headers", ())))
             self.accepted = True
-            self.door.note("[accepted]")
+            self.acceptor.note("[accepted]")
             self.wake()
         elif kind == "websocket.close":
             self.refuse(HandshakeError(403, "the application refused the connection"))
         elif kind == "websocket.http.response.start":
             self.denial = Denial(event["status"], event.get("headers", ()))
-            self.door.note(str(event["status"]))
+            self.acceptor.note(str(event["status"]))
         else:
             allowed = "'websocket.accept', 'websocket.close' or 'websocket.http.response.start'"
             raise RuntimeError(f"Expected ASGI message {allowed} but got '{kind}'.")
 
-    def deny(self, denial: Denial, event: Event) -> None:
+    def deny(self, denial: Denial, event: AsgiEvent) -> None:
         """Gather the response of an application that refuses the handshake with one of its own."""
         if event["type"] != "websocket.http.response.body":
             raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{event['type']}'.")
@@ -252,7 +253,7 @@ class Denial:
         return HttpResponse(self.status, self.headers, self.body)
 
 
-def describe(socket: ByteStream, request: Request, root_path: str, state: Event) -> Event:
+def describe(socket: ByteStream, request: Request, root_path: str, state: AsgiEvent) -> AsgiEvent:
     """Return what the scopes of HTTP and of WebSocket have in common."""
     raw_path, _, query = request.path.partition("?")
     client, server = socket.remote_address, socket.local_address
@@ -272,7 +273,7 @@ def describe(socket: ByteStream, request: Request, root_path: str, state: Event)
     }
 
 
-def describe_websocket(common: Event, request: Request, *, secure: bool) -> Event:
+def describe_websocket(common: AsgiEvent, request: Request, *, secure: bool) -> AsgiEvent:
     """Return the scope of a WebSocket; raises HandshakeError with 400 for subprotocols that are no tokens."""
     return common | {
         "type": "websocket",

@@ -3,7 +3,7 @@
     uvicorn --ws rawws.integrations.uvicorn:WebSocketProtocol app:app
 
 uvicorn reads the request of the opening handshake and hands the TCP connection over; the rest is done here and in
-`sessions.py`: the handshake as the application decides, its `receive` and `send`, and the end.
+`asgi_websocket.py`: the handshake as the application decides, its `receive` and `send`, and the end.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def WebSocketProtocol(  # noqa: N802 - uvicorn takes it for the class of a proto
     """Return the protocol of a new connection, for uvicorn to call `connection_made` and `data_received` of."""
     if not config.loaded:
         config.load()
-    gateway = GATEWAYS.get(server_state)
-    if gateway is None:
-        gateway = GATEWAYS[server_state] = Gateway(config, server_state, _loop or asyncio.get_running_loop())
-    return WebSocket(gateway.settings, Arrival(gateway, app_state))
+    context = CONTEXTS.get(server_state)
+    if context is None:
+        context = CONTEXTS[server_state] = UvicornContext(config, server_state, _loop or asyncio.get_running_loop())
+    return WebSocket(context.settings, UvicornConnection(context, app_state))
 
 
 @final
-class Gateway:
+class UvicornContext:
     """What all connections of one uvicorn server share."""
 
     __slots__ = ("config", "keepalive", "settings", "state", "terms")
@@ -69,19 +69,19 @@ class Gateway:
         return limit is not None and (len(self.state.connections) >= limit or len(self.state.tasks) >= limit)
 
 
-GATEWAYS: WeakKeyDictionary[Any, Gateway] = WeakKeyDictionary()
+CONTEXTS: WeakKeyDictionary[Any, UvicornContext] = WeakKeyDictionary()
 
 
 @final
-class Arrival:
-    """One connection as uvicorn hands it over: the Door of its session, and what it has before it is a WebSocket."""
+class UvicornConnection:
+    """One connection as uvicorn hands it over, which becomes a WebSocket: the WebSocketAcceptor of its session."""
 
-    __slots__ = ("answered", "app_state", "gateway", "key", "logger", "reader", "request", "session", "ws")
+    __slots__ = ("answered", "app_state", "context", "key", "logger", "reader", "request", "session", "ws")
 
-    def __init__(self, gateway: Gateway, app_state: dict[str, Any]) -> None:
-        self.gateway = gateway
+    def __init__(self, context: UvicornContext, app_state: dict[str, Any]) -> None:
+        self.context = context
         self.app_state = app_state
-        self.logger = gateway.settings.logger
+        self.logger = context.settings.logger
         self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
         self.reader = HeadReader()
         self.request: Request = None  # type: ignore[assignment]  # from `receive` on
@@ -100,8 +100,8 @@ class Arrival:
     def begin(self, ws: WebSocket) -> None:
         """Begin with a connection that uvicorn hands over."""
         self.ws = ws
-        self.gateway.settings.connections.add(ws)
-        self.gateway.keepalive.start()
+        self.context.settings.connections.add(ws)
+        self.context.keepalive.start()
 
     def receive(self, data: bytes) -> None:
         """Take the request, which comes whole."""
@@ -109,12 +109,12 @@ class Arrival:
             # Nothing may come before the handshake is done.
             self.ws.abort()
             return
-        gateway = self.gateway
+        context = self.context
         try:
             if not self.reader.receive(data):
                 return
             self.request = parse_request(self.reader.head)
-            if gateway.full():
+            if context.full():
                 raise HandshakeError(503, "the server has as many connections as it takes", (("Retry-After", "1"),))
             self.key = check_upgrade(self.request)
             scope = self.describe()
@@ -123,15 +123,15 @@ class Arrival:
             return
         self.ws.request_head = self.reader.head
         self.ws.pause_reading()
-        self.session = Session(gateway.config.loaded_app, scope, self.ws, self)
-        gateway.state.connections.add(self)
-        task = gateway.settings.loop.create_task(self.session.run())
-        gateway.state.tasks.add(task)
-        task.add_done_callback(gateway.state.tasks.discard)
+        self.session = Session(context.config.loaded_app, scope, self.ws, self)
+        context.state.connections.add(self)
+        task = context.settings.loop.create_task(self.session.run())
+        context.state.tasks.add(task)
+        task.add_done_callback(context.state.tasks.discard)
 
     def describe(self) -> dict[str, Any]:
         """Return the scope of the connection."""
-        config = self.gateway.config
+        config = self.context.config
         common = describe(self.ws, self.request, config.root_path, self.app_state)
         common["asgi"] = {"version": config.asgi_version, "spec_version": "2.4"}
         return describe_websocket(common, self.request, secure=self.ws.extra("sslcontext") is not None)
@@ -141,7 +141,7 @@ class Arrival:
 
     def lose(self) -> None:
         """Take note that the connection is gone, before it was a WebSocket."""
-        self.gateway.state.connections.discard(self)
+        self.context.state.connections.discard(self)
         if self.session is not None:
             self.session.end()
 
@@ -159,7 +159,7 @@ class Arrival:
 
     def lost(self) -> None:
         """Take note that the WebSocket is gone."""
-        self.gateway.state.connections.discard(self)
+        self.context.state.connections.discard(self)
 
     # -- what uvicorn calls
 
@@ -175,19 +175,19 @@ class Arrival:
 
     def open(self, subprotocol: str | None, fields: Iterable[tuple[str, str]]) -> None:
         """Answer the handshake with 101."""
-        gateway, ws = self.gateway, self.ws
-        fields = [*text(gateway.state.default_headers), *fields]
+        context, ws = self.context, self.ws
+        fields = [*text(context.state.default_headers), *fields]
         accepted = accept(
-            self.request, self.key, select_subprotocol=lambda _: subprotocol, compression=gateway.terms.compression
+            self.request, self.key, select_subprotocol=lambda _: subprotocol, compression=context.terms.compression
         )
-        open_websocket(ws, accepted, serialize_accept(accepted, fields), gateway.terms)
+        open_websocket(ws, accepted, serialize_accept(accepted, fields), context.terms)
         ws.follow(self)
         read_on(ws)
 
     def respond(self, response: HttpResponse) -> None:
         """Answer with a response that is no WebSocket, and end the connection once the peer has it."""
         ws = self.ws
-        self.gateway.state.connections.discard(self)
+        self.context.state.connections.discard(self)
         self.answered = True
         if ws.lost:
             return

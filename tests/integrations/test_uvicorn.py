@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import connect, unix_connect
 from websockets.typing import Subprotocol
 
-from rawws.integrations.uvicorn import GATEWAYS, WebSocketProtocol
+from rawws.integrations.uvicorn import CONTEXTS, WebSocketProtocol
 from tests.integrations.serving import Receive, Recorder, Send, echo, end, exchange_messages, in_uvicorn, refused
 from tests.server.peers import Peer, eventually, request
 
@@ -211,7 +211,7 @@ async def test_a_client_that_was_refused_is_let_go_when_it_speaks_or_stays(
         await peer.write(request("Sec-WebSocket-Version: 12"))
         response, _ = await peer.answer()
         assert response.status == 426
-        connections = GATEWAYS[server.server_state].settings.connections
+        connections = CONTEXTS[server.server_state].settings.connections
         assert len(connections) == 1
         if speaks:
             await peer.write(b"more")
