@@ -6,8 +6,8 @@ cdef class Settings:
     cdef readonly Shared shared
     cdef public object logger
     cdef public set connections
-    cdef public object journal
-    cdef public object gate
+    cdef public object counters
+    cdef public object admission
     cdef public object keepalive
     cdef public object on_message
     cdef public object on_close

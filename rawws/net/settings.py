@@ -56,12 +56,12 @@ class Settings:
     """The options that the connections of one server, or of one client, share; times in seconds, 0 for none."""
 
     __slots__ = (
+        "admission",
         "byte_rate",
         "close_timeout",
         "connections",
-        "gate",
+        "counters",
         "hard_limit",
-        "journal",
         "keepalive",
         "logger",
         "loop",
@@ -83,8 +83,8 @@ class Settings:
         self.connections: set[AsyncSocket] = set()
         self.keepalive: Sweeper | None = None
         # What a server has.
-        self.journal: ConnectionCounter | None = None
-        self.gate: ConnectionLimiter | None = None
+        self.counters: ConnectionCounter | None = None
+        self.admission: ConnectionLimiter | None = None
         # The callbacks of a Handler.
         self.on_message: Callable[..., object] | None = None
         self.on_close: Callable[..., object] | None = None
@@ -108,8 +108,8 @@ class Settings:
         """Return the same options, for the same connections, with the callbacks of a Handler."""
         settings = Settings(self.loop, self.logger)
         settings.connections = self.connections
-        settings.journal = self.journal
-        settings.gate = self.gate
+        settings.counters = self.counters
+        settings.admission = self.admission
         # Without `open_timeout` and `keepalive`, which are those of the server.
         settings.close_timeout = self.close_timeout
         settings.ping_interval = self.ping_interval

@@ -671,8 +671,8 @@ class WebSocket(AsyncSocket):
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection for a reason of this side."""
-        if code == CloseCode.TRY_AGAIN_LATER and self.settings.journal is not None:
-            self.settings.journal.slow += 1
+        if code == CloseCode.TRY_AGAIN_LATER and self.settings.counters is not None:
+            self.settings.counters.slow += 1
         self.connection.fail(code, reason)
         self.on_end()
 
@@ -700,10 +700,10 @@ class WebSocket(AsyncSocket):
                     self.settings.on_close(self, self.connection.closed().code, self.connection.closed().reason)
                 except Exception:
                     self.settings.logger.exception("on_close failed")
-        if self.settings.journal is not None:
-            self.settings.journal.close(self)
-        if self.settings.gate is not None:
-            self.settings.gate.leave(self)
+        if self.settings.counters is not None:
+            self.settings.counters.close(self)
+        if self.settings.admission is not None:
+            self.settings.admission.leave(self)
         AsyncSocket.on_lost(self)
 
     def follow(self, follower: Follower) -> None:
@@ -758,8 +758,8 @@ class WebSocket(AsyncSocket):
     def retire(self, now: float) -> None:
         """Close a connection that is as old as it may be; one whose handler is busy has a tenth longer."""
         if self.is_idle() or now >= self.retires_at + JITTER * self.settings.max_lifetime:
-            if self.settings.journal is not None:
-                self.settings.journal.retired += 1
+            if self.settings.counters is not None:
+                self.settings.counters.retired += 1
             self.close(CloseCode.GOING_AWAY, "max_lifetime is over, connect again")
 
     # -- facts

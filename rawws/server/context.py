@@ -71,8 +71,10 @@ class ServerContext:
     def __init__(self, handler: ServerHandler, options: ServerOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.options = options
         self.settings = settings = settings_of(options, loop)
-        self.counters = settings.journal = ServerStats(ConnectionLog(settings.logger, access_log=options.access_log))
-        self.admission = settings.gate = AdmissionControl(options.max_connections_per_address, options.handshake_rate)
+        self.counters = settings.counters = ServerStats(ConnectionLog(settings.logger, access_log=options.access_log))
+        self.admission = settings.admission = AdmissionControl(
+            options.max_connections_per_address, options.handshake_rate
+        )
         self.keepalive = Keepalive(settings)
         self.max_connections = options.max_connections or most_connections()
         self.keep_alive_timeout = options.keep_alive_timeout or 0.0
