@@ -49,8 +49,6 @@ CORE_MAY_NAME = {"os": {"urandom"}, "http": {"HTTPStatus"}}
 
 EXCEPTIONS: Final[dict[str, set[str]]] = {
     "wrong_exports": {
-        "Event in rawws.integrations.asgi_websocket, rawws_sse.event",
-        "Session in rawws.backplanes.session, rawws.integrations.asgi_websocket",
         "run in rawws.server.run, rawws.testing",
         "serve in rawws.integrations.asgi, rawws.server.server, rawws.testing",
     },

@@ -24,7 +24,7 @@ from rawws.server.server import unix_serve
 from rawws.topics.backplane import BackplaneAway, History, HistoryResult, Position, PresenceEntry, Record
 
 from .memory import Engine, MemoryBackplane
-from .session import Session, fail_answers
+from .session import EngineSession, fail_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,7 +163,7 @@ class BrokerBackplane:
         self._ws: WebSocket | None = None
         self._number = 0
         self._asked: dict[int, tuple[asyncio.Future[Any], Callable[[Any], Any]]] = {}
-        self._session = Session(self, "the broker", (BackplaneAway,), waits)
+        self._session = EngineSession(self, "the broker", (BackplaneAway,), waits)
 
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """As the contract has it."""

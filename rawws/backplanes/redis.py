@@ -27,7 +27,7 @@ from urllib.parse import quote
 from rawws.client.retrying import full_jitter
 from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, new_answer
 
-from .session import Session, fail_answers
+from .session import EngineSession, fail_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +166,7 @@ class RedisBackplane:
         # Channels know nothing of databases.
         self._channels = f"{prefix}:{self._options.get('db', 0)}"
         self._verbs = ("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
-        self._session = Session(self, "Redis", (RedisError, OSError), lambda: full_jitter(draw))
+        self._session = EngineSession(self, "Redis", (RedisError, OSError), lambda: full_jitter(draw))
         self._leases = 0
         # Which run of a Redis this is, and whether what it answers is on its disk.
         self._life = ""

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from rawws.topics.backplane import BackplaneHandler, History
 
-__all__ = ["Session", "SessionEngine", "fail_answers"]
+__all__ = ["EngineConnection", "EngineSession", "fail_answers"]
 
 logger = logging.getLogger("rawws.backplanes")
 
 
-class SessionEngine(Protocol):
+class EngineConnection(Protocol):
     """What a session needs of the backplane that it is of. `lose` follows each `reach`, also one that failed."""
 
     async def reach(self) -> None:
@@ -44,7 +44,7 @@ class SessionEngine(Protocol):
 
 
 @final
-class Session:
+class EngineSession:
     """Reaches an engine again and again, from `open` to `close`.
 
     `name` is what the engine is called where it is away. `errors` are those that say so; all others are logged. Each
@@ -70,7 +70,7 @@ class Session:
 
     def __init__(
         self,
-        engine: SessionEngine,
+        engine: EngineConnection,
         name: str,
         errors: tuple[type[Exception], ...],
         waits: Callable[[], Iterator[float]],

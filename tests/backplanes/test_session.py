@@ -8,7 +8,7 @@ from typing import Any, final
 
 import pytest
 
-from rawws.backplanes.session import Session
+from rawws.backplanes.session import EngineSession
 from rawws.topics import History
 from rawws.topics.backplane import BackplaneAway
 from tests.backplanes.handlers import Told
@@ -20,7 +20,7 @@ class ByHand:
     """An engine that does what a test says, and remembers what it was told."""
 
     def __init__(self) -> None:
-        self.session = Session(self, "the engine", (OSError,), lambda: repeat(0.0))
+        self.session = EngineSession(self, "the engine", (OSError,), lambda: repeat(0.0))
         self.said: list[str] = []
         # What the next attempts to reach it raise.
         self.unreachable: list[Exception] = []
