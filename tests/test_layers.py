@@ -192,7 +192,7 @@ def wrong_circles() -> set[str]:
         for module, path in MODULES.items()
         if module != "rawws"
     }
-    return {f"circle {number}: {module}" for number, circle in enumerate(circles(graph)) for module in circle}
+    return {f"circle {number}: {module}" for number, circle in enumerate(sorted(circles(graph))) for module in circle}
 
 
 def wrong_names() -> set[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, final
 
 from rawws.errors import HttpError
-from rawws.protocol.bodies import encode_chunk
+from rawws.protocol.bodies import Chunk, encode_chunk
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .requests import HttpRequest
 
 __all__ = [
+    "BODILESS",
     "HELD",
     "PATIENCE",
     "SLOWEST",
@@ -49,6 +50,8 @@ PATIENCE = 60.0
 # The slowest body that is waited for, in bytes a second, beside `open_timeout`. Apache's mod_reqtimeout asks for 500,
 # which lets 1 MiB take 35 minutes.
 SLOWEST = 16384
+# RFC 9110 6.4.1: "All 1xx (Informational), 204 (No Content), and 304 (Not Modified) responses do not include content."
+BODILESS = frozenset({204, 304})
 
 
 class ByteStream(Protocol):
@@ -141,7 +144,7 @@ class HttpConnection(Protocol):
         """Send a response that is whole, and end the exchange."""
 
     def send_head(self, exchange: Exchange, response: HttpResponse) -> bool:
-        """Begin a response whose body is as long as its head says, or chunked; tell whether it is sent in chunks."""
+        """Begin a response whose body is as long as its head says, if it does; tell whether it is sent in chunks."""
 
     def send_stream_head(self, exchange: Exchange, fields: tuple[tuple[str, str], ...]) -> bool:
         """Begin a response of 200 with these fields and no known end; tell whether it is sent in chunks."""
@@ -254,7 +257,7 @@ class Exchange:
             self.fail(error)
 
     def begin_response(self, response: HttpResponse) -> None:
-        """Begin a response whose body is written behind it: as long as it says, or chunked."""
+        """Begin a response whose body is written behind it: as long as its Content-Length says, if it has one."""
         if not self.over:
             self.chunked = self.connection.send_head(self, response)
 
@@ -265,7 +268,11 @@ class Exchange:
 
     def write(self, payload: bytes) -> None:
         """Write a piece of the body, which is not empty."""
-        self.connection.write(encode_chunk(payload) if self.chunked else payload)
+        if self.chunked:
+            # Not always a call: an event goes to many clients.
+            last = Chunk.last
+            payload = last.octets if last.payload is payload else encode_chunk(payload)
+        self.connection.write(payload)
 
     def finish(self) -> None:
         """End the response that was begun."""

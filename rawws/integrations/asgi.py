@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, final
 from rawws import clock
 from rawws.errors import HttpError
 from rawws.http.application import HttpApplication
-from rawws.http.exchange import HELD, PATIENCE, SLOWEST
+from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST
 from rawws.net.handlers import check_arguments
 from rawws.protocol.http11 import Headers, HttpResponse, content_length
 from rawws.server.heads import says_close
@@ -46,8 +46,6 @@ WEBSOCKET_VERSION = "2.5"
 LIFESPANS = ("auto", "on", "off")
 # Header lines that are the server's to write (RFC 9110 section 7.6.1).
 OWN = ("Connection", "Keep-Alive", "Transfer-Encoding")
-# RFC 9110 6.4.1: "All 1xx (Informational), 204 (No Content), and 304 (Not Modified) responses do not include content."
-BODILESS = frozenset({204, 304})
 
 
 @dataclass(frozen=True)
@@ -488,8 +486,6 @@ class HttpSession:
             exchange.respond(head._replace(body=b"" if exchange.omit_body and length is not None else data))
             self.complete()
             return True
-        if length is None and head.status not in BODILESS:
-            head.headers["Transfer-Encoding"] = "chunked"
         exchange.begin_response(head)
         self.left = length
         self.started, self.head = True, None

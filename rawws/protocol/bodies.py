@@ -14,7 +14,7 @@ from rawws.errors import HttpError
 from .extensions import DIGITS, TCHARS, excerpt
 from .http11 import DEFAULT_LIMITS, Headers, content_length
 
-__all__ = ["Body", "encode_chunk"]
+__all__ = ["Body", "Chunk", "encode_chunk"]
 
 # 2**64 has 17 digits. Who overflows there reads another size than we do.
 MAX_DIGITS = 16
@@ -39,7 +39,7 @@ LONGEST = 65536
 
 @final
 class Chunk:
-    """A piece of a body, and its chunk."""
+    """A piece of a body, and its chunk; `last` is the one that was made last, if it is not too long."""
 
     __slots__ = ("octets", "payload")
 

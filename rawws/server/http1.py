@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws.errors import HttpError
 from rawws.http.dispatch import call_endpoint
-from rawws.http.exchange import HELD, PATIENCE, SLOWEST, Exchange
+from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
 from rawws.http.routes import NO_PARAMS
 from rawws.net.transports import close_transport
@@ -72,8 +72,7 @@ class Http1Connection:
         self.body = NO_BODY
         self.observer: ExchangeObserver | None = None
         # Of that request: whether it is of HTTP/1.1, whether the connection outlasts it, how the access log names it.
-        self.modern = self.persistent = False
-        self.line = b""
+        self.modern, self.persistent, self.line = False, False, b""
         # Whether the request that is read is HEAD: a refusal has no body then, either.
         self.omit_body = False
         # What came behind it.
@@ -371,8 +370,11 @@ class Http1Connection:
         self.finish(exchange)
 
     def send_head(self, exchange: Exchange, response: HttpResponse) -> bool:
-        """Begin a response whose body is as long as its head says, or chunked; tell whether it is sent in chunks."""
-        chunked = "Transfer-Encoding" in response.headers
+        """Begin a response whose body is as long as its head says, if it does; tell whether it is sent in chunks."""
+        chunked = "Content-Length" not in response.headers and response.status not in BODILESS
+        if chunked:
+            fields = [*response.headers.raw_items(), ("Transfer-Encoding", "chunked")]
+            response = response._replace(headers=Headers(fields))
         if (chunked and not self.modern) or says_close(response.headers):
             self.persistent = False
         head = self._serialize(response)
@@ -393,9 +395,8 @@ class Http1Connection:
             lines += b"Transfer-Encoding: chunked\r\n"
         else:
             self.persistent = False
-        head = b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n"
         own = self._connection_line() + field_lines(exchange.fields)
-        self.write(head % (self.context.date().encode(), own, lines))
+        self.write(b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n" % (self.context.date().encode(), own, lines))
         return self.modern
 
     def send_continue(self) -> None:
