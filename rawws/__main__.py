@@ -1,4 +1,4 @@
-"""The door of `python -m rawws`."""
+"""The entry of `python -m rawws`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Twins: the choice between them for this package, and the name of the one that runs (see `rawws_sse._twins`).
+"""Twins: the name of the one that runs, and the choice between them, which `rawws_sse` makes for both packages.
 
 Importing this module makes the choice, so `rawws/__init__.py` imports it before all others.
 """

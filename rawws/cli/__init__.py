@@ -1,1 +1,1 @@
-"""Ask line: `rawws serve`, `rawws connect`, `rawws demo`."""
+"""Command line: `rawws serve`, `rawws connect`, `rawws demo`."""

@@ -1,4 +1,4 @@
-"""Proxies: what a trusted reverse proxy says of its client (the X-Forwarded-* headers; off by default).
+"""Forwarded: what a trusted reverse proxy says of its client (the X-Forwarded-* headers; off by default).
 
 Anyone can send these headers, so they count only from an address that the operator names. A proxy appends the address
 that it saw to what the client sent, so the list is read from its end, up to the first address that is not trusted.

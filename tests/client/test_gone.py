@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.client import dialing
+from rawws.client import dialing, proxies
 from rawws.net.transports import abort_transport, close_transport
 from rawws.protocol.http11 import parse_request
 from tests.client.peers import HOST, accepted, http_proxy, scripted, tls
@@ -95,11 +95,17 @@ async def test_the_end_of_an_event_stream_over_tls_logs_nothing(forgetful: None)
         await feed.aclose()
 
 
+def trust(monkeypatch: pytest.MonkeyPatch, context: ssl.SSLContext) -> None:
+    """Have the client use this context where none is given."""
+    for module in (dialing, proxies):
+        monkeypatch.setattr(module, "default_context", lambda: context)
+
+
 async def test_a_refused_certificate_behind_an_https_proxy_is_an_error_of_the_certificate(
     forgetful: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside, inside = tls(), tls(HOST)
-    monkeypatch.setattr(dialing, "_default_context", lambda: outside.client)
+    trust(monkeypatch, outside.client)
 
     async def handler(ws: rawws.WebSocket) -> None:
         pytest.fail("it connected")
@@ -150,10 +156,11 @@ def early(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Give a list of answers: each next connection has got its one, and its end, before it is used."""
     answers: list[bytes] = []
 
-    async def race(host: str, port: int, local_addr: tuple[str, int] | None = None) -> socket.socket:
+    async def connect_tcp(host: str, port: int, local_addr: tuple[str, int] | None = None) -> socket.socket:
         return refused(answers.pop(0))
 
-    monkeypatch.setattr(dialing, "race", race)
+    for module in (dialing, proxies):
+        monkeypatch.setattr(module, "connect_tcp", connect_tcp)
     return answers
 
 
@@ -223,7 +230,7 @@ async def test_a_refusal_that_comes_with_the_end_of_a_tls_handshake_is_read(
     scheme: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside, inside = tls(), tls(HOST)
-    monkeypatch.setattr(dialing, "_default_context", lambda: outside.client)
+    trust(monkeypatch, outside.client)
     full = await asyncio.get_running_loop().create_server(Refusing, HOST, 0, ssl=inside.server)
     url = f"{scheme}://{HOST}:{full.sockets[0].getsockname()[1]}/"
     async with http_proxy() as http, http_proxy(ssl=outside.server) as https:
