@@ -16,6 +16,18 @@ from tests.test_layers import MODULES, line, unit
 __all__ = ["PAGE", "with_modules"]
 
 PAGE: Final = ROOT / "docs" / "understand" / "design.md"
+# What the packages of each line are, in the order of `LINES`.
+TITLES: Final = (
+    "What all others may use",
+    "The protocols, without I/O",
+    "Sockets and the WebSocket on them",
+    "HTTP",
+    "Servers, clients and topics",
+    "What connects them to others: engines, frameworks, monitoring, tests",
+    "Applications of the library",
+    "The command line",
+    "Its entry",
+)
 BEGIN, END = "<!-- Made from the docstrings by `make docs`. -->\n", "<!-- End of what is made. -->\n"
 
 
@@ -29,7 +41,8 @@ def _listing() -> str:
     names = sorted((name for name in MODULES if name.startswith("rawws.")), key=lambda name: (line(name), name))
     lines = []
     for number, inside in groupby(names, key=line):
-        lines += [f"\n**{number + 1}.**\n", "| module | what lives there | compiled |", "|---|---|---|"]
+        lines.append(f"\n**{number + 1}. {TITLES[number]}**\n")
+        lines += ["| module | what lives there | compiled |", "|---|---|---|"]
         for package, modules in groupby(inside, key=unit):
             lines += [_row(name, package) for name in modules]
     return "\n".join([*lines, "", ""])
