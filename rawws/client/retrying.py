@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rawws.errors import ConnectionClosed, HandshakeError
+from rawws.protocol.opcodes import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +26,12 @@ STABLE = 10.0
 LONGEST_ASKED = 3600.0
 # "[1012] a client may reconnect, and if it chooses to do, should reconnect using a randomized delay of 5-30s" (the
 # registration of 1012, to which RFC 6455 section 11.7 leaves the codes). 1013, "try again later", asks for no less.
-ASKED_BY_CODE = {1012: (5.0, 30.0), 1013: (5.0, 30.0)}
+ASKED_BY_CODE: dict[int, tuple[float, float]] = {
+    CloseCode.SERVICE_RESTART: (5.0, 30.0),
+    CloseCode.TRY_AGAIN_LATER: (5.0, 30.0),
+}
+# Ends after which the same would come again.
+PERMANENT = {CloseCode.PROTOCOL_ERROR, CloseCode.POLICY_VIOLATION}
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -37,7 +43,7 @@ def is_permanent(error: BaseException) -> bool:
     if isinstance(error, HandshakeError):
         return 0 < error.status < 500 and error.status not in {408, 429}
     if isinstance(error, ConnectionClosed):
-        return any(close is not None and close.code in {1002, 1008} for close in (error.rcvd, error.sent))
+        return any(close is not None and close.code in PERMANENT for close in (error.rcvd, error.sent))
     return not isinstance(error, OSError) or isinstance(error, ssl.SSLCertVerificationError)
 
 

@@ -85,7 +85,7 @@ class Room(rawws.Handler):
     def on_open(self, ws: rawws.WebSocket) -> None:
         """Let a connection look on, or turn it away from a full room."""
         if len(self.ids) >= ROOM_LIMIT:
-            ws.close(1013, "the room is full")
+            ws.close(rawws.CloseCode.TRY_AGAIN_LATER, "the room is full")
             return
         self.ids[ws] = secrets.token_urlsafe(6)
         tell(ws, type="welcome", server=self.server, you=self.ids[ws], history=list(self.history))

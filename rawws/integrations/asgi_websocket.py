@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
 
 from rawws.errors import ConnectionClosed, HandshakeError, HttpError, LocalProtocolError
+from rawws.protocol import phases
 from rawws.protocol.extensions import parse_tokens
 from rawws.protocol.http11 import Headers, HttpResponse, Request
+from rawws.protocol.opcodes import CloseCode
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,6 +33,8 @@ AsgiEvent = dict[str, Any]
 
 # What a denial response may have for a body, in bytes: it is held until it is complete.
 BODY_SIZE = 1 << 20
+# The end of a connection whose peer sent no Close frame.
+GONE = (int(CloseCode.ABNORMAL_CLOSURE), "")
 
 
 class WebSocketAcceptor(Protocol):
@@ -96,13 +100,13 @@ class Session:
             # The end of the connection was no fault of an application that did not expect it.
             if not (isinstance(error, OSError) and self.gone()):
                 logger.exception("Exception in ASGI application")
-            self.finish(1011)
+            self.finish(CloseCode.INTERNAL_ERROR)
         else:
             if not self.accepted and not self.over and self.disconnected is None:
                 logger.error("ASGI callable returned without completing handshake.")
             elif result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
-            self.finish(1000)
+            self.finish(CloseCode.NORMAL_CLOSURE)
 
     def finish(self, code: int) -> None:
         """End the connection of an application that is done."""
@@ -126,7 +130,7 @@ class Session:
 
     def gone(self) -> bool:
         """Tell whether there is nobody to send to."""
-        return self.ws.lost or (self.accepted and self.ws.connection.phase != 0)
+        return self.ws.lost or (self.accepted and self.ws.connection.phase != phases.OPEN)
 
     # -- `receive` of ASGI
 
@@ -154,13 +158,13 @@ class Session:
 
     def disconnect(self) -> AsgiEvent:
         """Return the last event."""
-        code, reason = self.disconnected or (1006, "")
+        code, reason = self.disconnected or GONE
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
     def end(self) -> None:
         """Let the application know that there will be no WebSocket."""
         if self.disconnected is None:
-            self.disconnected = (1006, "")
+            self.disconnected = GONE
         self.wake()
 
     def wake(self) -> None:
@@ -202,7 +206,7 @@ class Session:
             raise RuntimeError(f"Expected ASGI message {allowed}, but got '{event['type']}'.")
         if self.gone():
             raise self.acceptor.gone()
-        code, reason = event.get("code", 1000), event.get("reason") or ""
+        code, reason = event.get("code", int(CloseCode.NORMAL_CLOSURE)), event.get("reason") or ""
         self.ws.close(code, reason)
         self.over, self.disconnected = True, (code, reason)
 

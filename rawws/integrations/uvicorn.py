@@ -22,6 +22,7 @@ from rawws.protocol.deflate import Compression
 from rawws.protocol.handshake import accept, check_upgrade, refusal
 from rawws.protocol.http11 import HeadReader, HttpResponse, Request, parse_request
 from rawws.protocol.http11 import serialize_response as serialize
+from rawws.protocol.opcodes import CloseCode
 from rawws.server.stats import printable
 from rawws.server.upgrade import WebSocketTerms, open_websocket, read_on, serialize_accept
 
@@ -169,7 +170,7 @@ class UvicornConnection:
         if session is not None and not session.accepted:
             session.refuse(HandshakeError(500, "the server is shutting down"))
         elif session is not None and not session.over:
-            self.ws.close(1012)
+            self.ws.close(CloseCode.SERVICE_RESTART)
 
     # -- what the session calls
 

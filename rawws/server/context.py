@@ -19,6 +19,7 @@ from rawws.net.settings import Settings
 from rawws.protocol.deflate import Compression
 from rawws.protocol.handshake import accept
 from rawws.protocol.http11 import serialize_fields, serialize_response
+from rawws.protocol.opcodes import CloseCode
 
 from .admission import REFUSALS, RETRY_AFTER, AdmissionControl, most_connections
 from .forwarded import TrustedProxies
@@ -195,10 +196,10 @@ class ServerContext:
         ws.task = None
         error = None if task.cancelled() else task.exception()
         if error is None:
-            ws.close(1000)
+            ws.close(CloseCode.NORMAL_CLOSURE)
         elif isinstance(error, ConnectionClosed) and ws.handler is None and ws.connection.phase:
             # The handler ended because its connection did, which is no fault of it.
-            ws.close(1000)
+            ws.close(CloseCode.NORMAL_CLOSURE)
         elif isinstance(error, Exception):
             ws.on_handler_error(error)
 

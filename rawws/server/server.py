@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rawws.net.websocket import WebSocket
 from rawws.protocol.closing import serialize_close
+from rawws.protocol.opcodes import CloseCode
 
 from .admission import ACCEPTS
 from .context import ServerContext
@@ -105,7 +106,7 @@ class Server:
         """Tell whether the server takes new connections."""
         return bool(self._servers) and not self.closing
 
-    def close(self, code: int = 1001, reason: str = "") -> None:
+    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Take no new connections and close those there are, with this code; `wait_closed` waits for the end.
 
         A connection whose peer does not answer within `close_timeout` is aborted.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rawws import clock
 from rawws.protocol.closing import serialize_close
+from rawws.protocol.opcodes import CloseCode
 
 if TYPE_CHECKING:
     from rawws.net.settings import Settings
@@ -46,7 +47,7 @@ class Drain:
     timeout: float | None = 25.0
     patience: float = 1.0
     # "Going away". 1012, a restart, asks clients to stay away for 5 to 30 s (IANA's registry, RFC 6455 section 11.7).
-    code: int = 1001
+    code: int = int(CloseCode.GOING_AWAY)
     reason: str = ""
 
     def __post_init__(self) -> None:

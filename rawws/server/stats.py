@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws.http.serving import ServerFigures
 from rawws.net.websocket import WebSocket
+from rawws.protocol.opcodes import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,7 +147,7 @@ class ServerStats:
             return
         closed = ws.connection.closed()
         by, close = ("peer", closed.rcvd) if closed.rcvd_then_sent else ("server", closed.sent)
-        code, reason = (1006, "") if close is None else close
+        code, reason = (int(CloseCode.ABNORMAL_CLOSURE), "") if close is None else close
         self.closes[code] = self.closes.get(code, 0) + 1
         self.log.closed(ws, code, reason, "nobody" if close is None else by)
 

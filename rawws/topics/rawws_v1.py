@@ -17,6 +17,7 @@ from rawws.http.event_stream import EventStream
 from rawws.http.long_poll import POLL_TIMEOUT, LongPoll
 from rawws.http.responses import Response
 from rawws.net.handlers import Handler
+from rawws.protocol.opcodes import CloseCode
 
 from .cursors import CursorError, cursor_of, cursors_of, join_cursors
 from .envelope import (
@@ -78,7 +79,7 @@ async def serve_client(hub: HubCore, ws: WebSocket) -> None:
 def speaks(ws: WebSocket) -> bool:
     """Tell whether a client speaks rawws.v1; close it where it does not."""
     if ws.subprotocol != SUBPROTOCOL:
-        ws.close(1008, f"the subprotocol must be {SUBPROTOCOL}")
+        ws.close(CloseCode.POLICY_VIOLATION, f"the subprotocol must be {SUBPROTOCOL}")
         return False
     return True
 
@@ -204,7 +205,7 @@ class HubHandler(Handler):
         elif len(busy[1]) < MAX_PENDING:
             busy[1].append(message)
         else:
-            ws.close(1013, f"over {MAX_PENDING} requests wait for an answer")
+            ws.close(CloseCode.TRY_AGAIN_LATER, f"over {MAX_PENDING} requests wait for an answer")
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:  # noqa: ARG002 - as Handler has it
         """Ask no more what a client may do that is gone."""

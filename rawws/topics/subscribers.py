@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import ConnectionClosed
 from rawws.net.prepared import PreparedMessage
+from rawws.protocol.opcodes import CloseCode
 from rawws_sse import Event
 
 from .cursors import join_cursors, label
@@ -268,7 +269,9 @@ class Subscriber:
             if kind <= BLOCK:
                 outcome.closed += 1
                 self.leave()
-                self.receiver.fail(1013, f"slow consumer: over {self.receiver.hard_limit} bytes wait to be sent")
+                self.receiver.fail(
+                    CloseCode.TRY_AGAIN_LATER, f"slow consumer: over {self.receiver.hard_limit} bytes wait to be sent"
+                )
                 return
             outcome.dropped += 1
             if kind == DROP_NEWEST or not subscription.held:
@@ -361,7 +364,7 @@ class Subscriber:
         logger.error("a subscriber failed", exc_info=error)
         self.leave()
         with contextlib.suppress(Exception):
-            self.receiver.fail(1011, "internal error")
+            self.receiver.fail(CloseCode.INTERNAL_ERROR, "internal error")
 
     def give_up(self, subscription: Subscription) -> None:
         """Let go of what waits for a subscription that is over."""

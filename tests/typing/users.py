@@ -100,3 +100,9 @@ async def main() -> None:
     rawws.serve(handler, "127.0.0.1", 0, hard_limt=3)  # type: ignore[call-arg]
     rawws.serve(handler, "127.0.0.1", 0, hard_limit="3")  # type: ignore[arg-type]
     rawws.run(handler, "127.0.0.1", 8765, pong_timeout=1)  # type: ignore[call-arg]
+    async with rawws.connect("ws://127.0.0.1", compression=None, user_agent_header="a program") as ws:
+        assert_type(ws, rawws.WebSocket)
+    async for ws in rawws.connect("ws://127.0.0.1"):
+        assert_type(ws, rawws.WebSocket)
+    rawws.connect("ws://127.0.0.1", prot=3)  # type: ignore[call-arg]
+    rawws.connect("ws://127.0.0.1", max_size="1 MiB")  # type: ignore[arg-type]
