@@ -9,16 +9,19 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from rawws import clock
 from rawws.errors import ConnectionClosedError, LocalProtocolError
-from rawws.net.awaitables import DONE, Later, release
+from rawws.net.awaitables import DONE, later, release
 from rawws.net.socket import HIGH_WATER
 from rawws_sse import Event, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
+
+    from rawws.net.awaitables import Started
+    from rawws.net.interfaces import Follower
 
     from .exchange import Exchange
     from .requests import HttpRequest
@@ -87,7 +90,7 @@ class EventStream:
         self._over = False
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
-        self._followers: list[Any] | None = None
+        self._followers: list[Follower] | None = None
 
     def __repr__(self) -> str:
         state = "over" if self._over else "waiting" if self._exchange is None else "open"
@@ -102,7 +105,7 @@ class EventStream:
         event: str | None = None,
         id: str | None = None,  # noqa: A002 - the field's own name
         retry: int | None = None,
-    ) -> Any:
+    ) -> Started[None]:
         """Send an event at once: its data, or an Event. Return an awaitable.
 
         Awaiting it waits until the write buffer is under its low-water mark. Raises ConnectionClosed once the stream is
@@ -126,7 +129,7 @@ class EventStream:
         if self.buffered > exchange.context.settings.hard_limit:
             exchange.connection.drop(f"over {exchange.context.settings.hard_limit} bytes wait to be sent")
             self._end()
-        return Later(self._drain)
+        return later(self._drain)
 
     def close(self) -> None:
         """End the stream: what was sent still goes out. A browser reconnects; 204 to that request makes it stop."""
@@ -144,14 +147,14 @@ class EventStream:
             self._waiters = [*(self._waiters or ()), waiter]
             await waiter
 
-    def follow(self, follower: Any) -> None:
+    def follow(self, follower: Follower) -> None:
         """Have `follower.drained()` called when the write buffer is under its low-water mark, `lost()` at the end."""
         if self._over:
             raise ConnectionClosedError(None, None)
         self._followers = [*(self._followers or ()), follower]
         self._watch()
 
-    def unfollow(self, follower: Any) -> None:
+    def unfollow(self, follower: Follower) -> None:
         """Call it no more."""
         self._followers = [other for other in self._followers or () if other is not follower] or None
 

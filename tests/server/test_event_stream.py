@@ -80,7 +80,7 @@ async def test_what_is_sent_is_an_event_in_a_chunk_of_its_own() -> None:
 
 async def test_awaiting_send_is_allowed_and_so_is_not_awaiting_it() -> None:
     async with streaming() as (stream, peer):
-        assert await stream.send("one") is None
+        assert await stream.send("one") is None  # type: ignore[func-returns-value]
         stream.send("two")
         await asyncio.gather(stream.send("three"))
         assert (await until(peer, b"three\n\n\r\n")).count(b"data: ") == 3

@@ -84,6 +84,9 @@ class Wrong(rawws.Handler):
 
 
 def to_many(connections: set[rawws.WebSocket], stream: rawws.EventStream) -> None:
+    stream.send("at once")
+    stream.send(rawws.Event("data", event="tick"))
+    stream.send(b"octets")  # type: ignore[arg-type]
     rawws.broadcast(connections, "text")
     rawws.broadcast(connections, b"binary")
     rawws.broadcast([*connections, stream], "both")
