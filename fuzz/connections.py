@@ -172,7 +172,8 @@ def expected_answer(made: Made, settings: Settings, key: bytes | None) -> bytes:
         pings = pings[-1:] if close is None and made.error is None else []
     answer = b"".join([frame(0x8A, payload, key) for payload in pings])
     if close is not None:
-        answer += frame(0x88, b"" if close.code == 1005 else close.code.to_bytes(2, "big"), key)
+        echoed = b"" if close.code == 1005 else close.code.to_bytes(2, "big") + close.reason.encode()
+        answer += frame(0x88, echoed, key)
     elif made.error is not None:
         answer += frame(0x88, made.error.close_code.to_bytes(2, "big") + made.error.reason.encode(), key)
     return answer

@@ -355,7 +355,7 @@ async def test_the_websockets_client_is_at_home(compression: str | None) -> None
             assert await client.recv() == "in fragments"
             await (await client.ping(b"are you there"))
             await client.close(4000, "bye")
-        assert (client.close_code, client.close_reason) == (4000, "")
+        assert (client.close_code, client.close_reason) == (4000, "bye")
 
 
 async def test_the_websockets_client_sees_codes_and_reasons() -> None:
