@@ -24,7 +24,7 @@ from rawws.server.heads import says_close
 from rawws.server.options import ListenOptions, takes_options
 from rawws.server.server import Serve, start_serving
 
-from .asgi_websocket import Session, check_status, describe, describe_websocket, text
+from .asgi_websocket import WebSocketSession, check_status, describe, describe_websocket, text
 
 if TYPE_CHECKING:
     import logging
@@ -121,7 +121,7 @@ class Application(HttpApplication):
         common = self._describe(handshake.ws, request, WEBSOCKET_VERSION)
         scope = describe_websocket(common, request.head, secure=request.scheme == "https")
         upgrade = Upgrade(handshake)
-        upgrade.session = Session(self.app, scope, handshake.ws, upgrade)
+        upgrade.session = WebSocketSession(self.app, scope, handshake.ws, upgrade)
         handshake.context.start(upgrade.session.run())
         return upgrade
 
@@ -215,7 +215,7 @@ class Upgrade:
     def __init__(self, handshake: PendingHandshake) -> None:
         self.handshake = handshake
         self.logger = handshake.context.settings.logger
-        self.session: Session = None  # type: ignore[assignment]  # from `Application.open` on
+        self.session: WebSocketSession = None  # type: ignore[assignment]  # from `Application.open` on
 
     # -- what the session calls
 

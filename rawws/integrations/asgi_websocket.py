@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from rawws.http.exchange import ByteStream
     from rawws.net.websocket import WebSocket
 
-__all__ = ["AsgiEvent", "Session", "WebSocketAcceptor", "check_status", "describe", "describe_websocket", "text"]
+__all__ = [
+    "AsgiEvent",
+    "WebSocketAcceptor",
+    "WebSocketSession",
+    "check_status",
+    "describe",
+    "describe_websocket",
+    "text",
+]
 
 AsgiEvent = dict[str, Any]
 
@@ -59,7 +67,7 @@ class WebSocketAcceptor(Protocol):
 
 
 @final
-class Session:
+class WebSocketSession:
     """What the application has of one connection: its `receive` and `send`, and the end."""
 
     __slots__ = (

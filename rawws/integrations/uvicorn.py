@@ -26,7 +26,7 @@ from rawws.protocol.opcodes import CloseCode
 from rawws.server.stats import printable
 from rawws.server.upgrade import WebSocketTerms, open_websocket, read_on, serialize_accept
 
-from .asgi_websocket import Session, describe, describe_websocket, text
+from .asgi_websocket import WebSocketSession, describe, describe_websocket, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ class UvicornConnection:
         self.reader = HeadReader()
         self.request: Request = None  # type: ignore[assignment]  # from `receive` on
         self.key = ""
-        self.session: Session | None = None
+        self.session: WebSocketSession | None = None
         # Whether there was an answer that is no WebSocket.
         self.answered = False
 
@@ -124,7 +124,7 @@ class UvicornConnection:
             return
         self.ws.request_head = self.reader.head
         self.ws.pause_reading()
-        self.session = Session(context.config.loaded_app, scope, self.ws, self)
+        self.session = WebSocketSession(context.config.loaded_app, scope, self.ws, self)
         context.state.connections.add(self)
         task = context.settings.loop.create_task(self.session.run())
         context.state.tasks.add(task)
