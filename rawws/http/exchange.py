@@ -80,6 +80,9 @@ class ByteStream(Protocol):
     def local_address(self) -> SocketAddress | None:
         """The address that the client reached."""
 
+    def gather(self, octets: bytes) -> None:
+        """Write octets at the end of this read, or of the loop's turn."""
+
     async def wait_drained(self) -> None:
         """Wait until the write buffer is under its low-water mark, or the connection ends."""
 
@@ -151,9 +154,6 @@ class HttpConnection(Protocol):
 
     def send_continue(self) -> None:
         """Have the client send the body that it announced (RFC 9110 section 15.2.1)."""
-
-    def write(self, octets: bytes) -> None:
-        """Write octets of a body at the end of this read, or of the loop's turn."""
 
     def finish(self, exchange: Exchange) -> None:
         """End an exchange whose response is complete."""
@@ -272,14 +272,14 @@ class Exchange:
             # Not always a call: an event goes to many clients.
             last = Chunk.last
             payload = last.octets if last.payload is payload else encode_chunk(payload)
-        self.connection.write(payload)
+        self.socket.gather(payload)
 
     def finish(self) -> None:
         """End the response that was begun."""
         if not self.over:
             if self.chunked and not self.omit_body:
                 # RFC 9112 7.1: the "last-chunk", and no trailers.
-                self.connection.write(b"0\r\n\r\n")
+                self.socket.gather(b"0\r\n\r\n")
             self.connection.finish(self)
 
     def refuse(self, error: HttpError) -> None:

@@ -366,7 +366,7 @@ class Http1Connection:
         """Send a response that is whole, and go on with the next request."""
         if says_close(response.headers):
             self.persistent = False
-        self.write(self._serialize(response))
+        self.ws.gather(self._serialize(response))
         self.finish(exchange)
 
     def send_head(self, exchange: Exchange, response: HttpResponse) -> bool:
@@ -383,7 +383,7 @@ class Http1Connection:
             # request indicates HTTP/1.1": the end of the connection is that of the body.
             head = head.replace(b"Transfer-Encoding: chunked\r\n", b"", 1)
         exchange.started = True
-        self.write(head)
+        self.ws.gather(head)
         return self.modern and chunked
 
     def send_stream_head(self, exchange: Exchange, fields: tuple[tuple[str, str], ...]) -> bool:
@@ -396,12 +396,12 @@ class Http1Connection:
         else:
             self.persistent = False
         own = self._connection_line() + field_lines(exchange.fields)
-        self.write(b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n" % (self.context.date().encode(), own, lines))
+        self.ws.gather(b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n" % (self.context.date().encode(), own, lines))
         return self.modern
 
     def send_continue(self) -> None:
         """Have the client send the body that it announced (RFC 9110 section 15.2.1)."""
-        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.ws.gather(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def finish(self, exchange: Exchange) -> None:
         """Go on behind a response that is complete."""
@@ -450,7 +450,7 @@ class Http1Connection:
             failed = HttpError(500, "the server failed")
             self.context.counters.refuse(self.ws, failed, self._head())
             data = self._serialize(refusal(failed))
-        self.write(data)
+        self.ws.gather(data)
         self._end()
 
     def _end(self) -> None:
@@ -497,10 +497,6 @@ class Http1Connection:
         self.context.settings.logger.error(what, exc_info=error)
 
     # -- writing
-
-    def write(self, octets: bytes) -> None:
-        """Write at the end of this read, or of the loop's turn."""
-        self.ws.gather(octets)
 
     @property
     def wrote_at(self) -> float:
