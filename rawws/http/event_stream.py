@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
     from rawws.net.awaitables import Started
+    from rawws.net.awaited import Claim
     from rawws.net.interfaces import Follower
 
     from .exchange import Exchange
@@ -123,13 +124,19 @@ class EventStream:
         if exchange is None:
             self._keep(octets)
             return DONE
+        start = 0
+        if exchange.socket.congested:
+            start = exchange.socket.bytes_written()
+            limit = exchange.context.settings.hard_limit
+            if self.buffered > limit and exchange.socket.unawaited > limit:
+                exchange.connection.drop(f"over {limit} bytes wait to be sent")
+                self._end()
+                return later(lambda: self._drain(None))
         exchange.write(octets)
         if not exchange.socket.congested:
             return DONE
-        if self.buffered > exchange.context.settings.hard_limit:
-            exchange.connection.drop(f"over {exchange.context.settings.hard_limit} bytes wait to be sent")
-            self._end()
-        return later(self._drain)
+        claim = exchange.socket.claim(start)
+        return later(lambda: self._drain(claim))
 
     def close(self) -> None:
         """End the stream: what was sent still goes out. A browser reconnects; 204 to that request makes it stop."""
@@ -290,10 +297,15 @@ class EventStream:
                 raise
             self._exchange.context.settings.logger.exception("on_close of an event stream failed")
 
-    async def _drain(self) -> None:
+    async def _drain(self, claim: Claim | None) -> None:
+        """Wait until the client has read enough; until then what was sent counts as awaited."""
         exchange = self._exchange
-        if exchange is not None and not self._over:
-            await exchange.socket.wait_drained()
+        try:
+            if exchange is not None and not self._over:
+                await exchange.socket.wait_drained()
+        finally:
+            if claim is not None:
+                claim.release()
         if self._over:
             raise ConnectionClosedError(None, None)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
+    from rawws.net.awaited import Claim
     from rawws.net.interfaces import Follower
     from rawws.net.settings import Settings
     from rawws.net.socket import SocketAddress
@@ -71,6 +72,16 @@ class ByteStream(Protocol):
     @property
     def buffered(self) -> int:
         """How many bytes were sent and not taken by the kernel yet."""
+
+    @property
+    def unawaited(self) -> int:
+        """How many of these bytes nobody waits for."""
+
+    def bytes_written(self) -> int:
+        """Return how many bytes were written, whatever became of them."""
+
+    def claim(self, start: int) -> Claim:
+        """Count what was written from `start` on as awaited, for as long as somebody keeps what this returns."""
 
     @property
     def remote_address(self) -> SocketAddress | None:

@@ -49,7 +49,9 @@ cdef class AsyncSocket:
     cdef readonly long long bytes_sent
     cdef public double deadline
     cdef readonly double last_sent_at
-    cdef Py_ssize_t last_buffered
+    cdef Py_ssize_t last_held
+    cdef long long last_taken
+    cdef long long last_window
     cdef object drain_waiters
     cdef object closed_waiters
     cdef public object followers
@@ -83,12 +85,14 @@ cdef class AsyncSocket:
     cpdef write(self, list chunks)
     cpdef bint end_writing(self) except -1
     cpdef bint held(self) except -1
+    cpdef long long bytes_taken(self) except -1
 
     cpdef drained(self)
     cpdef set_deadline(self, double seconds)
     cpdef expire(self)
     cpdef on_lost(self)
     cpdef on_sweep(self, double now)
+    @cython.locals(held=Py_ssize_t, taken=cython.longlong, window=cython.longlong)
     cpdef bint makes_progress(self) except -1
 
     cpdef bint is_idle(self) except -1

@@ -18,6 +18,7 @@ from rawws.errors import RemoteProtocolError
 from rawws.protocol import phases
 
 from .awaitables import release
+from .kernel import waiting
 from .transports import abort_transport
 
 if TYPE_CHECKING:
@@ -134,8 +135,10 @@ class AsyncSocket:
         "gathered_bytes",
         "handler",
         "in_dirty",
-        "last_buffered",
+        "last_held",
         "last_sent_at",
+        "last_taken",
+        "last_window",
         "lost",
         "rate_limiter",
         "reading_paused",
@@ -188,9 +191,11 @@ class AsyncSocket:
         self.aborted = False
         # When it is aborted, or what is due at its handler; 0 for never.
         self.deadline = 0.0
-        # How many bytes waited for the peer at the last look of the keepalive; when something was sent last: of HTTP to
-        # the moment, of a WebSocket to that look.
-        self.last_buffered = 0
+        # At the last look: how many bytes waited for the peer, how many it had taken, how many it had room for.
+        self.last_held = 0
+        self.last_taken = 0
+        self.last_window = 0
+        # When something was sent last: of HTTP to the moment, of a WebSocket to the last look of the keepalive.
         self.last_sent_at = 0.0
         self.drain_waiters: list[asyncio.Future[None]] | None = None
         self.closed_waiters: list[asyncio.Future[None]] | None = None
@@ -456,6 +461,10 @@ class AsyncSocket:
         """How many bytes the kernel did not take when they were written."""
         return self.transport.get_write_buffer_size() if not self.lost and self.held() else 0
 
+    def bytes_taken(self) -> int:
+        """Return how many bytes the kernel took."""
+        return self.bytes_sent - self.refused
+
     # -- waiting for the peer
 
     async def wait_drained(self) -> None:
@@ -530,10 +539,15 @@ class AsyncSocket:
             self.expire()
 
     def makes_progress(self) -> bool:
-        """Tell whether the peer has taken some of what waited for it at the last look."""
-        before = self.last_buffered
-        self.last_buffered = self.buffered if self.transport_holds else 0
-        return self.last_buffered < before
+        """Tell whether the peer has read some of what waited for it at the last look, in the kernel or before it."""
+        held, taken, window = self.last_held, self.last_taken, self.last_window
+        told = waiting(self.transport)
+        self.last_held = self.refused + told.held
+        self.last_taken = told.acked if told.acked >= 0 else self.bytes_sent - self.last_held
+        self.last_window = told.window
+        # What is acknowledged of a peer for which nothing waited may be our Ping, to a program that stands still. The
+        # window opens when the program reads what its kernel has acknowledged.
+        return (held > 0 and taken < self.last_taken) or 0 < window < self.last_window
 
     # -- facts
 

@@ -41,6 +41,7 @@ cdef class WebSocket(AsyncSocket):
     cdef public int stream
     cdef bint turn_paused
     cdef bint ending
+    cdef object awaited
     cdef double opened_at
     cdef double retires_at
     cdef double pinged_at
@@ -73,11 +74,14 @@ cdef class WebSocket(AsyncSocket):
     cpdef on_event(self, event)
     @cython.locals(waiter=Waiter)
     cpdef wake(self)
+    @cython.locals(start=cython.longlong)
     cpdef send(self, message, text=*, compress=*)
     @cython.locals(connection=Connection, octets=bytes)
     cpdef send_prepared(self, PreparedMessage prepared)
     cpdef drained(self)
-    cpdef check_hard_limit(self)
+    cpdef long long bytes_written(self) except -1
+    cpdef claim(self, long long start)
+    cpdef long long check_hard_limit(self) except -1
     cpdef close(self, code=*, reason=*)
     cpdef on_failure(self, error)
     cpdef on_end(self)

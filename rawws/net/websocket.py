@@ -24,6 +24,7 @@ from rawws.protocol.opcodes import CloseCode
 from rawws.protocol.phases import State, state_of
 
 from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, release
+from .awaited import AwaitedBytes
 from .prepared import control_payload, encode_part
 from .rate import RateLimiter
 from .socket import AsyncSocket
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from rawws.protocol.http11 import HttpResponse, Request
 
     from .awaitables import Started
+    from .awaited import Claim
     from .interfaces import Follower, SocketHandler
     from .prepared import DataLike, PreparedMessage
     from .settings import Settings
@@ -108,6 +110,7 @@ class WebSocket(AsyncSocket):
         "_request",
         "_state",
         "alive_at",
+        "awaited",
         "ending",
         "held_messages",
         "joined",
@@ -148,6 +151,8 @@ class WebSocket(AsyncSocket):
         # No more messages are taken before the next turn of the loop, or for longer.
         self.turn_paused = False
         self.ending = False
+        # What somebody waits for of what waits for the peer, from the first time on that it reads too slowly.
+        self.awaited: AwaitedBytes | None = None
         self.opened_at = 0.0
         self.retires_at = 0.0
         self.pinged_at = 0.0
@@ -453,11 +458,10 @@ class WebSocket(AsyncSocket):
             self.check_open()
         if text is not None or self.held_messages is not None or not isinstance(message, (str, bytes)):
             return self.send_other(message, text, compress)
-        if self.congested:
-            self.check_hard_limit()
+        start = self.check_hard_limit() if self.congested else 0
         self.connection.send(message, compress)
         self.wrote()
-        return later(self.drain) if self.congested else DONE
+        return self.drain_later(start) if self.congested else DONE
 
     def send_prepared(self, prepared: PreparedMessage) -> None:
         """Send a message that many connections get. Raises as `send` does."""
@@ -506,13 +510,12 @@ class WebSocket(AsyncSocket):
             raise TypeError("the parts of a message are str and bytes, allowed is one kind")
         if not encoded:
             return DONE
-        if self.congested:
-            self.check_hard_limit()
+        start = self.check_hard_limit() if self.congested else 0
         last = len(encoded) - 1
         for number, (opcode, payload) in enumerate(encoded):
             self.connection.send_fragment(opcodes.CONTINUATION if number else opcode, payload, number == last)
             self.wrote()
-        return later(self.drain) if self.congested else DONE
+        return self.drain_later(start) if self.congested else DONE
 
     async def send_fragments(self, parts: AsyncIterable[DataLike], text: bool | None) -> None:
         """Send an asynchronous iterable as one message in fragments; other messages wait for its end."""
@@ -525,10 +528,12 @@ class WebSocket(AsyncSocket):
                 opcode, payload = encode_part(part, text)
                 if first and opcode != first:
                     raise TypeError("the parts of a message are str and bytes, allowed is one kind")
+                start = self.bytes_written() if self.congested else 0
                 self.connection.send_fragment(opcodes.CONTINUATION if first else opcode, payload, final=False)
                 first = opcode
                 self.wrote()
-                await self.drain()
+                if self.congested:
+                    await self.drain_later(start)
             if first:
                 self.connection.send_fragment(opcodes.CONTINUATION, b"", final=True)
                 self.wrote()
@@ -593,11 +598,22 @@ class WebSocket(AsyncSocket):
         """Send a Pong that nobody asked for, a heartbeat in one direction (RFC 6455 section 5.5.3)."""
         self.check_open()
         payload = control_payload(data)
-        if self.congested:
-            self.check_hard_limit()
+        start = self.check_hard_limit() if self.congested else 0
         self.connection.pong(payload)
         self.wrote()
-        return later(self.drain) if self.congested else DONE
+        return self.drain_later(start) if self.congested else DONE
+
+    def drain_later(self, start: int) -> Started[None]:
+        """Return an awaitable of `drain`; while somebody has it, what was written from `start` on counts as awaited."""
+        claim = self.claim(start)
+        return later(lambda: self.drain_claim(claim))
+
+    async def drain_claim(self, claim: Claim) -> None:
+        """Wait until the write buffer is under its low-water mark, for these bytes. Raises as `drain` does."""
+        try:
+            await self.drain()
+        finally:
+            claim.release()
 
     async def drain(self) -> None:
         """Wait until the write buffer is under its low-water mark. Raises ConnectionClosed if the connection ends."""
@@ -615,12 +631,30 @@ class WebSocket(AsyncSocket):
             except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
                 self.on_handler_error(error)
 
-    def check_hard_limit(self) -> None:
-        """Disconnect a peer that reads so slowly that what waits for it is over the hard limit."""
-        if self.connection.phase == phases.OPEN and self.buffered > self.settings.hard_limit:
-            self.fail(
-                CloseCode.TRY_AGAIN_LATER, f"slow consumer: over {self.settings.hard_limit} bytes wait to be sent"
-            )
+    def check_hard_limit(self) -> int:
+        """Disconnect a peer that reads so slowly that what waits for it, and nobody awaits, is over the hard limit.
+
+        Return how many bytes were written so far.
+        """
+        limit = self.settings.hard_limit
+        if self.connection.phase == phases.OPEN and self.buffered > limit and self.unawaited > limit:
+            self.fail(CloseCode.TRY_AGAIN_LATER, f"slow consumer: over {limit} bytes wait to be sent")
+        return self.bytes_written()
+
+    @property
+    def unawaited(self) -> int:
+        """How many of these bytes nobody waits for."""
+        return self.buffered if self.awaited is None else self.buffered - self.awaited.waiting(self.bytes_taken())
+
+    def bytes_written(self) -> int:
+        """Return how many bytes were written here, whatever became of them."""
+        return self.bytes_taken() + self.buffered
+
+    def claim(self, start: int) -> Claim:
+        """Count what was written from `start` on as awaited, for as long as somebody keeps what this returns."""
+        if self.awaited is None:
+            self.awaited = AwaitedBytes()
+        return self.awaited.claim(max(start, self.bytes_taken()), self.bytes_written())
 
     # -- closing
 
@@ -722,8 +756,9 @@ class WebSocket(AsyncSocket):
             return
         if self.handler is not None or self.connection.phase != phases.OPEN:
             return
-        # With a full queue nothing is read, and the Pong may be among it.
-        if self.received_since_sweep or self.full or self.makes_progress():
+        # With a full queue nothing is read, and the Pong may be among it. What the peer reads is looked at only where
+        # its answer is due.
+        if self.received_since_sweep or self.full or (self.pings is not None and self.makes_progress()):
             self.received_since_sweep = False
             self.alive_at = now
         if self.retires_at and now >= self.retires_at:

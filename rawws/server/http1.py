@@ -17,6 +17,7 @@ from rawws.http.dispatch import call_endpoint
 from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
 from rawws.http.routes import NO_PARAMS
+from rawws.net.kernel import waiting
 from rawws.net.transports import close_transport
 from rawws.protocol.bodies import Body
 from rawws.protocol.handshake import check_origin, check_upgrade, refusal
@@ -77,7 +78,7 @@ class Http1Connection:
         self.omit_body = False
         # What came behind it.
         self.held = b""
-        # How many of the bytes that were written the client had taken at the last look.
+        # How far the client had come with reading at the last look.
         self.taken = 0
 
     @property
@@ -511,7 +512,8 @@ class Http1Connection:
     def stalls(self) -> bool:
         """Tell whether bytes wait that the client has read none of since the last look."""
         refused = self.ws.refused
-        before, self.taken = self.taken, self.ws.bytes_sent - refused
+        acked = waiting(self.ws.transport).acked
+        before, self.taken = self.taken, acked if acked >= 0 else self.ws.bytes_sent - refused
         return refused > 0 and self.taken == before
 
     # -- ends

@@ -362,6 +362,37 @@ async def test_a_client_that_reads_too_slowly_is_let_go_and_others_are_served() 
         fast.close()
 
 
+async def test_what_a_task_awaits_does_not_count_against_the_hard_limit_of_a_stream() -> None:
+    stream = rawws.EventStream()
+    async with slow(lambda _: stream, hard_limit=1 << 17) as (_, peer):
+        await eventually(lambda: stream._exchange)
+        sending = asyncio.gather(*[stream.send("x" * 300_000) for _ in range(3)])
+        data = await until(peer, b"\n\n\r\n")
+        while data.count(b"data: ") < 3 or not data.endswith(b"\n\n\r\n"):
+            data += await peer.read()
+        await sending
+        assert not stream.closed
+
+
+async def test_a_client_that_reads_slowly_is_not_let_go_while_the_kernel_has_no_room_yet() -> None:
+    """The kernel takes more in large pieces; meanwhile what it has shrinks."""
+    stream = rawws.EventStream(keepalive=0.2)
+    async with serve(on("/", lambda _: stream)) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
+        await peer.write(get())
+        await eventually(lambda: stream._exchange)
+        while not stream.congested:
+            stream.send("x" * 30_000)
+            await asyncio.sleep(0)
+        waiting = stream.buffered
+        for _ in range(50):
+            assert await peer.read(4096)
+            await asyncio.sleep(0.02)
+        assert stream.buffered == waiting
+        assert not stream.closed
+        peer.close()
+
+
 async def test_a_client_that_reads_nothing_for_two_keepalives_is_let_go() -> None:
     stream = rawws.EventStream(keepalive=0.2)
     async with slow(lambda _: stream, open_timeout=0.5) as (server, _):

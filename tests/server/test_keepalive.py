@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from typing import Any
 
 import rawws
 from rawws.protocol.connection import Ping
-from tests.server.peers import Logged, Peer, eventually, held, serve
+from rawws.protocol.handshake import accept, check_upgrade
+from rawws.protocol.http11 import HeadReader, parse_request
+from tests.server.peers import Logged, Peer, connected, eventually, held, serve
+
+
+class Holding(rawws.Handler):
+    """Leaves the connection to the test."""
+
 
 SILENCE = (1011, "keepalive ping timeout: nothing came for 0.2 s")
 
@@ -91,6 +99,62 @@ async def test_a_peer_that_reads_slowly_what_waits_for_it_is_not_silent() -> Non
             await asyncio.sleep(0.02)
         assert ws.buffered > 0
         assert ws.ready_state is rawws.State.OPEN
+
+
+async def test_a_peer_that_reads_slowly_what_the_kernel_holds_is_not_silent() -> None:
+    """All was written, and the Ping waits behind it in the kernel."""
+    async with serve(Holding(), ping_interval=0.05, ping_timeout=0.2) as server:
+        async with connected(server, receive_buffer=4096) as peer:
+            (ws,) = server.connections
+            for _ in range(8):
+                await ws.send(bytes(60_000))
+            await eventually(lambda: ws.buffered == 0)
+            for _ in range(50):
+                assert await peer.read(4096)
+                await asyncio.sleep(0.02)
+            assert ws.buffered == 0
+            assert ws.ready_state is rawws.State.OPEN
+
+
+async def test_a_server_that_reads_slowly_what_the_kernel_holds_is_not_silent() -> None:
+    """The same for a client."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.setblocking(False)
+        url = f"ws://127.0.0.1:{listening.getsockname()[1]}/"
+        options: Any = {"proxy": None, "compression": None, "ping_interval": 0.05, "ping_timeout": 0.2}
+        connecting = asyncio.ensure_future(rawws.connect(url, close_timeout=0.2, **options)._connect())
+        sock, _ = await loop.sock_accept(listening)
+        with sock:
+            reader = HeadReader()
+            while not reader.receive(await loop.sock_recv(sock, 4096)):
+                pass
+            request = parse_request(reader.head)
+            await loop.sock_sendall(sock, accept(request, check_upgrade(request)).serialize(b""))
+            ws = await connecting
+            for _ in range(8):
+                await ws.send(bytes(60_000))
+            await eventually(lambda: ws.buffered == 0)
+            for _ in range(50):
+                assert await loop.sock_recv(sock, 4096)
+                await asyncio.sleep(0.02)
+            assert ws.buffered == 0
+            assert ws.ready_state is rawws.State.OPEN
+            ws.abort()
+            await ws.wait_closed()
+
+
+async def test_a_peer_that_stands_still_with_what_its_kernel_has_is_dropped() -> None:
+    """Its kernel acknowledges our messages and Pings until it has no more room."""
+    async with serve(Holding(), ping_interval=0.05, ping_timeout=0.2, close_timeout=0.2) as server:
+        async with connected(server):
+            (ws,) = server.connections
+            while ws.ready_state is rawws.State.OPEN:
+                ws.send(bytes(100))
+                await asyncio.sleep(0.02)
+            await ws.wait_closed()
+            assert ws.close_code == 1006
 
 
 async def test_a_peer_that_neither_reads_nor_sends_is_dropped() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -553,6 +554,93 @@ async def test_hard_limit_none_means_no_limit() -> None:
         for _ in range(50):
             ws.send(bytes(100_000))
         await drop(peer, 50)
+
+
+async def crowd(ws: rawws.WebSocket, who: str) -> None:
+    """Send something small, beside what another task awaits."""
+    if who == "broadcast":
+        rawws.broadcast([ws], "tick")
+    elif who == "iterable":
+        await ws.send(["ti", "ck"])
+    elif who == "pong":
+        await ws.pong()
+    elif who == "ping":
+        ws.ping()
+    else:
+        await ws.send("tick")
+
+
+@pytest.mark.parametrize("who", ["send", "iterable", "broadcast", "ping", "pong"])
+async def test_what_a_task_awaits_does_not_count_against_the_hard_limit(who: str) -> None:
+    async with held(slow=True, hard_limit=100_000) as (ws, peer):
+        large = asyncio.ensure_future(ws.send(bytes(500_000)))
+        small = asyncio.ensure_future(crowd(ws, who))
+        await asyncio.sleep(0)
+        small_too = asyncio.ensure_future(crowd(ws, "send"))
+        assert await peer.message() == bytes(500_000)
+        assert await peer.message() == "tick"
+        await asyncio.gather(large, small, small_too)
+        assert ws.ready_state is rawws.State.OPEN
+
+
+async def test_sends_that_are_gathered_do_not_count_against_the_hard_limit() -> None:
+    async with held(slow=True, hard_limit=100_000) as (ws, peer):
+        gathered = asyncio.gather(*[ws.send(bytes(300_000)) for _ in range(3)])
+        for _ in range(3):
+            assert await peer.message() == bytes(300_000)
+        await gathered
+
+
+async def test_the_keepalive_does_not_end_a_connection_for_what_a_task_awaits() -> None:
+    async with held(slow=True, hard_limit=100_000, ping_interval=0.02, ping_timeout=None) as (ws, peer):
+        large = asyncio.ensure_future(ws.send(bytes(500_000)))
+        await asyncio.sleep(0)
+        written = ws.bytes_sent
+        await eventually(lambda: ws.bytes_sent > written + 15)
+        assert await peer.message() == bytes(500_000)
+        await large
+
+
+async def test_an_asynchronous_iterable_is_awaited_too() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield bytes(300_000)
+        yield bytes(300_000)
+
+    async with held(slow=True, hard_limit=100_000) as (ws, peer):
+        sending = asyncio.ensure_future(ws.send(parts()))
+        await asyncio.sleep(0)
+        ws.ping()
+        assert await peer.message() == bytes(600_000)
+        await sending
+
+
+async def test_beside_what_a_task_awaits_the_hard_limit_counts_the_rest() -> None:
+    async with held(slow=True, hard_limit=100_000) as (ws, peer):
+        large = asyncio.ensure_future(ws.send(bytes(500_000)))
+        await asyncio.sleep(0)
+        with pytest.raises(rawws.ConnectionClosedError, match="slow consumer"):
+            for _ in range(12):
+                ws.send(bytes(10_000))
+        assert 590_000 < ws.buffered < 620_000
+        close = await peer.closed()
+        assert close is not None
+        assert close[0] == 1013
+        with contextlib.suppress(rawws.ConnectionClosed):
+            await large
+
+
+async def test_a_send_whose_task_is_cancelled_counts_again() -> None:
+    async with held(slow=True, hard_limit=100_000) as (ws, peer):
+        large = asyncio.ensure_future(ws.send(bytes(500_000)))
+        await asyncio.sleep(0)
+        ws.ping()
+        large.cancel()
+        await asyncio.wait([large])
+        with pytest.raises(rawws.ConnectionClosedError, match="slow consumer"):
+            ws.send("tick")
+        close = await peer.closed()
+        assert close is not None
+        assert close[0] == 1013
 
 
 # -- order
