@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections import deque
 from typing import TYPE_CHECKING, final
 
@@ -48,10 +47,6 @@ __all__ = ["events"]
 RETRY = 3.0
 # One read takes at most so much, and twice that is what may wait for a slow consumer, decoded events not counted.
 READ_SIZE = 65536
-# The operating system asks a silent peer after 30 s, then every 10 s, and gives it up after a minute in all: servers
-# send a comment every 15 s, and one that is gone answers to nothing. It costs them nothing, and they need not know.
-# macOS has another name for the first.
-PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 # What the request itself says, and what would announce a body or change the protocol.
 OWN_HEADERS = frozenset((
     "accept", "accept-encoding", "cache-control", "connection", "content-length", "expect", "host", "last-event-id",
@@ -211,7 +206,6 @@ class events:  # noqa: N801 - used as a function, as `connect`
         reader = asyncio.StreamReader(READ_SIZE)
         transport = await create_connection(lambda: asyncio.StreamReaderProtocol(reader), target, options)
         try:
-            _enable_keepalive(transport)
             write_first(transport, request)
             response, rest = await receive_response(lambda: reader.read(READ_SIZE))
             self.response = Received(*response)
@@ -335,16 +329,6 @@ class _Stream:
         self.opened_at = clock.monotonic()
         # Whether an event came.
         self.good = False
-
-
-def _enable_keepalive(transport: asyncio.Transport) -> None:
-    """Let the operating system notice a peer that is gone: a client that only reads never would."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in PROBES.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _end_connection(transport: asyncio.Transport) -> None:

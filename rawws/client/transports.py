@@ -6,6 +6,8 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from rawws.net.kernel import notice_vanished
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
@@ -36,6 +38,7 @@ async def open_transport(
 ) -> asyncio.Transport:
     """Give a connected socket to the loop, which closes it from here on, also if the TLS handshake fails."""
     loop = asyncio.get_running_loop()
+    notice_vanished(sock)
     try:
         if tls is None:
             transport, _ = await loop.create_connection(factory, sock=sock)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from rawws.errors import HandshakeError, HttpError
 from rawws.net.keepalive import Keepalive
+from rawws.net.kernel import notice_vanished
 from rawws.net.settings import Settings
 from rawws.net.transports import close_transport
 from rawws.net.websocket import WebSocket
@@ -101,6 +102,9 @@ class UvicornConnection:
     def begin(self, ws: WebSocket) -> None:
         """Begin with a connection that uvicorn hands over."""
         self.ws = ws
+        sock = ws.extra("socket")
+        if sock is not None:
+            notice_vanished(sock)
         self.context.settings.connections.add(ws)
         self.context.keepalive.start()
 

@@ -7,6 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from rawws.net.kernel import notice_vanished
 from rawws.net.websocket import WebSocket
 from rawws.protocol.closing import serialize_close
 from rawws.protocol.opcodes import CloseCode
@@ -46,34 +47,43 @@ class Server:
 
     async def listen(self, options: ListenOptions) -> None:
         """Begin to listen. Raises OSError where that fails."""
-        loop = self.settings.loop
         self._tls = TlsReloader(options.ssl)
-        more: dict[str, Any] = {"backlog": min(options.backlog, ACCEPTS)}
+        more: dict[str, Any] = {"backlog": min(options.backlog, ACCEPTS), "start_serving": False}
         if self._tls.context is not None:
             more["ssl"] = self._tls.context
             if self.settings.open_timeout:
                 # The loop hands over a connection when its TLS handshake is done: so that has a deadline of its own.
                 more["ssl_handshake_timeout"] = self.settings.open_timeout
+        try:
+            await self._bind(options, more)
+            for listening in self.sockets:
+                # What is accepted is told the same, and nothing is accepted before.
+                notice_vanished(listening)
+            for server in self._servers:
+                await server.start_serving()
+        except BaseException:
+            for server in self._servers:
+                server.close()
+            raise
+        for listening in self.sockets if os.name == "posix" else ():
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(options.backlog)
+
+    async def _bind(self, options: ListenOptions, more: dict[str, Any]) -> None:
+        """Make the listening sockets, or take those that are given."""
+        loop = self.settings.loop
         if options.path is not None:
             self._servers.append(await loop.create_unix_server(self.make_protocol, options.path, **more))
         elif options.sock is not None:
-            try:
-                for one in [options.sock] if isinstance(options.sock, socket.socket) else options.sock:
-                    create: Callable[..., Awaitable[asyncio.Server]] = loop.create_server
-                    if one.family == socket.AF_UNIX:
-                        create = loop.create_unix_server
-                    self._servers.append(await create(self.make_protocol, sock=one, **more))
-            except BaseException:
-                for server in self._servers:
-                    server.close()
-                raise
+            for one in [options.sock] if isinstance(options.sock, socket.socket) else options.sock:
+                create: Callable[..., Awaitable[asyncio.Server]] = loop.create_server
+                if one.family == socket.AF_UNIX:
+                    create = loop.create_unix_server
+                self._servers.append(await create(self.make_protocol, sock=one, **more))
         else:
             more["reuse_port"] = options.reuse_port
             port = options.port or 0
             self._servers.append(await loop.create_server(self.make_protocol, options.host, port, **more))
-        for listening in self.sockets if os.name == "posix" else ():
-            with socket.socket(fileno=os.dup(listening.fileno())) as same:
-                same.listen(options.backlog)
 
     # -- what users call
 
