@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 from rawws import clock
 
+from .forks import let_go_in_children
+
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
 
     from .settings import Settings
     from .socket import AsyncSocket
@@ -25,18 +28,26 @@ SWEEP = 1.0
 class Keepalive:
     """The timer. It runs while there are connections: those of `settings`."""
 
-    __slots__ = ("_handle", "_interval", "settings")
+    __slots__ = ("__weakref__", "_handle", "_interval", "settings")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._interval = SWEEP
         self._handle: asyncio.TimerHandle | None = None
         self.tighten_interval(settings.shortest_time())
+        let_go_in_children(self)
 
     @property
     def connections(self) -> set[AsyncSocket]:
         """The connections that it looks after."""
         return self.settings.connections
+
+    def descriptors(self) -> Iterator[int]:
+        """Return those of the connections, for the children of this process to close."""
+        for connection in self.settings.connections:
+            sock = None if connection.lost else connection.extra("socket")
+            if sock is not None:
+                yield sock.fileno()
 
     def tighten_interval(self, seconds: float) -> None:
         """Sweep often enough for options as short as this: clients share a timer, and not their options."""

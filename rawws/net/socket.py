@@ -19,7 +19,7 @@ from rawws.protocol import phases
 
 from .awaitables import release
 from .kernel import waiting
-from .transports import abort_transport
+from .transports import abort_transport, shut_down_socket
 
 if TYPE_CHECKING:
     import asyncio
@@ -260,6 +260,9 @@ class AsyncSocket:
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the cause is told by the close code
         """End: from here on nothing is written, the descriptor may belong to another connection soon."""
+        if self.fd >= 0:
+            # A forked child may have the descriptor, too: then to close it here would not end the connection.
+            shut_down_socket(self.transport)
         self.fd = -1
         self.lost = True
         self.gathered = None

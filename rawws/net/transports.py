@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["abort_transport", "close_transport", "write_first"]
+__all__ = ["abort_transport", "close_transport", "shut_down_socket", "write_first"]
 
 
 def close_transport(transport: asyncio.Transport) -> None:
@@ -26,6 +27,22 @@ def abort_transport(transport: asyncio.Transport) -> None:
     # of a TLS transport within.
     with contextlib.suppress(AttributeError):
         transport.abort()
+
+
+def shut_down_socket(transport: asyncio.Transport) -> None:
+    """End a TCP connection whose transport is about to close the descriptor, whoever else has that."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return
+    # uvloop's own object has no `shutdown`.
+    same = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
+    try:
+        same.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # The peer was faster.
+        pass
+    finally:
+        same.detach()
 
 
 def write_first(transport: asyncio.Transport, data: bytes) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from rawws.net.forks import let_go_in_children
 from rawws.net.kernel import notice_vanished
 from rawws.net.websocket import WebSocket
 from rawws.protocol.closing import serialize_close
@@ -39,7 +40,10 @@ class Server:
         self.counters = context.counters
         self.admission = context.admission
         context.server = self
+        let_go_in_children(self)
         self._closed = False
+        # A program that gives sockets may mean children of its own to listen with them, too.
+        self._listens_with_given = False
         self._drain: asyncio.Task[None] | None = None
         self._servers: list[asyncio.Server] = []
         self._tls = TlsReloader(None)
@@ -75,6 +79,7 @@ class Server:
         if options.path is not None:
             self._servers.append(await loop.create_unix_server(self.make_protocol, options.path, **more))
         elif options.sock is not None:
+            self._listens_with_given = True
             for one in [options.sock] if isinstance(options.sock, socket.socket) else options.sock:
                 create: Callable[..., Awaitable[asyncio.Server]] = loop.create_server
                 if one.family == socket.AF_UNIX:
@@ -220,6 +225,10 @@ class Server:
             ws.handler.shut_down()
         elif isinstance(ws, WebSocket):
             ws.close(code, reason)
+
+    def descriptors(self) -> list[int]:
+        """Return those that it listens with, for the children of this process to close; not those it was given."""
+        return [] if self._listens_with_given else [listening.fileno() for listening in self.sockets]
 
     # -- what the loop calls
 
