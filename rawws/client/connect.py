@@ -59,7 +59,13 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         self.options = chosen = ConnectOptions(**options)
         self.target = parse_uri(uri)
         self.transport = TransportOptions(
-            chosen.ssl, chosen.server_hostname, chosen.proxy, chosen.local_addr, chosen.path, chosen.sock
+            chosen.ssl,
+            chosen.server_hostname,
+            chosen.proxy,
+            chosen.local_addr,
+            chosen.path,
+            chosen.sock,
+            close_timeout=chosen.close_timeout,
         )
         self.logger = chosen.logger or logging.getLogger("rawws.client")
         self._ws: WebSocket | None = None

@@ -33,6 +33,7 @@ class TransportOptions(NamedTuple):
     path: str | None = None
     sock: socket.socket | None = None
     in_memory: InMemory | None = None
+    close_timeout: float | None = None
 
 
 async def create_connection(factory: ProtocolFactory, target: Target, options: TransportOptions) -> asyncio.Transport:
@@ -56,9 +57,11 @@ async def create_connection(factory: ProtocolFactory, target: Target, options: T
 
 async def _open_unix(factory: ProtocolFactory, path: str, tls: TlsOptions | None) -> asyncio.Transport:
     loop = asyncio.get_running_loop()
-    context, name = (None, None) if tls is None else tls
     try:
-        transport, _ = await loop.create_unix_connection(factory, path, ssl=context, server_hostname=name)
+        if tls is None:
+            transport, _ = await loop.create_unix_connection(factory, path)
+        else:
+            transport, _ = await loop.create_unix_connection(factory, path, ssl=tls.context, **tls.keywords())
     except (ConnectionRefusedError, FileNotFoundError) as error:
         what = "there is no such socket" if isinstance(error, FileNotFoundError) else "its server is gone"
         raise type(error)(error.errno, f"nothing listens at {path}: {what}") from None
@@ -79,4 +82,4 @@ def _tls(target: Target, options: TransportOptions) -> TlsOptions | None:
     if ssl is False:
         raise ValueError(f"ssl is False for {target.uri!r}, allowed are True, None and a context")
     context = ssl if isinstance(ssl, ssl_module.SSLContext) else default_context()
-    return TlsOptions(context, options.server_hostname or target.host)
+    return TlsOptions(context, options.server_hostname or target.host, options.close_timeout)

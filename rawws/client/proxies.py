@@ -145,7 +145,7 @@ async def open_tls_tunnel(
             raise ProxyError(0, f"the proxy {proxy.host} sent {len(rest)} bytes behind its response, none is due")
         if tls is not None:
             loop = asyncio.get_running_loop()
-            inner = await loop.start_tls(transport, reader, tls.context, server_hostname=tls.server_hostname)
+            inner = await loop.start_tls(transport, reader, tls.context, **tls.keywords())
             # None where the connection was lost meanwhile (asyncio up to Python 3.12).
             transport = inner or transport
         if reader.ended:

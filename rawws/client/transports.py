@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
 from rawws.net.kernel import notice_vanished
 
@@ -19,11 +19,27 @@ ProtocolFactory: TypeAlias = "Callable[[], asyncio.Protocol]"
 ALPN = ["http/1.1"]
 
 
+class TlsKeywords(TypedDict, total=False):
+    """What the methods of a loop are told of TLS, beside the context."""
+
+    server_hostname: str
+    ssl_shutdown_timeout: float
+
+
 class TlsOptions(NamedTuple):
     """How to speak TLS: `server_hostname` is the name that the certificate must have."""
 
     context: ssl.SSLContext
     server_hostname: str
+    # Of a server that does not answer close_notify; the loop's own is 30 s.
+    close_timeout: float | None = None
+
+    def keywords(self) -> TlsKeywords:
+        """Return the same for the methods of a loop."""
+        keywords: TlsKeywords = {"server_hostname": self.server_hostname}
+        if self.close_timeout:
+            keywords["ssl_shutdown_timeout"] = self.close_timeout
+        return keywords
 
 
 def default_context() -> ssl.SSLContext:
@@ -43,8 +59,7 @@ async def open_transport(
         if tls is None:
             transport, _ = await loop.create_connection(factory, sock=sock)
         else:
-            context, name = tls
-            transport, _ = await loop.create_connection(factory, sock=sock, ssl=context, server_hostname=name)
+            transport, _ = await loop.create_connection(factory, sock=sock, ssl=tls.context, **tls.keywords())
         return transport
     finally:
         # uvloop owns the descriptor and not the socket object. Where the peer resets the connection meanwhile, it

@@ -58,6 +58,9 @@ class Server:
             if self.settings.open_timeout:
                 # The loop hands over a connection when its TLS handshake is done: so that has a deadline of its own.
                 more["ssl_handshake_timeout"] = self.settings.open_timeout
+            if self.settings.close_timeout:
+                # Of a client that does not answer close_notify; the loop's own is 30 s.
+                more["ssl_shutdown_timeout"] = self.settings.close_timeout
         try:
             await self._bind(options, more)
             for listening in self.sockets:
