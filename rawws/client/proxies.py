@@ -168,16 +168,20 @@ class _TunnelReader(asyncio.Protocol):
         self.ended = False
         self._data = b""
         self._received = asyncio.Event()
+        self._protocol: asyncio.Protocol | None = None
 
     def data_received(self, data: bytes) -> None:
         """Keep it."""
         self._data += data
         self._received.set()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the cause does not matter
+    def connection_lost(self, exc: Exception | None) -> None:
         """End `read`: nothing more comes."""
         self.ended = True
         self._received.set()
+        # The loop may tell the end in a later turn, to the protocol that the transport had when it came.
+        if self._protocol is not None:
+            self._protocol.connection_lost(exc)
 
     async def read(self) -> bytes:
         """Return what came since the last time, nothing at the end."""
@@ -188,6 +192,7 @@ class _TunnelReader(asyncio.Protocol):
 
     def hand_over(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
         """Connect the protocol that all this is for, and give it what came."""
+        self._protocol = protocol
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if self._data:

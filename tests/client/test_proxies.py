@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,6 +55,38 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> Tls:
     part = tls()
     monkeypatch.setattr("rawws.client.proxies.default_context", lambda: part.client)
     return part
+
+
+class LosingLoop:
+    """The running loop, which loses a connection with TLS within TLS some turns before it says that there is one."""
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio.get_running_loop(), name)
+
+    async def start_tls(self, outer: asyncio.Transport, *arguments: Any, **options: Any) -> Any:
+        inner = await asyncio.get_running_loop().start_tls(outer, *arguments, **options)
+        outer.abort()
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        return inner
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_through_an_https_proxy_that_is_lost_before_it_is_handed_over_is_told(
+    trusted: Tls, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    loop = LosingLoop(turns)
+    replaced = SimpleNamespace(**{**vars(asyncio), "get_running_loop": lambda: loop})
+    inside = tls("127.0.0.1")
+    async with serve(echo, ssl=inside.server) as server, http_proxy(ssl=trusted.server) as proxy:
+        monkeypatch.setattr("rawws.client.proxies.asyncio", replaced)
+        with pytest.raises((rawws.InvalidMessage, ConnectionError)):
+            uri = f"wss://127.0.0.1:{port(server)}/"
+            through = f"https://localhost:{proxy.port}"
+            await rawws.connect(uri, proxy=through, ssl=inside.client, open_timeout=30)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
