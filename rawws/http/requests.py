@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from .serving import RunningServer
 
-__all__ = ["HttpRequest", "Query"]
+__all__ = ["HttpRequest", "LastEventId", "Query"]
+
+
+@final
+class LastEventId(str):
+    """What a browser says that it got last: it says it again at each try, so a hub takes whatever comes.
+
+    One that no topic ever gave is a place that is lost, and no mistake: an answer of 400 would end an EventSource.
+    """
+
+    __slots__ = ()
 
 
 @final
@@ -99,11 +109,14 @@ class HttpRequest:
         return found
 
     @property
-    def last_event_id(self) -> str:
-        """The id of the last event that an EventSource got before it reconnected, empty where it does not say."""
+    def last_event_id(self) -> LastEventId:
+        """The id of the last event that an EventSource got before it reconnected, empty where it does not say.
+
+        As `since`, a hub never refuses it: of what no topic ever gave, `recovered` is False.
+        """
         # WHATWG HTML 9.2.4: Last-Event-ID is UTF-8, which headers as such are not.
         value = next(iter(self.headers.get_all("Last-Event-ID")), "")
-        return value.encode("latin-1").decode("utf-8", "replace")
+        return LastEventId(value.encode("latin-1").decode("utf-8", "replace"))
 
     def text(self) -> str:
         """Return the body as text; raises HttpError(400) if it is no UTF-8."""

@@ -13,8 +13,8 @@ from rawws.http.event_stream import EventStream
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
-from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
-from .history import JOIN, LEAVE, Log, Publication
+from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, parse_cursor
+from .history import JOIN, LEAVE, Log, Missed, Publication
 from .names import TopicError, check_key, check_name
 from .policies import Policy
 from .presence import NOTHING, PresenceSet, Present, info_text, new_present
@@ -258,7 +258,7 @@ class HubCore:
         if self._replication is not None:
             self._replication.prepare(log)
         self._table.store.touch(log, clock.monotonic())
-        publications, recovered = log.since(since) if since else ([], True)
+        publications, recovered = _since(log, since) if since else ([], True)
         self._table.tidy(found)
         return log.cursor, publications, recovered
 
@@ -359,7 +359,7 @@ class HubCore:
             self._replication.prepare(log)
         if not since:
             return log.cursor, []
-        missed, subscription.recovered = log.since(since)
+        missed, subscription.recovered = _since(log, since)
         waiting = subscription.subscriber.queue
         if waiting is not None and len(waiting) + len(missed) > MAX_REPLAY:
             subscription.recovered = False
@@ -401,3 +401,13 @@ class HubCore:
             # Its cursor was told: whoever comes back with it must find the same epoch.
             self._table.store.touch(topic.log, clock.monotonic())
             self._table.tidy(topic)
+
+
+def _since(log: Log, cursor: str) -> Missed:
+    """Return what came after a cursor. Raises CursorError for one that the topic never gave, if that is a mistake."""
+    try:
+        return log.since(str(cursor))
+    except CursorError:
+        if not is_lenient(cursor):
+            raise
+        return Missed([], False)

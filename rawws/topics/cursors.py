@@ -10,23 +10,37 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from rawws.errors import RawwsError
+from rawws.errors import HttpError
+from rawws.http.requests import LastEventId
 from rawws.protocol.extensions import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["EARLIEST", "CursorError", "cursor_of", "cursors_of", "join_cursors", "label", "parse_cursor"]
+__all__ = ["EARLIEST", "CursorError", "cursor_of", "cursors_of", "is_lenient", "join_cursors", "label", "parse_cursor"]
 
 # Stands for a cursor before the first publication that is held.
 EARLIEST = "earliest"
 # A joined cursor is no longer than the head of a request, in characters: taking a longer one apart would hold the loop.
 MAX_JOINED = 16384
+# Stands for a place of which nothing is known: no epoch is called so.
+LOST = LastEventId("lost:0")
 CURSOR = re.compile(r"([\w-]{1,32}):([0-9]{1,18})", re.ASCII)
 
 
-class CursorError(RawwsError, ValueError):
-    """A cursor is none that this topic ever gave."""
+class CursorError(HttpError, ValueError):
+    """A cursor is none that this topic ever gave; out of an endpoint, it is a 400."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(400, reason)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def is_lenient(cursor: str) -> bool:
+    """Tell whether a cursor that the topic never gave is lost, and no mistake."""
+    return isinstance(cursor, LastEventId)
 
 
 def parse_cursor(cursor: object) -> tuple[str, int]:
@@ -59,6 +73,8 @@ def cursor_of(since: str, topic: str) -> str:
 
 def cursors_of(since: str, topics: Iterable[str]) -> dict[str, str]:
     """Return the same for several topics: a joined cursor is taken apart once, for it may have thousands of parts."""
+    if is_lenient(since):
+        return _places_of(since, topics)
     if "=" not in since:
         return dict.fromkeys(topics, since)
     if len(since) > MAX_JOINED:
@@ -69,3 +85,14 @@ def cursors_of(since: str, topics: Iterable[str]) -> dict[str, str]:
         name, _, cursor = part.partition("=")
         cursors[unquote(name)] = cursor
     return {topic: cursors.get(topic, "") for topic in topics}
+
+
+def _places_of(since: str, topics: Iterable[str]) -> dict[str, str]:
+    """Return the same of what a browser says, whatever it is: where a topic is not named in it, its place is lost."""
+    if not since:
+        return dict.fromkeys(topics, "")
+    joined = str(since)[:MAX_JOINED]
+    return {
+        topic: LastEventId(cursor) if cursor == EARLIEST or CURSOR.fullmatch(cursor) else LOST
+        for topic, cursor in cursors_of(joined, topics).items()
+    }

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from rawws.errors import RawwsError
+from rawws.errors import HttpError
 from rawws.protocol.extensions import excerpt
 
-__all__ = ["TopicError", "check_key", "check_name"]
+__all__ = ["STATUSES", "TopicError", "check_key", "check_name"]
 
 # A name is in every envelope and every log: 255 bytes are as many as a file name has, and about as Kafka takes.
 MAX_NAME = 255
 
 
-class TopicError(RawwsError, ValueError):
-    """What was asked of a topic cannot be: `code` is "topic", "key", "size" or "limit"."""
+# The status of what a client is told where an endpoint lets such an error out; else it is 400.
+STATUSES = {"refused": 403, "size": 413, "limit": 429}
+
+
+class TopicError(HttpError, ValueError):
+    """What was asked of a topic cannot be: `code` is "topic", "key", "size" or "limit".
+
+    Out of an endpoint, it is a 400, 413 (size) or 429 (limit).
+    """
 
     def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(STATUSES.get(code, 400), reason)
         self.code = code
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def check_name(topic: object) -> None:

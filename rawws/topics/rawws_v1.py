@@ -32,7 +32,7 @@ from .envelope import (
     render,
     serialize,
 )
-from .names import TopicError, check_name
+from .names import STATUSES, TopicError, check_name
 from .presence import NOTHING
 from .subscribers import ClientProtocol, EventSubscriber
 
@@ -54,7 +54,6 @@ Answer = TypeVar("Answer")
 
 # What a client asks for while it is being found out what it may do, in requests: then it is closed.
 MAX_PENDING = 1000
-STATUSES = {"refused": 403, "size": 413, "limit": 429}
 MISTAKES = (EnvelopeError, CursorError, TopicError)
 # What a client must be allowed to do for an action; for unsubscribing, nothing.
 RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "publish": "publish"}

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 import rawws
+from rawws.backplanes.memory import MemoryBackplane
 from rawws.topics import History, Hub
 from rawws_sse import Decoder
 from tests.server.answers import ask, asked, get, on
@@ -313,6 +314,80 @@ async def test_an_endpoint_may_name_topics_itself_and_then_nobody_is_asked() -> 
     async with serve(on("/", endpoint)) as server:
         _, found = await fetch(server, "/?topic=other")
         assert [each["topic"] for each in found["publications"]] == ["news"]
+
+
+# -- cursors of any form
+
+# Those of other servers and of other software, what a proxy or a user made of one, and one of the future.
+STRANGE = [
+    "44", "1665666647", "f1b2c3d4-aaaa", "nonsense", "a=nonsense", "a=b=c", "=", "&&=&", "%", "a=%", "b=0123456789ab:7",
+    "a", ":", "x:" + "9" * 18, "x:" + "9" * 40, "\xff\xfe", "\u00e4", "a=" * 2000, "future", "a=future",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cursor", STRANGE)
+@pytest.mark.parametrize("backplane", [False, True], ids=["alone", "backplane"])
+async def test_a_last_event_id_of_any_form_ends_no_event_source_and_recovers_nothing(
+    cursor: str, backplane: bool
+) -> None:
+    subscriptions: list[Any] = []
+
+    def raw(request: rawws.HttpRequest) -> rawws.EventStream:
+        stream = rawws.EventStream(retry=1)
+        subscriptions.append(hub.subscribe(stream, "a", since=request.last_event_id))
+        return stream
+
+    async with Hub(authorize=allow, backplane=MemoryBackplane() if backplane else None) as hub:
+        routes = rawws.Routes([rawws.Route("/raw", raw), rawws.Route("/stream", hub.stream)])
+        routes.get("/poll")(hub.poll)
+        last = await hub.publish("a", "one")
+        field = "Last-Event-ID: " + cursor.replace("future", last.cursor + "0")
+        async with serve(routes) as server:
+            async with feed(server, "/raw", field):
+                await subscriptions[0]
+                assert subscriptions[0].recovered is False
+            async with feed(server, "/stream?topic=a", field) as one:
+                assert (await one.data())["recovered"] is False
+                hub.publish("a", "two")
+                assert (await one.data())["data"] == "two"
+            status, found = await fetch(server, "/poll?topic=a", field)
+            assert (status, found["recovered"], found["publications"]) == (200, False, [])
+
+
+async def test_an_error_of_a_topic_out_of_an_endpoint_has_its_status_and_no_traceback(logged: Logged) -> None:
+    hub = Hub(max_size=10, max_topics=1)
+
+    def since(request: rawws.HttpRequest) -> rawws.EventStream:
+        stream = rawws.EventStream()
+        hub.subscribe(stream, "a", since=request.query["since"])
+        return stream
+
+    async def later(request: rawws.HttpRequest) -> rawws.EventStream:
+        return since(request)
+
+    async def say(request: rawws.HttpRequest) -> None:
+        await hub.publish(request.query["topic"], request.query["text"])
+
+    def two(_: rawws.HttpRequest) -> None:
+        stream = rawws.EventStream()
+        hub.subscribe(stream, "a")
+        hub.subscribe(stream, "b")
+
+    routes = rawws.Routes()
+    for path, endpoint in (("/since", since), ("/later", later), ("/say", say), ("/two", two)):
+        routes.get(path)(endpoint)
+    async with serve(routes) as server:
+        for target, expected in (
+            ("/since?since=nonsense", 400),
+            ("/later?since=44", 400),
+            ("/later?since=" + hub.publish("a", "x").cursor + "9", 400),
+            ("/say?topic=%00&text=x", 400),
+            ("/say?topic=a&text=" + "x" * 11, 413),
+            ("/two", 429),
+        ):
+            [answer] = await ask(server, get(target))
+            assert (answer.status, logged.left()) == (expected, []), target
+            assert b"(HTTP status" not in answer.body
 
 
 # -- mistakes and rights
