@@ -213,6 +213,10 @@ class HeadReader:
         except HandshakeError as error:
             raise HandshakeError(0, error.reason) if self._response else error from None
 
+    def begins_with(self, octets: bytes) -> bool:
+        """Tell whether what came of the head, whole or not, begins with these octets."""
+        return self.head.startswith(octets) or self._buffer.startswith(octets)
+
     def _judge_lines(self) -> bool:
         buffer = self._buffer
         if buffer:

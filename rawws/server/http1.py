@@ -57,8 +57,8 @@ class Http1Connection:
     """The HTTP side of one connection, up to its end or to a WebSocket."""
 
     __slots__ = (
-        "body", "context", "exchange", "held", "line", "modern", "observer", "omit_body", "persistent", "phase",
-        "reader", "taken", "task", "ws",
+        "body", "context", "exchange", "held", "line", "modern", "observer", "persistent", "phase", "reader",
+        "taken", "task", "ws",
     )  # fmt: skip
 
     def __init__(self, context: ServerContext) -> None:
@@ -74,8 +74,6 @@ class Http1Connection:
         self.observer: ExchangeObserver | None = None
         # Of that request: whether it is of HTTP/1.1, whether the connection outlasts it, how the access log names it.
         self.modern, self.persistent, self.line = False, False, b""
-        # Whether the request that is read is HEAD: a refusal has no body then, either.
-        self.omit_body = False
         # What came behind it.
         self.held = b""
         # How far the client had come with reading at the last look.
@@ -184,12 +182,10 @@ class Http1Connection:
         if reader is None:
             # The next request begins: from here on it must not take too long.
             reader = self.reader = HeadReader()
-            self.omit_body = False
             self.set_deadline(self.context.settings.open_timeout)
         if not reader.receive(data):
             return b""
         request = parse_request(reader.head)
-        self.omit_body = request.method == "HEAD"
         context, ws = self.context, self.ws
         if context.proxies is not None:
             # A proxy may send the requests of several clients over one connection.
@@ -428,7 +424,9 @@ class Http1Connection:
     def _serialize(self, response: HttpResponse) -> bytes:
         exchange, context = self.exchange, self.context
         if exchange is None:
-            head, own, omit_body = self._head(), b"", self.omit_body
+            # A refusal has no body either where the request is HEAD, whatever else is wrong with it.
+            omit_body = self.reader is not None and self.reader.begins_with(b"HEAD ")
+            head, own = self._head(), b""
         else:
             head, own, omit_body = self.line, field_lines(exchange.fields), exchange.omit_body
         data = serialize_whole(response, context.date(), self._connection_line(), own, omit_body=omit_body)

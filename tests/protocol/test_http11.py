@@ -497,6 +497,15 @@ def test_a_header_line_may_have_8192_bytes() -> None:
     assert refusal(head(b"X: " + b"a" * 8190)) == (431, "a header line is over the limit of 8192 bytes")
 
 
+def test_a_reader_knows_how_a_head_begins_that_is_whole_or_not() -> None:
+    for data in (b"HEAD / HTTP/1.1\r\nHo", b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"):
+        reader = HeadReader()
+        assert not reader.begins_with(b"HEAD ")
+        reader.receive(data)
+        assert reader.begins_with(b"HEAD ")
+        assert not reader.begins_with(b"GET ")
+
+
 def test_a_head_may_have_64_headers() -> None:
     assert len(list(request(head(*[b"X: a"] * 63)).headers.raw_items())) == 64
     assert refusal(head(*[b"X: a"] * 64)) == (431, "the head has more than 64 headers")

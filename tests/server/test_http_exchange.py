@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from typing import Any
@@ -429,6 +430,82 @@ async def test_a_refusal_has_a_body_unless_its_own_request_is_head() -> None:
         assert (answer.status, len(answer.body)) == (404, int(answer.headers["content-length"]))
         _, answer = await ask(server, get(method="HEAD") + b"nonsense\r\n\r\n", ["HEAD", "GET"])
         assert (answer.status, len(answer.body)) == (400, int(answer.headers["content-length"]))
+
+
+# What is wrong with a request, beginning behind its method; and the status. `{}` is a header field that is filled up.
+REFUSED = {
+    "404": (" /missing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+    "405": (" /post HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    "403 of an origin": (" / HTTP/1.1\r\nHost: x\r\nOrigin: https://evil\r\n\r\n", 403),
+    "403 of a hook": (" /hook/403 HTTP/1.1\r\nHost: x\r\n\r\n", 403),
+    "500 of a hook": (" /hook/500 HTTP/1.1\r\nHost: x\r\n\r\n", 500),
+    "429 of an endpoint": (" /raise/429 HTTP/1.1\r\nHost: x\r\n\r\n", 429),
+    "426 of an endpoint": (" /raise/426 HTTP/1.1\r\nHost: x\r\n\r\n", 426),
+    "503 of an endpoint": (" /raise/503 HTTP/1.1\r\nHost: x\r\n\r\n", 503),
+    "500 of an endpoint": (" /raise/500 HTTP/1.1\r\nHost: x\r\n\r\n", 500),
+    "no WebSocket": (" /socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n", None),
+    "413": (" / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n", 413),
+    "417": (" / HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\n\r\n", 417),
+    "501": (" / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "505": (" / HTTP/3.0\r\nHost: x\r\n\r\n", 505),
+    "414": (" /" + "x" * 9000, 414),
+    "431 of a line": (" / HTTP/1.1\r\nHost: x\r\nX: " + "x" * 9000, 431),
+    "431 of lines": (" / HTTP/1.1\r\n" + "X: y\r\n" * 70, 431),
+    "400 without a host": (" / HTTP/1.1\r\n\r\n", 400),
+    "400 with two hosts": (" / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+    "400 in the first line": (" nowhere\r\n\r\n", 400),
+    "400 in a line": (" / HTTP/1.1\r\nHost: x\r\nno field\r\n\r\n", 400),
+    "400 of the path": (" /page/%ff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "400 of the framing": (" / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400),
+}
+
+
+def refusing() -> rawws.Routes:
+    """Return a table whose endpoints refuse."""
+    routes = table()
+    routes.post("/post")(lambda _: "posted")
+    routes.get("/page/{name}")(lambda asked: asked.path_params["name"])
+
+    async def socket(ws: rawws.WebSocket) -> None:
+        await ws.wait_closed()
+
+    routes.websocket("/socket")(socket)
+
+    @routes.get("/raise/{status}")
+    def fail(asked: rawws.HttpRequest) -> None:
+        raise rawws.HttpError(int(asked.path_params["status"]), "no")
+
+    return routes
+
+
+def hook(_ws: rawws.WebSocket, asked: rawws.Request) -> rawws.Response | None:
+    status = asked.path.removeprefix("/hook/")
+    if status == asked.path:
+        return None
+    if status == "500":
+        raise rawws.HttpError(500, "no")
+    return rawws.Response(int(status), "no")
+
+
+@pytest.mark.parametrize("bytewise", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize(("wrong", "status"), REFUSED.values(), ids=REFUSED)
+async def test_whatever_refuses_has_a_body_for_get_behind_head_and_never_one_for_head(
+    wrong: str, status: int | None, bytewise: bool
+) -> None:
+    for method in ("GET", "HEAD"):
+        async with served(refusing(), process_request=hook) as (_, peer):
+            data = get(method="HEAD") + (method + wrong).encode()
+            step = 1 if bytewise and len(data) < 500 else len(data)
+            # What stands behind the fault may meet a connection that is closed already.
+            with contextlib.suppress(ConnectionError):
+                for start in range(0, len(data), step):
+                    await peer.write(data[start : start + step])
+            _, answer = judge(await peer.read_to_end(), ["HEAD", method], closed=True)
+            assert status in {answer.status, None}
+            assert answer.status >= 400
+            length = int(answer.headers["content-length"])
+            assert length > 0
+            assert len(answer.body) == (length if method == "GET" else 0)
 
 
 async def test_head_gets_the_head_of_get_and_the_connection_goes_on() -> None:
