@@ -6,13 +6,14 @@ import contextlib
 from typing import TYPE_CHECKING, final
 
 from rawws.errors import HttpError
+from rawws.protocol.extensions import is_token
 from rawws.protocol.handshake import check_origin
 
 if TYPE_CHECKING:
     from rawws.protocol.handshake import Origins
     from rawws.protocol.http11 import Headers, Request
 
-__all__ = ["CrossOrigin", "preflight_fields"]
+__all__ = ["CrossOrigin", "preflight_fields", "preflight_method", "without_permission"]
 
 # How long a browser may remember what a preflight allowed, in seconds: Chromium's limit is 7200, Firefox's 86400.
 PREFLIGHT_AGE = 600
@@ -50,6 +51,31 @@ class CrossOrigin:
                 raise
             return (("Access-Control-Allow-Origin", "*"), *vary)
         return (*vary, ("Access-Control-Allow-Origin", origin or ""), ("Access-Control-Allow-Credentials", "true"))
+
+    def fields_of_refusal(self, request: Request, scheme: str) -> tuple[tuple[str, str], ...]:
+        """Return the same for a response that no endpoint gives: the page of another origin may not read it."""
+        try:
+            return self.fields(request, scheme)
+        except HttpError:
+            return self._vary
+
+
+def without_permission(fields: tuple[tuple[str, str], ...], headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Return those of these fields that stand beside the headers of a response which may grant access itself.
+
+    WHATWG Fetch 4.10: of two Access-Control-Allow-Origin, none counts.
+    """
+    if "Access-Control-Allow-Origin" not in headers:
+        return fields
+    return tuple([field for field in fields if not field[0].startswith("Access-Control-")])
+
+
+def preflight_method(request: Request) -> str:
+    """Return the method that a browser asks for before a cross-origin request, "" if this is no such question."""
+    if request.method != "OPTIONS" or "Origin" not in request.headers:
+        return ""
+    method = ", ".join(request.headers.get_all("Access-Control-Request-Method"))
+    return method if is_token(method) else ""
 
 
 def preflight_fields(headers: Headers, allowed: str) -> list[tuple[str, str]]:

@@ -20,10 +20,12 @@ from rawws.net.handlers import Handler, check_arguments, check_handler
 from rawws.protocol.extensions import is_token
 from rawws.protocol.http11 import Headers, HttpResponse
 
-from .cors import preflight_fields
+from .cors import preflight_fields, preflight_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from rawws.protocol.http11 import Request
 
     from .requests import HttpRequest
 
@@ -161,6 +163,18 @@ class Routes:
                 if all(map(_stays, values, found.groups())):
                     return resource, dict(zip(resource.names, values, strict=True))
         raise HttpError(404, "there is nothing at this path")
+
+    def resource_of(self, request: Request) -> tuple[Resource, Mapping[str, str]]:
+        """Return the same for a request. A preflight is answered where there is nothing: its page may read the 404."""
+        try:
+            return self.find(request.path)
+        except HttpError as error:
+            method = preflight_method(request)
+            if error.status != 404 or not method:
+                raise
+            nothing = Resource(())
+            nothing.methods[method] = nothing.answer_options
+            return nothing, NO_PARAMS
 
     def _resource_at(self, path: str) -> Resource:
         """Return what there is at a path that is about to get a route."""

@@ -13,6 +13,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, final
 
 from rawws.errors import HttpError
+from rawws.http.cors import without_permission
 from rawws.http.dispatch import call_endpoint
 from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
@@ -230,7 +231,7 @@ class Http1Connection:
             return self._hand_over(context.application, request, rest)
         endpoint = context.endpoint
         if endpoint is None:
-            resource, path_params = context.routes.find(request.path)
+            resource, path_params = context.routes.resource_of(request)
             # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
             if resource.websocket is None or (resource.methods and not asks_for_websocket(request.headers)):
@@ -426,15 +427,24 @@ class Http1Connection:
         if exchange is None:
             # A refusal has no body either where the request is HEAD, whatever else is wrong with it.
             omit_body = self.reader is not None and self.reader.begins_with(b"HEAD ")
-            head, own = self._head(), b""
+            head, fields = self._head(), self._permission()
         else:
-            head, own, omit_body = self.line, field_lines(exchange.fields), exchange.omit_body
+            head, fields, omit_body = self.line, exchange.fields, exchange.omit_body
+        own = field_lines(without_permission(fields, response.headers))
         data = serialize_whole(response, context.date(), self._connection_line(), own, omit_body=omit_body)
         size: object = 0
         if context.counters.log.access:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
         context.counters.respond(self.ws, head, response.status, size)
         return data
+
+    def _permission(self) -> tuple[tuple[str, str], ...]:
+        """Return the header fields that let the page of a listed origin read what no endpoint answers."""
+        try:
+            request = parse_request(self._head())
+        except HttpError:
+            return ()
+        return self.context.cross_origin.fields_of_refusal(request, scheme_of(self.ws))
 
     def respond_last(self, response: HttpResponse) -> None:
         """Send a response, and end the connection once the peer has it."""

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import rawws
-from tests.server.answers import ask, get
-from tests.server.peers import serve
+from tests.server.answers import ask, asked, get
+from tests.server.peers import Peer, eventually, serve
 
 ALLOW = "access-control-allow-origin"
 CREDENTIALS = "access-control-allow-credentials"
@@ -122,3 +122,65 @@ async def test_a_preflight_of_another_origin_is_refused() -> None:
 async def test_a_page_that_may_read_it_may_read_the_refusal_too() -> None:
     found = await answer([PAGE], f"Origin: {PAGE}", method="PUT")
     assert (found.status, found.headers[ALLOW]) == (405, PAGE)
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "method", "status"),
+    [
+        ("/nowhere", (), "GET", 404),
+        ("/nowhere", (), "HEAD", 404),
+        ("/nowhere", (), "OPTIONS", 404),
+        ("/nowhere%ff", (), "GET", 400),
+        ("/nowhere", PREFLIGHT[1:], "OPTIONS", 204),
+        ("/", ("Expect: wonders",), "GET", 417),
+        ("/", ("Content-Length: 2000000",), "POST", 413),
+        ("/", ("Upgrade: websocket", "Sec-WebSocket-Version: 12"), "GET", 200),
+        ("/chat", (), "GET", 426),
+        ("/chat", ("Upgrade: websocket", "Connection: upgrade", "Sec-WebSocket-Version: 13"), "GET", 400),
+        ("/hook/401", (), "GET", 401),
+        ("/hook/200", (), "GET", 200),
+        ("/hook/raise", (), "GET", 403),
+        ("/hook/own", (), "GET", 200),
+        ("/own", (), "GET", 200),
+    ],
+)
+@pytest.mark.parametrize(("origins", "allowed"), [([PAGE], PAGE), ("*", "*"), (None, None)])
+async def test_every_answer_to_a_listed_origin_may_be_read_and_no_answer_to_another(
+    target: str, fields: tuple[str, ...], method: str, status: int, origins: Any, allowed: str | None
+) -> None:
+    own = rawws.Response(200, "x", {"Access-Control-Allow-Origin": PAGE})
+
+    def hook(_ws: rawws.WebSocket, asked: rawws.Request) -> rawws.Response | None:
+        name = asked.path.removeprefix("/hook/")
+        if name == "raise":
+            raise rawws.HttpError(403, "no")
+        return None if name == asked.path else own if name == "own" else rawws.Response(int(name), "x")
+
+    async def chat(ws: rawws.WebSocket) -> None:
+        await ws.wait_closed()
+
+    routes = table()
+    routes.websocket("/chat")(chat)
+    routes.get("/own")(lambda _: own)
+    async with serve(routes, origins=origins, process_request=hook) as server:
+        [found] = await ask(server, get(target, f"Origin: {PAGE}", *fields, method=method), [method])
+    if target.endswith("/own") and (allowed or "hook" in target):
+        # Who grants access without the server is believed, and says it once.
+        assert (found.status, found.headers[ALLOW]) == (200, PAGE)
+        return
+    assert found.headers.get(ALLOW) == allowed
+    assert found.status == status or (allowed is None and found.status == 403)
+    if status == 204 and allowed:
+        assert found.headers["access-control-allow-methods"] == "OPTIONS, POST"
+
+
+async def test_an_answer_of_a_server_that_ends_may_be_read_too() -> None:
+    async with serve(table(), origins=[PAGE]) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(get("/", f"Origin: {PAGE}")[:-2])
+        await eventually(lambda: server.settings.connections)
+        server.stop_listening()
+        await peer.write(b"\r\n")
+        [found] = await asked(peer)
+        assert (found.status, found.headers[ALLOW]) == (503, PAGE)
+        peer.close()
