@@ -24,13 +24,13 @@ def call_endpoint(exchange: Exchange) -> None:
     assert exchange.endpoint is not None  # noqa: S101 - where an application takes the body, nothing calls this
     value = exchange.endpoint(exchange.request)
     if inspect.isawaitable(value):
-        exchange.context.start(_complete_later(exchange, value))
+        exchange.endpoint_task = exchange.context.start(_complete_later(exchange, value))
     else:
         _complete(exchange, value)
 
 
 async def _complete_later(exchange: Exchange, value: Awaitable[object]) -> None:
-    """Wait for an endpoint. It is not cancelled when its client goes: it may be in the middle of something."""
+    """Wait for an endpoint. Only where its route says so, its client's end cancels it: it may be in a transaction."""
     try:
         _complete(exchange, await value)
     except asyncio.CancelledError:
@@ -44,6 +44,7 @@ async def _complete_later(exchange: Exchange, value: Awaitable[object]) -> None:
 
 def _complete(exchange: Exchange, value: object) -> None:
     """Send what an endpoint answered."""
+    exchange.endpoint_task = None
     if exchange.over:
         if is_responder(value):
             value.lose()

@@ -9,7 +9,9 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, final
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
 from rawws.errors import ConnectionClosedError, LocalProtocolError
@@ -37,6 +39,8 @@ COMMENT = b":\n\n"
 BURST = 64
 # What may be sent to a stream that no endpoint has returned yet, in bytes.
 EARLY_LIMIT = 1 << 20
+# What closes the iterators that were never begun: a loop holds its tasks weakly.
+CLOSING: set[asyncio.Task[None]] = set()
 # No proxy may store the stream, nor nginx hold it back until a buffer is full. Browsers read no other type.
 HEAD = (
     ("Content-Type", "text/event-stream"),
@@ -61,6 +65,7 @@ class EventStream:
         "_followers",
         "_keepalive",
         "_over",
+        "_retry",
         "_source",
         "_task",
         "_waiters",
@@ -85,8 +90,10 @@ class EventStream:
         self.last_event_id = ""
         self._source = events
         self._keepalive = keepalive or 0.0
+        # The line that goes out with the first event, in its block.
+        self._retry = b"" if retry is None else encode(Event(retry=retry))[:-1]
         # What was sent before there is a response.
-        self._early: list[bytes] | None = [] if retry is None else [encode(Event(retry=retry))]
+        self._early: list[bytes] | None = []
         self._exchange: Exchange | None = None
         self._over = False
         self._task: asyncio.Task[None] | None = None
@@ -132,7 +139,7 @@ class EventStream:
                 exchange.connection.drop(f"over {limit} bytes wait to be sent")
                 self._end()
                 return later(lambda: self._drain(None))
-        exchange.write(octets)
+        self._write(exchange, octets)
         if not exchange.socket.congested:
             return DONE
         claim = exchange.socket.claim(start)
@@ -210,7 +217,10 @@ class EventStream:
             early = None
             self._end()
         for octets in early or ():
-            exchange.write(octets)
+            self._write(exchange, octets)
+        if self._retry and (self._over or self._source is None) and not exchange.omit_body:
+            # Nobody knows when an event comes to join.
+            self._write(exchange, b"\n")
         if self._over:
             exchange.finish()
             return
@@ -218,6 +228,7 @@ class EventStream:
         self.drained()
         if self._source is not None:
             self._task = exchange.context.start(self._pump(self._source))
+            self._task.add_done_callback(lambda _: self._close_source())
 
     def lose(self) -> None:
         """Take note that the client is gone."""
@@ -249,10 +260,16 @@ class EventStream:
             exchange.set_deadline(self._keepalive - silence)
             return
         if not exchange.socket.congested:
-            exchange.write(COMMENT)
+            self._write(exchange, COMMENT)
         exchange.set_deadline(self._keepalive)
 
     # -- inside
+
+    def _write(self, exchange: Exchange, octets: bytes) -> None:
+        """Write an event, the first one with `retry`."""
+        if self._retry:
+            octets, self._retry = self._retry + octets, b""
+        exchange.write(octets)
 
     def _keep(self, octets: bytes) -> None:
         """Keep what is sent before the response begins."""
@@ -274,6 +291,8 @@ class EventStream:
         self._task = None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+        elif task is None:
+            self._close_source()
         if self._followers is not None and self._exchange is not None:
             self._exchange.socket.followers = None
         if self.on_close is not None or self._followers is not None:
@@ -311,6 +330,7 @@ class EventStream:
 
     async def _pump(self, source: AsyncIterable[Event | str]) -> None:
         """Send the events of an iterable as the client takes them."""
+        self._source = None
         iterator = aiter(source)
         count = 0
         try:
@@ -326,9 +346,29 @@ class EventStream:
         else:
             self.close()
         finally:
-            aclose = getattr(iterator, "aclose", None)
+            await self._close(iterator)
+
+    def _close_source(self) -> None:
+        """Close an iterator that was never begun: its client left before, or asked for the head alone."""
+        source, self._source = self._source, None
+        if getattr(source, "aclose", None) is None:
+            return
+        # Without a running loop there is nothing that could wait for it.
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+            CLOSING.add(task := loop.create_task(self._close(source)))
+            task.add_done_callback(CLOSING.discard)
+
+    async def _close(self, iterator: Any) -> None:
+        """Close an iterator, if it can be; what that raises is the producer's fault, and logged."""
+        aclose = getattr(iterator, "aclose", None)
+        try:
             if aclose is not None:
                 await aclose()
+        except Exception:
+            exchange = self._exchange
+            logger = logging.getLogger("rawws.server") if exchange is None else exchange.context.settings.logger
+            logger.exception("closing the iterator of an event stream failed")
 
     def _break(self, error: Exception) -> None:
         """End without the last chunk: so the client knows that there is more, and reconnects."""

@@ -119,6 +119,9 @@ class HttpContext(Protocol):
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what answers a request; the end of the server waits for it."""
 
+    def outlive(self, task: asyncio.Task[None]) -> None:
+        """Count an endpoint whose client is gone as a connection, until it is done."""
+
 
 class ExchangeObserver(Protocol):
     """Who answers later or piece by piece, and so hears of what becomes of the exchange meanwhile."""
@@ -216,7 +219,9 @@ class Exchange:
         "content",
         "context",
         "endpoint",
+        "endpoint_task",
         "fields",
+        "is_cancelled_with_client",
         "omit_body",
         "over",
         "request",
@@ -233,6 +238,9 @@ class Exchange:
         self.context = context
         self.request = request
         self.endpoint: Callable[[HttpRequest], object] | None = None
+        # Where the endpoint is asynchronous: its task, and whether that ends with the client.
+        self.endpoint_task: asyncio.Task[None] | None = None
+        self.is_cancelled_with_client = False
         # What takes the body as it comes, in the place of an endpoint that gets it whole; and what came of it.
         self.sink: BodyObserver | None = None
         self.content = bytearray()
@@ -249,7 +257,28 @@ class Exchange:
 
     def forget(self) -> None:
         """Let go of the request: the response may last."""
-        del self.request, self.endpoint, self.content
+        del self.endpoint, self.content
+        if self.request.is_watched:
+            self.request.body = b""
+        else:
+            del self.request
+
+    def end(self) -> None:
+        """Take note that there is nothing more to answer."""
+        self.over = True
+        request: HttpRequest | None = getattr(self, "request", None)
+        if request is not None:
+            request.end()
+
+    def lose(self) -> None:
+        """Take note that the client is gone: an endpoint that still runs is told, and counts as a connection."""
+        self.end()
+        task = self.endpoint_task
+        if task is not None:
+            self.request.drop_body()
+            self.context.outlive(task)
+            if self.is_cancelled_with_client:
+                task.cancel()
 
     # -- the response
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
 from urllib.parse import parse_qsl, unquote
 
-from rawws.errors import HttpError
+from rawws.errors import HttpError, LocalProtocolError
+from rawws.net.awaitables import release
 
 if TYPE_CHECKING:
     from rawws.protocol.http11 import Headers, Request
@@ -63,18 +65,49 @@ class HttpRequest:
     `scheme` are those of the client, if a trusted proxy stands between. `server` is the Server that got it.
     """
 
-    __slots__ = ("body", "head", "path_params", "remote_address", "scheme", "server")
+    __slots__ = (
+        "_body", "_ended", "_leaves", "_waiters", "_was_read", "head", "path_params", "remote_address", "scheme",
+        "server",
+    )  # fmt: skip
 
     def __init__(self, head: Request, path_params: Mapping[str, str], remote_address: Any, scheme: str) -> None:
         self.head = head
         self.path_params = path_params
         self.remote_address = remote_address
         self.scheme = scheme
-        self.body = b""
         self.server: RunningServer | None = None
+        self._body: bytes | None = b""
+        # Whether nothing more can be answered, who waits for that, and whether the body goes once it was read.
+        self._ended = self._leaves = self._was_read = False
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.HttpRequest {self.head.method} {self.head.path}>"
+
+    @property
+    def body(self) -> bytes:
+        """The body; of a client that is gone it is given once more, if it was not read before, and not kept.
+
+        Raises LocalProtocolError where it is not kept any more.
+        """
+        body = self._body
+        if body is None:
+            raise LocalProtocolError("the client is gone, and the body with it: needed is to keep what is read of it")
+        if self._leaves:
+            self._body = None
+        self._was_read = True
+        return body
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        self._body = body
+
+    async def disconnected(self) -> None:
+        """Wait until nothing can be answered any more: the client is gone, or has its answer."""
+        if not self._ended:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters = [*(self._waiters or ()), waiter]
+            await waiter
 
     @property
     def method(self) -> str:
@@ -131,3 +164,23 @@ class HttpRequest:
             return json.loads(self.text())
         except (ValueError, RecursionError) as error:
             raise HttpError(400, f"the body is not JSON: {error}") from None
+
+    # -- what the exchange calls
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody waits for the end of the client."""
+        return self._waiters is not None
+
+    def end(self) -> None:
+        """Tell those who wait that nothing can be answered any more."""
+        self._ended = True
+        if self._waiters is not None:
+            release(self._waiters)
+            self._waiters = None
+
+    def drop_body(self) -> None:
+        """Keep the body no longer than until it is read, for its client is gone."""
+        if self._was_read:
+            self._body = None
+        self._leaves = True

@@ -41,23 +41,29 @@ _PARAMETER = re.compile(r"\{([^{}]*)\}")
 
 
 class Route(NamedTuple):
-    """One line of a table of routes: what answers these methods at this path, or a WebSocket there."""
+    """One line of a table of routes: what answers these methods at this path, or a WebSocket there.
+
+    `cancel` has an asynchronous endpoint cancelled when its client is gone.
+    """
 
     path: str
     endpoint: Any
     methods: Sequence[str] = ("GET",)
     websocket: bool = False
+    cancel: bool = False
 
 
 @final
 class Resource:
     """What there is at one path: an endpoint for each method, and one for WebSockets."""
 
-    __slots__ = ("methods", "names", "websocket")
+    __slots__ = ("cancelled", "methods", "names", "websocket")
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self.methods: dict[str, Callable[..., Any]] = {}
+        # Those of the methods whose endpoints are cancelled when their clients are gone.
+        self.cancelled: set[str] = set()
         self.websocket: Any = None
 
     def find(self, method: str) -> Callable[..., Any] | None:
@@ -107,10 +113,12 @@ class Routes:
         """Add a route. Raises ValueError for a path or a method that is none, or that has an endpoint already."""
         if not isinstance(route, Route):
             raise TypeError(f"routes has a {type(route).__name__}, allowed are rawws.Route")
-        path, endpoint, methods, websocket = route
+        path, endpoint, methods, websocket, cancel = route
         resource = self._resource_at(path)
         if websocket:
             check_handler(endpoint)
+            if cancel:
+                raise ValueError(f"{path} is for WebSockets, allowed beside cancel are methods")
             if resource.websocket is not None:
                 raise ValueError(f"{path} has an endpoint for WebSockets already")
             resource.websocket = endpoint
@@ -126,22 +134,25 @@ class Routes:
             if method in resource.methods:
                 raise ValueError(f"{path} has an endpoint for {method} already")
         resource.methods.update(dict.fromkeys(methods, endpoint))
+        if cancel:
+            resource.cancelled.update(methods)
+            resource.cancelled.update({"HEAD"} if "GET" in methods and "HEAD" not in resource.methods else ())
 
     def websocket(self, path: str) -> Callable[[Endpoint], Endpoint]:
         """Decorate what takes the WebSockets at this path: a coroutine function, or call it with a Handler."""
         return self._decorator(path, (), True)
 
-    def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
-        """Decorate what answers GET, and HEAD, at this path."""
-        return self._decorator(path, ("GET",), False)
+    def get(self, path: str, *, cancel: bool = False) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers GET, and HEAD, at this path; with `cancel`, it is cancelled when its client is gone."""
+        return self._decorator(path, ("GET",), False, cancel)
 
-    def post(self, path: str) -> Callable[[Endpoint], Endpoint]:
-        """Decorate what answers POST at this path."""
-        return self._decorator(path, ("POST",), False)
+    def post(self, path: str, *, cancel: bool = False) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers POST at this path; `cancel` is as with `get`."""
+        return self._decorator(path, ("POST",), False, cancel)
 
-    def route(self, path: str, methods: Sequence[str]) -> Callable[[Endpoint], Endpoint]:
-        """Decorate what answers these methods at this path."""
-        return self._decorator(path, methods, False)
+    def route(self, path: str, methods: Sequence[str], *, cancel: bool = False) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers these methods at this path; `cancel` is as with `get`."""
+        return self._decorator(path, methods, False, cancel)
 
     def find(self, path: str) -> tuple[Resource, Mapping[str, str]]:
         """Return what there is at the path of a request, and the parameters in it; raises HttpError with 404."""
@@ -188,9 +199,11 @@ class Routes:
             raise ValueError(f"{path} names the parameters {names}, another route names them {resource.names}")
         return resource
 
-    def _decorator(self, path: str, methods: Sequence[str], websocket: bool) -> Callable[[Endpoint], Endpoint]:
+    def _decorator(
+        self, path: str, methods: Sequence[str], websocket: bool, cancel: bool = False
+    ) -> Callable[[Endpoint], Endpoint]:
         def add(endpoint: Endpoint) -> Endpoint:
-            self.add(Route(path, endpoint, methods, websocket))
+            self.add(Route(path, endpoint, methods, websocket, cancel))
             return endpoint
 
         return add

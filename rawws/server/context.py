@@ -104,13 +104,15 @@ class ServerContext:
         self.endpoint = None if tells else WebSocketEndpoint(handler, settings)
         self._endpoints: dict[int, WebSocketEndpoint] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
+        # Of these, the endpoints whose clients are gone: each counts as a connection.
+        self.outliving: set[asyncio.Task[None]] = set()
         self._date = ""
         self._date_at = 0.0
 
     def enter(self, ws: WebSocket) -> bool:
         """Count a new connection; tell whether it is to be answered. Raises HttpError for one too many."""
         limit = self.max_connections
-        over = 0 if limit is None else len(self.settings.connections) - limit
+        over = 0 if limit is None else len(self.settings.connections) + len(self.outliving) - limit
         if over > REFUSALS:
             return False
         if over > 0:
@@ -189,6 +191,11 @@ class ServerContext:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def outlive(self, task: asyncio.Task[None]) -> None:
+        """Count an endpoint whose client is gone as a connection, until it is done."""
+        self.outliving.add(task)
+        task.add_done_callback(self.outliving.discard)
 
     def _handler_done(self, ws: WebSocket, task: asyncio.Task[Any]) -> None:
         """Close the connection of a handler that returned with 1000, of one that raised with 1011."""

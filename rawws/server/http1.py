@@ -317,6 +317,7 @@ class Http1Connection:
         context, headers = self.context, request.headers
         exchange = self._new_exchange(request)
         exchange.endpoint = resource.find(request.method) or resource.answer_options
+        exchange.is_cancelled_with_client = request.method in resource.cancelled
         exchange.fields = context.extra_fields + context.cross_origin.fields(request.head, request.scheme)
         resource.check_method(request.method)
         max_size = context.options.max_size
@@ -403,7 +404,7 @@ class Http1Connection:
 
     def finish(self, exchange: Exchange) -> None:
         """Go on behind a response that is complete."""
-        exchange.over = True
+        exchange.end()
         persistent = self.persistent and not self.context.closing
         self.exchange = self.observer = None
         if not persistent:
@@ -483,7 +484,7 @@ class Http1Connection:
         """Answer nothing more."""
         self.phase = ENDED
         if self.exchange is not None:
-            self.exchange.over = True
+            self.exchange.end()
 
     def fail(self, error: Exception) -> None:
         """Log a fault of this side, and answer with 500."""
@@ -559,6 +560,8 @@ class Http1Connection:
     def lose(self) -> None:
         """Take note that the connection is gone."""
         self._leave()
+        if self.exchange is not None:
+            self.exchange.lose()
         # It and the connection hold each other, until the garbage collector comes.
         self.reader, self.exchange, self.held = None, None, b""
         observer, self.observer = self.observer, None

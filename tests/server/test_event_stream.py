@@ -95,7 +95,7 @@ async def test_what_is_sent_before_the_response_begins_goes_out_with_it() -> Non
         return stream
 
     async with streaming(make, "Last-Event-ID: 0é") as (stream, peer):
-        assert await until(peer, b"first\n\n\r\n") == chunk(b"retry: 3000\n\n") + chunk(b"id: 1\ndata: first\n\n")
+        assert await until(peer, b"first\n\n\r\n") == chunk(b"retry: 3000\nid: 1\ndata: first\n\n")
         assert stream.last_event_id == "0\ufffd"
 
 
@@ -648,3 +648,111 @@ async def test_an_idle_stream_costs_no_task_and_little_memory() -> None:
         for peer in peers:
             peer.close()
         await eventually(lambda: not streams)
+
+
+# -- the iterator is closed whatever happened
+
+
+class Source:
+    """An iterator that says whether it was begun, and closed."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.begun = self.closed = 0
+        self.fails = fails
+
+    def __aiter__(self) -> Source:
+        return self
+
+    async def __anext__(self) -> str:
+        self.begun += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        self.closed += 1
+        if self.fails:
+            raise KeyError("closing")
+
+
+async def test_the_iterator_of_a_client_that_left_before_the_stream_was_made_is_closed() -> None:
+    started, made = asyncio.Event(), asyncio.Event()
+    source = Source()
+
+    async def endpoint(_: rawws.HttpRequest) -> rawws.EventStream:
+        started.set()
+        await made.wait()
+        return rawws.EventStream(source)
+
+    async with served(on("/", endpoint)) as (server, peer):
+        await peer.write(get())
+        await started.wait()
+        peer.close()
+        await eventually(lambda: not server.settings.connections)
+        made.set()
+        await eventually(lambda: source.closed)
+    assert (source.begun, source.closed) == (0, 1)
+
+
+async def test_the_iterator_of_a_head_request_is_closed() -> None:
+    source = Source()
+    async with served(on("/", lambda _: rawws.EventStream(source))) as (_, peer):
+        await peer.write(get("/", "Connection: close", method="HEAD"))
+        await peer.read_to_end()
+        await eventually(lambda: source.closed)
+    assert (source.begun, source.closed) == (0, 1)
+
+
+@pytest.mark.parametrize("how", ["close", "fail", "too much"])
+async def test_the_iterator_of_a_stream_that_ends_before_its_response_is_closed(how: str) -> None:
+    source = Source()
+    stream = rawws.EventStream(source)
+    if how == "close":
+        stream.close()
+    elif how == "fail":
+        stream.fail(1013, "too slow")
+    else:
+        with pytest.raises(rawws.LocalProtocolError):
+            stream.send("x" * (2 << 20))
+    await eventually(lambda: source.closed)
+    assert (source.begun, source.closed) == (0, 1)
+
+
+async def test_the_iterator_of_a_stream_that_ends_before_its_first_step_is_closed() -> None:
+    source = Source()
+
+    def endpoint(_: rawws.HttpRequest) -> rawws.EventStream:
+        stream = rawws.EventStream(source)
+        asyncio.get_running_loop().call_soon(stream.close)
+        return stream
+
+    async with served(on("/", endpoint)) as (_, peer):
+        await peer.write(get())
+        await eventually(lambda: source.closed)
+    assert (source.begun, source.closed) == (0, 1)
+
+
+async def test_an_iterator_that_fails_when_it_is_closed_is_logged(logged: Logged) -> None:
+    source = Source(fails=True)
+    async with streaming(lambda _: rawws.EventStream(source)) as (stream, peer):
+        await eventually(lambda: source.begun)
+        peer.close()
+        await stream.wait_closed()
+        await eventually(lambda: source.closed)
+    logged.take("closing the iterator of an event stream failed", KeyError)
+
+
+async def test_retry_goes_out_with_the_first_event_of_an_iterator_and_alone_where_none_is_there() -> None:
+    async def one() -> AsyncIterator[str]:
+        yield "one"
+        yield "two"
+
+    async with streaming(lambda _: rawws.EventStream(one(), retry=7)) as (_, peer):
+        expected = chunk(b"retry: 7\ndata: one\n\n") + chunk(b"data: two\n\n") + b"0\r\n\r\n"
+        assert await until(peer, b"0\r\n\r\n") == expected
+    async with streaming(lambda _: rawws.EventStream(retry=7)) as (stream, peer):
+        assert await until(peer, b"7\n\n\r\n") == chunk(b"retry: 7\n\n")
+        stream.send("one")
+        assert await until(peer, b"one\n\n\r\n") == chunk(b"data: one\n\n")
+    async with streaming(lambda _: rawws.EventStream(Source(), retry=7, keepalive=0.05)) as (_, peer):
+        assert await until(peer, b":\n\n\r\n") == chunk(b"retry: 7\n:\n\n")

@@ -80,7 +80,7 @@ def test_the_stream_sends_what_is_published_and_goes_on_where_a_client_was(tmp_p
                 assert ask(port, "POST", "/news", text) == (204, "")
             assert events(news, 2) == ["id: 1\ndata: one", "id: 2\ndata: two\ndata: lines"]
         with asked(port, "GET", "/news", **{"Last-Event-ID": "1"}) as news:
-            assert events(news, 2) == ["retry: 2000", "id: 2\ndata: two\ndata: lines"]
+            assert events(news, 1) == ["retry: 2000\nid: 2\ndata: two\ndata: lines"]
         assert ask(port, "GET", "/count") == (200, "data: 0\n\ndata: 1\n\ndata: 2\n\n")
 
 
