@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -142,7 +143,10 @@ def test_an_ipv6_address_is_shown_as_it_is_typed_into_a_client(here: Path) -> No
 
 
 def test_serve_listens_on_a_unix_socket(here: Path) -> None:
-    with start(here, "serve", "chat:echo", "--uds", "chat.sock"), unix_connect(str(here / "chat.sock")) as ws:
+    arguments = ("serve", "chat:echo", "--uds", "chat.sock", "--uds-mode", "600")
+    with start(here, *arguments), unix_connect(str(here / "chat.sock")) as ws:
+        assert stat.S_IMODE((here / "chat.sock").stat().st_mode) == 0o600
+        assert "cannot listen on chat.sock: another server listens there" in fails(run(here, *arguments), 1)
         assert echoes(ws) == "Grüße"
 
 
@@ -344,6 +348,7 @@ def test_a_target_that_cannot_be_served_is_one_line(here: Path, target: str, lin
         (["serve", "chat:echo", "--ping-interval", "soon"], "'soon' is not a time in seconds"),
         (["serve", "chat:echo", "--compress"], "unrecognized arguments: --compress"),
         (["serve", "chat:echo", "--log-level", "loud"], "invalid choice: 'loud'"),
+        (["serve", "chat:echo", "--uds", "x", "--uds-mode", "999"], "'999' are no permissions, allowed are 0 to 777"),
         (["serve", "chat:echo", "--uds", "x", "--port", "1"], "--uds stands for --host and --port"),
         (["serve", "chat:echo", "--ssl-keyfile", "x"], "--ssl-keyfile needs --ssl-certfile"),
     ],

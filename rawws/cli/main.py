@@ -162,6 +162,7 @@ def _add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
     where.add_argument("--port", type=_port, help="0 takes a free one (default: 8765)")
     if unix:
         where.add_argument("--uds", metavar="PATH", help="a unix socket, instead of host and port")
+        where.add_argument("--uds-mode", type=_mode, metavar="MODE", help="its permissions, in octal, such as 660")
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error", "critical"),
@@ -169,6 +170,12 @@ def _add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
         help="the least that is logged, on standard error (default: %(default)s)",
     )
     parser.add_argument("--access-log", action="store_true", help="log each HTTP response")
+
+
+def _mode(text: str) -> int:
+    if len(text) > 4 or text.strip("01234567") or not text or int(text, 8) > 0o777:
+        raise argparse.ArgumentTypeError(f"{text!r} are no permissions, allowed are 0 to 777")
+    return int(text, 8)
 
 
 def _add_tls(parser: argparse.ArgumentParser) -> None:
@@ -323,7 +330,7 @@ def _run(
     given["access_log"] = options.access_log
     uds = getattr(options, "uds", None)
     if uds:
-        given["path"] = uds
+        given["path"], given["mode"] = uds, options.uds_mode
     else:
         given["host"] = options.host or ["127.0.0.1"]
         given["port"] = 8765 if options.port is None else options.port
@@ -444,8 +451,9 @@ def _reason(error: OSError) -> str:
 
 def _reason_of_path(error: OSError) -> str:
     """Describe in a few words why there can be no unix socket."""
-    # One that is there is taken over.
-    return "that is there, and no socket" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    # The socket of a server that is gone is taken over.
+    taken = error.errno == errno.EADDRINUSE and error.strerror == os.strerror(errno.EADDRINUSE)
+    return "that is there, and no socket" if taken else error.strerror or str(error)
 
 
 def _tls(certfile: str, keyfile: str | None) -> ssl.SSLContext:

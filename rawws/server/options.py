@@ -21,6 +21,7 @@ from rawws.protocol.deflate import Compression
 from rawws.protocol.extensions import is_token
 
 from .shutdown import Drain
+from .unix import check_mode
 
 if TYPE_CHECKING:
     import logging
@@ -117,10 +118,12 @@ class ServerOptions:
             raise TypeError(f"logger is {type(self.logger).__name__}, allowed are a logging.Logger and None")
         check_limits(**{name: getattr(self, name) for name in LIMITS})
 
-    def at(self, *, path: str | None = None, sock: Sequence[socket.socket] | None = None) -> ListenOptions:
+    def at(
+        self, *, path: str | None = None, mode: int | None = None, sock: Sequence[socket.socket] | None = None
+    ) -> ListenOptions:
         """Return the same options for a server at a unix socket, or at these sockets."""
         same = {field.name: getattr(self, field.name) for field in fields(ServerOptions)}
-        return ListenOptions(path=path, sock=sock, **same)
+        return ListenOptions(path=path, mode=mode, sock=sock, **same)
 
 
 LIMITS = (
@@ -150,8 +153,9 @@ class ListenOptions(ServerOptions):
     # 0 for any free one.
     port: int | None = None
     _: KW_ONLY
-    # Of a unix socket.
+    # Of a unix socket; and its permissions, such as 0o660, by default those that the umask leaves.
     path: str | None = None
+    mode: int | None = None
     # One socket that is bound, or several.
     sock: socket.socket | Sequence[socket.socket] | None = None
     # Whether other processes may listen at the same port: the kernel spreads the connections.
@@ -159,6 +163,7 @@ class ListenOptions(ServerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_mode(self.mode, self.path)
         if self.port is not None and not isinstance(self.port, int):
             raise TypeError(f"port is {type(self.port).__name__}, allowed are whole numbers")
         if self.port is not None and not 0 <= self.port <= 65535:
@@ -173,8 +178,10 @@ class ListenOptions(ServerOptions):
 class UnixOptions(ServerOptions):
     """The same, for a server on a unix socket."""
 
-    # Of the socket.
+    # Of the socket; and its permissions, such as 0o660.
     path: str
+    _: KW_ONLY
+    mode: int | None = None
 
 
 def takes_options(

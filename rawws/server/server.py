@@ -19,6 +19,7 @@ from .http1 import Http1Connection
 from .options import ListenOptions, ServerHandler, UnixOptions, check_server_handler, takes_options
 from .shutdown import Drain, drain
 from .tls import TlsReloader
+from .unix import bind_unix
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -80,7 +81,12 @@ class Server:
         """Make the listening sockets, or take those that are given."""
         loop = self.settings.loop
         if options.path is not None:
-            self._servers.append(await loop.create_unix_server(self.make_protocol, options.path, **more))
+            unix = bind_unix(options.path, options.mode)
+            try:
+                self._servers.append(await loop.create_unix_server(self.make_protocol, sock=unix, **more))
+            except BaseException:
+                unix.close()
+                raise
         elif options.sock is not None:
             self._listens_with_given = True
             for one in [options.sock] if isinstance(options.sock, socket.socket) else options.sock:
@@ -328,5 +334,9 @@ def serve(handler: ServerHandler, options: ListenOptions) -> Serve:
 
 @takes_options(UnixOptions)
 def unix_serve(handler: ServerHandler, options: UnixOptions) -> Serve:
-    """Start a server on a unix socket, at this path; the other options are those of `serve`."""
-    return start_serving(handler, options.at(path=options.path))
+    """Start a server on a unix socket, at this path; the other options are those of `serve`.
+
+    `mode` are the permissions of the socket, such as 0o660. Raises OSError where another server listens there; the
+    socket of one that is gone is replaced.
+    """
+    return start_serving(handler, options.at(path=options.path, mode=options.mode))

@@ -22,10 +22,10 @@ async def handler(ws: rawws.WebSocket) -> None:
 @pytest.mark.parametrize(
     ("function", "more"),
     [
-        (rawws.serve, {"host", "port", "path", "sock", "reuse_port"}),
-        (rawws.run, {"host", "port", "path", "sock", "reuse_port"}),
-        (asgi.serve, {"host", "port", "path", "sock", "reuse_port", "root_path", "lifespan"}),
-        (rawws.unix_serve, {"path"}),
+        (rawws.serve, {"host", "port", "path", "mode", "sock", "reuse_port"}),
+        (rawws.run, {"host", "port", "path", "mode", "sock", "reuse_port"}),
+        (asgi.serve, {"host", "port", "path", "mode", "sock", "reuse_port", "root_path", "lifespan"}),
+        (rawws.unix_serve, {"path", "mode"}),
         (testing.serve, set()),
     ],
     ids=["serve", "run", "asgi.serve", "unix_serve", "testing.serve"],

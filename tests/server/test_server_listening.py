@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import re
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,69 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
             await talk(path)
     async with rawws.unix_serve(handler, path):
         await talk(path)
+
+
+def permissions(path: str) -> int:
+    return stat.S_IMODE(Path(path).stat().st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666, 0o660])
+async def test_a_unix_socket_has_the_permissions_of_mode(tmp_path: Path, mode: int) -> None:
+    path = f"{tmp_path}/socket"
+    async with rawws.unix_serve(echo, path, mode=mode):
+        assert permissions(path) == mode
+        await talk(path)
+    async with rawws.serve(echo, path=path, mode=mode):
+        assert permissions(path) == mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"), [("660", TypeError), (0o1777, ValueError), (-1, ValueError), (True, TypeError)]
+)
+async def test_what_are_no_permissions_is_refused(mode: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="mode is"):
+        rawws.unix_serve(echo, "/nowhere", mode=mode)
+    with pytest.raises(ValueError, match="mode is 0o660 without a path"):
+        rawws.serve(echo, "127.0.0.1", 0, mode=0o660)
+
+
+async def test_a_second_server_refuses_the_path_of_one_that_listens_and_the_first_goes_on(tmp_path: Path) -> None:
+    path = f"{tmp_path}/socket"
+    async with rawws.unix_serve(echo, path):
+        for _ in range(2):
+            with pytest.raises(OSError, match="another server listens there") as raised:
+                await rawws.unix_serve(echo, path)
+            assert raised.value.errno == errno.EADDRINUSE
+        await talk(path)
+    # The socket lies there, and nobody answers.
+    assert permissions(path)
+    async with rawws.unix_serve(echo, path):
+        await talk(path)
+
+
+async def test_a_path_whose_server_takes_no_more_connections_is_refused_as_well(tmp_path: Path) -> None:
+    path = f"{tmp_path}/socket"
+    with socket.socket(socket.AF_UNIX) as full, contextlib.ExitStack() as stack:
+        full.bind(path)
+        full.listen(0)
+        while True:
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            if client.connect_ex(path):
+                break
+        with pytest.raises(OSError, match="another server listens there"):
+            await rawws.unix_serve(echo, path)
+
+
+async def test_a_file_that_is_no_socket_is_left_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(OSError, match="in use") as raised:
+        await rawws.unix_serve(echo, str(path))
+    assert raised.value.errno == errno.EADDRINUSE
+    assert path.read_text() == "mine"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        await rawws.unix_serve(echo, f"{tmp_path}/nowhere/socket")
 
 
 async def test_inherited_sockets(tmp_path: Path) -> None:
