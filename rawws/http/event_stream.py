@@ -139,7 +139,7 @@ class EventStream:
                 exchange.connection.drop(f"over {limit} bytes wait to be sent")
                 self._end()
                 return later(lambda: self._drain(None))
-        self._write(exchange, octets)
+        exchange.write(octets if not self._retry else self._with_retry(octets))
         if not exchange.socket.congested:
             return DONE
         claim = exchange.socket.claim(start)
@@ -217,10 +217,10 @@ class EventStream:
             early = None
             self._end()
         for octets in early or ():
-            self._write(exchange, octets)
+            exchange.write(self._with_retry(octets))
         if self._retry and (self._over or self._source is None) and not exchange.omit_body:
             # Nobody knows when an event comes to join.
-            self._write(exchange, b"\n")
+            exchange.write(self._with_retry(b"\n"))
         if self._over:
             exchange.finish()
             return
@@ -260,16 +260,15 @@ class EventStream:
             exchange.set_deadline(self._keepalive - silence)
             return
         if not exchange.socket.congested:
-            self._write(exchange, COMMENT)
+            exchange.write(self._with_retry(COMMENT))
         exchange.set_deadline(self._keepalive)
 
     # -- inside
 
-    def _write(self, exchange: Exchange, octets: bytes) -> None:
-        """Write an event, the first one with `retry`."""
-        if self._retry:
-            octets, self._retry = self._retry + octets, b""
-        exchange.write(octets)
+    def _with_retry(self, octets: bytes) -> bytes:
+        """Return the first event, with `retry` before it."""
+        retry, self._retry = self._retry, b""
+        return retry + octets
 
     def _keep(self, octets: bytes) -> None:
         """Keep what is sent before the response begins."""

@@ -175,7 +175,7 @@ class HttpConnection(Protocol):
     def refuse(self, error: HttpError) -> None:
         """Answer with an error, or cut a response that is begun."""
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Log a fault of this side, and answer with 500."""
 
     def cut(self) -> None:
@@ -326,7 +326,7 @@ class Exchange:
         """Answer with an error; a response that is begun is cut."""
         self.connection.refuse(error)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Log a fault of the application, and answer with 500."""
         self.connection.fail(error)
 

@@ -194,7 +194,8 @@ def refusal(error: HttpError) -> HttpResponse:
     headers["Content-Type"] = "text/plain; charset=utf-8"
     # The reason may repeat what came, and no browser shall find HTML in that.
     headers["X-Content-Type-Options"] = "nosniff"
-    return HttpResponse(error.status, headers, f"{error.reason}\n".encode())
+    # What came as JSON may have lone surrogates, for which there is no UTF-8.
+    return HttpResponse(error.status, headers, f"{error.reason}\n".encode("utf-8", "backslashreplace"))
 
 
 # -- the client's side

@@ -9,6 +9,7 @@ Laws:
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, final
 
@@ -19,6 +20,7 @@ from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
 from rawws.http.routes import NO_PARAMS
 from rawws.net.kernel import waiting
+from rawws.net.loops import settled
 from rawws.net.transports import close_transport
 from rawws.protocol.bodies import Body
 from rawws.protocol.handshake import check_origin, check_upgrade, refusal
@@ -29,7 +31,6 @@ from .heads import CLOSE, asks_for_websocket, expects_continue, field_lines, per
 from .upgrade import WebSocketUpgrade, open_websocket, read_on
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Mapping
 
     from rawws.http.application import HttpApplication
@@ -50,6 +51,7 @@ LINGER = 2.0
 BATCH = 32
 # Of a chunked body, so much at a time: 16 KiB may be 2,700 chunks, which take 10 ms.
 SLICE = 16384
+FAILED = HttpError(500, "the server failed")
 NO_BODY = Body(Headers(), max_size=None)
 
 
@@ -151,7 +153,7 @@ class Http1Connection:
             return step(*arguments) or b""
         except HttpError as error:
             self.refuse(error)
-        except Exception as error:  # noqa: BLE001 - whatever a hook or an endpoint raises, it ends this connection only
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a hook or an endpoint raises
             self.fail(error)
         return b""
 
@@ -208,7 +210,7 @@ class Http1Connection:
         """Wait for process_request."""
         response = None
         try:
-            response = await answer
+            response = await settled(answer)
         except HttpError as error:
             self.refuse(error)
         except Exception as error:  # noqa: BLE001 - as above
@@ -455,11 +457,10 @@ class Http1Connection:
             return
         try:
             data = self._serialize(response)
-        except Exception as error:  # noqa: BLE001 - a response that process_request made and that is none
+        except Exception as error:  # noqa: BLE001 - a response that an application made and that is none
             self._log(error)
-            failed = HttpError(500, "the server failed")
-            self.context.counters.refuse(self.ws, failed, self._head())
-            data = self._serialize(refusal(failed))
+            self.context.counters.refuse(self.ws, FAILED, self._head())
+            data = self._serialize(refusal(FAILED))
         self.ws.gather(data)
         self._end()
 
@@ -486,23 +487,35 @@ class Http1Connection:
         if self.exchange is not None:
             self.exchange.end()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Log a fault of this side, and answer with 500."""
         self._log(error)
-        self.refuse(HttpError(500, "the server failed"))
+        self.refuse(FAILED)
 
     def refuse(self, error: HttpError) -> None:
-        """Answer with an error, and end the connection; a response that is begun is cut."""
-        exchange = self.exchange
-        if exchange is not None and exchange.sink is not None:
-            exchange.sink.lose()
-        if self.phase == ENDED or (exchange is not None and exchange.started):
-            self.ws.abort()
-        else:
-            self.context.counters.refuse(self.ws, error, self._head())
-            self.respond_last(refusal(error))
+        """Answer with an error, and end the connection; a response that is begun is cut.
 
-    def _log(self, error: Exception) -> None:
+        It raises nothing: nobody else would end the connection.
+        """
+        exchange = self.exchange
+        try:
+            if exchange is not None and exchange.sink is not None:
+                exchange.sink.lose()
+            if self.phase == ENDED or (exchange is not None and exchange.started):
+                self.ws.abort()
+            else:
+                response = refusal(error)
+                self.context.counters.refuse(self.ws, error, self._head())
+                self.respond_last(response)
+        except Exception as failure:  # noqa: BLE001 - header fields, for example, that an application made and are none
+            self._log(failure)
+            if error is not FAILED:
+                self.refuse(FAILED)
+            else:
+                self._leave()
+                self.ws.abort()
+
+    def _log(self, error: BaseException) -> None:
         what = "opening handshake failed" if self.context.endpoint is not None else "request failed"
         self.context.settings.logger.error(what, exc_info=error)
 

@@ -358,6 +358,55 @@ async def test_an_endpoint_may_refuse(later: bool, kind: type[rawws.HttpError]) 
         assert (answer.status, answer.body, answer.headers["retry-after"]) == (409, b"not now\n", "5")
 
 
+REFUSALS: dict[str, tuple[rawws.HttpError, int]] = {
+    "a text without UTF-8": (rawws.HttpError(409, "there is no \ud800"), 409),
+    "a header that is none": (rawws.HttpError(409, "no", (("X-Name", "a\r\nSet-Cookie: a=b"),)), 500),
+    "a header of another type": (rawws.HttpError(409, "no", 7), 500),  # type: ignore[arg-type]
+    "a header without UTF-8": (rawws.HttpError(409, "no", (("X-Name", "\ud800"),)), 500),
+    "a status that is none": (rawws.HttpError("gone", "no"), 500),  # type: ignore[arg-type]
+    "a status out of range": (rawws.HttpError(42, "no"), 500),
+}
+
+
+@pytest.mark.parametrize("where", ["plain", "coroutine", "process_request", "process_request later"])
+@pytest.mark.parametrize(("error", "status"), REFUSALS.values(), ids=REFUSALS)
+async def test_whatever_is_wrong_with_a_refusal_there_is_an_answer_and_an_end(
+    where: str, error: rawws.HttpError, status: int, logged: Logged
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise error
+
+    async def refuse_later(*_: Any) -> Any:
+        await asyncio.sleep(0)
+        raise error
+
+    late = where.endswith("later") or where == "coroutine"
+    before = where.startswith("process_request")
+    routes = on("/", str if before else refuse_later if late else refuse)
+    options = {"process_request": refuse_later if late else refuse} if before else {}
+    async with served(routes, open_timeout=None, **options) as (_, peer):
+        await peer.write(get())
+        [answer] = judge(await peer.read_to_end(), ["GET"], closed=True)
+        assert answer.status == status
+        assert answer.body == (b"the server failed\n" if status == 500 else b"there is no \\ud800\n")
+    logged.take_all("request failed", 1 if status == 500 else 0)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["plain", "coroutine"])
+async def test_a_process_request_that_awaits_what_is_cancelled_is_a_500_and_logged(later: bool, logged: Logged) -> None:
+    def give_up(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def give_up_later(*_: Any) -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    async with serve(table(), open_timeout=None, process_request=give_up_later if later else give_up) as server:
+        [answer] = await ask(server, get())
+        assert (answer.status, answer.body) == (500, b"the server failed\n")
+    logged.take("request failed", RuntimeError if later else asyncio.CancelledError)
+
+
 @pytest.mark.parametrize("value", [7, object(), rawws.Response, {1, 2}])
 async def test_an_answer_that_is_none_is_a_500_and_logged(value: Any, logged: Logged) -> None:
     async with serve(on("/", lambda _: value)) as server:
