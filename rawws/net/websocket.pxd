@@ -40,6 +40,7 @@ cdef class WebSocket(AsyncSocket):
     cdef public object task
     cdef public int stream
     cdef bint turn_paused
+    cdef bint messages_paused
     cdef bint ending
     cdef object awaited
     cdef double opened_at
@@ -66,6 +67,8 @@ cdef class WebSocket(AsyncSocket):
     cpdef take(self)
     cpdef refill(self)
     cpdef account(self, Py_ssize_t messages, Py_ssize_t octets)
+    cpdef pause_messages(self)
+    cpdef resume_messages(self)
     cpdef pause_turn(self)
     cpdef resume_turn(self)
     @cython.locals(waiter=Waiter)

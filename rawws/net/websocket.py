@@ -115,6 +115,7 @@ class WebSocket(AsyncSocket):
         "held_messages",
         "joined",
         "latency",
+        "messages_paused",
         "opened_at",
         "path_params",
         "pinged_at",
@@ -150,6 +151,7 @@ class WebSocket(AsyncSocket):
         self.task: asyncio.Task[None] | None = None
         # No more messages are taken before the next turn of the loop, or for longer.
         self.turn_paused = False
+        self.messages_paused = False
         self.ending = False
         # What somebody waits for of what waits for the peer, from the first time on that it reads too slowly.
         self.awaited: AwaitedBytes | None = None
@@ -336,7 +338,7 @@ class WebSocket(AsyncSocket):
 
     def refill(self) -> None:
         """Go on with what was read and not processed, and with reading."""
-        if self.turn_paused and self.connection.phase == phases.OPEN:
+        if (self.turn_paused or self.messages_paused) and self.connection.phase == phases.OPEN:
             return
         self.full = False
         self.pump()
@@ -346,6 +348,18 @@ class WebSocket(AsyncSocket):
             if not self.corked:
                 self.connection.keep_buffer()
             self.resume_reading()
+
+    def pause_messages(self) -> None:
+        """Hand no more messages to the callback, and leave what comes to the peer, until `resume_messages`."""
+        self.messages_paused = self.full = True
+        if not self.corked:
+            self.pause_reading()
+
+    def resume_messages(self) -> None:
+        """Hand on messages again."""
+        if self.messages_paused and not self.lost:
+            self.messages_paused = False
+            self.refill()
 
     def account(self, messages: int, octets: int) -> None:
         """Take note of what came, and take no more for a while where that was too fast."""

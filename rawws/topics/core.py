@@ -5,11 +5,14 @@ It speaks no protocol of clients: those that there are, and how each says what i
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rawws import clock
 from rawws.errors import LocalProtocolError
 from rawws.http.event_stream import EventStream
+from rawws.net.loops import settled
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
@@ -213,7 +216,11 @@ class HubCore:
         """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows."""
         if self.authorize is None:
             raise LocalProtocolError("the hub has no authorize, needed is a function that says what clients may do")
-        return self.authorize(client, action, topic)
+        try:
+            verdict = self.authorize(client, action, topic)
+        except asyncio.CancelledError as error:
+            raise RuntimeError("authorize raised CancelledError") from error
+        return settled(verdict) if inspect.isawaitable(verdict) else bool(verdict)
 
     # -- what client protocols and subscribers call
 

@@ -15,9 +15,19 @@ from rawws.http.requests import LastEventId
 from rawws.protocol.extensions import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["EARLIEST", "CursorError", "cursor_of", "cursors_of", "is_lenient", "join_cursors", "label", "parse_cursor"]
+__all__ = [
+    "EARLIEST",
+    "MAX_ID",
+    "CursorError",
+    "cursor_of",
+    "cursors_of",
+    "is_lenient",
+    "is_short",
+    "join_cursors",
+    "parse_cursor",
+]
 
 # Stands for a cursor before the first publication that is held.
 EARLIEST = "earliest"
@@ -25,6 +35,10 @@ EARLIEST = "earliest"
 MAX_JOINED = 16384
 # Stands for a place of which nothing is known: no epoch is called so.
 LOST = LastEventId("lost:0")
+# What a reconnecting EventSource sends as Last-Event-ID must fit into a request's head, in bytes: nginx takes 8 KiB.
+MAX_ID = 4096
+# An epoch, an offset, and what stands between them.
+CURSOR_SIZE = 52
 CURSOR = re.compile(r"([\w-]{1,32}):([0-9]{1,18})", re.ASCII)
 
 
@@ -61,6 +75,11 @@ def join_cursors(cursors: Mapping[str, str]) -> str:
 def label(topic: str) -> str:
     """Return what stands before the cursor of a topic in a joined one."""
     return f"{quote(topic, safe='/')}="
+
+
+def is_short(topics: Collection[str]) -> bool:
+    """Tell whether the joined cursor of these topics always fits into a request's head."""
+    return sum(map(len, map(label, topics))) + CURSOR_SIZE * len(topics) <= MAX_ID
 
 
 def cursor_of(since: str, topic: str) -> str:

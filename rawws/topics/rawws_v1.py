@@ -19,7 +19,7 @@ from rawws.http.responses import Response
 from rawws.net.handlers import Handler
 from rawws.protocol.opcodes import CloseCode
 
-from .cursors import CursorError, cursor_of, cursors_of, join_cursors
+from .cursors import MAX_ID, CursorError, cursor_of, cursors_of, is_short, join_cursors
 from .envelope import (
     SUBPROTOCOL,
     Command,
@@ -37,7 +37,7 @@ from .presence import NOTHING
 from .subscribers import ClientProtocol, EventSubscriber
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
     from rawws.http.requests import HttpRequest
     from rawws.net.websocket import WebSocket
@@ -52,8 +52,10 @@ PROTOCOL: Final = ClientProtocol(SUBPROTOCOL, render)
 
 Answer = TypeVar("Answer")
 
-# What a client asks for while it is being found out what it may do, in requests: then it is closed.
+# What a client asks for while it is being found out what it may do, in requests: then it is closed; and in bytes: then
+# no more is read, as where a coroutine takes its time.
 MAX_PENDING = 1000
+MAX_PENDING_SIZE = 65536
 MISTAKES = (EnvelopeError, CursorError, TopicError)
 # What a client must be allowed to do for an action; for unsubscribing, nothing.
 RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "publish": "publish"}
@@ -181,12 +183,35 @@ def reply(ws: WebSocket, number: int | None, answer: dict[str, Any]) -> None:
 
 
 @final
+class PendingCommands:
+    """What a client asked for behind what is not decided yet; `size` in bytes, of text about that."""
+
+    __slots__ = ("queue", "size", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.queue: deque[str | bytes] = deque()
+        self.size = 0
+
+    def append(self, message: str | bytes) -> None:
+        """Have a message wait."""
+        self.queue.append(message)
+        self.size += len(message)
+
+    def take(self) -> str | bytes:
+        """Return the first of those that wait."""
+        message = self.queue.popleft()
+        self.size -= len(message)
+        return message
+
+
+@final
 class HubHandler(Handler):
     """The same as `Hub.serve` by callbacks: `rawws.serve(HubHandler(hub))`, for many connections that say little."""
 
     def __init__(self, hub: HubCore) -> None:
         self.hub = hub
-        self._busy: dict[WebSocket, tuple[asyncio.Task[None], deque[str | bytes]]] = {}
+        self._busy: dict[WebSocket, PendingCommands] = {}
 
     def on_open(self, ws: WebSocket) -> None:
         """Close a client that does not speak rawws.v1."""
@@ -194,35 +219,41 @@ class HubHandler(Handler):
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         """Do what a client asks for, behind what is not decided yet."""
-        busy = self._busy.get(ws)
-        if busy is None:
+        pending = self._busy.get(ws)
+        if pending is None:
             waiting = handle(self.hub, ws, message)
             # A publisher that is not waited for cannot be slowed down.
             if inspect.iscoroutine(waiting):
-                queue: deque[str | bytes] = deque()
-                self._busy[ws] = asyncio.get_running_loop().create_task(self._go_on(ws, waiting, queue)), queue
-        elif len(busy[1]) < MAX_PENDING:
-            busy[1].append(message)
+                pending = self._busy[ws] = PendingCommands()
+                pending.task = asyncio.get_running_loop().create_task(self._go_on(ws, waiting, pending))
+        elif len(pending.queue) < MAX_PENDING:
+            pending.append(message)
+            if pending.size > MAX_PENDING_SIZE:
+                ws.pause_messages()
         else:
             ws.close(CloseCode.TRY_AGAIN_LATER, f"over {MAX_PENDING} requests wait for an answer")
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:  # noqa: ARG002 - as Handler has it
         """Ask no more what a client may do that is gone."""
-        busy = self._busy.pop(ws, None)
-        if busy is not None:
-            busy[0].cancel()
+        pending = self._busy.pop(ws, None)
+        if pending is not None and pending.task is not None:
+            pending.task.cancel()
 
-    async def _go_on(self, ws: WebSocket, waiting: Awaitable[Any] | None, queue: deque[str | bytes]) -> None:
+    async def _go_on(self, ws: WebSocket, waiting: Awaitable[Any] | None, pending: PendingCommands) -> None:
         try:
             while True:
                 if inspect.iscoroutine(waiting):
                     await waiting
-                if not queue:
+                if pending.size <= MAX_PENDING_SIZE:
+                    ws.resume_messages()
+                if not pending.queue:
                     break
-                waiting = handle(self.hub, ws, queue.popleft())
+                waiting = handle(self.hub, ws, pending.take())
         except Exception as error:  # noqa: BLE001 - whatever authorize raises, it ends this connection only
             ws.on_handler_error(error)
-        self._busy.pop(ws, None)
+        finally:
+            self._busy.pop(ws, None)
+        ws.resume_messages()
 
 
 # -- HTTP
@@ -387,16 +418,28 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
 def when_allowed(
     hub: HubCore,
     asked: HttpRequest,
-    names: Iterable[str],
+    names: Collection[str],
     go: Callable[[], Answer],
     right: str = "subscribe",
     number: int | None = None,
 ) -> Answer | Response | Awaitable[Answer | Response]:
-    """Return what `go` returns, or an answer that says what is wrong; or an awaitable of that."""
-    rest = iter(names)
+    """Return what `go` returns, or an answer that says what is wrong; or an awaitable of that.
+
+    How many topics a request may have is known before anybody is asked: who is asked may ask a database.
+    """
+    try:
+        check_all(hub, names)
+    except TopicError as error:
+        return refusal(number, error_of(error))
+    return when_rest_allowed(hub, asked, iter(names), go, right, number)
+
+
+def when_rest_allowed(
+    hub: HubCore, asked: HttpRequest, rest: Iterator[str], go: Callable[[], Answer], right: str, number: int | None
+) -> Answer | Response | Awaitable[Answer | Response]:
+    """Do the same for the topics that are left."""
     try:
         for name in rest:
-            check_name(name)
             verdict = hub.may(asked, right, name)
             if inspect.isawaitable(verdict):
                 return when_allowed_later(hub, asked, rest, go, right, number, verdict)
@@ -419,7 +462,7 @@ async def refused_later(answer: Awaitable[Answer], number: int | None) -> Answer
 async def when_allowed_later(
     hub: HubCore,
     asked: HttpRequest,
-    rest: Iterable[str],
+    rest: Iterator[str],
     go: Callable[[], Answer],
     right: str,
     number: int | None,
@@ -428,7 +471,7 @@ async def when_allowed_later(
     """Go on behind a verdict that takes time."""
     if not await verdict:
         return refusal(number, {"error": "refused"})
-    answer: Any = when_allowed(hub, asked, rest, go, right, number)
+    answer: Any = when_rest_allowed(hub, asked, rest, go, right, number)
     found: Answer | Response = await answer if inspect.isawaitable(answer) else answer
     return found
 
@@ -461,6 +504,16 @@ def names_of(asked: HttpRequest, topics: str | Iterable[str] | None) -> list[str
     if topics is None:
         return list(dict.fromkeys(asked.query.get_all("topic")))
     return [topics] if isinstance(topics, str) else list(dict.fromkeys(topics))
+
+
+def check_all(hub: HubCore, names: Collection[str]) -> None:
+    """Raise TopicError for a name that no topic may have, and for more topics than one request may have."""
+    if len(names) > hub.max_topics:
+        raise TopicError("limit", f"the request has {len(names)} topics, limit {hub.max_topics}")
+    for name in names:
+        check_name(name)
+    if not is_short(names):
+        raise TopicError("limit", f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
 
 
 def check_some(names: list[str]) -> None:

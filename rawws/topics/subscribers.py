@@ -20,7 +20,7 @@ from rawws.net.prepared import PreparedMessage
 from rawws.protocol.opcodes import CloseCode
 from rawws_sse import Event
 
-from .cursors import join_cursors, label
+from .cursors import MAX_ID, is_short, join_cursors
 from .history import Notice
 from .policies import BLOCK, CONFLATE, DROP_NEWEST
 
@@ -48,11 +48,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("rawws.topics")
-
-# What a reconnecting EventSource sends as Last-Event-ID must fit into a request's head, in bytes: nginx takes 8 KiB.
-MAX_ID = 4096
-# An epoch, an offset, and what stands between them.
-CURSOR_SIZE = 52
 
 
 class ClientProtocol(NamedTuple):
@@ -515,8 +510,7 @@ class EventSubscriber(Subscriber):
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""
         # Those that wait for their place have no cursor yet, and will have one.
-        topics = {*self.subscriptions, subscription.topic}
-        if sum(map(len, map(label, topics))) + CURSOR_SIZE * len(topics) > MAX_ID:
+        if not is_short({*self.subscriptions, subscription.topic}):
             raise ValueError(f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
         if cursor:
             self.cursors[subscription.topic] = cursor

@@ -330,6 +330,15 @@ def envelopes(port: int) -> None:
         time.sleep(WORKS)
 
 
+def undecided(port: int) -> None:
+    """The largest messages behind a question whose answer takes a second."""
+    with upgrade(port, "/undecided", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+        sock.sendall(frame(TEXT, b'{"subscribe": "slow"}'))
+        head = b'{"publish": "a", "data": "'
+        flood([sock], frame(TEXT, head + b"x" * (MAX_SIZE - len(head) - 2) + b'"}'), 100)
+        time.sleep(WORKS)
+
+
 ATTACKS = [
     Attack("pings, unread", flooding(frame(PING, b"four"), 600_000)),
     Attack("large pings, unread", flooding(frame(PING, b"x" * 125), 100_000)),
@@ -379,5 +388,6 @@ ATTACKS = [
     Attack("chunks", chunks, http=True),
     Attack("half bodies", half_bodies, 16, http=True),
     Attack("envelopes of the hub", envelopes, http=True),
+    Attack("messages behind an open decision", undecided, http=True, kept=2),
     Attack("callbacks, unread", flooding(frame(BINARY, bytes(1000)), 30_000, path="/callbacks"), http=True),
 ]  # fmt: skip

@@ -70,7 +70,14 @@ def rawws_routes(folder: Path) -> Any:
         return rawws.Response(200, str(len(request.body)))
 
     routes.websocket("/callbacks")(Callbacks())
+
+    async def decide(_client: Any, _action: str, topic: str) -> bool:
+        if topic == "slow":
+            await asyncio.sleep(1)
+        return True
+
     routes.websocket("/hub")(hub.serve)
+    routes.websocket("/undecided")(rawws.HubHandler(rawws.Hub(authorize=decide, history=None)))
     routes.get("/poll")(lambda request: hub.poll(request, "chat"))
     return routes
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rawws
-from rawws.topics import Hub
+from rawws.topics import Hub, HubHandler
 from rawws.topics.envelope import EnvelopeError, parse
-from tests.server.peers import Logged, eventually
+from tests.server.peers import Logged, eventually, serve
 from tests.topics.dialogue import allow, client, served
 
 STYLES = pytest.mark.parametrize("callbacks", [False, True], ids=["coroutine", "callbacks"])
@@ -219,6 +219,32 @@ async def test_authorize_that_raises_ends_its_client_only(callbacks: bool, later
     logged.take("connection handler failed", ZeroDivisionError)
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+@STYLES
+async def test_authorize_that_is_cancelled_never_leaves_a_client_mute(
+    callbacks: bool, later: bool, logged: Logged
+) -> None:
+    async def wait_for_a_cancelled_task() -> bool:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+        return True
+
+    def decide(_who: Any, _action: str, topic: str) -> Any:
+        if topic != "bad":
+            return True
+        if later:
+            return wait_for_a_cancelled_task()
+        raise asyncio.CancelledError
+
+    async with served(Hub(authorize=decide), callbacks=callbacks) as server, client(server) as one:
+        await one.say(id=1, subscribe="bad")
+        await one.say(id=2, subscribe="good")
+        assert await one.peer.finish() == (1011, "internal error")
+        await eventually(lambda: not server.connections)
+    logged.take("connection handler failed", RuntimeError)
+
+
 async def test_a_client_that_goes_while_it_is_decided_leaves_nothing() -> None:
     decided = asyncio.Event()
 
@@ -250,6 +276,34 @@ async def test_too_many_requests_behind_an_open_decision_close_the_client(monkey
         await one.peer.send(*['{"subscribe": "a"}'] * 7)
         assert await one.peer.finish() == (1013, "over 5 requests wait for an answer")
         decided.set()
+
+
+async def test_requests_behind_an_open_decision_are_bounded_in_bytes_and_none_is_lost() -> None:
+    decided = asyncio.Event()
+
+    async def decide(_who: Any, _action: str, topic: str) -> bool:
+        if topic == "slow":
+            await decided.wait()
+        return True
+
+    handler = HubHandler(Hub(authorize=decide))
+    options = {"select_subprotocol": lambda _ws, _offered: "rawws.v1"}
+    async with serve(handler, **options) as server, client(server) as one:
+        await one.say(id=0, subscribe="slow")
+        sent = asyncio.ensure_future(
+            one.peer.send(
+                *[json.dumps({"id": number, "publish": "b", "data": "x" * 50_000}) for number in range(1, 201)]
+            )
+        )
+        await eventually(lambda: any(pending.size > 65536 for pending in handler._busy.values()))
+        # What is read and not handed on is bounded as well: the rest stays with the peer.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert [pending.size < 200_000 for pending in handler._busy.values()] == [True]
+        assert server.stats().bytes_received < 2_000_000
+        decided.set()
+        assert [(await one.hear())["id"] for _ in range(201)] == list(range(201))
+        await sent
 
 
 async def test_an_envelope_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,10 +298,48 @@ async def test_a_client_that_gives_up_its_poll_is_forgotten() -> None:
 async def test_a_poll_of_more_topics_than_a_subscriber_may_have_is_refused() -> None:
     hub = Hub(authorize=allow, max_topics=1)
     async with served(hub) as server:
-        _, first = await fetch(server, poll_of(topic=["a", "b"]))
-        status, found = await fetch(server, poll_of(topic=["a", "b"], since=first["cursor"]))
-        assert (status, found["error"]) == (429, "limit")
+        _, first = await fetch(server, poll_of(topic="a"))
+        for since in ({}, {"since": first["cursor"]}):
+            status, found = await fetch(server, poll_of(topic=["a", "b"], **since))
+            assert (status, found["error"]) == (429, "limit")
         assert hub.stats().subscribers == 0
+
+
+@pytest.mark.parametrize("path", ["/poll", "/stream"])
+@pytest.mark.parametrize("options", [{}, {"max_topics": 50}], ids=["cursor", "max_topics"])
+async def test_how_many_topics_a_request_has_is_judged_before_anybody_is_asked(
+    path: str, options: dict[str, Any]
+) -> None:
+    asked_for: list[str] = []
+
+    def decide(_who: Any, _action: str, topic: str) -> bool:
+        asked_for.append(topic)
+        return True
+
+    hub = Hub(authorize=decide, **options)
+    async with served(hub) as server:
+        [answer] = await ask(server, get(f"{path}?" + "&".join(f"topic={number}" for number in range(700))))
+        assert answer.status == 429
+        assert asked_for == []
+        assert hub.stats().subscribers == 0
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("path", ["/poll", "/stream"])
+async def test_an_authorize_that_is_cancelled_fails_the_request(path: str, later: bool, logged: Logged) -> None:
+    async def cancelled() -> bool:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    def decide(_who: Any, _action: str, _topic: str) -> Any:
+        if later:
+            return cancelled()
+        raise asyncio.CancelledError
+
+    async with served(Hub(authorize=decide)) as server:
+        [answer] = await ask(server, get(f"{path}?topic=a"))
+        assert answer.status == 500
+    logged.take("request failed", RuntimeError)
 
 
 async def test_an_endpoint_may_name_topics_itself_and_then_nobody_is_asked() -> None:
