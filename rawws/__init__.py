@@ -44,7 +44,7 @@ from .protocol.deflate import Compression
 from .protocol.http11 import Headers, Request
 from .protocol.opcodes import CloseCode, Opcode
 from .protocol.phases import State
-from .server.probes import healthz, readyz
+from .server.probes import Readiness, healthz, readyz
 from .server.run import run
 from .server.server import Server, serve, unix_serve
 from .server.shutdown import Drain
@@ -84,6 +84,7 @@ __all__ = [
     "Policy",
     "ProxyError",
     "RawwsError",
+    "Readiness",
     "RemoteProtocolError",
     "Request",
     "Response",

@@ -268,6 +268,7 @@ class HttpSession:
         "content",
         "delivered",
         "draining",
+        "ending",
         "exchange",
         "expects",
         "head",
@@ -276,6 +277,7 @@ class HttpSession:
         "over",
         "scope",
         "started",
+        "streams",
         "waited",
         "waits",
         "whole",
@@ -300,6 +302,8 @@ class HttpSession:
         self.head: HttpResponse | None = None
         self.started = False
         self.left: int | None = None
+        # `streams`: it is one of events, without an end; `ending`: the application is told to end it, with the server.
+        self.streams = self.ending = False
         # `completed`: the response is; `over`: that, or the client is gone.
         self.completed = self.over = False
 
@@ -316,7 +320,10 @@ class HttpSession:
             if not (isinstance(error, OSError) and self.over):
                 logger.exception("Exception in ASGI application")
         else:
-            if not self.over:
+            if self.ending and not self.over:
+                # It did what it was told: the client reconnects, behind a whole event.
+                self.write(b"", False)
+            elif not self.over:
                 logger.error("ASGI callable returned without completing response.")
             elif result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
@@ -351,7 +358,14 @@ class HttpSession:
         self.news.set()
 
     def shut_down(self) -> None:
-        """End with the server, which waits for a response as long as for a closing handshake."""
+        """End with the server, which waits for a response as long as for a closing handshake.
+
+        The application of a stream of events, which has no end, is told at once that nobody listens any more, as if
+        its client had gone.
+        """
+        if self.streams:
+            self.ending = True
+            self.news.set()
         self.exchange.socket.set_deadline(self.exchange.context.settings.close_timeout)
 
     def expire(self) -> None:
@@ -392,9 +406,9 @@ class HttpSession:
 
     async def receive(self) -> AsgiEvent:
         """Return the next piece of the body; behind it, wait for the end."""
-        while not self.over and (self.delivered or not (self.content or self.whole)):
+        while not self.over and not self.ending and (self.delivered or not (self.content or self.whole)):
             await self.wait()
-        if self.over:
+        if self.over or self.ending:
             return {"type": "http.disconnect"}
         body = bytes(self.content)
         self.content.clear()
@@ -489,6 +503,9 @@ class HttpSession:
         exchange.begin_response(head)
         self.left = length
         self.started, self.head = True, None
+        self.streams = head.headers.get("Content-Type", "").lower().startswith("text/event-stream")
+        if self.streams and exchange.context.closing:
+            self.shut_down()
         return False
 
     def write(self, data: bytes, more: bool) -> None:

@@ -109,9 +109,17 @@ class HubCore:
         self._published = 0
 
     async def close(self) -> None:
-        """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost."""
+        """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost.
+
+        WebSockets that are subscribed close with 1000, and event streams end.
+        """
         if self._replication is not None:
             await self._replication.close()
+        for receiver in tuple(self._subscribers):
+            if isinstance(receiver, WebSocket):
+                receiver.close(1000)
+            elif isinstance(receiver, EventStream):
+                receiver.close()
 
     def subscribe(
         self,
@@ -208,9 +216,14 @@ class HubCore:
             waiting=sum(len(subscriber.queue or ()) for subscriber in self._subscribers.values()),
             published=self._published,
             **self._table.counts,
-            degraded=self._replication is not None and self._replication.is_away,
+            degraded=self.degraded,
             **({} if self._replication is None else self._replication.stats()),
         )
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the backplane is away: publications of other servers do not arrive, and own ones wait."""
+        return self._replication is not None and self._replication.is_away
 
     def may(self, client: Any, action: str, topic: str) -> bool | Awaitable[bool]:
         """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows."""

@@ -248,7 +248,7 @@ class Replication:
     def on_away(self, reason: str) -> None:
         """Have those who are here hear each other meanwhile."""
         self.state = AWAY
-        logger.warning("the backplane is away, topics are degraded: %s", reason)
+        logger.warning("the backplane is away, topics are degraded: %s", reason or "it says no more")
         for found in list(self.table.topics.values()):
             replica = replica_of(found)
             self._stop(replica)

@@ -608,6 +608,33 @@ async def test_a_response_that_is_due_is_waited_for_and_one_without_end_is_cut()
         await heard.wait()
 
 
+@pytest.mark.parametrize("deaf", [False, True], ids=["listens", "does not listen"])
+async def test_a_stream_of_events_is_told_at_once_that_the_server_ends_and_ends_whole(deaf: bool) -> None:
+    heard = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+        await receive()
+        if deaf:
+            await asyncio.Event().wait()
+        assert (await receive())["type"] == "http.disconnect"
+        # What it still says is sent.
+        await send({"type": "http.response.body", "body": b"data: bye\n\n", "more_body": True})
+        heard.set()
+
+    async with visited(app, close_timeout=0.5 if deaf else 60) as (peer, server):
+        await peer.write(GET)
+        await peer.response()
+        server.close()
+        answer = await peer.read_to_end()
+        assert answer.endswith(b"data: x\n\n\r\n" if deaf else b"data: bye\n\n\r\n0\r\n\r\n")
+        assert heard.is_set() is not deaf
+        if deaf:
+            server.abort()
+
+
 # -- WebSockets
 
 

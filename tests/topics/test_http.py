@@ -556,3 +556,17 @@ async def test_a_client_may_change_its_transport_between_two_messages_and_loses_
         got += [each["data"] for each in body["publications"]]
     assert got == [*map(str, range(len(got)))]
     assert len(got) == hub.stats().published > 50
+
+
+@pytest.mark.parametrize("backplane", [False, True], ids=["alone", "backplane"])
+async def test_a_hub_that_is_closed_closes_with_1000_and_ends_its_streams(backplane: bool) -> None:
+    hub = Hub(authorize=allow, backplane=MemoryBackplane() if backplane else None)
+    async with served(hub) as server, client(server) as one, feed(server, "/stream?topic=a") as stream:
+        await one.ask(id=1, subscribe="a")
+        await stream.data()
+        await hub.close()
+        assert await one.peer.finish() == (1000, "")
+        data = b""
+        while not data.endswith(b"\r\n0\r\n\r\n"):
+            data += await stream.peer.read()
+        await eventually(lambda: not hub.stats().subscribers)
