@@ -52,9 +52,9 @@ def _complete(exchange: Exchange, value: object) -> None:
         exchange.respond(as_response(value))
     else:
         request = exchange.request
+        value.begin(exchange, request)
         # The response may last: what is not needed any more goes.
         exchange.forget()
-        value.begin(exchange, request)
         observer = exchange.connection.observer
         if exchange.context.closing and not exchange.over and observer is not None:
             observer.shut_down()

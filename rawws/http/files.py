@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from pathlib import Path
@@ -23,6 +24,11 @@ __all__ = ["FileResponse"]
 
 # So much is read at a time; less than that is read in the event loop, for a thread costs more.
 PIECE = 65536
+# Why there is no file: nothing, no folder, a folder, not for us, too long a name, links in a circle, no device.
+ABSENT = frozenset({
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO,
+    errno.EINVAL,
+})  # fmt: skip
 
 
 @final
@@ -52,9 +58,14 @@ class FileResponse:
         try:
             # Opening a FIFO or a device could block for ever, or do something.
             if not stat.S_ISREG(self.path.stat().st_mode):
-                raise FileNotFoundError
+                raise FileNotFoundError(errno.ENOENT, "there is no regular file")
             file = self.path.open("rb")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+        except ValueError:
+            # A NUL.
+            raise HttpError(404, "there is no such file") from None
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
             raise HttpError(404, "there is no such file") from None
         from email.utils import formatdate  # noqa: PLC0415 - few servers have files
 

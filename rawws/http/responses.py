@@ -61,7 +61,11 @@ class Response(HttpResponse):
         """Make a response of what `json` can write; raises TypeError or ValueError for what it cannot."""
         # Not a number is no JSON either (RFC 8259 section 6), and no browser reads it.
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return cls(status, text.encode(), headers, "application/json")
+        response = cls(status, text.encode(), headers, "application/json")
+        if "X-Content-Type-Options" not in response.headers:
+            # Text of users in JSON must be no page, whatever it looks like.
+            response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
 
     @staticmethod
     def file(

@@ -95,6 +95,11 @@ def _parse(entry: str) -> tuple[Address, int]:
     try:
         if port and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
             raise ValueError
-        return _plain(ipaddress.ip_address(host)), int(port or 0)
+        address = ipaddress.ip_address(host)
+        # Python takes anything for a zone (RFC 4007 section 11): it may be a line of a log, or a client's invention.
+        zone = getattr(address, "scope_id", None)
+        if zone is not None and not (len(zone) <= 15 and zone.isascii() and zone.replace("-", "").isalnum()):
+            raise ValueError
+        return _plain(address), int(port or 0)
     except ValueError:
         raise HttpError(400, f"X-Forwarded-For has {entry[:64]!r}, which is not an address") from None

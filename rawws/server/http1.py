@@ -28,6 +28,7 @@ from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, co
 
 from .forwarded import scheme_of
 from .heads import CLOSE, asks_for_websocket, expects_continue, field_lines, persists, says_close, serialize_whole
+from .stats import request_of
 from .upgrade import WebSocketUpgrade, open_websocket, read_on
 
 if TYPE_CHECKING:
@@ -267,9 +268,9 @@ class Http1Connection:
         """Do the opening handshake (RFC 6455 section 4.2)."""
         context, ws = self.context, self.ws
         key = self._shake_hands(request)
+        ws.request_head = self._head()
         accepted = context.accept(ws, request, key)
         ws.subprotocol = accepted.subprotocol
-        ws.request_head = self._head()
         self.switch(accepted, context.response_head(ws, request, accepted))
         context.start_handler(ws, endpoint)
         read_on(ws, rest)
@@ -517,7 +518,8 @@ class Http1Connection:
 
     def _log(self, error: BaseException) -> None:
         what = "opening handshake failed" if self.context.endpoint is not None else "request failed"
-        self.context.settings.logger.error(what, exc_info=error)
+        line = request_of(self._head(), getattr(self.exchange, "request", None))
+        self.context.settings.logger.error("%s: %s", what, line, exc_info=error)
 
     # -- writing
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rawws.errors import HttpError
+    from rawws.http.requests import HttpRequest
     from rawws.net.socket import AsyncSocket
 
-__all__ = ["ConnectionLog", "ServerStats", "printable"]
+__all__ = ["ConnectionLog", "ServerStats", "printable", "request_of"]
 
 # More of what a client wrote than so many characters makes logs large and tells nothing.
 LONGEST = 200
@@ -98,7 +99,8 @@ class ConnectionLog:
         if self.access:
             fields = {
                 "remote": shown(ws.remote_address),
-                "request": first_line(head),
+                # In quotes: one of the client's would end them, and what follows would be read as other fields.
+                "request": first_line(head).replace('"', "\\x22"),
                 "status": status,
                 "size": size,
             }
@@ -186,6 +188,13 @@ def path_of(head: bytes) -> str:
     """Return the target of a request as it came; "-" where none came."""
     words = first_line(head).split(" ")
     return words[1] if len(words) > 1 else "-"
+
+
+def request_of(head: bytes, request: HttpRequest | None) -> str:
+    """Return the method and the target of a request, or those that came in this head; "-" where none came."""
+    if request is not None:
+        return printable(f"{request.method} {request.head.path}")
+    return " ".join(first_line(head).split(" ")[:2])
 
 
 def first_line(head: bytes) -> str:

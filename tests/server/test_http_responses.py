@@ -15,7 +15,7 @@ import pytest
 
 import rawws
 from tests.server.answers import ask, get, judge, on
-from tests.server.peers import Peer, eventually, narrow, serve
+from tests.server.peers import Logged, Peer, eventually, narrow, serve
 
 
 @pytest.mark.parametrize(
@@ -181,3 +181,38 @@ async def test_a_file_that_is_cut_while_it_is_sent_ends_the_connection(tmp_path:
         assert len(await peer.read_to_end()) < 3_000_000
         peer.close()
         await eventually(lambda: not server.settings.connections)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n/" * 3000, "loop", "loop/x", "file/x", "a\0b"])
+async def test_a_name_that_no_file_can_have_is_404(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("x")
+    async with serve(on("/", lambda _: rawws.Response.file(f"{tmp_path}/{name}"))) as server:
+        [answer] = await ask(server, get())
+        assert (answer.status, answer.body) == (404, b"there is no such file\n")
+
+
+async def test_json_is_never_a_page_and_who_says_otherwise_is_believed() -> None:
+    name = "x-content-type-options"
+    for value, expected in (
+        ({"a": 1}, "nosniff"),
+        (rawws.Response.json([1]), "nosniff"),
+        (rawws.Response.json([1], headers={"X-Content-Type-Options": "none"}), "none"),
+    ):
+        async with serve(on("/", lambda _, value=value: value)) as server:
+            [answer] = await ask(server, get())
+            assert answer.headers[name] == expected
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_the_log_of_an_endpoint_that_fails_names_the_request(logged: Logged, later: bool) -> None:
+    def fail(_: rawws.HttpRequest) -> None:
+        raise KeyError("x")
+
+    async def fail_later(asked: rawws.HttpRequest) -> None:
+        fail(asked)
+
+    async with serve(on("/here", fail_later if later else fail)) as server:
+        [answer] = await ask(server, get("/here?a=%1b"))
+        assert answer.status == 500
+    logged.take("request failed: GET /here?a=%1b", KeyError)

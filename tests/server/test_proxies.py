@@ -138,3 +138,25 @@ async def test_the_scheme_that_a_trusted_proxy_names_decides_which_origin_is_the
     fields = [f"Origin: {origin}://localhost"] + ([f"X-Forwarded-Proto: {scheme}"] if scheme else [])
     answer = await told(trusted, *fields)
     assert answer == "PEER" if status == 101 else answer.startswith(f"{status} ")
+
+
+@pytest.mark.parametrize(
+    ("entry", "status"),
+    [
+        ("fe80::1%eth0", 101),
+        ("fe80::1%br-0", 101),
+        ("[fe80::1%2]:80", 101),
+        ("fe80::1%" + "x" * 16, 400),
+        ("fe80::1%a b", 400),
+        ("fe80::1%\xe9", 400),
+        ('fe80::1%"x', 400),
+        ("fe80::1%<script>", 400),
+        ("fe80::1%..", 400),
+    ],
+)
+async def test_a_zone_is_the_name_of_an_interface_or_no_address(entry: str, status: int) -> None:
+    async with serve(tell, trusted_proxies=[SELF]) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(request(f"X-Forwarded-For: {entry}"))
+        assert (await peer.response()).status == status
+        peer.close()

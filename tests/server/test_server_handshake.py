@@ -421,6 +421,18 @@ async def test_select_subprotocol_decides() -> None:
     assert seen == [("127.0.0.1", ["a", "b"]), ("127.0.0.1", [])]
 
 
+async def test_select_subprotocol_may_look_at_the_request() -> None:
+    def select(ws: rawws.WebSocket, offered: list[str]) -> str | None:
+        assert ws.request is not None
+        return offered[-1] if ws.request.path == "/last?x" and ws.request.headers["Host"] else None
+
+    async with serve(echo, select_subprotocol=select) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        response = await peer.shake_hands("Sec-WebSocket-Protocol: a, b", line="GET /last?x HTTP/1.1")
+        assert response.headers["Sec-WebSocket-Protocol"] == "b"
+        peer.close()
+
+
 async def test_select_subprotocol_that_chooses_what_was_not_offered_is_a_500(logged: Logged) -> None:
     async with serve(never, select_subprotocol=lambda ws, offered: "other") as server:
         response, body = await answer(server, request("Sec-WebSocket-Protocol: a"))

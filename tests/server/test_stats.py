@@ -20,7 +20,7 @@ import rawws.metrics
 from rawws.http.serving import ServerFigures
 from rawws.server.stats import LONGEST, printable
 from tests.processes import ROOT
-from tests.server.answers import get
+from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, connected, eventually, request, serve
 
 
@@ -414,3 +414,11 @@ def test_without_prometheus_client_the_error_says_what_to_install() -> None:
     )
     message = "metrics need prometheus-client, which is not installed: pip install 'rawws[metrics]'"
     assert ran.stderr.strip().endswith(f"ImportError: {message}")
+
+
+async def test_a_quote_of_a_client_does_not_end_the_request_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rawws.access")
+    async with serve(on("/", lambda _: "x"), access_log=True) as server:
+        await ask(server, get('/?"'))
+    [line] = [record.getMessage() for record in caplog.records if record.name == "rawws.access"]
+    assert line.endswith(' "GET /?\\x22 HTTP/1.1" 200 1')
