@@ -567,6 +567,8 @@ async def test_a_hub_that_is_closed_closes_with_1000_and_ends_its_streams(backpl
         await hub.close()
         assert await one.peer.finish() == (1000, "")
         data = b""
-        while not data.endswith(b"\r\n0\r\n\r\n"):
-            data += await stream.peer.read()
+        while not data.endswith(b"0\r\n\r\n"):
+            more = await stream.peer.read()
+            assert more
+            data += more
         await eventually(lambda: not hub.stats().subscribers)
