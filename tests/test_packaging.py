@@ -163,9 +163,9 @@ def test_the_compiled_wheel_runs_compiled_or_interpreted(compiled_wheel: Path, t
 
 def test_a_torn_installation_names_what_is_missing(compiled_wheel: Path, tmp_path: Path) -> None:
     python = installed(compiled_wheel, tmp_path)
-    [built] = tmp_path.glob(f"venv/lib/python*/site-packages/rawws/net/websocket{SUFFIX}")
+    [built] = tmp_path.glob(f"venv/lib/python*/site-packages/rawws/net/broadcast{SUFFIX}")
     built.unlink()
-    assert "(partly compiled, without rawws.net.websocket)" in run(python, "-m", "rawws", "--version", cwd=tmp_path)
+    assert "(partly compiled, without rawws.net.broadcast)" in run(python, "-m", "rawws", "--version", cwd=tmp_path)
 
 
 def test_the_check_of_a_release_passes_on_the_compiled_wheel_alone(

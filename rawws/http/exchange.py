@@ -153,10 +153,6 @@ class HttpConnection(Protocol):
     def wrote_at(self) -> float:
         """When something was written last, by `rawws.clock`."""
 
-    @property
-    def buffered(self) -> int:
-        """How many bytes of the response wait here and below."""
-
     def send_response(self, exchange: Exchange, response: HttpResponse) -> None:
         """Send a response that is whole, and end the exchange."""
 
@@ -335,7 +331,7 @@ class Exchange:
     @property
     def buffered(self) -> int:
         """How many bytes were written and not taken by the kernel yet."""
-        return self.connection.buffered
+        return self.socket.buffered
 
     def set_deadline(self, seconds: float) -> None:
         """Have the observer's `expire` called so many seconds from now, and not before; 0 for never."""

@@ -212,6 +212,11 @@ class ServerContext:
 
     # -- responses
 
+    def log_failure(self, request: str, error: BaseException) -> None:
+        """Log a fault of this side, in what answers a request."""
+        what = "opening handshake failed" if self.endpoint is not None else "request failed"
+        self.settings.logger.error("%s: %s", what, request, exc_info=error)
+
     def date(self) -> str:
         """Return the value of the Date header, made once a second."""
         now = time.time()

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Http1Connection"]
 
-# A request is read; a response is due; the connection ends.
-READING, BUSY, ENDED = range(3)
+READING, BUSY, ENDED = range(3)  # a request is read; a response is due; the connection ends
 # How long the last bytes of a refusal may wait for the peer to read them, in seconds.
 LINGER = 2.0
 # So many requests of one connection are answered before the others have a turn: about 1 ms.
@@ -374,18 +373,15 @@ class Http1Connection:
     def send_head(self, exchange: Exchange, response: HttpResponse) -> bool:
         """Begin a response whose body is as long as its head says, if it does; tell whether it is sent in chunks."""
         chunked = "Content-Length" not in response.headers and response.status not in BODILESS
-        if chunked:
+        if chunked and self.modern:
             fields = [*response.headers.raw_items(), ("Transfer-Encoding", "chunked")]
             response = response._replace(headers=Headers(fields))
+        # RFC 9112 6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding request
+        # indicates HTTP/1.1": then the end of the connection is that of the body.
         if (chunked and not self.modern) or says_close(response.headers):
             self.persistent = False
-        head = self._serialize(response)
-        if chunked and not self.modern:
-            # RFC 9112 6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding
-            # request indicates HTTP/1.1": the end of the connection is that of the body.
-            head = head.replace(b"Transfer-Encoding: chunked\r\n", b"", 1)
         exchange.started = True
-        self.ws.gather(head)
+        self.ws.gather(self._serialize(response))
         return self.modern and chunked
 
     def send_stream_head(self, exchange: Exchange, fields: tuple[tuple[str, str], ...]) -> bool:
@@ -517,9 +513,7 @@ class Http1Connection:
                 self.ws.abort()
 
     def _log(self, error: BaseException) -> None:
-        what = "opening handshake failed" if self.context.endpoint is not None else "request failed"
-        line = request_of(self._head(), getattr(self.exchange, "request", None))
-        self.context.settings.logger.error("%s: %s", what, line, exc_info=error)
+        self.context.log_failure(request_of(self._head(), getattr(self.exchange, "request", None)), error)
 
     # -- writing
 
@@ -527,11 +521,6 @@ class Http1Connection:
     def wrote_at(self) -> float:
         """When something was written last."""
         return self.ws.last_sent_at
-
-    @property
-    def buffered(self) -> int:
-        """How many bytes were written here and not taken by the kernel yet."""
-        return self.ws.buffered
 
     def stalls(self) -> bool:
         """Tell whether bytes wait that the client has read none of since the last look."""
