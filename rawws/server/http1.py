@@ -122,7 +122,7 @@ class Http1Connection:
     def _advance(self, data: bytes) -> None:
         """Process what came, up to a request whose response is due later; then write what it gave."""
         for _ in range(BATCH):
-            if not data or self.phase != READING:
+            if not data or self.phase != READING or self.ws.congested:
                 break
             exchange = self.exchange
             if exchange is None:

@@ -20,7 +20,7 @@ from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, p
 from .history import JOIN, LEAVE, Log, Missed, Publication
 from .names import TopicError, check_key, check_name
 from .policies import Policy
-from .presence import NOTHING, PresenceSet, Present, info_text, new_present
+from .presence import NOTHING, PresenceSet, Present, new_present
 from .replica import ReplicaLog
 from .replication import Replication
 from .subscribers import (
@@ -46,6 +46,12 @@ Answer = TypeVar("Answer")
 
 # So many publications that were missed may wait for one subscriber: whoever asks for more is told to begin anew.
 MAX_REPLAY = 10_000
+# What clients take by default, a message of a WebSocket as an event; and room for the id of an event, which has the
+# cursors of all its topics, and for the cursor of the publication.
+LARGEST_ENVELOPE = 1 << 20
+ENVELOPE_ROOM = 8192
+# A control character is six bytes of JSON.
+ESCAPED = 6
 
 
 class HubStats(NamedTuple):
@@ -185,8 +191,7 @@ class HubCore:
         check_name(topic)
         check_key(key)
         encoded = PreparedMessage(message)
-        if len(encoded.payload) > self.max_size:
-            raise TopicError("size", f"the message has {len(encoded.payload)} bytes, limit {self.max_size}")
+        self._check_size(topic, encoded)
         self._published += 1
         if self._replication is not None:
             return self._replication.publish(topic, encoded, key)
@@ -292,6 +297,19 @@ class HubCore:
 
     # -- inside
 
+    def _check_size(self, topic: str, encoded: PreparedMessage) -> None:
+        """Raise TopicError for a message that is too large, as it is or in what client protocols make of it."""
+        size = len(encoded.payload)
+        if size > self.max_size:
+            raise TopicError("size", f"the message has {size} bytes, limit {self.max_size}")
+        limit = max(self.max_size, LARGEST_ENVELOPE) - ENVELOPE_ROOM
+        if size * ESCAPED > limit:
+            publication = Publication(topic, encoded)
+            for render in self._renders.values():
+                size = len(render(publication).encode())
+                if size > limit:
+                    raise TopicError("size", f"the message has {size} bytes in its envelope, limit {limit}")
+
     def _enter(
         self,
         subscriber: Subscriber,
@@ -395,7 +413,7 @@ class HubCore:
             topic.presence.join(present)
             self._table.tell(topic, JOIN, present)
             if self._replication is not None:
-                self._replication.join(topic.log.topic, present.id, info_text(present))
+                self._replication.join(topic.log.topic, present.id, present.text)
         if watch:
             subscription.watches = True
             topic.watchers[subscription.subscriber] = subscription

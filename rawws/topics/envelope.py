@@ -8,6 +8,7 @@ Laws:
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -57,6 +58,16 @@ TYPES: Final[dict[str, type]] = {
 }
 # So many who are present are listed to a client; the rest is a number.
 MAX_LISTED = 1000
+# And so many characters of them, each of which may be of four bytes: a client takes an envelope of 1 MiB.
+MAX_LISTED_SIZE = 1 << 17
+# What an id, and what stands around it, takes there.
+LISTED_COST = 40
+# The values in an envelope are at most as many as somebody present may tell of itself in 1 KiB. A message of 1 MiB can
+# be 350,000 lists, which take 30 MiB.
+MAX_VALUES = 512
+# A text of JSON, or one that does not end: so each is looked at once.
+STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+STARTS: Final = ("[", "{", ",")
 
 
 class EnvelopeError(RawwsError, ValueError):
@@ -123,6 +134,8 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """Return the members of the JSON object that a message is."""
     if not isinstance(text, str):
         raise malformed("the message is binary, allowed is text")
+    if sum(map(text.count, STARTS)) > MAX_VALUES and has_many_values(text):
+        raise malformed(f"it is not JSON of at most {MAX_VALUES} values")
     try:
         fields = json.loads(text, object_pairs_hook=distinct, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
@@ -130,6 +143,17 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise malformed(f"it is {type(fields).__name__}, allowed is an object")
     return fields
+
+
+def has_many_values(text: str) -> bool:
+    """Tell whether a text of JSON has too many values, without making any; what stands in strings is none."""
+    count = at = 0
+    for string in STRING.finditer(text):
+        count += sum(text.count(start, at, string.start()) for start in STARTS)
+        if count > MAX_VALUES:
+            return True
+        at = string.end()
+    return count + sum(text.count(start, at) for start in STARTS) > MAX_VALUES
 
 
 def message_of(fields: dict[str, Any]) -> str | bytes:
@@ -212,13 +236,16 @@ def shown(present: Present) -> dict[str, Any]:
 
 def listed(members: list[Present]) -> dict[str, Any]:
     """Return what clients are told of all who are present."""
-    return {"members": [shown(present) for present in members[:MAX_LISTED]], "count": len(members)}
+    size, some = 0, []
+    for present in members[:MAX_LISTED]:
+        size += len(present.text) + LISTED_COST
+        if size > MAX_LISTED_SIZE:
+            break
+        some.append(shown(present))
+    return {"members": some, "count": len(members)}
 
 
-def answer_of(publications: Iterable[Publication], cursor: str, recovered: bool) -> dict[str, Any]:
-    """Return what a poll is answered."""
-    return {
-        "publications": [publication_fields(publication) for publication in publications],
-        "cursor": cursor,
-        "recovered": recovered,
-    }
+def answer_of(publications: Iterable[str], cursor: str, recovered: bool) -> str:
+    """Return what a poll is answered, of publications as `render` made them."""
+    rest = serialize({"cursor": cursor, "recovered": recovered})
+    return f'{{"publications":[{",".join(publications)}],{rest[1:]}'

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, final
 
 from .names import TopicError
 
-__all__ = ["NOTHING", "PresenceSet", "Present", "info_text", "new_present", "present_of"]
+__all__ = ["NOTHING", "PresenceSet", "Present", "new_present", "present_of"]
 
 # Stands for what somebody tells of itself who is not present: all else is JSON.
 NOTHING: Final = object()
@@ -25,9 +25,15 @@ class Present(NamedTuple):
     """Somebody in a topic: an id that is its own as long as it stays, and what it told of itself."""
 
     id: str
-    info: Any
+    # As JSON, which takes a tenth of the memory of what it stands for.
+    text: str
     # Where its connection ends: "" for this server.
     server: str = ""
+
+    @property
+    def info(self) -> Any:
+        """What it told of itself."""
+        return json.loads(self.text)
 
 
 @final
@@ -66,12 +72,7 @@ def new_present(info: Any) -> Present:
         raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
     if size > MAX_INFO:
         raise TopicError("limit", f"what is told of somebody present has {size} bytes, limit {MAX_INFO}")
-    return Present(secrets.token_urlsafe(9), json.loads(text))
-
-
-def info_text(present: Present) -> str:
-    """Return what other servers are told of somebody present."""
-    return serialized(present.info)
+    return Present(secrets.token_urlsafe(9), text)
 
 
 def serialized(info: Any) -> str:
@@ -81,4 +82,4 @@ def serialized(info: Any) -> str:
 
 def present_of(ident: str, info: str, server: str) -> Present:
     """Return somebody of whom another server told."""
-    return Present(ident, json.loads(info), server)
+    return Present(ident, info, server)

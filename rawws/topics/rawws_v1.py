@@ -56,6 +56,8 @@ Answer = TypeVar("Answer")
 # no more is read, as where a coroutine takes its time.
 MAX_PENDING = 1000
 MAX_PENDING_SIZE = 65536
+# The publications of one answer to a poll have so many characters; a single one may be larger.
+MAX_ANSWER = 1 << 19
 MISTAKES = (EnvelopeError, CursorError, TopicError)
 # What a client must be allowed to do for an action; for unsubscribing, nothing.
 RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "publish": "publish"}
@@ -309,40 +311,83 @@ def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> Lo
     """Return what came since a cursor, or a poll that waits for it."""
     check_some(names)
     starts = cursors_of(since, names)
+    answer = PollAnswer()
     publications: list[Publication] = []
-    cursors: dict[str, str] = {}
-    complete = recovered = True
+    complete = True
     for name in names:
         start = starts[name]
-        cursors[name], missed, known = hub.history(name, since=start)
+        answer.cursors[name], missed, known = hub.history(name, since=start)
         publications += missed
         # Who has no cursor gets one, and asks again with it: else it would miss what comes between two requests.
         complete = complete and bool(start)
-        recovered = recovered and known
-    if publications or not complete or not recovered or timeout <= 0:
+        answer.recovered = answer.recovered and known
+    if publications or not complete or not answer.recovered or timeout <= 0:
         publications.sort(key=lambda publication: publication.at)
-        return Response.json(answer_of(publications, join_cursors(cursors), recovered), headers=FRESH)
-    return PendingPoll(hub, cursors, timeout).poll
+        answer.fill(publications)
+        return answer.response()
+    return PendingPoll(hub, answer, timeout).poll
+
+
+@final
+class PollAnswer:
+    """What a poll is answered: as many publications as are no larger than others, and the cursors behind them."""
+
+    __slots__ = ("cursors", "full", "publications", "recovered", "size")
+
+    def __init__(self) -> None:
+        self.cursors: dict[str, str] = {}
+        self.recovered = True
+        # As JSON, and how many characters of that.
+        self.publications: list[str] = []
+        self.size = 0
+        self.full = False
+
+    def fill(self, publications: list[Publication]) -> None:
+        """Take publications as long as there is room; the cursors are behind all of them."""
+        # Of each topic the last first: what remains is the first one that it has.
+        before = {each.topic: f"{each.epoch}:{each.offset - 1}" for each in reversed(publications)}
+        behind = dict(self.cursors)
+        self.cursors |= before
+        for publication in publications:
+            self.add(publication)
+        if not self.full:
+            self.cursors = behind
+
+    def add(self, publication: Publication) -> None:
+        """Take a publication, if there is room for it and was for all before it; the first one has room."""
+        if self.full:
+            return
+        text = render(publication)
+        if self.publications and self.size + len(text) > MAX_ANSWER:
+            # The client asks for it next: its cursor stays before it.
+            self.full = True
+            return
+        self.publications.append(text)
+        self.size += len(text)
+        self.cursors[publication.topic] = publication.cursor
+
+    def response(self) -> Response:
+        """Return the answer."""
+        text = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
+        return Response(200, text.encode(), FRESH, "application/json")
 
 
 @final
 class PendingPoll:
     """A poll that waits: a subscriber for the rest of one turn of the loop in which something comes."""
 
-    __slots__ = ("congested", "cursors", "hard_limit", "hub", "poll", "publications", "recovered", "woken")
+    __slots__ = ("answer", "congested", "hard_limit", "hub", "poll", "woken")
 
-    def __init__(self, hub: HubCore, cursors: dict[str, str], timeout: float) -> None:
+    def __init__(self, hub: HubCore, answer: PollAnswer, timeout: float) -> None:
         self.hub = hub
-        self.cursors = cursors
+        self.answer = answer
         self.congested = False
         self.hard_limit = 0
-        self.publications: list[Publication] = []
-        self.recovered = True
         self.woken = False
         self.poll = LongPoll(timeout, on_close=self._over)
         subscriber = hub.subscriber_of(self)
         try:
-            for name in cursors:
+            for name in answer.cursors:
                 hub.admit(subscriber, name)
         except TopicError:
             subscriber.leave()
@@ -350,15 +395,14 @@ class PendingPoll:
 
     def send(self, publication: Publication) -> None:
         """Take a publication, and answer when all is here that came in this turn."""
-        self.publications.append(publication)
-        self.cursors[publication.topic] = publication.cursor
+        self.answer.add(publication)
         self._wake()
 
     def move(self, topic: str, cursor: str, recovered: bool) -> None:
         """Take note of where it is from now on, and answer where something is missing."""
-        self.cursors[topic] = cursor
+        self.answer.cursors[topic] = cursor
         if not recovered:
-            self.recovered = False
+            self.answer.recovered = False
             self._wake()
 
     def follow(self, subscriber: Subscriber) -> None:
@@ -378,8 +422,7 @@ class PendingPoll:
 
     def _answer(self) -> None:
         self.hub.unsubscribe(self)
-        answer = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
-        self.poll.respond(Response.json(answer, headers=FRESH))
+        self.poll.respond(self.answer.response())
 
     def _over(self, _: LongPoll) -> None:
         self.hub.unsubscribe(self)

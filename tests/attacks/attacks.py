@@ -26,6 +26,8 @@ MAX_SIZE = 1 << 20
 # What was sent is in the buffers of the kernel; the server has so many seconds for it before the client is gone.
 WORKS = 0.3
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate"
+# All that the attacked server has of history.
+WHOLE = "/history?since=earliest&" + "&".join(f"topic=t{number}" for number in range(64))
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
@@ -339,6 +341,23 @@ def undecided(port: int) -> None:
         time.sleep(WORKS)
 
 
+def present(port: int) -> None:
+    """As much as somebody present may tell of itself, in as many objects, in as many topics."""
+    told = json.dumps([{str(number): {}} for number in range(90)]).encode()
+    texts = [b'{"subscribe": "topic %d", "join": %b}' % (number, told) for number in range(1000)]
+    with upgrade(port, "/hub", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+        sock.sendall(b"".join(frame(TEXT, text) for text in texts))
+        time.sleep(WORKS)
+
+
+def values(port: int) -> None:
+    """Messages of as many values as fit into them."""
+    texts = [b'{"subscribe": "a", "join": [' + value * (1_000_000 // len(value)) for value in (b"[],", b"{},", b"1,")]
+    with upgrade(port, "/hub", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+        flood([sock], b"".join(frame(TEXT, text + b"0]}") for text in texts), 5)
+        time.sleep(WORKS)
+
+
 ATTACKS = [
     Attack("pings, unread", flooding(frame(PING, b"four"), 600_000)),
     Attack("large pings, unread", flooding(frame(PING, b"x" * 125), 100_000)),
@@ -388,6 +407,9 @@ ATTACKS = [
     Attack("chunks", chunks, http=True),
     Attack("half bodies", half_bodies, 16, http=True),
     Attack("envelopes of the hub", envelopes, http=True),
+    Attack("many objects of somebody present", present, http=True),
+    Attack("many values", values, http=True, kept=1),
+    Attack("polls of a whole history, unread", unread(WHOLE, 8), 8, http=True),
     Attack("messages behind an open decision", undecided, http=True, kept=2),
     Attack("callbacks, unread", flooding(frame(BINARY, bytes(1000)), 30_000, path="/callbacks"), http=True),
 ]  # fmt: skip

@@ -76,6 +76,10 @@ def rawws_routes(folder: Path) -> Any:
             await asyncio.sleep(1)
         return True
 
+    full = rawws.Hub(authorize=lambda client, action, topic: True)
+    for number in range(64):
+        full.publish(f"t{number}", "\x01" * 165_000)
+    routes.get("/history")(full.poll)
     routes.websocket("/hub")(hub.serve)
     routes.websocket("/undecided")(rawws.HubHandler(rawws.Hub(authorize=decide, history=None)))
     routes.get("/poll")(lambda request: hub.poll(request, "chat"))

@@ -425,6 +425,25 @@ async def test_a_header_that_would_inject_another_is_a_500_and_logged(logged: Lo
     logged.take("request failed", rawws.LocalProtocolError)
 
 
+async def test_requests_behind_a_large_answer_wait_until_it_is_read() -> None:
+    count = 0
+
+    def answer(_: rawws.HttpRequest) -> bytes:
+        nonlocal count
+        count += 1
+        return bytes(1 << 20)
+
+    async with rawws.serve(on("/", answer), sock=narrow()) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(get() * 3)
+        await eventually(lambda: count)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert count == 1
+        assert [len(each.body) for each in await asked(peer, ["GET"] * 3)] == [1 << 20] * 3
+        peer.close()
+
+
 async def test_an_endpoint_that_is_cancelled_ends_the_connection() -> None:
     async def give_up(_: rawws.HttpRequest) -> str:
         raise asyncio.CancelledError

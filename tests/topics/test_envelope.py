@@ -17,6 +17,7 @@ from rawws.topics import Hub, HubHandler
 from rawws.topics.envelope import EnvelopeError, parse
 from tests.server.peers import Logged, eventually, serve
 from tests.topics.dialogue import allow, client, served
+from tests.topics.receivers import Receiver
 
 STYLES = pytest.mark.parametrize("callbacks", [False, True], ids=["coroutine", "callbacks"])
 
@@ -304,6 +305,57 @@ async def test_requests_behind_an_open_decision_are_bounded_in_bytes_and_none_is
         decided.set()
         assert [(await one.hear())["id"] for _ in range(201)] == list(range(201))
         await sent
+
+
+async def test_the_largest_message_reaches_clients_of_every_kind() -> None:
+    hub = Hub(authorize=allow)
+    topic, data = "t" * 255, "x" * ((1 << 20) - 8192 - 300)
+    async with served(hub) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        async def find() -> None:
+            async for event in rawws.events(f"http://127.0.0.1:{port}/stream?topic={topic}", proxy=None):
+                if event.data is not None and json.loads(event.data).get("data") == data:
+                    return
+
+        found = asyncio.ensure_future(find())
+        async with rawws.connect(f"ws://127.0.0.1:{port}/ws", subprotocols=["rawws.v1"], proxy=None) as ws:
+            await ws.send(json.dumps({"id": 1, "subscribe": topic}))
+            assert "cursor" in json.loads(await ws.recv())
+            await eventually(lambda: hub.stats().subscribers == 2)
+            hub.publish(topic, data)
+            assert json.loads(await ws.recv())["data"] == data
+        await found
+
+
+async def test_a_list_of_those_present_is_no_larger_than_clients_take() -> None:
+    hub = Hub(authorize=allow)
+    for _ in range(1000):
+        hub.subscribe(Receiver(), "a", join="\U0001f600" * 255)
+    async with served(hub) as server, client(server) as one:
+        answer = await one.ask(id=1, presence="a")
+        assert answer["count"] == 1000
+        assert 100 < len(answer["members"]) < 1000
+        assert len(json.dumps(answer, ensure_ascii=False).encode()) < 1 << 20
+
+
+@pytest.mark.parametrize("inner", ["[]", "{}", '{"a": [[]]}', "1"])
+def test_an_envelope_of_many_values_is_refused_before_they_are_made(inner: str) -> None:
+    text = '{"subscribe": "a", "join": [%s]}'
+    assert parse(text % ", ".join([inner] * 90)).join
+    with pytest.raises(EnvelopeError, match=r"^it is not JSON of at most 512 values$"):
+        parse(text % ", ".join([inner] * 520))
+
+
+@pytest.mark.parametrize("data", ['[{"a": "b"},' * 10_000, "\\" * 10_000 + "," * 1000, '"' * 10_000 + "," * 1000])
+def test_a_message_may_look_like_many_values(data: str) -> None:
+    assert parse(json.dumps({"publish": "a", "data": data})).message == data
+
+
+@pytest.mark.parametrize("text", ['"\\"' * 300_000, '"' + '\\"' * 300_000 + "," * 1000, "," * 1000 + '"' * 300_001])
+def test_a_text_that_does_not_end_is_looked_at_once(text: str) -> None:
+    with pytest.raises(EnvelopeError):
+        parse(text)
 
 
 async def test_an_envelope_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

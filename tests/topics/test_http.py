@@ -428,6 +428,44 @@ async def test_an_error_of_a_topic_out_of_an_endpoint_has_its_status_and_no_trac
             assert b"(HTTP status" not in answer.body
 
 
+async def collect(server: rawws.Server, topics: list[str], since: str) -> list[list[str]]:
+    """Return the topics of the publications of each answer, up to one that has none."""
+    answers: list[list[str]] = []
+    while True:
+        _, found = await fetch(server, poll_of(topic=topics, since=since, timeout="0"))
+        assert found["recovered"]
+        if not found["publications"]:
+            return answers
+        answers.append([each["topic"] for each in found["publications"]])
+        since = found["cursor"]
+
+
+async def test_an_answer_to_a_poll_is_bounded_in_bytes_and_its_cursor_says_where_to_go_on() -> None:
+    hub = Hub(authorize=allow)
+    topics = [f"t{number}" for number in range(8)]
+    for topic in topics:
+        hub.publish(topic, "x" * 120_000)
+        hub.publish(topic, "small")
+    async with served(hub) as server:
+        answers = await collect(server, topics, "earliest")
+        assert [len(answer) for answer in answers] == [8, 8]
+        assert [topic for answer in answers for topic in answer] == [topic for topic in topics for _ in range(2)]
+
+
+async def test_a_poll_that_waited_is_answered_with_no_more_either_and_goes_on() -> None:
+    hub = Hub(authorize=allow)
+    topics = [f"t{number}" for number in range(8)]
+    async with served(hub) as server:
+        _, first = await fetch(server, poll_of(topic=topics))
+        task = asyncio.ensure_future(fetch(server, poll_of(topic=topics, since=first["cursor"])))
+        await eventually(lambda: hub.stats().subscribers == 1)
+        for topic in topics:
+            hub.publish(topic, "x" * 120_000)
+        _, found = await task
+        assert [each["topic"] for each in found["publications"]] == topics[:4]
+        assert await collect(server, topics, found["cursor"]) == [topics[4:]]
+
+
 # -- mistakes and rights
 
 

@@ -75,6 +75,18 @@ def test_too_large_a_message_and_what_is_none_take_no_place() -> None:
     assert hub.publish("a", "x" * 10).cursor.endswith(":1")
 
 
+@pytest.mark.parametrize(
+    "message", ["x" * (1 << 20), "\x01" * 175_000, b"x" * 800_000], ids=["text", "escaped", "base64"]
+)
+def test_a_message_whose_envelope_is_larger_than_clients_take_is_refused(message: str | bytes) -> None:
+    hub = Hub()
+    with pytest.raises(TopicError, match=r"^the message has \d+ bytes in its envelope, limit 1040384$"):
+        hub.publish("a", message)
+    assert hub.stats().topics == hub.stats().published == 0
+    # Whoever allows more has clients that take more.
+    assert Hub(max_size=1 << 21).publish("a", message).cursor.endswith(":1")
+
+
 def test_a_subscriber_gets_all_its_topics_in_the_order_of_publication_slow_or_not() -> None:
     hub = Hub()
     receiver = Receiver()
