@@ -215,7 +215,7 @@ class Topics:
             present = self.presence.new_present(info)
         except RawwsError as error:
             return self.told(error)
-        elsewhere = self.presence.present_of(present.id, self.presence.info_text(present), "s")
+        elsewhere = self.presence.present_of(present.id, present.text, "s")
         assert present.info == elsewhere.info == info
         self.heard(self.envelope.listed([present, elsewhere]))
         notice = self.history.Notice("a", self.history.JOIN, self.envelope.render, present=present)

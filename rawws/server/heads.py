@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from rawws.errors import HttpError
 from rawws.protocol.extensions import parse_tokens
-from rawws.protocol.http11 import serialize_fields, serialize_response
+from rawws.protocol.http11 import Headers, serialize_fields, serialize_response
 
 if TYPE_CHECKING:
-    from rawws.protocol.http11 import Headers, HttpResponse, Request
+    from rawws.protocol.http11 import HttpResponse, Request
 
 __all__ = [
     "CLOSE",
@@ -23,11 +23,14 @@ __all__ = [
     "persists",
     "says_close",
     "serialize_whole",
+    "with_chunks",
+    "without_chunks",
 ]
 
 # RFC 9112 9.6: "A sender SHOULD send a Connection header field (Section 7.6.1 of [HTTP]) containing the "close"
 # connection option when it intends to close a connection."
 CLOSE = b"Connection: close\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
 def persists(request: Request) -> bool:
@@ -60,6 +63,18 @@ def says_close(headers: Headers) -> bool:
     if "Connection" not in headers:
         return False
     return "close" in [option.strip(" \t") for option in ",".join(headers.get_all("Connection")).lower().split(",")]
+
+
+def with_chunks(response: HttpResponse) -> HttpResponse:
+    """Return a response whose head says that its body is sent in chunks."""
+    return response._replace(headers=Headers([*response.headers.raw_items(), ("Transfer-Encoding", "chunked")]))
+
+
+def without_chunks(head: bytes) -> bytes:
+    """Return the head of a response for a client of HTTP/1.0: the end of the connection is that of the body."""
+    # RFC 9112 6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding request
+    # indicates HTTP/1.1".
+    return head.replace(CHUNKED, b"", 1)
 
 
 @lru_cache(maxsize=64)

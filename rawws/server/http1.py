@@ -26,8 +26,8 @@ from rawws.protocol.bodies import Body
 from rawws.protocol.handshake import check_origin, check_upgrade, refusal
 from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, content_length, parse_request
 
+from . import heads
 from .forwarded import scheme_of
-from .heads import CLOSE, asks_for_websocket, expects_continue, field_lines, persists, says_close, serialize_whole
 from .stats import request_of
 from .upgrade import WebSocketUpgrade, open_websocket, read_on
 
@@ -236,7 +236,7 @@ class Http1Connection:
             resource, path_params = context.routes.resource_of(request)
             # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
-            if resource.websocket is None or (resource.methods and not asks_for_websocket(request.headers)):
+            if resource.websocket is None or (resource.methods and not heads.asks_for_websocket(request.headers)):
                 return self._begin_exchange(resource, self._request(request, path_params), rest)
             endpoint = context.endpoint_of(resource.websocket)
             self.ws.path_params = path_params
@@ -285,7 +285,7 @@ class Http1Connection:
     # -- exchanges
 
     def _new_exchange(self, request: HttpRequest) -> Exchange:
-        self.persistent = persists(request.head)
+        self.persistent = heads.persists(request.head)
         self.modern = request.head.http_version == "1.1"
         self.body = NO_BODY
         self.line = self._head() if self.context.counters.log.access else b""
@@ -295,7 +295,7 @@ class Http1Connection:
     def _hand_over(self, application: HttpApplication, head: Request, rest: bytes) -> bytes:
         """Have an application answer a request, whose body it gets as it comes; return what is left of what came."""
         request, headers = self._request(head, NO_PARAMS), head.headers
-        if asks_for_websocket(headers):
+        if heads.asks_for_websocket(headers):
             key = self._shake_hands(head)
             self.ws.request_head = self._head()
             # Nothing is read before the application decides; the deadline of the handshake goes on.
@@ -306,7 +306,7 @@ class Http1Connection:
         exchange = self._new_exchange(request)
         exchange.fields = self.context.extra_fields
         self.body = Body(headers, max_size=self.context.options.max_size)
-        expects_continue(head)
+        heads.expects_continue(head)
         self._leave_request()
         self.observer = exchange.sink = application.begin(exchange, request)
         if self.body.done:
@@ -327,7 +327,7 @@ class Http1Connection:
             self.body = Body(headers, max_size=max_size)
         # RFC 9110 10.1.1: a server "MAY omit sending a 100 (Continue) response if it has already received some or all
         # of the content".
-        if expects_continue(request.head) and not self.body.done and not rest:
+        if heads.expects_continue(request.head) and not self.body.done and not rest:
             self.send_continue()
         if self.body.done:
             self._call(exchange)
@@ -365,7 +365,7 @@ class Http1Connection:
 
     def send_response(self, exchange: Exchange, response: HttpResponse) -> None:
         """Send a response that is whole, and go on with the next request."""
-        if says_close(response.headers):
+        if heads.says_close(response.headers):
             self.persistent = False
         self.ws.gather(self._serialize(response))
         self.finish(exchange)
@@ -373,27 +373,23 @@ class Http1Connection:
     def send_head(self, exchange: Exchange, response: HttpResponse) -> bool:
         """Begin a response whose body is as long as its head says, if it does; tell whether it is sent in chunks."""
         chunked = "Content-Length" not in response.headers and response.status not in BODILESS
-        if chunked and self.modern:
-            fields = [*response.headers.raw_items(), ("Transfer-Encoding", "chunked")]
-            response = response._replace(headers=Headers(fields))
-        # RFC 9112 6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding request
-        # indicates HTTP/1.1": then the end of the connection is that of the body.
-        if (chunked and not self.modern) or says_close(response.headers):
+        if (chunked and not self.modern) or heads.says_close(response.headers):
             self.persistent = False
+        head = self._serialize(heads.with_chunks(response) if chunked else response)
         exchange.started = True
-        self.ws.gather(self._serialize(response))
+        self.ws.gather(head if self.modern else heads.without_chunks(head))
         return self.modern and chunked
 
     def send_stream_head(self, exchange: Exchange, fields: tuple[tuple[str, str], ...]) -> bool:
         """Begin a response of 200 with these fields and no known end; tell whether it is sent in chunks."""
         exchange.started = True
         self.context.counters.respond(self.ws, self.line, 200, "-")
-        lines = field_lines(fields)
+        lines = heads.field_lines(fields)
         if self.modern:
             lines += b"Transfer-Encoding: chunked\r\n"
         else:
             self.persistent = False
-        own = self._connection_line() + field_lines(exchange.fields)
+        own = self._connection_line() + heads.field_lines(exchange.fields)
         self.ws.gather(b"HTTP/1.1 200 OK\r\nDate: %b\r\n%b%b\r\n" % (self.context.date().encode(), own, lines))
         return self.modern
 
@@ -419,7 +415,7 @@ class Http1Connection:
 
     def _connection_line(self) -> bytes:
         if self.exchange is None or not self.persistent or self.context.closing:
-            return CLOSE
+            return heads.CLOSE
         return b"" if self.modern else b"Connection: keep-alive\r\n"
 
     def _serialize(self, response: HttpResponse) -> bytes:
@@ -430,8 +426,8 @@ class Http1Connection:
             head, fields = self._head(), self._permission()
         else:
             head, fields, omit_body = self.line, exchange.fields, exchange.omit_body
-        own = field_lines(without_permission(fields, response.headers))
-        data = serialize_whole(response, context.date(), self._connection_line(), own, omit_body=omit_body)
+        own = heads.field_lines(without_permission(fields, response.headers))
+        data = heads.serialize_whole(response, context.date(), self._connection_line(), own, omit_body=omit_body)
         size: object = 0
         if context.counters.log.access:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
