@@ -23,7 +23,7 @@ from websockets import ConnectionClosedError, ConnectionClosedOK, Subprotocol
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 import rawws
-from rawws.cli import main as cli
+from rawws.cli import arguments, serve
 from tests.processes import LOOPBACK, ROOT, Process, ProcessError, eventually
 
 HANDLERS = """
@@ -278,7 +278,7 @@ def test_help_fits_a_terminal_and_fails_nothing(here: Path, arguments: list[str]
 
 def test_the_defaults_that_help_shows_are_those_of_serve(here: Path) -> None:
     shown = " ".join(run(here, "serve", "--help").stdout.split())
-    for name in cli.LIMITS:
+    for name in arguments.LIMITS:
         default = inspect.signature(rawws.serve).parameters[name].default
         if default:
             flag = f"--{name.replace('_', '-')} "
@@ -387,7 +387,7 @@ def test_what_cannot_be_had_is_one_line(here: Path, arguments: list[str], words:
 
 def test_a_port_that_takes_a_privilege_is_said_to() -> None:
     # Who runs the tests may have it.
-    assert cli._reason(PermissionError(errno.EACCES, "Permission denied")) == (
+    assert serve._reason(PermissionError(errno.EACCES, "Permission denied")) == (
         "this user may not; ports from 1024 on need no privilege"
     )
 

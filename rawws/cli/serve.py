@@ -1,0 +1,237 @@
+"""Serve: a handler to a running server, in this process or in several, until a signal (`serve` and `demo`)."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import errno
+import functools
+import logging
+import os
+import platform
+import shutil
+import ssl
+import sys
+import tempfile
+import threading
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rawws import _twins
+from rawws._version import __version__
+from rawws.net.loops import loop_factory
+from rawws.server.run import until_signal
+from rawws.server.server import serve
+from rawws.server.shutdown import Drain
+
+from .arguments import LIMITS
+from .loading import CommandError, as_application, as_handler, load_object
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from rawws.server.options import ServerHandler
+    from rawws.server.server import Server
+    from rawws.topics.backplane import Backplane
+    from rawws.topics.shared import SharedBackplane
+
+    from .supervisor import SupervisorChannel
+
+__all__ = ["product", "serve_application", "serve_demo"]
+
+
+def serve_application(options: argparse.Namespace) -> int:
+    """Serve what MODULE:OBJECT names; return 0, or raise CommandError."""
+    sys.path.insert(0, str(Path.cwd()))
+    shared = _offer_broker() if options.workers > 1 else None
+    found = load_object(*options.target)
+    target = ":".join(options.target)
+    handler = as_application(found, target, options) if options.asgi else as_handler(found, target)
+    given = {name: getattr(options, name) for name in LIMITS if name in options}
+    if not options.compression:
+        given["compression"] = None
+    given["drain"] = Drain(grace=options.drain_grace, timeout=options.drain_timeout)
+    scheme = "http" if options.asgi else "ws"
+    return _run(
+        options,
+        handler,
+        lambda address: f"listening on {scheme}{'s' if options.ssl_certfile else ''}://{address}",
+        given,
+        shared,
+    )
+
+
+def serve_demo(options: argparse.Namespace) -> int:
+    """Serve the demo's page; return 0, or raise CommandError."""
+    from rawws.demo import app  # noqa: PLC0415 - only this command needs it
+
+    def announce(address: str) -> str:
+        # Nobody can open the address that stands for all of a machine's.
+        url = "http://" + address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        if options.open:
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+        return f"open {url}"
+
+    return _run(options, app.demo_routes(product()), announce, {})
+
+
+def _run(
+    options: argparse.Namespace,
+    handler: ServerHandler,
+    announce: Callable[[str], str],
+    given: dict[str, Any],
+    shared: SharedBackplane | None = None,
+) -> int:
+    """Serve until a signal; print one line for each address as soon as it can be reached."""
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    given["access_log"] = options.access_log
+    uds = getattr(options, "uds", None)
+    if uds:
+        given["path"], given["mode"] = uds, options.uds_mode
+    else:
+        given["host"] = options.host or ["127.0.0.1"]
+        given["port"] = 8765 if options.port is None else options.port
+    if getattr(options, "ssl_certfile", None):
+        # Once here: with workers, a mistake is told once.
+        _tls(options.ssl_certfile, options.ssl_keyfile)
+        given["ssl"] = functools.partial(_tls, options.ssl_certfile, options.ssl_keyfile)
+
+    def show(running: Server) -> None:
+        for sock in running.sockets:
+            print(announce(_address(sock.getsockname())), f"({product()}; Ctrl-C ends it)", flush=True)
+
+    if shared is None:
+        _live(handler, given, show)
+    else:
+        _serve_shared(shared, options.workers, handler, given, announce)
+    return 0
+
+
+def _live(handler: ServerHandler, given: dict[str, Any], show: Callable[[Server], None]) -> None:
+    """Serve in this process."""
+
+    async def main() -> None:
+        try:
+            running = await serve(handler, **given)
+        except OSError as error:
+            path = given.get("path")
+            place = path or f"{' and '.join(given['host'])}, port {given['port']}"
+            reason = _reason_of_path(error) if path else _reason(error)
+            raise CommandError(f"cannot listen on {place}: {reason}") from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise CommandError(str(error)) from error
+        async with running:
+            show(running)
+            await until_signal(running)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main())
+
+
+def _offer_broker() -> SharedBackplane:
+    """Have the hubs that the application makes be joined by a broker, for which there is a folder from now on."""
+    from rawws.topics.shared import SharedBackplane, share  # noqa: PLC0415 - only workers need it
+
+    def make(name: str) -> Backplane:
+        from rawws.backplanes.broker import BrokerBackplane  # noqa: PLC0415 - only hubs need it
+
+        return BrokerBackplane(path, name)
+
+    # Nobody else may enter it.
+    folder = tempfile.mkdtemp(prefix="rawws-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = f"{folder}/broker"
+    shared = SharedBackplane(path, make)
+    share(shared)
+    return shared
+
+
+def _serve_shared(
+    shared: SharedBackplane, count: int, handler: ServerHandler, given: dict[str, Any], announce: Callable[[str], str]
+) -> None:
+    """Serve in several processes, on one port, and be a broker in one more, where there are hubs."""
+    from .supervisor import ReservedPort, StartError, Supervisor  # noqa: PLC0415 - not on every system
+
+    shared.forked = True
+
+    def work(channel: SupervisorChannel) -> None:
+        try:
+            if channel.number == count:
+                from rawws.backplanes.broker import keep  # noqa: PLC0415 - only hubs need it
+
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                    runner.run(keep(shared.path, channel.ready))
+            else:
+                _live(handler, given, channel.ready)
+        except CommandError as error:
+            # In one piece: `print` writes the end of the line by itself, and the workers fail at the same time.
+            sys.stderr.write(f"rawws: {error}\n")
+            raise SystemExit(1) from None
+        except asyncio.CancelledError:
+            raise SystemExit(130) from None
+
+    try:
+        with ReservedPort(given["host"], given["port"]) as reserved:
+            given |= {"port": reserved.port, "reuse_port": True}
+            addresses = [_address(sock.getsockname()) for sock in reserved.sockets]
+
+            def show() -> None:
+                for address in addresses:
+                    print(announce(address), f"({count} workers; {product()}; Ctrl-C ends it)", flush=True)
+
+            Supervisor(count + bool(shared.count), work, show, reloads="ssl" in given).run()
+    except OSError as error:
+        place = f"{' and '.join(given['host'])}, port {given['port']}"
+        raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
+    except (StartError, RuntimeError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _address(name: Any) -> str:
+    """Write what `getsockname` returned as it stands in a URL."""
+    if isinstance(name, (str, bytes)):
+        return name if isinstance(name, str) else name.decode(errors="replace")
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reason(error: OSError) -> str:
+    """Describe in a few words why it cannot listen, and what helps."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; --port chooses another port"
+    if error.errno == errno.EACCES:
+        return "this user may not; ports from 1024 on need no privilege"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return error.strerror or str(error)
+
+
+def _reason_of_path(error: OSError) -> str:
+    """Describe in a few words why there can be no unix socket."""
+    # The socket of a server that is gone is taken over.
+    taken = error.errno == errno.EADDRINUSE and error.strerror == os.strerror(errno.EADDRINUSE)
+    return "that is there, and no socket" if taken else error.strerror or str(error)
+
+
+def _tls(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # Browsers offer HTTP/2 first, and a WebSocket of this server is HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1"])
+    files = f"certificate {certfile}" + (f" with key {keyfile}" if keyfile else "")
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except ssl.SSLError as error:
+        raise CommandError(
+            f"cannot use {files}: {error.reason or error} (allowed: PEM, a certificate and its key)"
+        ) from error
+    except OSError as error:
+        raise CommandError(f"cannot read {files}: {error.strerror}") from error
+    return context
+
+
+def product() -> str:
+    """Return what runs here: the version, the twin, the loop and the Python."""
+    loop = "uvloop" if loop_factory() else "asyncio"
+    return f"rawws {__version__} ({_twins.running()}) on {loop} and Python {platform.python_version()}"
