@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rawws.errors import HttpError
-from rawws.protocol.bodies import MAX_EXCESS, MAX_LINE, Body
+from rawws.protocol.bodies import LONGEST, MAX_EXCESS, MAX_LINE, Body, encode_chunk
 from rawws.protocol.http11 import DEFAULT_LIMITS, Headers
 
 CHUNKED = Headers({"Transfer-Encoding": "chunked"})
@@ -208,6 +208,22 @@ def test_extensions_are_bounded_by_what_the_data_pays_for() -> None:
     assert everywhere(CHUNKED, chunk * 17).error == (400, f"the chunk extensions are over {MAX_EXCESS} bytes")
     paid = b"400;signature=" + b"0" * 64 + b"\r\n" + b"x" * 1024 + b"\r\n"
     assert everywhere(CHUNKED, paid * 100).body == b"x" * 102_400
+
+
+@given(st.lists(st.binary(min_size=1), max_size=5))
+def test_the_chunks_of_pieces_are_the_body_that_they_make(pieces: list[bytes]) -> None:
+    body = Body(Headers([("Transfer-Encoding", "chunked")]), max_size=None)
+    assert body.receive(b"".join(map(encode_chunk, pieces)) + b"0\r\n\r\n") == b"".join(pieces)
+    assert body.done
+
+
+def test_a_piece_that_goes_to_many_is_framed_once_and_a_long_one_is_not_remembered() -> None:
+    piece, long = b"0123456789abcdef", bytes(LONGEST + 1)
+    assert encode_chunk(piece) == b"10\r\n0123456789abcdef\r\n"
+    assert encode_chunk(piece) is encode_chunk(piece)
+    assert encode_chunk(long) == b"%x\r\n%b\r\n" % (len(long), long)
+    assert encode_chunk(long) is not encode_chunk(long)
+    assert encode_chunk(piece) is encode_chunk(piece)
 
 
 def test_a_large_piece_is_handed_on_as_it_came() -> None:
