@@ -1,5 +1,5 @@
-# What C has in the place of Python's `os`: the same calls on a socket, without the interpreter between. transport.pxd
-# cimports this file under the name `os`, so `os.write` in transport.py is this function in the compiled twin.
+# What C has in the place of Python's `os`: the same calls on a socket, without the interpreter between. socket.pxd
+# cimports this file under the name `os`, so `os.write` in socket.py is this function in the compiled twin.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 

@@ -49,9 +49,7 @@ cdef class AsyncSocket:
     cdef readonly long long bytes_sent
     cdef public double deadline
     cdef readonly double last_sent_at
-    cdef Py_ssize_t last_held
-    cdef long long last_taken
-    cdef long long last_window
+    cdef tuple last_look
     cdef object drain_waiters
     cdef object closed_waiters
     cdef public object followers
@@ -92,7 +90,6 @@ cdef class AsyncSocket:
     cpdef expire(self)
     cpdef on_lost(self)
     cpdef on_sweep(self, double now)
-    @cython.locals(held=Py_ssize_t, taken=cython.longlong, window=cython.longlong)
     cpdef bint makes_progress(self) except -1
 
     cpdef bint is_idle(self) except -1

@@ -135,10 +135,8 @@ class AsyncSocket:
         "gathered_bytes",
         "handler",
         "in_dirty",
-        "last_held",
+        "last_look",
         "last_sent_at",
-        "last_taken",
-        "last_window",
         "lost",
         "rate_limiter",
         "reading_paused",
@@ -191,10 +189,9 @@ class AsyncSocket:
         self.aborted = False
         # When it is aborted, or what is due at its handler; 0 for never.
         self.deadline = 0.0
-        # At the last look: how many bytes waited for the peer, how many it had taken, how many it had room for.
-        self.last_held = 0
-        self.last_taken = 0
-        self.last_window = 0
+        # At the last look at a peer whose Pong is due: how many bytes waited for it, how many it had taken, how many it
+        # had room for.
+        self.last_look: tuple[int, int, int] | None = None
         # When something was sent last: of HTTP to the moment, of a WebSocket to the last look of the keepalive.
         self.last_sent_at = 0.0
         self.drain_waiters: list[asyncio.Future[None]] | None = None
@@ -543,14 +540,14 @@ class AsyncSocket:
 
     def makes_progress(self) -> bool:
         """Tell whether the peer has read some of what waited for it at the last look, in the kernel or before it."""
-        held, taken, window = self.last_held, self.last_taken, self.last_window
+        held, taken, window = self.last_look or (0, 0, 0)
         told = waiting(self.transport)
-        self.last_held = self.refused + told.held
-        self.last_taken = told.acked if told.acked >= 0 else self.bytes_sent - self.last_held
-        self.last_window = told.window
+        held_now = self.refused + told.held
+        taken_now = told.acked if told.acked >= 0 else self.bytes_sent - held_now
+        self.last_look = (held_now, taken_now, told.window)
         # What is acknowledged of a peer for which nothing waited may be our Ping, to a program that stands still. The
         # window opens when the program reads what its kernel has acknowledged.
-        return (held > 0 and taken < self.last_taken) or 0 < window < self.last_window
+        return (held > 0 and taken < taken_now) or 0 < window < told.window
 
     # -- facts
 

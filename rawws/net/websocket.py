@@ -145,7 +145,7 @@ class WebSocket(AsyncSocket):
         self.stream = NONE
         self.waiter: Waiter | None = None
         self._iterator: Receiver | None = None
-        self.joined: list[Any] = []  # of str, or of bytes
+        self.joined: list[Any] | None = None  # of str, or of bytes; not empty
         self.held_messages: list[tuple[str | bytes, bool | None]] | None = None
         self.pings: list[PendingPing] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -302,15 +302,16 @@ class WebSocket(AsyncSocket):
 
     def join_part(self, part: Any, final: bool) -> None:
         """Take a part of a message that is joined."""
-        self.joined.append(part)
+        parts = self.joined or []
+        parts.append(part)
         self.queued += len(part)
         if self.queued > self.connection.messages.max_size:
             self.fail(
                 CloseCode.MESSAGE_TOO_BIG, f"message is over {self.connection.messages.max_size} bytes, the limit"
             )
         elif final:
-            message = part[:0].join(self.joined)
-            self.joined = []
+            message = part[:0].join(parts)
+            self.joined = None
             self.queued = 0
             self.stream = NONE
             self.on_message(message)
