@@ -42,8 +42,8 @@ async def test_a_server_that_is_killed_and_comes_back_costs_no_event(module: str
                     await asyncio.to_thread(process.stop)
                     process = await asyncio.to_thread(start, module, port)
         assert came == [("number", f"{number}\nof {LAST}", str(number)) for number in range(1, LAST + 1)]
-        # Those of the three deaths, and the end of the stream.
-        assert len(errors) >= 4
+        # Those of the deaths, of which the last may come when all that it could break has arrived, and the end.
+        assert len(errors) >= 3
         assert feed.retry == 0.02
         assert feed.last_event_id == str(LAST)
         assert max(counts) == counts[0]
