@@ -97,7 +97,8 @@ class Process:
     """A running program: `with Process([...]) as process:`; `process.port` is where it listens, None if it does not.
 
     `listens=True` waits for the line that announces the port, `listens=PORT` until that port accepts. What the program
-    writes to both outputs is in `process.output`. On exit it gets SIGTERM, then SIGKILL.
+    writes to both outputs is in `process.output`. It has the descriptors that it `inherits`. On exit it gets SIGTERM,
+    then SIGKILL.
     """
 
     __slots__ = ("_file", "_popen", "_rest", "command", "port")
@@ -110,6 +111,7 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
         timeout: float = START_TIMEOUT,
+        inherits: Sequence[int] = (),
     ) -> None:
         self.command: Final = [str(part) for part in command]
         self.port: int | None = None
@@ -124,6 +126,7 @@ class Process:
             stdout=self._file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=inherits,
         )
         try:
             self._await_port(listens, timeout)

@@ -175,10 +175,12 @@ def test_events_and_rooms_work_without_socket_io(tmp_path: Path) -> None:
 
 
 def test_the_service_and_the_container_start_what_there_is() -> None:
-    [unit], [container] = blocks("run/deploying.md", "ini"), blocks("run/deploying.md", "dockerfile")
+    [unit, listening], [container] = blocks("run/deploying.md", "ini"), blocks("run/deploying.md", "dockerfile")
     [started] = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     [command] = re.findall(r"^CMD (\[.*\])$", container, re.MULTILINE)
-    for words in (shlex.split(started), json.loads(command)):
+    [handed] = [words for words in blocks("run/deploying.md", "text") if words.startswith("ExecStart=")]
+    assert "ListenStream=" in listening
+    for words in (shlex.split(started), shlex.split(handed.removeprefix("ExecStart=")), json.loads(command)):
         assert Path(words[0]).name == "python"
         assert words[1:3] == ["-m", "rawws"]
         assert cli.parser().parse_args(words[3:]).target == ("echo", "echo")

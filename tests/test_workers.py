@@ -22,8 +22,8 @@ from websockets.typing import Subprotocol
 
 from rawws.cli.main import parser
 from rawws.cli.supervisor import ReservedPort, Supervisor
+from tests.cli.commands import ASGI, port, run, start
 from tests.processes import LOOPBACK, ROOT, Process, eventually
-from tests.test_cli import ASGI, port, run, start
 
 HANDLERS = """
 import os

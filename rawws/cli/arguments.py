@@ -7,13 +7,24 @@ import inspect
 import os
 from typing import TYPE_CHECKING
 
+from rawws.server.options import check_origins
 from rawws.server.server import serve
 from rawws.server.shutdown import Drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LIMITS", "add_asgi", "add_end", "add_limits", "add_tls", "add_where", "target_of", "workers_of"]
+__all__ = [
+    "LIMITS",
+    "add_asgi",
+    "add_end",
+    "add_limits",
+    "add_reload",
+    "add_tls",
+    "add_where",
+    "target_of",
+    "workers_of",
+]
 
 
 def add_asgi(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +46,16 @@ def add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
     if unix:
         where.add_argument("--uds", metavar="PATH", help="a unix socket, instead of host and port")
         where.add_argument("--uds-mode", type=_mode, metavar="MODE", help="its permissions, in octal, such as 660")
+        where.add_argument(
+            "--fd", type=_descriptor, action="append", metavar="N", help="a socket that was inherited; may be repeated"
+        )
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error", "critical"),
         default="info",
         help="the least that is logged, on standard error (default: %(default)s)",
     )
+    parser.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     parser.add_argument("--access-log", action="store_true", help="log each HTTP response")
 
 
@@ -55,6 +70,12 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--ssl-certfile", metavar="FILE", help="the certificate with its chain, in PEM; turns TLS on")
     tls.add_argument("--ssl-keyfile", metavar="FILE", help="its private key, if it is not in the same file")
+    tls.add_argument(
+        "--ssl-keyfile-password",
+        metavar="TEXT",
+        help="what the key is encrypted with; others see a command line, so rather RAWWS_SSL_KEYFILE_PASSWORD",
+    )
+    tls.add_argument("--ssl-ca-certs", metavar="FILE", help="clients need a certificate of one of these authorities")
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -80,13 +101,13 @@ def add_end(parser: argparse.ArgumentParser) -> None:
     """Add the options of the drain."""
     group = parser.add_argument_group("how it ends")
     plan = Drain()
-    for name, text in (
-        ("grace", "how long it goes on, not ready, before it takes no new connections"),
-        ("timeout", "how long connections and handlers may take to end after that"),
+    for name, kind, text in (
+        ("grace", _seconds_or_none, "how long it goes on, not ready, before it takes no new connections"),
+        ("timeout", _seconds_or_off, "how long connections and handlers may take to end after that; off waits for all"),
     ):
         group.add_argument(
             f"--drain-{name}",
-            type=_seconds,
+            type=kind,
             metavar="SECONDS",
             default=getattr(plan, name),
             help=f"{text} (default: %(default)g)",
@@ -99,6 +120,13 @@ def target_of(text: str) -> tuple[str, str]:
     if not (colon and module and name):
         raise argparse.ArgumentTypeError(f"{text!r} is not MODULE:OBJECT, for example chat:chat")
     return module, name
+
+
+def add_reload(parser: argparse.ArgumentParser) -> None:
+    """Add the option for those who write the program."""
+    parser.add_argument(
+        "--reload", action="store_true", help="start again when a file of Python here changes; needs watchfiles"
+    )
 
 
 def _port(text: str) -> int:
@@ -122,7 +150,12 @@ def _words(text: str) -> list[str]:
 
 def _origins(text: str) -> str | list[str | None]:
     # None: programs that are no browsers name no site, and could name any.
-    return "*" if text == "*" else [*_words(text), None]
+    origins = "*" if text == "*" else [*_words(text), None]
+    try:
+        check_origins(origins)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).partition(" has ")[2]) from None
+    return origins
 
 
 def _size(text: str) -> int:
@@ -157,8 +190,18 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _seconds_or_none(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
+
+
 def _seconds_or_off(text: str) -> float | None:
     return None if text == "off" else _seconds(text)
+
+
+def _descriptor(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a descriptor, for example 3")
+    return int(text)
 
 
 # Options of `serve` under their own names; a default that they have stands in the signature alone.

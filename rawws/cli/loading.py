@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import traceback
@@ -13,6 +14,7 @@ from rawws.net.handlers import Handler, check_arguments, check_handler
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from rawws.server.options import ServerHandler
 
@@ -30,6 +32,8 @@ def load_object(module: str, name: str) -> object:
     except ModuleNotFoundError as error:
         missing = f"{module}.".startswith(f"{error.name}.")
         why = f"there is no module {error.name!r} in {Path.cwd()} or installed" if missing else _fault(error)
+        if missing:
+            why += _meant(module, [path.stem for path in Path.cwd().glob("*.py")])
         raise CommandError(f"cannot import {module!r}: {why}") from error
     except Exception as error:  # whatever the module of the user raised
         raise CommandError(f"cannot import {module!r}: {_fault(error)}") from error
@@ -37,8 +41,14 @@ def load_object(module: str, name: str) -> object:
         try:
             found = getattr(found, attribute)
         except AttributeError:
-            raise CommandError(f"{module!r} has no {name!r}") from None
+            raise CommandError(f"{module!r} has no {name!r}{_meant(attribute, dir(found))}") from None
     return found
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Say what was probably meant."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def as_application(found: object, target: str, options: argparse.Namespace) -> ServerHandler:

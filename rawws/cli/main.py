@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from . import terminal
-from .arguments import add_asgi, add_end, add_limits, add_tls, add_where, target_of, workers_of
+from .arguments import add_asgi, add_end, add_limits, add_reload, add_tls, add_where, target_of, workers_of
+from .environment import EnvironmentParser, options_in, variable_of
 from .loading import CommandError
 from .serve import product, serve_application, serve_demo
 
@@ -48,6 +50,12 @@ examples:
 
 DEMO = "Run a server with one page: an echo and a chat room over WebSockets, and a feed by events and by long polling."
 
+ENVIRONMENT = """
+Each option can be a variable of the environment as well: RAWWS_MAX_SIZE is
+--max-size, RAWWS_ACCESS_LOG=yes is --access-log, and PORT is --port. What
+stands on the command line counts first.
+"""
+
 STATUS = """
 Ctrl-C and SIGTERM close every connection properly and exit with 0; a second
 Ctrl-C does not wait (130). SIGHUP reads the certificate again. What fails exits
@@ -57,16 +65,22 @@ with 1, a wrong option with 2.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 for what failed, 130 for a second Ctrl-C (argparse exits with 2, for usage)."""
-    words = parser()
-    options = words.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    whole = parser()
+    options = parse(whole, words)
+    # What `--reload` runs, with the same environment.
+    options.words = [word for word in words if word != "--reload"]
     if getattr(options, "uds", None) and (options.host or options.port is not None):
-        words.error("--uds stands for --host and --port, and not beside them")
-    if getattr(options, "uds", None) and options.workers > 1:
-        words.error("--workers shares a port, not a unix socket")
-    if getattr(options, "ssl_keyfile", None) and not options.ssl_certfile:
-        words.error("--ssl-keyfile needs --ssl-certfile")
+        whole.error("--uds stands for --host and --port, and not beside them")
+    if getattr(options, "fd", None) and (options.uds or options.host or options.port is not None):
+        whole.error("--fd stands for --host, --port and --uds, and not beside them")
+    if (getattr(options, "uds", None) or getattr(options, "fd", None)) and options.workers > 1:
+        whole.error(f"--workers shares a port, not {'a unix socket' if options.uds else 'a socket that was inherited'}")
+    for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"):
+        if getattr(options, name, None) and not options.ssl_certfile:
+            whole.error(f"--{name.replace('_', '-')} needs --ssl-certfile")
     if getattr(options, "factory", False) and not options.asgi:
-        words.error("--factory needs --asgi")
+        whole.error("--factory needs --asgi")
     try:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
@@ -77,11 +91,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
+def parse(whole: EnvironmentParser, words: list[str]) -> argparse.Namespace:
+    """Return the options of the command line and of the environment; exit with 2 for what cannot be understood."""
+    found: dict[str, str] = {}
+    if words[:1] == ["serve"]:
+        try:
+            found = options_in(os.environ, words)
+        except ValueError as error:
+            whole.error(str(error))
+        whole.commands["serve"].variables = {word.partition("=")[0]: variable for variable, word in found.items()}
+    options, unknown = whole.parse_known_args([*words[:1], *found.values(), *words[1:]])
+    command = whole.commands.get(words[0], whole) if words else whole
+    for variable in [variable for variable, word in found.items() if word in unknown]:
+        unknown.remove(found[variable])
+        # Others may have variables that begin like this.
+        meant = variable_of(command.closest(found[variable]))
+        print(f"rawws: {variable} is no option{meant and f', {meant} is one'}; it is ignored", file=sys.stderr)
+    if unknown:
+        meant = command.closest(unknown[0])
+        whole.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f' (did you mean {meant}?)'}")
+    return options
+
+
+def parser() -> EnvironmentParser:
     """Return the parser of the whole command line."""
     prog = "rawws" if Path(sys.argv[0]).stem == "rawws" else "python -m rawws"
     as_written = argparse.RawDescriptionHelpFormatter
-    whole = argparse.ArgumentParser(prog=prog, description="A WebSocket server, and a client.", allow_abbrev=False)
+    whole = EnvironmentParser(prog=prog, description="A WebSocket server, and a client.", allow_abbrev=False)
     whole.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and what it runs on")
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
 
@@ -90,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         usage=f"{prog} serve MODULE:OBJECT [options]",
         help="run a handler of yours: `async def handler(ws): ...`, or a rawws.Handler",
         description=SERVE,
-        epilog=SERVE_EXAMPLES.format(prog=prog) + STATUS,
+        epilog=SERVE_EXAMPLES.format(prog=prog) + ENVIRONMENT + STATUS,
         formatter_class=as_written,
         allow_abbrev=False,
     )
@@ -104,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     add_tls(run)
     add_limits(run)
     add_end(run)
+    add_reload(run)
 
     demo = commands.add_parser(
         "demo",
@@ -115,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     add_where(demo, unix=False)
     demo.add_argument("--open", action="store_true", help="open the page in a browser")
     terminal.add_commands(commands, prog)
+    whole.commands = commands.choices
     return whole
 
 

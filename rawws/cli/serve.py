@@ -6,10 +6,10 @@ import asyncio
 import atexit
 import errno
 import functools
-import logging
 import os
 import platform
 import shutil
+import socket
 import ssl
 import sys
 import tempfile
@@ -27,6 +27,8 @@ from rawws.server.shutdown import Drain
 
 from .arguments import LIMITS
 from .loading import CommandError, as_application, as_handler, load_object
+from .logs import begin_logging
+from .reload import run_again
 
 if TYPE_CHECKING:
     import argparse
@@ -44,6 +46,8 @@ __all__ = ["product", "serve_application", "serve_demo"]
 
 def serve_application(options: argparse.Namespace) -> int:
     """Serve what MODULE:OBJECT names; return 0, or raise CommandError."""
+    if options.reload:
+        return run_again(options.words)
     sys.path.insert(0, str(Path.cwd()))
     shared = _offer_broker() if options.workers > 1 else None
     found = load_object(*options.target)
@@ -85,18 +89,22 @@ def _run(
     shared: SharedBackplane | None = None,
 ) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    begin_logging(options.log_level, as_json=options.log_json)
     given["access_log"] = options.access_log
     uds = getattr(options, "uds", None)
     if uds:
         given["path"], given["mode"] = uds, options.uds_mode
+    elif getattr(options, "fd", None):
+        given["sock"] = [_inherited(number) for number in options.fd]
     else:
         given["host"] = options.host or ["127.0.0.1"]
         given["port"] = 8765 if options.port is None else options.port
     if getattr(options, "ssl_certfile", None):
         # Once here: with workers, a mistake is told once.
-        _tls(options.ssl_certfile, options.ssl_keyfile)
-        given["ssl"] = functools.partial(_tls, options.ssl_certfile, options.ssl_keyfile)
+        given["ssl"] = functools.partial(
+            _tls, options.ssl_certfile, options.ssl_keyfile, options.ssl_keyfile_password, options.ssl_ca_certs
+        )
+        given["ssl"]()
 
     def show(running: Server) -> None:
         for sock in running.sockets:
@@ -117,7 +125,7 @@ def _live(handler: ServerHandler, given: dict[str, Any], show: Callable[[Server]
             running = await serve(handler, **given)
         except OSError as error:
             path = given.get("path")
-            place = path or f"{' and '.join(given['host'])}, port {given['port']}"
+            place = path or _place(given)
             reason = _reason_of_path(error) if path else _reason(error)
             raise CommandError(f"cannot listen on {place}: {reason}") from error
         except (RuntimeError, TypeError, ValueError) as error:
@@ -183,8 +191,7 @@ def _serve_shared(
 
             Supervisor(count + bool(shared.count), work, show, reloads="ssl" in given).run()
     except OSError as error:
-        place = f"{' and '.join(given['host'])}, port {given['port']}"
-        raise CommandError(f"cannot listen on {place}: {_reason(error)}") from error
+        raise CommandError(f"cannot listen on {_place(given)}: {_reason(error)}") from error
     except (StartError, RuntimeError) as error:
         raise CommandError(str(error)) from error
 
@@ -215,17 +222,46 @@ def _reason_of_path(error: OSError) -> str:
     return "that is there, and no socket" if taken else error.strerror or str(error)
 
 
-def _tls(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+def _place(given: dict[str, Any]) -> str:
+    """Name where it was to listen."""
+    if "sock" in given:
+        return " and ".join(f"descriptor {sock.fileno()}" for sock in given["sock"])
+    return f"{' and '.join(given['host'])}, port {given['port']}"
+
+
+def _inherited(number: int) -> socket.socket:
+    """Return the socket that whoever started this process left open: systemd from 3 on."""
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError as error:
+        raise CommandError(f"cannot listen on descriptor {number}: {error.strerror}") from error
+    if sock.type != socket.SOCK_STREAM or not sock.getsockname():
+        sock.detach()
+        raise CommandError(f"cannot listen on descriptor {number}: it is no stream socket with an address")
+    return sock
+
+
+def _tls(certfile: str, keyfile: str | None, password: str | None, authorities: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     # Browsers offer HTTP/2 first, and a WebSocket of this server is HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     files = f"certificate {certfile}" + (f" with key {keyfile}" if keyfile else "")
+
+    def tell() -> str:
+        # Without it, OpenSSL would ask on the terminal.
+        if password is None:
+            raise CommandError(f"cannot use {files}: the key is encrypted, --ssl-keyfile-password decrypts it")
+        return password
+
     try:
-        context.load_cert_chain(certfile, keyfile)
+        context.load_cert_chain(certfile, keyfile, tell)
+        if authorities:
+            files = f"authorities {authorities}"
+            context.load_verify_locations(authorities)
+            context.verify_mode = ssl.CERT_REQUIRED
     except ssl.SSLError as error:
-        raise CommandError(
-            f"cannot use {files}: {error.reason or error} (allowed: PEM, a certificate and its key)"
-        ) from error
+        allowed = "certificates" if authorities and files.startswith("authorities") else "a certificate and its key"
+        raise CommandError(f"cannot use {files}: {error.reason or error} (allowed: PEM, {allowed})") from error
     except OSError as error:
         raise CommandError(f"cannot read {files}: {error.strerror}") from error
     return context

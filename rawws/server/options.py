@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from rawws.protocol.handshake import Origins
     from rawws.protocol.http11 import HttpResponse, Request
 
-__all__ = ["ListenOptions", "ServerHandler", "ServerOptions", "UnixOptions", "check_server_handler", "takes_options"]
+__all__ = [
+    "ListenOptions",
+    "ServerHandler",
+    "ServerOptions",
+    "UnixOptions",
+    "check_origins",
+    "check_server_handler",
+    "takes_options",
+]
+
+# RFC 6454 6.2: a scheme, "://", a host, and a port that is not the default; nothing behind it.
+ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 
 # What serves: a coroutine function that takes each WebSocket, callbacks, a table of routes, or an application.
 ServerHandler: TypeAlias = "Callable[[WebSocket], Coroutine[Any, Any, object]] | Handler | Routes | HttpApplication"
@@ -214,10 +225,16 @@ def check_server_handler(handler: object, options: ServerOptions) -> None:
 
 
 def check_origins(origins: Any) -> None:
-    """Raise TypeError for what is not an option `origins`."""
+    """Raise TypeError for what is not an option `origins`, ValueError for a str that no browser's Origin can be."""
     for origin in [origins] if origins is None or isinstance(origins, str) else _listed("origins", origins):
         if origin is not None and not isinstance(origin, (str, re.Pattern)):
             raise TypeError(f"origins has a {type(origin).__name__}, allowed are str, compiled patterns and None")
+        if isinstance(origin, str) and origin not in {"*", "null"} and not ORIGIN.fullmatch(origin):
+            meant = ORIGIN.match(origin if "://" in origin else f"https://{origin}")
+            raise ValueError(
+                f"origins has {origin!r}, allowed are a scheme, a host and maybe a port, "
+                f"such as {meant[0] if meant else 'https://example.com'}"
+            )
 
 
 def check_subprotocols(subprotocols: Any) -> None:

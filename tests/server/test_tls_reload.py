@@ -15,9 +15,9 @@ import pytest
 import trustme
 
 import rawws
+from tests.cli.commands import port, start
 from tests.processes import Process, eventually, free_port
 from tests.server.peers import Logged, serve
-from tests.test_cli import port, start
 
 AUTHORITY = trustme.CA()
 LOOPBACK = "127.0.0.1"

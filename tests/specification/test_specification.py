@@ -21,7 +21,7 @@ GOOD = Rule(
     "both",
     "x MUST y",
     code=("rawws/client/connect.py:connect",),
-    tests=("test_cli.py::test_a_busy_port_is_one_line",),
+    tests=("cli/test_commands.py::test_a_busy_port_is_one_line",),
 )
 
 
@@ -81,9 +81,9 @@ def test_each_autobahn_case_exists() -> None:
         (GOOD._replace(tests=()), ["a test"]),
         (GOOD._replace(code=("rawws/client/connect.py:connects",)), ["rawws/client/connect.py:connects"]),
         (GOOD._replace(code=("rawws/no.py:x",)), ["rawws/no.py:x"]),
-        (GOOD._replace(tests=("test_cli.py::test_no",)), ["test_cli.py::test_no"]),
+        (GOOD._replace(tests=("cli/test_commands.py::test_no",)), ["cli/test_commands.py::test_no"]),
         (GOOD._replace(tests=("test_no.py::test_no",)), ["test_no.py::test_no"]),
-        (GOOD._replace(tests=("test_cli.py::Shout",)), ["test_cli.py::Shout"]),
+        (GOOD._replace(tests=("cli/test_commands.py::Shout",)), ["cli/test_commands.py::Shout"]),
     ],
 )
 def test_what_a_rule_lacks_is_found(rule: Rule, missing: list[str]) -> None:

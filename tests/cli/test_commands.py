@@ -11,97 +11,18 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 import trustme
 from websockets import ConnectionClosedError, ConnectionClosedOK, Subprotocol
-from websockets.sync.client import ClientConnection, connect, unix_connect
+from websockets.sync.client import connect, unix_connect
 
 import rawws
 from rawws.cli import arguments, serve
-from tests.processes import LOOPBACK, ROOT, Process, ProcessError, eventually
-
-HANDLERS = """
-import rawws
-
-async def echo(ws):
-    async for message in ws:
-        await ws.send(message)
-
-class Shout(rawws.Handler):
-    def on_message(self, ws, message):
-        ws.send(message.upper())
-
-class Echo:
-    async def __call__(self, ws):
-        await echo(ws)
-
-class Picky(rawws.Handler):
-    def __init__(self, room):
-        pass
-
-class Namespace:
-    shout = Shout()
-
-instance = Echo()
-number = 7
-
-def not_async(ws):
-    pass
-
-async def two(ws, path):
-    pass
-
-async def app(scope, receive, send):
-    pass
-"""
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A directory as a newcomer has it: one module, and one of every kind of broken one."""
-    (tmp_path / "chat.py").write_text(HANDLERS)
-    (tmp_path / "needy.py").write_text("import a_package_that_nobody_has\n")
-    (tmp_path / "torn.py").write_text("def half(:\n")
-    (tmp_path / "raising.py").write_text("\n\nprint({}['key'])\n")
-    return tmp_path
-
-
-def rawws_command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "rawws", *map(str, arguments)]
-
-
-def run(here: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
-    command = rawws_command(*arguments)
-    return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=20, check=False)
-
-
-def start(here: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Process:
-    process = Process(rawws_command(*arguments), cwd=here, env=env)
-    try:
-        process.wait_for(lambda output: "Ctrl-C ends it" in output, "it says where it listens")
-    except BaseException:
-        process.stop()
-        raise
-    return process
-
-
-def port(process: Process) -> int:
-    found = re.search(r"://\S+:(\d+) ", process.output)
-    assert found is not None, process.output
-    return int(found[1])
-
-
-def echoes(ws: ClientConnection, message: str = "Grüße") -> str | bytes:
-    ws.send(message)
-    return ws.recv(timeout=10)
-
+from tests.cli.commands import ASGI, echoes, fails, port, run, start
+from tests.processes import LOOPBACK, ProcessError, eventually
 
 # What goes well
 
@@ -288,18 +209,6 @@ def test_the_defaults_that_help_shows_are_those_of_serve(here: Path) -> None:
 # What goes wrong: one line, a status, no traceback
 
 
-def fails(found: subprocess.CompletedProcess[str], status: int) -> str:
-    """Check the manners of a failure, and return its one line."""
-    assert found.returncode == status, found.stderr
-    assert found.stdout == ""
-    lines = found.stderr.splitlines()
-    if status == 2:
-        assert lines[0].startswith("usage: ")
-        lines = [line for line in lines if line.startswith("python -m rawws")]
-    assert len(lines) == 1, found.stderr
-    return lines[0]
-
-
 @pytest.mark.parametrize(
     ("target", "line"),
     [
@@ -423,27 +332,6 @@ def get(number: int, path: str) -> tuple[int, bytes]:
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), body
-
-
-ASGI = """
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.failed", "message": "no database"})
-    await send({"type": "http.response.start", "status": 200})
-    await send({"type": "http.response.body", "body": scope["path"].encode()})
-
-def make():
-    return app
-
-def fail():
-    raise ValueError("no settings")
-
-async def chat(ws):
-    pass
-
-number = 7
-"""
 
 
 def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:
