@@ -99,6 +99,13 @@ async def test_what_are_no_permissions_is_refused(mode: Any, error: type[Excepti
         rawws.serve(echo, "127.0.0.1", 0, mode=0o660)
 
 
+def leave(path: str) -> None:
+    """Have a socket lie there where nobody answers; that of a server of ours is removed by Python 3.13 and later."""
+    Path(path).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+
+
 async def test_a_second_server_refuses_the_path_of_one_that_listens_and_the_first_goes_on(tmp_path: Path) -> None:
     path = f"{tmp_path}/socket"
     async with rawws.unix_serve(echo, path):
@@ -107,11 +114,7 @@ async def test_a_second_server_refuses_the_path_of_one_that_listens_and_the_firs
                 await rawws.unix_serve(echo, path)
             assert raised.value.errno == errno.EADDRINUSE
         await talk(path)
-    # From Python 3.13 on, the loop has removed it.
-    Path(path).unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(path)
-    # The socket lies there, and nobody answers.
+    leave(path)
     assert permissions(path)
     async with rawws.unix_serve(echo, path):
         await talk(path)
