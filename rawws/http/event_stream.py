@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
 from rawws.errors import ConnectionClosedError, LocalProtocolError
 from rawws.net.awaitables import DONE, later, release
 from rawws.net.socket import HIGH_WATER
+from rawws.net.threads import wrong_thread
 from rawws_sse import Event, encode
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class EventStream:
         "_exchange",
         "_followers",
         "_keepalive",
+        "_maker",
         "_over",
         "_retry",
         "_source",
@@ -92,8 +95,9 @@ class EventStream:
         self._keepalive = keepalive or 0.0
         # The line that goes out with the first event, in its block.
         self._retry = b"" if retry is None else encode(Event(retry=retry))[:-1]
-        # What was sent before there is a response.
+        # What was sent before there is a response, by the thread that made the stream.
         self._early: list[bytes] | None = []
+        self._maker = threading.get_ident()
         self._exchange: Exchange | None = None
         self._over = False
         self._task: asyncio.Task[None] | None = None
@@ -117,7 +121,7 @@ class EventStream:
         """Send an event at once: its data, or an Event. Return an awaitable.
 
         Awaiting it waits until the write buffer is under its low-water mark. Raises ConnectionClosed once the stream is
-        over, TypeError or ValueError for what is no event.
+        over, TypeError or ValueError for what is no event, RuntimeError in another thread than the event loop's.
         """
         if event is not None or id is not None or retry is not None:
             if isinstance(data, Event):
@@ -133,13 +137,17 @@ class EventStream:
             return DONE
         start = 0
         if exchange.socket.congested:
+            exchange.check_thread()
             start = exchange.socket.bytes_written()
             limit = exchange.context.settings.hard_limit
             if self.buffered > limit and exchange.socket.unawaited > limit:
                 exchange.connection.drop(f"over {limit} bytes wait to be sent")
                 self._end()
                 return later(lambda: self._drain(None))
-        exchange.write(octets if not self._retry else self._with_retry(octets))
+        if self._retry:
+            exchange.check_thread()
+            octets = self._with_retry(octets)
+        exchange.write(octets)
         if not exchange.socket.congested:
             return DONE
         claim = exchange.socket.claim(start)
@@ -150,6 +158,8 @@ class EventStream:
         exchange = self._exchange
         if self._over:
             return
+        if exchange is not None:
+            exchange.check_thread()
         self._end()
         if exchange is not None:
             exchange.finish()
@@ -272,6 +282,9 @@ class EventStream:
 
     def _keep(self, octets: bytes) -> None:
         """Keep what is sent before the response begins."""
+        if threading.get_ident() != self._maker and asyncio._get_running_loop() is None:  # noqa: SLF001 - asyncio's name
+            # It was made in one thread and is returned in another: but that is one with a loop.
+            raise wrong_thread()
         early = self._early
         if early is None or self.buffered + len(octets) > EARLY_LIMIT:
             self._early = None

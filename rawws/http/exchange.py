@@ -328,6 +328,10 @@ class Exchange:
 
     # -- the flow
 
+    def check_thread(self) -> None:
+        """Raise RuntimeError in another thread than the event loop's, as `write` does."""
+        self.context.settings.shared.check()
+
     @property
     def buffered(self) -> int:
         """How many bytes were written and not taken by the kernel yet."""

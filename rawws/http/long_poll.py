@@ -50,11 +50,14 @@ class LongPoll:
     def respond(self, answer: Any) -> bool:
         """Answer with a Response, or what an endpoint may return in its place; tell whether it was taken.
 
-        It is taken once, and by a client that is there. Raises TypeError for what is no answer.
+        It is taken once, and by a client that is there. Raises TypeError for what is no answer, RuntimeError in another
+        thread than the event loop's.
         """
         response = as_response(answer)
         if self._over:
             return False
+        if self._exchange is not None:
+            self._exchange.check_thread()
         self._over = True
         self.on_close = None
         if self._exchange is None:

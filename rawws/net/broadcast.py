@@ -37,7 +37,7 @@ def broadcast(connections: Iterable[WebSocket | Listening], message: DataLike | 
 
     Among the connections may be EventStreams: they take a str as the data of an event, and Events. One that reads too
     slowly delays no other: it is closed, a WebSocket with 1013, when over `hard_limit` bytes wait for it. Raises
-    TypeError for what is no message.
+    TypeError for what is no message, RuntimeError in another thread than the event loop's.
     """
     prepared: PreparedMessage | None = None
     for receiver in tuple(connections):
@@ -48,6 +48,7 @@ def broadcast(connections: Iterable[WebSocket | Listening], message: DataLike | 
         ws = receiver
         if ws.handler is None and ws.connection.phase == phases.OPEN:
             if prepared is None:
+                ws.check_open()
                 prepared = PreparedMessage(message)  # type: ignore[arg-type]  # as it does
             # The hard limit may close it in the call.
             with contextlib.suppress(ConnectionClosed):

@@ -4,6 +4,7 @@ from . cimport posix as os
 
 from rawws.protocol cimport numbers as phases
 from rawws.protocol.connection cimport Connection
+from .threads cimport LoopThread
 
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t WRITE_SIZE
@@ -11,8 +12,7 @@ cdef Py_ssize_t MAX_PIECES
 cdef Py_ssize_t TURN_SIZE
 cdef Py_ssize_t EVENT_COST
 
-cdef class Shared:
-    cdef readonly object loop
+cdef class Shared(LoopThread):
     cdef bytearray buffer
     cdef object view
     cdef readonly list writers

@@ -19,6 +19,7 @@ from rawws.protocol import phases
 
 from .awaitables import release
 from .kernel import waiting
+from .threads import LoopThread
 from .transports import abort_transport, shut_down_socket
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .interfaces import Follower, SocketHandler
     from .rate import RateLimiter
 
-__all__ = ["HIGH_WATER", "AsyncSocket", "Shared", "SocketAddress", "Sweeper", "shared"]
+__all__ = ["HIGH_WATER", "LOW_WATER", "AsyncSocket", "Shared", "SocketAddress", "Sweeper", "shared"]
 
 # One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
 # Interpreted, 43,000 frames in one read take 0.3 s, in which all others wait.
@@ -65,13 +66,13 @@ class Sweeper(Protocol):
         """Sweep often enough for times as short as this."""
 
 
-class Shared:
+class Shared(LoopThread):
     """What all connections in one event loop share; `shared` returns it."""
 
-    __slots__ = ("buffer", "clients", "dirty", "loop", "scheduled", "view", "writers")
+    __slots__ = ("buffer", "clients", "dirty", "scheduled", "view", "writers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.buffer = bytearray(READ_SIZE)
         self.view = memoryview(self.buffer)
         self.writers: list[FrameWriter] = []
@@ -359,6 +360,7 @@ class AsyncSocket:
 
     def gather(self, octets: bytes) -> None:
         """Write octets of HTTP at the end of this read, or of this turn."""
+        self.shared.check()
         if self.gathered is None:
             self.gathered = []
         self.gathered.append(octets)
@@ -424,8 +426,7 @@ class AsyncSocket:
             if not rest:
                 return
         else:
-            for chunk in chunks:
-                self.bytes_sent += len(chunk)
+            self.bytes_sent += sum(map(len, chunks))
             rest.extend(chunks)
         self.transport_holds = True
         if self.fd < 0:
@@ -559,8 +560,7 @@ class AsyncSocket:
     @property
     def local_address(self) -> SocketAddress | None:
         """The address of this side."""
-        address: SocketAddress | None = self.extra("sockname")
-        return address
+        return self.extra("sockname")  # type: ignore[no-any-return]
 
     def extra(self, name: str) -> Any:
         """Return what the transport knows under this name, None once it is gone."""

@@ -191,7 +191,8 @@ class WebSocket(AsyncSocket):
             self.rate_limiter = RateLimiter(self.settings.message_rate, self.settings.byte_rate)
 
     def check_open(self) -> None:
-        """Raise LocalProtocolError before the opening handshake is done."""
+        """Raise LocalProtocolError before the opening handshake is done, RuntimeError in another thread."""
+        self.shared.check()
         if self.handler is not None:
             raise LocalProtocolError("the opening handshake is not done yet")
 
@@ -467,9 +468,10 @@ class WebSocket(AsyncSocket):
         Awaiting it waits until the write buffer is under its low-water mark. `text` True sends bytes as text, False
         sends str as binary. `compress` overrides the threshold of permessage-deflate. An iterable or asynchronous
         iterable of str or of bytes goes out as one fragmented message (the asynchronous one must be awaited).
-        Raises ConnectionClosed once the connection is closed or closing, TypeError for other types.
+        Raises ConnectionClosed once the connection is closed or closing, TypeError for other types; RuntimeError in
+        another thread than the event loop's, as all methods here do.
         """
-        if self.handler is not None:
+        if self.handler is not None or not self.shared.is_here():
             self.check_open()
         if text is not None or self.held_messages is not None or not isinstance(message, (str, bytes)):
             return self.send_other(message, text, compress)

@@ -18,6 +18,7 @@ from rawws.net.websocket import WebSocket
 
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, parse_cursor
 from .history import JOIN, LEAVE, Log, Missed, Publication
+from .listening import TopicListener
 from .names import TopicError, check_key, check_name
 from .policies import Policy
 from .presence import NOTHING, PresenceSet, Present, new_present
@@ -33,6 +34,7 @@ from .subscribers import (
     Subscription,
 )
 from .table import Topic, TopicTable
+from .threadsafe import HubThread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -113,18 +115,28 @@ class HubCore:
         self._replication = None if backplane is None else Replication(self._table, backplane, history)
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self._published = 0
+        self._thread = HubThread(self.publish)
+
+    def enter(self) -> None:
+        """Begin in the event loop that runs here, and reach the engine of the backplane, if there is one."""
+        self._thread.enter()
+        if self._replication is not None:
+            self._replication.open()
 
     async def close(self) -> None:
         """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost.
 
-        WebSockets that are subscribed close with 1000, and event streams end.
+        WebSockets that are subscribed close with 1000, and event streams end. What other threads published before is
+        sent first.
         """
+        self._thread.enter()
+        self._thread.take_all()
         if self._replication is not None:
             await self._replication.close()
         for receiver in tuple(self._subscribers):
             if isinstance(receiver, WebSocket):
                 receiver.close(1000)
-            elif isinstance(receiver, EventStream):
+            elif isinstance(receiver, (EventStream, TopicListener)):
                 receiver.close()
 
     def subscribe(
@@ -170,6 +182,7 @@ class HubCore:
 
     def unsubscribe(self, receiver: WebSocket | EventStream | Receiver, topic: str | None = None) -> None:
         """End a subscription, or all of them; nothing, where there is none."""
+        self._thread.enter()
         subscriber = self._subscribers.get(receiver)
         if subscriber is None:
             return
@@ -186,8 +199,11 @@ class HubCore:
 
         Returns what became of it, which may be awaited. `key` says what the message is about, for "conflate". Raises
         TopicError for a name that no topic may have, for such a key and for too large a message, TypeError for what is
-        no message, LocalProtocolError for text that has no UTF-8.
+        no message, LocalProtocolError for text that has no UTF-8, RuntimeError in another thread than that of the event
+        loop in which the hub is used: that one calls `publish_threadsafe`.
         """
+        if not self._thread.is_here():
+            self._thread.enter()
         check_name(topic)
         check_key(key)
         encoded = PreparedMessage(message)
@@ -277,6 +293,7 @@ class HubCore:
 
     def history(self, topic: str, *, since: str) -> tuple[str, list[Publication], bool]:
         """Return where a topic is, what came since a cursor, and whether that is known; remember that it was told."""
+        self._thread.enter()
         check_name(topic)
         found = self._table.topics.get(topic) or self._table.make(topic)
         log = found.log
@@ -296,6 +313,12 @@ class HubCore:
             self._end(subscription)
 
     # -- inside
+
+    def check_publish(self, topic: str, message: Any, key: str | None) -> None:
+        """Raise what `publish` would, in whatever thread."""
+        check_name(topic)
+        check_key(key)
+        self._check_size(topic, PreparedMessage(message))
 
     def _check_size(self, topic: str, encoded: PreparedMessage) -> None:
         """Raise TopicError for a message that is too large, as it is or in what client protocols make of it."""
@@ -321,6 +344,7 @@ class HubCore:
         since: str | None = None,
     ) -> SubscribeResult:
         """Make a subscription; without `since` it is pending."""
+        self._thread.enter()
         check_name(topic)
         if topic in subscriber.subscriptions:
             raise TopicError("limit", "the subscriber has this topic already, allowed is one subscription")

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from .backplane import History
 from .core import HubCore
+from .listening import TopicListener
+from .names import TopicError
 from .rawws_v1 import PROTOCOL, answer_poll, answer_post, answer_stream, serve_client
 from .shared import default_backplane
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from concurrent.futures import Future
 
     from rawws.http.event_stream import EventStream
     from rawws.http.long_poll import LongPoll
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from rawws.net.websocket import WebSocket
 
     from .backplane import Backplane
+    from .history import Publication
     from .policies import Policy
+    from .subscribers import PublishResult
 
 __all__ = ["Hub"]
 
@@ -64,12 +69,47 @@ class Hub(HubCore):
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"
 
     async def __aenter__(self) -> Hub:
-        if self._replication is not None:
-            self._replication.open()
+        self.enter()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def publish_threadsafe(self, topic: str, message: Any, *, key: str | None = None) -> Future[PublishResult]:
+        """Publish from any thread: return a Future of what `await hub.publish(...)` returns in the hub's event loop.
+
+        Of each thread, publications go in the order in which they were published. Where 10,000 of all threads wait for
+        the loop, or 16 MiB, this waits until there is room. In the thread of the loop, it publishes at once; do not
+        wait there for the Future. One that is cancelled before its turn is not sent.
+
+        Raises as `publish` does, at once; RuntimeError where the loop is closed, and where the hub has a backplane and
+        was used in no loop yet: begin with `async with hub`.
+        """
+        self.check_publish(topic, message, key)
+        return self._thread.post(topic, message, key, needs_loop=self._replication is not None)
+
+    async def listen(
+        self, *topics: str, since: str | None = None, policy: str | Policy = "disconnect"
+    ) -> AsyncGenerator[Publication, None]:
+        """Iterate, with `async for`, over what is published to topics from the first step on, or since a cursor.
+
+        Each Publication has `topic`, `message`, `cursor` and `key`. It ends when the hub closes. What is published
+        while the loop body takes its time waits up to 1 MiB, and then the policy decides: with "disconnect" or "block"
+        it raises TopicError with the code "lost"; so it does where it is not known what came since a cursor, and where
+        a backplane lost something. The others drop what they say. To leave it early, `break`, or `aclose()`.
+        """
+        if not topics:
+            raise TopicError("topic", "no topic is named, needed is at least one")
+        listener = TopicListener()
+        try:
+            for topic in topics:
+                subscription = await self.subscribe(listener, topic, since=since, policy=policy)
+                if not subscription.recovered:
+                    listener.lose(f"it is not known what came in {topic!r} since the cursor")
+            while (publication := await listener.take()) is not None:
+                yield publication
+        finally:
+            self.unsubscribe(listener)
 
     async def serve(self, ws: WebSocket) -> None:
         """Do what a client asks for in rawws.v1, until it is gone: a handler for `rawws.serve` and for routes."""

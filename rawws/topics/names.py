@@ -16,7 +16,7 @@ STATUSES = {"refused": 403, "size": 413, "limit": 429}
 
 
 class TopicError(HttpError, ValueError):
-    """What was asked of a topic cannot be: `code` is "topic", "key", "size" or "limit".
+    """What was asked of a topic cannot be: `code` is "topic", "key", "size" or "limit"; "lost" is for `Hub.listen`.
 
     Out of an endpoint, it is a 400, 413 (size) or 429 (limit).
     """
