@@ -60,8 +60,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Those of sse.md are no servers of rawws: tests/sse/test_documentation.py runs them. Those of http.md are no echo:
-# tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and two a test of their own.
-ELSEWHERE = {"http.md", "sse.md", "testing.md", "haproxy.md"} | {
+# tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and some a test of their own.
+ELSEWHERE = {"frameworks.md", "http.md", "sse.md", "testing.md", "haproxy.md"} | {
     f"{name}.md" for name in ("access", "embedding", "reading", "scaling", "socketio", "tutorial")
 }
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]

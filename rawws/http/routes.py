@@ -2,7 +2,7 @@
 
 Laws:
 1. What is said twice or cannot be said raises ValueError where it is said, not when a request comes.
-2. Exact paths go first, by one look-up; then patterns, in the order in which they were said.
+2. Exact paths go first, by one look-up; then patterns, in the order in which they were said; then an application.
 3. A parameter never leads out of its place: it has no empty, `.` or `..` segment, no backslash and no NUL, decoded; and
    only one that takes the rest of the path has a slash.
 """
@@ -20,6 +20,7 @@ from rawws.net.handlers import Handler, check_arguments, check_handler
 from rawws.protocol.extensions import is_token
 from rawws.protocol.http11 import Headers, HttpResponse
 
+from .application import HttpApplication
 from .cors import preflight_fields, preflight_method
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ _PARAMETER = re.compile(r"\{([^{}]*)\}")
 class Route(NamedTuple):
     """One line of a table of routes: what answers these methods at this path, or a WebSocket there.
 
-    `cancel` has an asynchronous endpoint cancelled when its client is gone.
+    At `/{rest:path}`, the endpoint may be an application, such as `rawws.integrations.asgi.Application`, which answers
+    all that no other route does. `cancel` has an asynchronous endpoint cancelled when its client is gone.
     """
 
     path: str
@@ -57,7 +59,7 @@ class Route(NamedTuple):
 class Resource:
     """What there is at one path: an endpoint for each method, and one for WebSockets."""
 
-    __slots__ = ("cancelled", "methods", "names", "websocket")
+    __slots__ = ("application", "cancelled", "methods", "names", "websocket")
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
@@ -65,6 +67,8 @@ class Resource:
         # Those of the methods whose endpoints are cancelled when their clients are gone.
         self.cancelled: set[str] = set()
         self.websocket: Any = None
+        # What answers all of it in the place of endpoints.
+        self.application: HttpApplication | None = None
 
     def find(self, method: str) -> Callable[..., Any] | None:
         """Return the endpoint for a method, that of GET for HEAD, None if there is none."""
@@ -101,11 +105,12 @@ class Routes:
     decorators `websocket`, `get`, `post` and `route`, or as a list of Route.
     """
 
-    __slots__ = ("_exact", "_patterns")
+    __slots__ = ("_exact", "_patterns", "_rest")
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         self._exact: dict[str, Resource] = {}
         self._patterns: dict[str, tuple[re.Pattern[str], Resource]] = {}
+        self._rest: Resource | None = None
         for route in routes:
             self.add(route)
 
@@ -114,6 +119,9 @@ class Routes:
         if not isinstance(route, Route):
             raise TypeError(f"routes has a {type(route).__name__}, allowed are rawws.Route")
         path, endpoint, methods, websocket, cancel = route
+        if isinstance(endpoint, HttpApplication):
+            self._mount(route, endpoint)
+            return
         resource = self._resource_at(path)
         if websocket:
             check_handler(endpoint)
@@ -173,7 +181,25 @@ class Routes:
                 values = [_decode(value) for value in found.groups()]
                 if all(map(_stays, values, found.groups())):
                     return resource, dict(zip(resource.names, values, strict=True))
+        if self._rest is not None:
+            return self._rest, NO_PARAMS
         raise HttpError(404, "there is nothing at this path")
+
+    @property
+    def application(self) -> HttpApplication | None:
+        """What answers all that no other route does, if there is such an application."""
+        return None if self._rest is None else self._rest.application
+
+    def _mount(self, route: Route, application: HttpApplication) -> None:
+        """Have an application answer the rest."""
+        if not re.fullmatch(r"/\{\w+:path\}", route.path):
+            raise ValueError(f"the path is {route.path!r}, allowed for an application is '/{{rest:path}}'")
+        if route.websocket or route.cancel or route.methods != ("GET",):
+            raise ValueError("the route of an application has methods, websocket or cancel: it answers all itself")
+        if self._rest is not None:
+            raise ValueError("there is an application for the rest of the paths already")
+        self._rest = Resource(())
+        self._rest.application = application
 
     def resource_of(self, request: Request) -> tuple[Resource, Mapping[str, str]]:
         """Return the same for a request. A preflight is answered where there is nothing: its page may read the 404."""

@@ -100,6 +100,8 @@ class ServerContext:
         # What takes every connection, or else the table that tells.
         self.application = handler if isinstance(handler, HttpApplication) else None
         self.routes: Routes = handler if isinstance(handler, Routes) else Routes()
+        # The same, or that beside the routes: what begins and ends with the server.
+        self.lasting = self.application or self.routes.application
         tells = isinstance(handler, (Routes, HttpApplication))
         self.endpoint = None if tells else WebSocketEndpoint(handler, settings)
         self._endpoints: dict[int, WebSocketEndpoint] = {}

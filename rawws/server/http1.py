@@ -234,6 +234,8 @@ class Http1Connection:
         endpoint = context.endpoint
         if endpoint is None:
             resource, path_params = context.routes.resource_of(request)
+            if resource.application is not None:
+                return self._hand_over(resource.application, request, rest)
             # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
             if resource.websocket is None or (resource.methods and not heads.asks_for_websocket(request.headers)):

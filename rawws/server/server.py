@@ -197,8 +197,8 @@ class Server:
             await asyncio.wait(self.context.tasks)
         for server in self._servers:
             await server.wait_closed()
-        if self.context.application is not None:
-            await self.context.application.shut_down()
+        if self.context.lasting is not None:
+            await self.context.lasting.shut_down()
         if self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(None)
 
@@ -278,7 +278,7 @@ def start_serving(handler: ServerHandler, options: ListenOptions) -> Serve:
 
     async def start() -> Server:
         server = Server(ServerContext(handler, options, asyncio.get_running_loop()))
-        application = server.context.application
+        application = server.context.lasting
         if application is not None:
             await application.start_up(server.context)
         try:
