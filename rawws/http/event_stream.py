@@ -21,6 +21,8 @@ from rawws.net.socket import HIGH_WATER
 from rawws.net.threads import wrong_thread
 from rawws_sse import Event, encode
 
+from .asgi import answer_asgi
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from rawws.net.awaited import Claim
     from rawws.net.interfaces import Follower
 
+    from .asgi import AsgiReceive, AsgiScope, AsgiSend
     from .exchange import Exchange
     from .requests import HttpRequest
 
@@ -210,6 +213,10 @@ class EventStream:
         """How many bytes were sent and not taken by the kernel yet."""
         early = sum(map(len, self._early or ()))
         return early if self._exchange is None else early + self._exchange.buffered
+
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        """Answer a request of an ASGI server: so an endpoint of Starlette may return a stream as its response."""
+        await answer_asgi(scope, receive, send, lambda _: self)
 
     # -- what the exchange calls
 

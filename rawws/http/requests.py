@@ -12,6 +12,8 @@ from rawws.errors import HttpError, LocalProtocolError
 from rawws.net.awaitables import release
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from rawws.protocol.http11 import Headers, Request
 
     from .serving import RunningServer
@@ -62,12 +64,13 @@ class HttpRequest:
     """A request as an endpoint gets it: `head` is what the client sent before the body.
 
     `path` is decoded and has no query; `path_params` are what the route's path has in braces. `remote_address` and
-    `scheme` are those of the client, if a trusted proxy stands between. `server` is the Server that got it.
+    `scheme` are those of the client, if a trusted proxy stands between. `server` is the Server that got it; None where
+    another one did, and then `scope` is what that says of the request, in ASGI.
     """
 
     __slots__ = (
         "_body", "_ended", "_leaves", "_waiters", "_was_read", "head", "path_params", "remote_address", "scheme",
-        "server",
+        "scope", "server",
     )  # fmt: skip
 
     def __init__(self, head: Request, path_params: Mapping[str, str], remote_address: Any, scheme: str) -> None:
@@ -76,6 +79,7 @@ class HttpRequest:
         self.remote_address = remote_address
         self.scheme = scheme
         self.server: RunningServer | None = None
+        self.scope: MutableMapping[str, Any] | None = None
         self._body: bytes | None = b""
         # Whether nothing more can be answered, who waits for that, and whether the body goes once it was read.
         self._ended = self._leaves = self._was_read = False

@@ -87,6 +87,8 @@ class WebSocketSession:
     def __init__(self, app: Any, scope: AsgiEvent, ws: WebSocket, acceptor: WebSocketAcceptor) -> None:
         self.app = app
         self.scope = scope
+        # For a hub, which takes the WebSocket itself (rawws/topics/asgi_socket.py).
+        scope["extensions"]["rawws.websocket"] = {"connection": ws}
         self.ws = ws
         self.acceptor = acceptor
         self.loop = ws.settings.loop

@@ -1,5 +1,9 @@
 """Topics: publications to subscribers, and to those who come back for what they missed."""
 
+from rawws.http.requests import LastEventId
+
+from .asgi import scope_of
+from .asgi_socket import AsgiSocket
 from .backplane import History
 from .core import HubStats
 from .cursors import CursorError
@@ -12,15 +16,18 @@ from .rawws_v1 import HubHandler
 from .subscribers import PublishResult, Subscription
 
 __all__ = [
+    "AsgiSocket",
     "CursorError",
     "History",
     "Hub",
     "HubHandler",
     "HubStats",
+    "LastEventId",
     "Policy",
     "Present",
     "Publication",
     "PublishResult",
     "Subscription",
     "TopicError",
+    "scope_of",
 ]

@@ -16,6 +16,7 @@ from rawws.net.loops import settled
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
+from .asgi_socket import AsgiSocket, AsgiSubscriber, receiver_of
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, parse_cursor
 from .history import JOIN, LEAVE, Log, Missed, Publication
 from .listening import TopicListener
@@ -39,6 +40,7 @@ from .threadsafe import HubThread
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from .asgi_socket import AsgiWebSocket
     from .backplane import Backplane, History
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
@@ -134,14 +136,14 @@ class HubCore:
         if self._replication is not None:
             await self._replication.close()
         for receiver in tuple(self._subscribers):
-            if isinstance(receiver, WebSocket):
+            if isinstance(receiver, (WebSocket, AsgiSocket)):
                 receiver.close(1000)
             elif isinstance(receiver, (EventStream, TopicListener)):
                 receiver.close()
 
     def subscribe(
         self,
-        receiver: WebSocket | EventStream | Receiver,
+        receiver: WebSocket | EventStream | Receiver | AsgiWebSocket,
         topic: str,
         *,
         since: str | None = None,
@@ -150,6 +152,9 @@ class HubCore:
         watch: bool = False,
     ) -> Subscription:
         """Send a subscriber all that is published to a topic from now on; first, what came since a cursor.
+
+        It is a WebSocket or an EventStream; a WebSocket of Starlette, FastAPI or Django Channels, or the (scope,
+        receive, send) of an ASGI application, in the task of its endpoint and accepted; or an object of yours.
 
         `since` is the cursor of the last publication that the subscriber has, alone or among those of other topics;
         "earliest" stands for all that is held, None or "" for nothing. Where it is not known what came since,
@@ -164,7 +169,7 @@ class HubCore:
         somebody; CursorError for a cursor that the topic never gave; ConnectionClosed for a subscriber that is gone.
         """
         check_name(topic)
-        subscriber = self.subscriber_of(receiver)
+        subscriber = self.subscriber_of(receiver_of(receiver))
         known = subscriber.subscriptions.get(topic)
         if known is not None and not since:
             return known
@@ -180,10 +185,12 @@ class HubCore:
         subscriber.replay(result.subscription, result.missed)
         return result.subscription
 
-    def unsubscribe(self, receiver: WebSocket | EventStream | Receiver, topic: str | None = None) -> None:
+    def unsubscribe(
+        self, receiver: WebSocket | EventStream | Receiver | AsgiWebSocket, topic: str | None = None
+    ) -> None:
         """End a subscription, or all of them; nothing, where there is none."""
         self._thread.enter()
-        subscriber = self._subscribers.get(receiver)
+        subscriber = self._subscribers.get(receiver_of(receiver))
         if subscriber is None:
             return
         if topic is not None:
@@ -258,13 +265,15 @@ class HubCore:
 
     # -- what client protocols and subscribers call
 
-    def subscriber_of(self, receiver: WebSocket | EventStream | Receiver) -> Subscriber:
+    def subscriber_of(self, receiver: WebSocket | AsgiSocket | EventStream | Receiver) -> Subscriber:
         """Return the subscriber that a receiver is, or would be."""
         known = self._subscribers.get(receiver)
         if known is not None:
             return known
         if isinstance(receiver, EventStream):
             return EventSubscriber(self, receiver)
+        if isinstance(receiver, AsgiSocket):
+            return AsgiSubscriber(self, receiver, self._renders.get(receiver.subprotocol or ""))
         if not isinstance(receiver, WebSocket):
             return ObjectSubscriber(self, receiver)
         receiver.check_open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
+from .asgi import HubApplication
 from .backplane import History
 from .core import HubCore
 from .listening import TopicListener
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rawws.http.requests import HttpRequest
     from rawws.http.responses import Response
     from rawws.net.websocket import WebSocket
+    from rawws.protocol.handshake import Origins
 
     from .backplane import Backplane
     from .history import Publication
@@ -110,6 +112,15 @@ class Hub(HubCore):
                 yield publication
         finally:
             self.unsubscribe(listener)
+
+    def asgi(self, *, origins: Origins = None) -> HubApplication:
+        """Return an ASGI application to mount: WebSockets with rawws.v1, event streams, polls, posts, and rawws.js.
+
+        Each path is the hub's, but for one that ends in /rawws.js. `origins` are those whose pages may come, as those
+        of `rawws.serve`: by default, the pages of the same origin. `authorize` gets clients whose scope is told by
+        `rawws.topics.scope_of`. Where it is no part of another application, it closes the hub at its end.
+        """
+        return HubApplication(self, origins)
 
     async def serve(self, ws: WebSocket) -> None:
         """Do what a client asks for in rawws.v1, until it is gone: a handler for `rawws.serve` and for routes."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 from rawws.http.event_stream import EventStream
 from rawws.http.long_poll import POLL_TIMEOUT, LongPoll
@@ -42,15 +42,17 @@ if TYPE_CHECKING:
     from rawws.http.requests import HttpRequest
     from rawws.net.websocket import WebSocket
 
+    from .asgi_socket import AsgiSocket
     from .core import HubCore
     from .history import Publication
     from .subscribers import PublishResult, Subscriber
 
-__all__ = ["PROTOCOL", "HubHandler", "answer_poll", "answer_post", "answer_stream", "serve_client"]
+__all__ = ["PROTOCOL", "HubHandler", "answer_get", "answer_poll", "answer_post", "answer_stream", "serve_client"]
 
 PROTOCOL: Final = ClientProtocol(SUBPROTOCOL, render)
 
 Answer = TypeVar("Answer")
+ClientSocket: TypeAlias = "WebSocket | AsgiSocket"
 
 # What a client asks for while it is being found out what it may do, in requests: then it is closed; and in bytes: then
 # no more is read, as where a coroutine takes its time.
@@ -68,7 +70,7 @@ FRESH = {"Cache-Control": "no-store"}
 # -- WebSocket
 
 
-async def serve_client(hub: HubCore, ws: WebSocket) -> None:
+async def serve_client(hub: HubCore, ws: ClientSocket) -> None:
     """Answer a client until it is gone."""
     if not speaks(ws):
         return
@@ -79,7 +81,7 @@ async def serve_client(hub: HubCore, ws: WebSocket) -> None:
         await ws.drain()
 
 
-def speaks(ws: WebSocket) -> bool:
+def speaks(ws: ClientSocket) -> bool:
     """Tell whether a client speaks rawws.v1; close it where it does not."""
     if ws.subprotocol != SUBPROTOCOL:
         ws.close(CloseCode.POLICY_VIOLATION, f"the subprotocol must be {SUBPROTOCOL}")
@@ -87,7 +89,7 @@ def speaks(ws: WebSocket) -> bool:
     return True
 
 
-def handle(hub: HubCore, ws: WebSocket, message: str | bytes) -> Awaitable[Any] | None:
+def handle(hub: HubCore, ws: ClientSocket, message: str | bytes) -> Awaitable[Any] | None:
     """Do what a message asks for, and answer it; return what is to be waited for first, if anything."""
     try:
         command = read(message)
@@ -100,14 +102,14 @@ def handle(hub: HubCore, ws: WebSocket, message: str | bytes) -> Awaitable[Any] 
     return execute(hub, ws, command, bool(allowed))
 
 
-async def handle_later(hub: HubCore, ws: WebSocket, command: Command, allowed: Awaitable[bool]) -> None:
+async def handle_later(hub: HubCore, ws: ClientSocket, command: Command, allowed: Awaitable[bool]) -> None:
     """Do the same where it takes time to know whether it is allowed."""
     waiting = execute(hub, ws, command, bool(await allowed))
     if waiting is not None:
         await waiting
 
 
-def execute(hub: HubCore, ws: WebSocket, command: Command, allowed: bool) -> Awaitable[Any] | None:
+def execute(hub: HubCore, ws: ClientSocket, command: Command, allowed: bool) -> Awaitable[Any] | None:
     """Do what a client asks for, and answer; return what is to be waited for, if anything."""
     if not allowed:
         reply(ws, command.id, {"error": "refused"})
@@ -131,7 +133,7 @@ def execute(hub: HubCore, ws: WebSocket, command: Command, allowed: bool) -> Awa
     return None
 
 
-async def mistaken(ws: WebSocket, command: Command, waiting: Awaitable[None]) -> None:
+async def mistaken(ws: ClientSocket, command: Command, waiting: Awaitable[None]) -> None:
     """Wait for what is done later, and say what is wrong with it."""
     try:
         await waiting
@@ -139,7 +141,7 @@ async def mistaken(ws: WebSocket, command: Command, waiting: Awaitable[None]) ->
         reply(ws, command.id, error_of(error))
 
 
-async def confirm_later(ws: WebSocket, command: Command, result: PublishResult) -> None:
+async def confirm_later(ws: ClientSocket, command: Command, result: PublishResult) -> None:
     """Answer when it is known where a publication is."""
     await result
     confirm(ws, command, place_of(result))
@@ -152,12 +154,12 @@ def place_of(result: PublishResult) -> dict[str, Any]:
     return {"error": "limit", "reason": "too many publications wait already"}
 
 
-def list_present(hub: HubCore, ws: WebSocket, command: Command) -> None:
+def list_present(hub: HubCore, ws: ClientSocket, command: Command) -> None:
     """Answer who is present."""
     confirm(ws, command, listed(hub.presence(command.topic)))
 
 
-def subscribe(hub: HubCore, ws: WebSocket, command: Command) -> None:
+def subscribe(hub: HubCore, ws: ClientSocket, command: Command) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
     subscriber = hub.subscriber_of(ws)
     result = hub.admit(
@@ -173,13 +175,13 @@ def subscribe(hub: HubCore, ws: WebSocket, command: Command) -> None:
     subscriber.replay(subscription, result.missed)
 
 
-def confirm(ws: WebSocket, command: Command, answer: dict[str, Any]) -> None:
+def confirm(ws: ClientSocket, command: Command, answer: dict[str, Any]) -> None:
     """Answer a request that was done, if it has an id."""
     if command.id is not None:
         reply(ws, command.id, answer)
 
 
-def reply(ws: WebSocket, number: int | None, answer: dict[str, Any]) -> None:
+def reply(ws: ClientSocket, number: int | None, answer: dict[str, Any]) -> None:
     """Answer a request."""
     ws.send(serialize(answer if number is None else {"id": number, **answer}))
 
@@ -259,6 +261,16 @@ class HubHandler(Handler):
 
 
 # -- HTTP
+
+
+def answer_get(
+    hub: HubCore, asked: HttpRequest
+) -> EventStream | LongPoll | Response | Awaitable[EventStream | LongPoll | Response]:
+    """Answer by one resource in two forms, chosen by Accept (RFC 9110 section 12.5.1): none of them may be stored."""
+    wanted = ",".join(asked.headers.get_all("Accept")).lower()
+    if "text/event-stream" in wanted:
+        return answer_stream(hub, asked, None, None)
+    return answer_poll(hub, asked, None, None, None)
 
 
 def answer_stream(

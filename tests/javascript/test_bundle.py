@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rawws.topics import endpoints
+from rawws.topics import script
 from tests.javascript.parts import HERE, tsc
 from tests.processes import ROOT
 
@@ -13,13 +13,13 @@ DEFAULTS = SOURCE[: SOURCE.index("};")]
 
 
 def test_it_is_under_six_kibibytes_as_browsers_get_it() -> None:
-    assert len(endpoints.module()[0]) < 6 * 1024
+    assert len(script.module()[0]) < 6 * 1024
 
 
 def test_it_imports_nothing_and_what_is_left_out_of_it_is_comment() -> None:
     assert re.findall(r"^\s*import|\bimport\(|\bexport .* from|https?://", SOURCE, re.MULTILINE) == []
     code = [line.strip() for line in SOURCE.splitlines()]
-    kept = endpoints.module()[1].decode().splitlines()
+    kept = script.module()[1].decode().splitlines()
     left_out = [line for line in code if line not in kept and line]
     assert all(line.startswith(("//", "/**")) or line.partition(" // ")[0] in kept for line in left_out)
 
