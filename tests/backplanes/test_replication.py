@@ -388,3 +388,32 @@ async def test_topics_that_are_too_many_for_an_id_are_refused_before_they_have_a
         assert hub.stats().subscriptions > 30
         hand.handler.on_record(record(1)._replace(topic="0 " + "x" * 60))
         stream.close()
+
+
+@pytest.mark.parametrize(("count", "size"), [(3, 1 << 20), (1000, 3000)], ids=["by count", "by bytes"])
+async def test_what_waits_for_the_engine_is_bounded_in_counts_and_in_bytes_and_has_room_again(
+    count: int, size: int, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    monkeypatch.setattr(replication, "MAX_WAITING", count)
+    monkeypatch.setattr(replication, "MAX_WAITING_SIZE", size)
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        # Of each, 64 bytes are counted beside its own.
+        outcomes = [hub.publish("a", "x" * 936) for _ in range(5)]
+        assert (hub.stats().unsent, hub.stats().lost) == (3, 2)
+        assert [outcome.pending for outcome in outcomes] == [True] * 3 + [False] * 2
+        hand.handler.on_back()
+        for offset in (1, 2, 3):
+            await hand.answer("publish", Position("E", offset))
+        assert [(await outcome).accepted for outcome in outcomes] == [True] * 3 + [False] * 2
+        # What has its place waits no longer.
+        again = [hub.publish("a", "x" * 936) for _ in range(4)]
+        assert (hub.stats().unsent, hub.stats().lost) == (3, 3)
+        assert [outcome.pending for outcome in again] == [True] * 3 + [False]
+        # A refusal of the engine gives the room back as well.
+        for future in [future for name, future in hand.asked if name == "publish" and not future.done()]:
+            future.set_exception(ValueError("refused"))
+            break
+        await eventually(lambda: hub.stats().unsent == 2)
+        logged.take("the backplane refused a publication", ValueError, "rawws.topics")
+        assert hub.publish("a", "x" * 936).pending

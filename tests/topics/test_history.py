@@ -193,3 +193,62 @@ def test_a_joined_cursor_is_taken_apart_once_for_all_topics() -> None:
     assert cursors_of("e0:1", ["a", "b"]) == {"a": "e0:1", "b": "e0:1"}
     with pytest.raises(CursorError, match=r"^the cursor has 1000001 characters, limit 16384$"):
         cursors_of("&%" * 499_999 + "a=b", ["a"])
+
+
+def test_what_is_older_than_its_age_is_not_given_out_though_nothing_came_since() -> None:
+    with still() as clock:
+        kept = log(History(100, 1 << 20, 10.0, 1 << 30))
+        start = kept.cursor
+        old = kept.append(PreparedMessage("old")).cursor
+        clock.now += 6
+        kept.append(PreparedMessage("new"))
+        clock.now += 4
+        assert messages(kept, start) == ["old", "new"]
+        clock.now += 0.5
+        assert messages(kept, start) is None
+        assert messages(kept, old) == messages(kept, "earliest") == ["new"]
+        clock.now += 6
+        assert messages(kept, old) is None
+        assert messages(kept, "earliest") == []
+        assert messages(kept, kept.cursor) == []
+        assert (kept.size, kept.store.size, len(kept.held)) == (0, 0, 0)
+
+
+def test_a_log_is_remembered_up_to_its_age_and_let_go_behind_it() -> None:
+    with still() as clock:
+        store = HistoryStore(History(100, 1 << 20, 10.0, 1 << 30))
+        kept = Log("topic", store)
+        kept.append(PreparedMessage("a"))
+        clock.now += 10
+        assert store.let_go(clock.now) == []
+        clock.now += 0.5
+        assert store.let_go(clock.now) == [kept]
+        assert (store.size, list(store.logs), list(kept.held)) == (0, [], [])
+
+
+def test_what_all_topics_take_may_be_the_total_and_no_more() -> None:
+    def room(count: int) -> int:
+        return count * (HELD_COST + TOPIC_COST)
+
+    with still():
+        store = HistoryStore(History(100, 1 << 20, 10.0, room(2)))
+        logs = [Log(name, store) for name in "abc"]
+        for kept in logs[:2]:
+            kept.append(PreparedMessage(""))
+        assert store.let_go(1000.0) == []
+        assert store.size + len(store.logs) * TOPIC_COST == room(2)
+        logs[2].append(PreparedMessage(""))
+        assert store.let_go(1000.0) == [logs[0]]
+
+
+def test_bounds_in_counts_and_in_bytes_may_be_reached_each_by_itself() -> None:
+    by_count = log(History(3, 1 << 30, 1e9, 1 << 40))
+    by_size = log(History(1000, 3 * HELD_COST, 1e9, 1 << 40))
+    for kept in (by_count, by_size):
+        for number in range(5):
+            kept.append(PreparedMessage(""))
+            assert len(kept.held) == min(number + 1, 3)
+        assert [publication.offset for publication in kept.held] == [3, 4, 5]
+    one = log(History(1000, HELD_COST - 1, 1e9, 1 << 40))
+    one.append(PreparedMessage(""))
+    assert (list(one.held), one.size) == ([], 0)

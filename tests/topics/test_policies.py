@@ -196,3 +196,73 @@ def test_a_policy_that_means_nothing_raises_where_it_is_made(name: str, options:
 
 def test_a_policy_shows_its_name() -> None:
     assert repr(Policy("conflate")) == "<rawws.Policy conflate>"
+
+
+@pytest.mark.parametrize("policy", ["disconnect", "block", "drop_oldest", "drop_newest", "conflate"])
+def test_what_was_read_counts_no_more_against_the_hard_limit(policy: str) -> None:
+    hub, receiver = slow(policy, hard_limit=1000)
+    for turn in range(5):
+        receiver.congested = True
+        for each in "ab":
+            assert counts(hub.publish("t", f"{turn}{each}".ljust(400), key=each)) == {"queued": 1}
+        receiver.read_on()
+    assert [message[:2] for message in receiver.got] == [f"{turn}{each}" for turn in range(5) for each in "ab"]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "conflate"])
+def test_what_was_given_up_counts_no_more_against_the_hard_limit(policy: str) -> None:
+    hub, receiver = slow(Policy(policy, limit=1), hard_limit=1000)
+    for number in range(5):
+        assert hub.publish("t", str(number) * 400, key=str(number)).queued == 1
+    # There is room for one more, of another topic.
+    hub.subscribe(receiver, "u")
+    assert counts(hub.publish("u", "u" * 400)) == {"queued": 1}
+    receiver.read_on()
+    assert receiver.got == ["4" * 400, "u" * 400]
+
+
+def test_what_waited_of_a_topic_that_is_left_counts_no_more_against_the_hard_limit() -> None:
+    hub, receiver = slow("disconnect", hard_limit=1000)
+    hub.subscribe(receiver, "u")
+    for _ in range(5):
+        assert counts(hub.publish("t", "t" * 800)) == {"queued": 1}
+        hub.unsubscribe(receiver, "t")
+        hub.subscribe(receiver, "t")
+    assert counts(hub.publish("u", "u" * 800)) == {"queued": 1}
+    receiver.read_on()
+    assert receiver.got == ["u" * 800]
+
+
+def test_the_hard_limit_is_one_of_all_topics_and_may_be_reached() -> None:
+    # Of each message, 64 bytes are counted beside its own.
+    hub, receiver = slow("drop_newest", hard_limit=1000)
+    hub.subscribe(receiver, "u")
+    assert counts(hub.publish("t", "t" * 436)) == {"queued": 1}
+    assert counts(hub.publish("u", "u" * 437)) == {"dropped": 1}
+    assert counts(hub.publish("u", "u" * 436)) == {"queued": 1}
+    assert counts(hub.publish("t", "")) == {"dropped": 1}
+
+
+def test_what_was_missed_waits_beside_the_hard_limit_and_is_not_counted_off_it() -> None:
+    hub, receiver = slow("disconnect", hard_limit=1000)
+    for _ in range(3):
+        hub.publish("u", "m" * 400)
+    hub.subscribe(receiver, "u", since="earliest")
+    for _ in range(2):
+        assert counts(hub.publish("t", "t" * 400)) == {"queued": 1}
+    receiver.congested = False
+    receiver.member.drained()
+    assert len(receiver.got) == 5
+    receiver.congested = True
+    assert [counts(hub.publish("t", "t" * 400)) for _ in range(3)] == [{"queued": 1}, {"queued": 1}, {"closed": 1}]
+
+
+def test_conflate_drops_nothing_of_what_has_another_key_or_was_missed() -> None:
+    hub, receiver = slow("conflate")
+    hub.publish("u", "missed", key="a")
+    hub.subscribe(receiver, "u", since="earliest")
+    assert counts(hub.publish("u", "a1", key="a")) == {"queued": 1}
+    assert counts(hub.publish("u", "a2", key="a")) == {"queued": 1, "conflated": 1}
+    assert counts(hub.publish("t", "t", key="a")) == {"queued": 1}
+    receiver.read_on()
+    assert receiver.got == ["missed", "a2", "t"]
