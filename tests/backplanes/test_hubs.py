@@ -320,10 +320,11 @@ async def test_a_gap_is_seen_and_filled_or_told(engine: Engine) -> None:
         for lost, told in ((3, []), (9, [False])):
             # These never reach `two`, as if its connection had dropped them.
             replication: Any = two._replication
-            replication.on_record, hear = lambda record: None, replication.on_record
+            dropped: list[Any] = []
+            replication.on_record, hear = dropped.append, replication.on_record
             for number in range(lost):
                 await one.publish("a", f"{lost} {number}")
-            await asyncio.sleep(0.05)
+            await eventually(lambda dropped=dropped, lost=lost: len(dropped) == lost)  # type: ignore[misc]
             replication.on_record = hear
             reader.got.clear()
             await one.publish("a", f"{lost} last")

@@ -11,23 +11,28 @@ from rawws.backplanes.memory import TOPIC_COST, Engine, MemoryBackplane, cost
 from rawws.topics import History
 from rawws.topics.backplane import Position
 from tests.backplanes.handlers import Told
+from tests.server.peers import eventually
+from tests.topics.receivers import still
 
 
 async def test_what_is_let_go_of_is_counted_no_more_whoever_finds_it_too_old() -> None:
     engine = Engine()
     told = Told(MemoryBackplane(engine))
-    told.backplane.open("one", History(age=0.02), told)
+    told.backplane.open("one", History(age=10.0), told)
     await asyncio.sleep(0)
-    for number in range(10):
-        await told.backplane.publish("a", "x" * 100, None, number)
-    await asyncio.sleep(0.05)
-    past = await told.backplane.history("a", None)
-    assert (past.offset, past.records) == (10, [])
-    assert engine.size == TOPIC_COST
-    place = await told.backplane.publish("a", "x", None, 10)
-    assert place == Position(past.epoch, 11)
-    [held] = [record for _, record in engine.stored("a").held]
-    assert engine.size == TOPIC_COST + cost(held)
+    with still() as clock:
+        for number in range(10):
+            await told.backplane.publish("a", "x" * 100, None, number)
+        clock.now += 10
+        assert len((await told.backplane.history("a", None)).records) == 10
+        clock.now += 0.5
+        past = await told.backplane.history("a", None)
+        assert (past.offset, past.records) == (10, [])
+        assert engine.size == TOPIC_COST
+        place = await told.backplane.publish("a", "x", None, 10)
+        assert place == Position(past.epoch, 11)
+        [held] = [record for _, record in engine.stored("a").held]
+        assert engine.size == TOPIC_COST + cost(held)
     await told.backplane.close()
 
 
@@ -67,9 +72,9 @@ async def test_an_engine_that_is_stopped_or_started_twice_says_so_once() -> None
     engine = Engine()
     told = Told(MemoryBackplane(engine))
     told.backplane.open("one", History(), told)
-    for end in (engine.stop, engine.start):
+    for number, end in enumerate((engine.stop, engine.start)):
         end()
         end()
-        await asyncio.sleep(0.01)
+        await eventually(lambda number=number: (len(told.reasons), told.backs) == (1, number + 1))  # type: ignore[misc]
     assert (told.reasons, told.backs) == (["the engine was stopped"], 2)
     await told.backplane.close()

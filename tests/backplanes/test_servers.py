@@ -80,7 +80,7 @@ async def test_event_streams_and_polls_go_on_at_another_server(engine: Engine) -
         assert text.count('"recovered":true') == 2
         peer.close()
         held = asyncio.ensure_future(http(second, f"GET /poll?topic=a&since={told['cursor'].replace('&', '%26')}"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: two.stats().subscribers)
         await one.publish("a", "4")
         assert [each["data"] for each in (await held)["publications"]] == ["4"]
         wrong = await http(second, "GET /poll?topic=new&since=nonsense")

@@ -326,12 +326,16 @@ async def test_leaving_the_loop_closes_the_connection_and_leaves_nothing_behind(
 
 
 async def test_being_cancelled_in_the_middle_of_a_wait_ends_the_loop() -> None:
+    waits = asyncio.Event()
+
     async def client() -> None:
-        async for _ in rawws.connect("ws://127.0.0.1:1/", reconnect_delays=lambda: itertools.repeat(60.0)):
+        options: Any = {"on_retry": lambda *_: waits.set(), "reconnect_delays": lambda: itertools.repeat(60.0)}
+        async for _ in rawws.connect("ws://127.0.0.1:1/", **options):
             raise AssertionError
 
     task = asyncio.ensure_future(client())
-    await asyncio.sleep(0.05)
+    await waits.wait()
+    await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -712,7 +712,7 @@ async def test_every_refusal_is_counted(logged: Logged) -> None:
 
 async def undecided(scope: Scope, receive: Receive, send: Send) -> None:
     """Wait until somebody else decides."""
-    await receive()
+    assert await receive() == {"type": "websocket.connect"}
     assert await receive() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 
@@ -721,14 +721,13 @@ async def end_by_time(server: rawws.Server, peer: Peer) -> None:
 
 
 async def end_by_shutdown(server: rawws.Server, peer: Peer) -> None:
-    await eventually(lambda: server.settings.connections)
-    await asyncio.sleep(0.05)
+    await eventually(lambda: server.handlers)
     server.close()
     assert (await peer.answer())[0].status == 503
 
 
 async def end_by_reset(server: rawws.Server, peer: Peer) -> None:
-    await asyncio.sleep(0.05)
+    await eventually(lambda: server.handlers)
     for ws in tuple(server.settings.connections):
         ws.abort()
 

@@ -92,6 +92,7 @@ class Peer:
         self.connection = Connection(Role.CLIENT, None)
         # What came behind the head of the response.
         self.rest = b""
+        self.written = 0
 
     @classmethod
     async def reach(cls, address: Any, receive_buffer: int = 0) -> Peer:
@@ -127,6 +128,11 @@ class Peer:
     async def write(self, data: bytes) -> None:
         """Send bytes."""
         await self.loop.sock_sendall(self.sock, data)
+        self.written += len(data)
+
+    async def heard_by(self, connection: AsyncSocket) -> None:
+        """Wait until the server has read all that was sent here."""
+        await eventually(lambda: connection.bytes_received == self.written)
 
     async def read(self, limit: int = 65536) -> bytes:
         """Return some bytes, none at the end, whether that came by FIN or by RST."""

@@ -233,8 +233,10 @@ async def test_under_load_every_peer_gets_an_answer_to_all_that_was_accepted_and
 
 
 async def test_a_request_that_is_answered_gets_its_answer_and_a_silent_connection_its_end() -> None:
+    drained = asyncio.Event()
+
     async def slow(request: rawws.HttpRequest) -> str:
-        await asyncio.sleep(0.1)
+        await drained.wait()
         return "done"
 
     routes = rawws.Routes([rawws.Route("/", slow, methods=("GET", "POST"))])
@@ -243,12 +245,17 @@ async def test_a_request_that_is_answered_gets_its_answer_and_a_silent_connectio
         silent, asking, uploading = [await Peer.reach(address) for _ in range(3)]
         await asking.write(get("/"))
         await uploading.write(get("/", "Content-Length: 4", method="POST") + b"ha")
-        await eventually(lambda: len(server.settings.connections) == 3 and server.settings.loop.time())
-        await asyncio.sleep(0.03)
+        await eventually(
+            lambda: (
+                [bool(handler_of(ws).exchange) for ws in server.settings.connections].count(True) == 2
+                and len(server.settings.connections) == 3
+            )
+        )
         task = asyncio.ensure_future(server.drain())
         await asyncio.sleep(0)
         await uploading.write(b"lf")
         assert await silent.read_to_end() == b""
+        drained.set()
         for peer in (asking, uploading):
             answer = await peer.read_to_end()
             assert answer.endswith(b"\r\n\r\ndone")
@@ -433,7 +440,12 @@ async def test_a_second_signal_waits_for_no_grace(loop_name: str, tmp_path: Path
         await peer.shake_hands()
         await peer.message()
         os.kill(process.pid, signal.SIGTERM)
-        await asyncio.sleep(0.1)
+        status = 200
+        while status == 200:
+            probe = await Peer.reach(("127.0.0.1", process.port))
+            await probe.write(get("/readyz"))
+            status = (await probe.response()).status
+            probe.close()
         assert process.poll() is None
         os.kill(process.pid, signal.SIGTERM)
         await eventually(lambda: process.poll() is not None)

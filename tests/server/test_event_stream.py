@@ -411,8 +411,8 @@ async def test_send_that_waits_for_a_client_that_goes_raises() -> None:
         while stream.buffered < 80_000:
             waiting = stream.send("x" * 3000)
             await asyncio.sleep(0)
-        task = asyncio.ensure_future(asyncio.wait_for(waiting, 10))
-        await asyncio.sleep(0.01)
+        task = asyncio.ensure_future(waiting)
+        await asyncio.sleep(0)
         peer.reset()
         with pytest.raises(rawws.ConnectionClosed):
             await task
@@ -756,3 +756,28 @@ async def test_retry_goes_out_with_the_first_event_of_an_iterator_and_alone_wher
         assert await until(peer, b"one\n\n\r\n") == chunk(b"data: one\n\n")
     async with streaming(lambda _: rawws.EventStream(Source(), retry=7, keepalive=0.05)) as (_, peer):
         assert await until(peer, b":\n\n\r\n") == chunk(b"retry: 7\n:\n\n")
+
+
+async def test_an_iterator_that_never_waits_leaves_turns_to_others() -> None:
+    turns, seen = 0, []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def numbers() -> AsyncIterator[str]:
+        for number in range(1000):
+            seen.append(turns)
+            yield str(number)
+
+    task = asyncio.create_task(others())
+    async with streaming(lambda _: rawws.EventStream(numbers())) as (stream, peer):
+        data = await until(peer, b"0\r\n\r\n")
+        assert data.count(b"data: ") == 1000
+        assert stream.closed
+    task.cancel()
+    # After each 64 events, the others had a turn.
+    assert len(set(seen)) >= 1000 // 64
+    assert max(seen.count(turn) for turn in set(seen)) <= 64

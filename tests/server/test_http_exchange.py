@@ -626,11 +626,11 @@ async def test_what_process_request_answers_and_cannot_be_sent_is_a_500_and_logg
 
 async def test_a_body_may_come_after_process_request_was_waited_for() -> None:
     async def process(_: rawws.WebSocket, __: rawws.Request) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
-    async with served(table(), process_request=process) as (_, peer):
+    async with served(table(), process_request=process) as (server, peer):
         await peer.write(get("/echo", "Content-Length: 6", method="POST") + b"abc")
-        await asyncio.sleep(0.05)
+        await eventually(lambda: [handler_of(ws).exchange for ws in server.settings.connections if ws.bytes_received])
         await peer.write(b"def")
         [answer] = await asked(peer, ["POST"])
         assert answer.body == b"abcdef"
@@ -785,3 +785,21 @@ async def test_at_the_end_an_endpoint_has_close_timeout_to_answer() -> None:
         server.close()
         [answer] = judge(await peer.read_to_end(), ["GET"], closed=True)
         assert (answer.status, answer.body) == (503, b"the server did not decide in time\n")
+
+
+async def test_a_large_body_has_more_time_than_a_small_one() -> None:
+    async with serve(table(), open_timeout=0.2) as server:
+        address = server.sockets[0].getsockname()
+        large, chunked, small = [await Peer.reach(address) for _ in range(3)]
+        # 16 KiB a second are waited for: this has four seconds more.
+        await large.write(get("/echo", "Content-Length: 65536", method="POST"))
+        # Of this it is not known how large it will be: it has the time of the largest.
+        await chunked.write(get("/echo", "Transfer-Encoding: chunked", method="POST"))
+        await small.write(get("/echo", "Content-Length: 8", method="POST"))
+        [answer] = await asked(small, ["POST"])
+        assert answer.status == 408
+        await large.write(bytes(65536))
+        await chunked.write(b"3\r\nabc\r\n0\r\n\r\n")
+        assert [(await asked(peer, ["POST"]))[0].body for peer in (large, chunked)] == [bytes(65536), b"abc"]
+        for peer in (large, chunked, small):
+            peer.close()

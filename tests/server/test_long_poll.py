@@ -126,7 +126,7 @@ async def test_on_close_is_not_called_for_a_poll_that_was_answered() -> None:
         poll.respond("x")
         await asked(peer)
         peer.close()
-        await asyncio.sleep(0.01)
+        await eventually(lambda: poll._exchange is not None and poll._exchange.socket.lost)
     assert closed == []
 
 

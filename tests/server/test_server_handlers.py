@@ -296,7 +296,8 @@ class Flood(Recorder):
 async def test_on_drain_is_called_when_the_peer_has_read_what_waited() -> None:
     handler = Flood()
     async with rawws.serve(handler, sock=narrow()) as server, connected(server, receive_buffer=2048) as peer:
-        await asyncio.sleep(0.05)
+        [ws] = server.connections
+        await eventually(lambda: ws.congested)
         assert handler.calls == []
         assert await peer.message() == bytes(200_000)
         await eventually(lambda: handler.calls)

@@ -221,8 +221,7 @@ async def test_a_peer_that_leaves_before_its_request_is_complete_leaves_nothing_
         peer = await Peer.reach(server.sockets[0].getsockname())
         await peer.write(data)
         getattr(peer, end)()
-        await asyncio.sleep(0.01)
-        await eventually(lambda: not server.settings.connections)
+        await eventually(lambda: server.counters.accepted and not server.settings.connections)
 
 
 # -- frames behind the request
@@ -270,10 +269,17 @@ async def test_a_violation_in_the_segment_of_the_request_is_answered(process_req
 
 
 async def test_frames_that_come_while_process_request_thinks_are_delivered_once() -> None:
-    async with serve(echo, process_request=decide_later) as server, reached(server) as peer:
+    thinks, decided = asyncio.Event(), asyncio.Event()
+
+    async def think(ws: rawws.WebSocket, request: rawws.Request) -> None:
+        thinks.set()
+        await decided.wait()
+
+    async with serve(echo, process_request=think) as server, reached(server) as peer:
         await peer.write(request())
-        await asyncio.sleep(0.005)
+        await thinks.wait()
         await peer.write(HI)
+        decided.set()
         response = await peer.response()
         assert response.status == 101
         peer.connection.receive(peer.rest)

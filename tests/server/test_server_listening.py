@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 
 import rawws
-from tests.server.peers import Logged, Peer, connected, eventually, host_and_port, request, serve
+from tests.server.peers import Logged, Peer, connected, eventually, host_and_port, narrow, request, serve
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -335,27 +335,52 @@ async def test_a_page_of_the_same_origin_is_https_under_tls(
 
 
 async def test_backpressure_under_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
-    sent = 0
+    sent = largest = 0
+    connections: list[rawws.WebSocket] = []
+    messages = [f"{number} ".ljust(100_000) for number in range(40)]
 
     async def handler(ws: rawws.WebSocket) -> None:
-        nonlocal sent
-        for number in range(300):
-            await ws.send(f"{number} ".ljust(100_000))
+        nonlocal sent, largest
+        connections.append(ws)
+        for message in messages:
+            sending = ws.send(message)
+            largest = max(largest, ws.buffered)
+            await sending
             sent += 1
 
-    async with serve(handler, ssl=server_tls) as server:
-        # A stream with a small limit stops reading from its socket.
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=client_tls, limit=1000)
-        writer.write(request())
-        await reader.readuntil(b"\r\n\r\n")
-        before = -1
-        while before < sent:
-            before = sent
-            await asyncio.sleep(0.1)
-        assert sent < 300
-        for number in range(300):
-            assert (await reader.readexactly(10 + 100_000))[10:] == f"{number} ".ljust(100_000).encode()
-        writer.transport.abort()
+    async with rawws.serve(handler, sock=narrow(), ssl=server_tls, compression=None) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_tls.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        data = bytearray()
+
+        async def until_done(step: Callable[[], bytes | None]) -> None:
+            """Do a step of TLS, and read for it what it needs."""
+            done = False
+            while not done:
+                try:
+                    data.extend(step() or b"")
+                    done = True
+                except ssl.SSLWantReadError:
+                    await peer.write(outgoing.read())
+                    incoming.write(await peer.read())
+            await peer.write(outgoing.read())
+
+        await until_done(tls.do_handshake)
+        tls.write(request())
+        while b"\r\n\r\n" not in data:
+            await until_done(lambda: tls.read(65536))
+        # Here nothing is read, and there so little waits as without TLS: the high-water mark, and what came upon it.
+        await eventually(lambda: connections and connections[0].congested)
+        assert sent < len(messages) // 2
+        frames = b"".join([b"\x81\x7f" + len(message).to_bytes(8, "big") + message.encode() for message in messages])
+        end = data.index(b"\r\n\r\n") + 4 + len(frames)
+        while len(data) < end:
+            await until_done(lambda: tls.read(65536))
+        assert data.endswith(frames)
+        assert (len(data), sent) == (end, len(messages))
+        assert largest <= 65536 + len(frames) // len(messages)
+        peer.close()
 
 
 async def test_a_violation_under_tls_is_answered_with_its_close_code(

@@ -285,6 +285,7 @@ async def handler(ws):
     try:
         async for message in ws:
             if message == "hang":
+                await ws.send("hangs")
                 await asyncio.sleep(3600)
     finally:
         print("handler ended", flush=True)
@@ -336,7 +337,7 @@ async def test_a_second_signal_waits_neither_for_peers_nor_for_handlers(
         await peer.shake_hands()
         await peer.message()
         await peer.send("hang")
-        await asyncio.sleep(0.05)
+        assert await peer.message() == "hangs"
         os.kill(process.pid, number)
         assert await peer.closed() == (1001, "")
         assert process.poll() is None
@@ -355,7 +356,7 @@ async def test_a_second_signal_ends_over_a_handler_that_does_not_read(loop_name:
         await peer.shake_hands()
         await peer.message()
         await peer.send("hang")
-        await asyncio.sleep(0.05)
+        assert await peer.message() == "hangs"
         os.kill(process.pid, signal.SIGTERM)
         assert await peer.finish() == (1001, "")
         await asyncio.sleep(0.1)

@@ -105,7 +105,7 @@ async def test_a_close_code_or_reason_of_the_wrong_type_is_refused(code: Any, re
 async def test_messages_that_come_after_close_are_dropped_and_those_before_are_received() -> None:
     async with held() as (ws, peer):
         await peer.send("before")
-        await asyncio.sleep(0.02)
+        await peer.heard_by(ws)
         ws.close()
         await peer.send("after")
         assert await peer.finish() == (1000, "")
@@ -127,7 +127,7 @@ async def test_close_over_a_full_queue_reaches_the_peers_answer() -> None:
     """What is behind the queue is dropped, or the answer to the Close would never be read."""
     async with held() as (ws, peer):
         flood = asyncio.create_task(peer.write(LONG * 3000))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: ws.full)
         closing = asyncio.ensure_future(ws.close())
         await flood
         assert await peer.finish() == (1000, "")
@@ -436,3 +436,22 @@ async def test_a_close_while_the_handler_answers_a_backlog_sends_the_handlers_co
         await peer.start_close(1000)
         assert await peer.event() == "answer"
         assert await peer.finish() == (4000, "mine")
+
+
+@pytest.mark.parametrize(("close_timeout", "longest"), [(None, 2.0), (60, 2.0), (0.5, 0.5)])
+async def test_a_violator_has_two_seconds_at_most_to_read_its_close_whatever_the_close_timeout(
+    close_timeout: float | None, longest: float
+) -> None:
+    async with held(close_timeout=close_timeout, ping_interval=None) as (ws, peer):
+        began = time.monotonic()
+        await peer.write(UNMASKED)
+        assert await peer.closed() is not None
+        due = ws.deadline
+        assert began + longest <= due <= time.monotonic() + longest
+        # What still comes moves nothing.
+        before = ws.bytes_received
+        await peer.write(LONG)
+        await eventually(lambda: ws.bytes_received > before)
+        assert ws.deadline == due
+        peer.close()
+        await is_closed(ws)

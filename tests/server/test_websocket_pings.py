@@ -180,3 +180,45 @@ async def test_a_flood_of_pings_to_a_peer_that_does_not_read_is_answered_by_the_
             assert isinstance(event, Pong)
             answered += 1
         assert answered < 60_000
+
+
+async def test_a_ping_that_was_answered_by_the_pong_of_a_later_one_is_remembered_no_more() -> None:
+    async with held() as (ws, peer):
+        for payload in (b"0", b"1", b"2"):
+            ws.ping(payload)
+        peer.connection.pong(b"1")
+        await peer.flush()
+        await eventually(lambda: ws.latency)
+        # Its data may be used again, and that of the one that waits may not.
+        ws.ping(b"0")
+        last = ws.ping(b"1")
+        with pytest.raises(rawws.LocalProtocolError, match="waits for its pong already"):
+            ws.ping(b"2")
+        peer.connection.pong(b"1")
+        await peer.flush()
+        await asyncio.ensure_future(last)
+        for payload in (b"0", b"1", b"2"):
+            ws.ping(payload)
+
+
+async def test_a_pong_that_was_held_back_goes_out_when_the_peer_has_read_though_nothing_else_is_sent() -> None:
+    async with held(slow=True, ping_interval=None) as (ws, peer):
+        while not ws.congested:
+            ws.send(bytes(10_000))
+            await asyncio.sleep(0)
+        before = ws.bytes_received
+        for payload in (b"first", b"last"):
+            peer.connection.ping(payload)
+        await peer.flush()
+        # Of each, six bytes are the head of the frame.
+        await eventually(lambda: ws.bytes_received == before + 6 + len(b"first") + 6 + len(b"last"))
+        event: Any = b""
+        while isinstance(event, bytes):
+            event = await peer.event()
+        assert event == Pong(b"last")
+        # From here on they are answered at once.
+        await eventually(lambda: not ws.congested)
+        for payload in (b"one", b"two"):
+            peer.connection.ping(payload)
+        await peer.flush()
+        assert [await peer.event() for _ in range(2)] == [Pong(b"one"), Pong(b"two")]

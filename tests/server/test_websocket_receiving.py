@@ -264,7 +264,7 @@ async def test_recv_works_in_tasks_task_groups_and_gather() -> None:
     async with serve(handler) as server, connected(server) as peer:
         for message in "abcde":
             await peer.send(message)
-            await asyncio.sleep(0.005)
+            await eventually(lambda message=message: message in received)  # type: ignore[misc]
         assert await peer.finish() == (1000, "")
     assert received == ["a", "b", "slept", "c", "d", "e"]
 
@@ -417,11 +417,9 @@ async def test_the_handler_keeps_its_task_and_its_context_across_messages() -> N
     async with serve(handler) as server, connected(server) as one, connected(server) as two:
         await one.send("one")
         await two.send("two")
-        for _ in range(3):
-            await one.send("x")
-            await asyncio.sleep(0.01)
-            await two.send("x")
-            await asyncio.sleep(0.01)
+        for number in range(6):
+            await (two if number % 2 else one).send("x")
+            await eventually(lambda number=number: len(seen) == number + 1)  # type: ignore[misc]
         for peer in (one, two):
             await peer.start_close()
             await peer.finish()
@@ -500,14 +498,14 @@ async def test_a_message_that_is_half_here_can_be_streamed(kind: int, fragments:
         else:
             data = bytes([0x80 | kind]) + b"\xff" + len(payload).to_bytes(8, "big") + bytes(4) + payload
             await peer.write(data[:200_014])
-        await asyncio.sleep(0.02)
+        await peer.heard_by(ws)
         parts: list[Any] = []
 
         async def stream() -> None:
             parts.extend([part async for part in ws.recv_streaming()])
 
         task = asyncio.create_task(stream())
-        await asyncio.sleep(0.02)
+        await eventually(lambda: ws.stream)
         if fragments:
             await peer.fragment(0, payload[200_000:], final=True)
         else:
@@ -525,9 +523,9 @@ async def test_a_stream_given_up_before_its_first_part_is_received_whole_though_
             await asyncio.sleep(0)
             task.cancel()
             await peer.fragment(2, b"a" * 100_000)
-            await asyncio.sleep(0.02)
+            await eventually(lambda: ws.full)
             receiving = asyncio.create_task(ws.recv())
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0)
             for _ in range(size // 100_000):
                 await peer.fragment(0, b"a" * 50_000)
             await peer.fragment(0, last, final=True)
@@ -541,7 +539,7 @@ async def test_a_stream_given_up_before_its_first_part_is_held_to_max_size() -> 
         await asyncio.sleep(0)
         task.cancel()
         await peer.fragment(2, bytes(200_000))
-        await asyncio.sleep(0.02)
+        await eventually(lambda: ws.full)
         receiving = asyncio.create_task(ws.recv())
         await asyncio.sleep(0)
         await peer.fragment(0, bytes(100_000))
@@ -615,7 +613,8 @@ async def collect(ws: rawws.WebSocket, decode: bool | None) -> None:
 async def test_a_binary_message_streamed_as_text_keeps_characters_whole() -> None:
     async with serve(lambda ws: collect(ws, True)) as server, connected(server) as peer:
         await peer.fragment(2, b"h\xc3")
-        await asyncio.sleep(0.02)
+        [ws] = server.connections
+        await peer.heard_by(ws)
         await peer.fragment(0, b"\xbc", final=True)
         assert await peer.message() == "hü"
 
@@ -624,7 +623,9 @@ async def test_a_part_without_a_whole_character_is_none() -> None:
     async with serve(lambda ws: collect(ws, True)) as server, connected(server) as peer:
         for number, octet in enumerate("€".encode()):
             await peer.fragment(0 if number else 2, bytes([octet]), final=number == 2)
-            await asyncio.sleep(0.02)
+            if number < 2:
+                [ws] = server.connections
+                await peer.heard_by(ws)
         assert await peer.message() == "€"
 
 
@@ -637,7 +638,7 @@ async def test_a_compressed_message_is_streamed() -> None:
 async def test_a_message_that_is_queued_already_is_streamed_as_one_part() -> None:
     async with held() as (ws, peer):
         await peer.send("one", "two")
-        await asyncio.sleep(0.02)
+        await peer.heard_by(ws)
         assert await ws.recv() == "one"
         assert [part async for part in ws.recv_streaming()] == ["two"]
 
@@ -666,10 +667,12 @@ async def test_what_is_left_of_a_streamed_message_is_skipped() -> None:
 
 
 async def test_a_broken_off_stream_of_parts_that_are_queued_is_skipped() -> None:
+    go_on = asyncio.Event()
+
     async def handler(ws: rawws.WebSocket) -> None:
         async for part in ws.recv_streaming():
             await ws.send(part)
-            await asyncio.sleep(0.05)
+            await go_on.wait()
             break
         await ws.send(await ws.recv())
 
@@ -679,6 +682,9 @@ async def test_a_broken_off_stream_of_parts_that_are_queued_is_skipped() -> None
         await peer.fragment(0, b"skipped")
         await peer.fragment(0, b"skipped too", final=True)
         await peer.send("next")
+        [ws] = server.connections
+        await peer.heard_by(ws)
+        go_on.set()
         assert await peer.message() == "next"
 
 
@@ -689,13 +695,17 @@ async def test_a_stream_cancelled_before_its_first_part_loses_nothing() -> None:
                 async for _ in ws.recv_streaming():
                     pass
         await ws.send("ready")
-        await asyncio.sleep(0.05)
+        await go_on.wait()
         await ws.send(await ws.recv())
 
+    go_on = asyncio.Event()
     async with serve(handler) as server, connected(server) as peer:
         assert await peer.message() == "ready"
         await peer.fragment(1, b"wh")
         await peer.fragment(0, b"ole", final=True)
+        [ws] = server.connections
+        await peer.heard_by(ws)
+        go_on.set()
         assert await peer.message() == "whole"
 
 
@@ -817,7 +827,7 @@ async def test_a_ping_behind_a_full_queue_is_answered_when_the_handler_has_read_
             peer.connection.send("")
         peer.connection.ping(b"are you there")
         await peer.flush()
-        await asyncio.sleep(0.02)
+        await peer.heard_by(ws)
         for _ in range(1500):
             assert await ws.recv() == ""
         assert await peer.event() == Pong(b"are you there")
@@ -827,7 +837,7 @@ async def test_many_small_messages_fill_the_queue_too() -> None:
     """Each empty message costs more than the octets it has, so their number is limited as well."""
     async with held() as (ws, peer):
         await peer.send(*[""] * 20_000)
-        await asyncio.sleep(0.05)
+        await eventually(lambda: ws.full)
         await peer.send("last")
         for _ in range(20_000):
             assert await ws.recv() == ""
@@ -839,7 +849,7 @@ async def test_the_close_behind_a_full_queue_in_one_read_is_answered() -> None:
         for _ in range(1500):
             peer.connection.send("")
         await peer.start_close(1000, "bye")
-        await asyncio.sleep(0.02)
+        await peer.heard_by(ws)
         assert ws.ready_state is rawws.State.OPEN
         for _ in range(1500):
             assert await ws.recv() == ""
@@ -851,7 +861,7 @@ async def test_a_violation_behind_a_full_queue_in_one_read_is_answered() -> None
         for _ in range(1500):
             peer.connection.send("")
         await peer.write(b"".join(peer.connection.take_data()) + b"\x81\x00")
-        await asyncio.sleep(0.02)
+        await peer.heard_by(ws)
         for _ in range(1500):
             assert await ws.recv() == ""
         close = await peer.closed()
@@ -886,7 +896,7 @@ async def test_a_deflate_bomb_of_many_messages_waits_compressed() -> None:
         assert len(data) < 2_000_000
         before = resident()
         task = asyncio.create_task(peer.write(data))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: ws.full)
         assert resident() - before < 20 << 20
         for _ in range(300):
             assert len(await ws.recv()) == 1 << 20
