@@ -7,7 +7,11 @@ import gc
 import socket
 from typing import Any
 
+import pytest
+
 import rawws
+from rawws import clock
+from rawws.net import keepalive
 from rawws.protocol.connection import Ping
 from rawws.protocol.handshake import accept, check_upgrade
 from rawws.protocol.http11 import HeadReader, parse_request
@@ -224,3 +228,80 @@ async def test_one_timer_and_no_task_serve_all_connections() -> None:
             assert isinstance(await peer.event(), Ping)
         for peer in peers:
             peer.close()
+
+
+async def test_traffic_of_the_server_alone_does_not_do_without_pings() -> None:
+    async with held(ping_interval=0.05, ping_timeout=5) as (ws, peer):
+        event = None
+        while not isinstance(event, Ping):
+            await ws.send("x")
+            event = await peer.event()
+
+
+async def test_traffic_of_the_peer_alone_does_not_do_without_pings() -> None:
+    async with held(ping_interval=0.05, ping_timeout=5) as (ws, peer):
+        heard = asyncio.create_task(peer.event())
+        while not heard.done():
+            await peer.send("x")
+            assert await ws.recv() == "x"
+        assert isinstance(await heard, Ping)
+
+
+async def test_traffic_of_both_sides_does_without_pings_until_one_of_them_is_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keepalive, "SWEEP", 3600.0)
+    async with held(ping_interval=None, ping_timeout=None, open_timeout=None, close_timeout=None) as (ws, peer):
+        # From here on, the test is the clock.
+        ws.settings.ping_interval = 20.0
+        now = clock.monotonic()
+
+        async def look(seconds: float, *, hears: bool = True, says: bool = True) -> None:
+            """Have something come and go, or not, and look so many seconds after the last look."""
+            nonlocal now
+            now += seconds
+            if hears:
+                await peer.send("x")
+                assert await ws.recv() == "x"
+            if says:
+                ws.send("y")
+                # What came before it, a Ping for example, would stand here.
+                assert await peer.event() == "y"
+            ws.on_sweep(now)
+
+        async def pinged() -> None:
+            before = ws.latency
+            assert isinstance(await peer.event(), Ping)
+            await peer.flush()
+            # The Pong is traffic of the peer.
+            await eventually(lambda: ws.latency != before)
+            await look(0, hears=False)
+
+        for _ in range(4):
+            await look(10)
+        for _ in range(2):
+            for seconds in (10, 9.5, 0.5):
+                await look(seconds, hears=False)
+            await pinged()
+        for _ in range(4):
+            await look(10)
+        for seconds in (10, 9.5, 0.5):
+            await look(seconds, says=False)
+        await pinged()
+
+
+async def test_how_long_a_ping_may_wait_is_counted_from_what_came_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepalive, "SWEEP", 3600.0)
+    async with held(ping_interval=None, ping_timeout=None, open_timeout=None, close_timeout=None) as (ws, peer):
+        ws.settings.ping_timeout = 20.0
+        ws.ping(b"unanswered")
+        assert await peer.event() == Ping(b"unanswered")
+        peer.connection.take_data()
+        now = clock.monotonic() + 15
+        await peer.send("x")
+        assert await ws.recv() == "x"
+        ws.on_sweep(now)
+        for seconds, state in ((19.5, rawws.State.OPEN), (20.0, rawws.State.CLOSING)):
+            ws.on_sweep(now + seconds)
+            assert ws.ready_state is state
+        assert await peer.closed() == (1011, "keepalive ping timeout: nothing came for 20 s")

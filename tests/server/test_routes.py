@@ -272,3 +272,11 @@ async def test_a_route_may_come_while_the_server_runs() -> None:
         routes.get("/late")(lambda _: "here")
         [answer] = await ask(server, get("/late"))
         assert answer.body == b"here"
+
+
+async def test_an_encoded_slash_is_none_between_the_segments_of_an_exact_path() -> None:
+    async with serve(on("/a/b", lambda _: "/a/b")) as server:
+        for target, status in (("/a/b", 200), ("/%61/b", 200), ("/a%2Fb", 404), ("/a%2fb/c", 404), ("/a/b%2Fc", 404)):
+            [answer] = await ask(server, get(target))
+            assert (target, answer.status) == (target, status)
+            assert status == 404 or answer.body == b"/a/b"
