@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis as client
 
 from rawws.topics import Hub
 from tests.backplanes.engines import Engine, Started
 from tests.backplanes.handlers import Reader, hubs
+from tests.processes import LOOPBACK
 from tests.server.peers import Logged, eventually
 
 
@@ -118,7 +120,13 @@ async def test_those_of_a_lease_that_ran_out_are_listed_no_more_and_forgotten(tm
         backplane: Any = other._replication.backplane
         backplane._session.reached = False
         await backplane.close()
-        await asyncio.sleep(0.5)
-        await one.subscribe(Reader(), "a")
-        await eventually(lambda: present(one) == {})
+        with client.Redis(host=LOOPBACK, port=engine.port) as connection:
+            assert connection.hlen("rawws:{a}:roster") == 1
+            # Whoever is there lets go of the leases that ran out.
+            await eventually(lambda: connection.zcard("rawws:servers") == 1)
+            # The roster has it still: nobody asked since.
+            assert connection.hlen("rawws:{a}:roster") == 1
+            await one.subscribe(Reader(), "a")
+            assert present(one) == {}
+            await eventually(lambda: connection.hlen("rawws:{a}:roster") == 0)
         await other.close()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import redis as client
@@ -334,8 +336,7 @@ async def test_a_place_that_is_followed_is_remembered_however_long_nobody_asks_f
         await one.backplane.follow("a")
         place = await one.backplane.publish("a", "1", None, 1)
         await one.backplane.publish("forgotten", "1", None, 2)
-        await asyncio.sleep(1.5)
-        assert asked(engine, "EXISTS", "rawws:{forgotten}:place") == 0
+        await eventually(lambda: asked(engine, "EXISTS", "rawws:{forgotten}:place") == 0)
         assert (await one.backplane.publish("a", "2", None, 3)) == place._replace(offset=2)
 
 
@@ -381,3 +382,60 @@ async def test_too_many_who_leave_while_the_redis_is_away_are_gone_by_their_leas
 
 def present(engine: RedisEngine) -> int:
     return int(str(asked(engine, "HLEN", "rawws:{a}:roster")))
+
+
+@final
+class Relay:
+    """Passes connections on to a Redis; of those that a test names, it holds back what the Redis says."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.count = 0
+        self.mute: set[int] = set()
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number, self.count = self.count, self.count + 1
+        back, out = await asyncio.open_connection(LOOPBACK, self.port)
+        self.writers += [writer, out]
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(self.copy(reader, out), self.copy(back, writer, number))
+
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int = -1) -> None:
+        while data := await reader.read(65536):
+            if number not in self.mute:
+                writer.write(data)
+        writer.close()
+
+
+@asynccontextmanager
+async def relayed(engine: RedisEngine) -> AsyncIterator[tuple[Relay, str]]:
+    """Give a relay to a Redis, and the URL of it."""
+    relay = Relay(engine.port)
+    async with await asyncio.start_server(relay.pass_on, LOOPBACK, 0) as server:
+        yield relay, f"redis://{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+        for writer in relay.writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(0, "no answer in time"), (1, "what was published did not come in time")]
+)
+async def test_a_redis_of_which_one_connection_is_dead_is_reached_anew(
+    engine: RedisEngine, number: int, reason: str
+) -> None:
+    async with relayed(engine) as (relay, url):
+        told = Told(RedisBackplane(url, lease=0.8, timeout=0.3))
+        told.backplane.open("one", History(), told)
+        await eventually(lambda: told.backs)
+        await told.backplane.follow("a")
+        assert relay.count == 2
+        relay.mute.add(number)
+        await eventually(lambda: told.backs == 2)
+        assert (told.reasons, relay.count) == ([reason], 4)
+        await told.backplane.follow("a")
+        await told.backplane.publish("a", "heard", None, 1)
+        await eventually(lambda: told.messages == ["heard"])
+        await told.backplane.close()
