@@ -437,3 +437,50 @@ def test_the_program_of_the_page_joins_its_workers(tmp_path: Path) -> None:
             ask(ws, subscribe="a")
         crowd[0].send(json.dumps({"publish": "a", "data": "Hello"}))
         assert [data(ws) for ws in crowd] == ["Hello"] * 8
+
+
+WORK = """
+import asyncio
+
+async def slow(ws):
+    async for message in ws:
+        await ws.send("begun")
+        await asyncio.sleep(0.5)
+        await ws.send("done")
+"""
+
+
+@pytest.mark.parametrize("first", ["workers", "supervisor"])
+def test_a_signal_to_every_process_at_once_cuts_no_drain_short(tmp_path: Path, first: str) -> None:
+    (tmp_path / "work.py").write_text(WORK)
+    with start(tmp_path, "serve", "work:slow", "--port", "0", "--workers", "2") as process:
+        with contextlib.ExitStack() as stack:
+            # The kernel spreads them: of so many, each worker has some.
+            crowd = [stack.enter_context(dial(process)) for _ in range(12)]
+            for ws in crowd:
+                ws.send("go")
+            assert [ws.recv(timeout=20) for ws in crowd] == ["begun"] * 12
+            workers = list(pids(process))
+            for pid in [*workers, process.pid] if first == "workers" else [process.pid, *workers]:
+                os.kill(pid, signal.SIGTERM)
+            for ws in crowd:
+                assert ws.recv(timeout=20) == "done"
+                assert_going_away(ws)
+        assert_ends_well(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_hangs_at_its_start_ends_with_the_supervisor(number: signal.Signals) -> None:
+    code = (
+        "import time, rawws.cli.supervisor as w\n"
+        "def work(channel):\n    print('hangs', flush=True)\n    time.sleep(3600)\n"
+        "w.Supervisor(2, work, lambda: print('ready')).run()"
+    )
+    with Process([sys.executable, "-c", code]) as process:
+        process.wait_for(lambda output: output.count("hangs") == 2, "the workers start")
+        hanging = pids(process)
+        assert len(hanging) == 2
+        os.kill(process.pid, number)
+        assert_ends_well(process)
+        assert not any(map(exists, hanging))
+        assert "ready" not in process.output
