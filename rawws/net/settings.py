@@ -110,14 +110,12 @@ class Settings:
         settings.connections = self.connections
         settings.counters = self.counters
         settings.admission = self.admission
-        # Without `open_timeout` and `keepalive`, which are those of the server.
+        # Without what is read before a connection has these: `open_timeout`, `keepalive`, `message_rate`, `byte_rate`;
+        # and `max_lifetime`, which is read once more of busy handlers alone, and callbacks are never busy.
         settings.close_timeout = self.close_timeout
         settings.ping_interval = self.ping_interval
         settings.ping_timeout = self.ping_timeout
         settings.hard_limit = self.hard_limit
-        settings.max_lifetime = self.max_lifetime
-        settings.message_rate = self.message_rate
-        settings.byte_rate = self.byte_rate
         settings.take_callbacks(handler)
         return settings
 
