@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if options.loop == "uvloop":
-        import uvloop  # noqa: PLC0415 - an extra, absent on PyPy
+        import uvloop  # noqa: PLC0415 - only where it is asked for
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
