@@ -302,10 +302,12 @@ class Screen:
     `heard` counts the messages that were shown.
     """
 
-    __slots__ = ("_binary", "_colours", "heard", "prompts")
+    __slots__ = ("_beginning", "_binary", "_colours", "heard", "prompts")
 
     def __init__(self, binary: bool) -> None:
         self._binary = binary
+        # Who holds it may change how the terminal works: a line that begins, or the end.
+        self._beginning = threading.Lock()
         self.heard = 0
         self.prompts = sys.stdin.isatty() and sys.stdout.isatty()
         self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -325,6 +327,9 @@ class Screen:
         try:
             yield
         finally:
+            # For ever: a line that began now would change the terminal once more, and nobody would change it back. It
+            # begins in less time than this, unless the terminal takes no output.
+            self._beginning.acquire(timeout=1)
             # The prompt is of no more use.
             sys.stdout.write("\r\x1b[K")
             sys.stdout.flush()
@@ -378,7 +383,7 @@ class Screen:
         def read() -> None:
             # The loop may end before the input does.
             with contextlib.suppress(RuntimeError, OSError):
-                for line in itertools.chain(_typed() if self.prompts else _piped(), [None]):
+                for line in itertools.chain(_typed(self._beginning) if self.prompts else _piped(), [None]):
                     free.acquire()
                     loop.call_soon_threadsafe(queue.put_nowait, line)
 
@@ -389,19 +394,39 @@ class Screen:
             yield line
 
 
-def _typed() -> Iterator[bytes]:
-    """Yield what is typed at the prompt, with the history and the keys of readline where there is one."""
+def _typed(beginning: threading.Lock) -> Iterator[bytes]:
+    """Yield what is typed at the prompt, with the history and the keys of readline where there is one.
+
+    `beginning` is held while a line begins: until readline has changed how the terminal works.
+    """
+    changes = held = False
+
+    def began() -> None:
+        nonlocal held
+        if held:
+            held = False
+            beginning.release()
+
     with contextlib.suppress(ImportError):
         import readline  # noqa: PLC0415 - not everywhere
 
         # One row, however long the line is: so it can be found again.
         readline.parse_and_bind("set horizontal-scroll-mode on")
         readline.parse_and_bind("tab: self-insert")
+        # It calls this before it waits for the first key; what macOS has in its place does not.
+        changes = "libedit" not in (readline.__doc__ or "")
+        if changes:
+            readline.set_pre_input_hook(began)
     while True:
+        if changes:
+            held = beginning.acquire()
         try:
-            yield input(PROMPT).encode("utf-8", "surrogateescape")
+            line = input(PROMPT)
         except EOFError:
             return
+        finally:
+            began()
+        yield line.encode("utf-8", "surrogateescape")
 
 
 def _piped() -> Iterator[bytes]:

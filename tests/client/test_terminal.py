@@ -270,19 +270,30 @@ def test_a_signal_closes_the_connection_properly(uri: str, number: signal.Signal
 
 @final
 class Terminal:
-    """A program on a terminal of 100 columns and 24 rows; `piped` is the one line of its input, if not the terminal."""
+    """A program on a terminal of 100 columns and 24 rows; `piped` is the one line of its input, if not the terminal.
 
-    def __init__(self, *arguments: str, piped: str = "") -> None:
+    `first` is Python that runs before it.
+    """
+
+    def __init__(self, *arguments: str, piped: str = "", first: str = "") -> None:
         self.output = ""
         self._status: int | None = None
+        program = command(*arguments)
+        if first:
+            program[1:3] = ["-c", f"{first}\nimport sys; from rawws.cli import main; sys.exit(main.main())"]
+        if piped:
+            program = ["sh", "-c", f"echo {piped} | {shlex.join(program)}"]
+        may_begin, begin = os.pipe()
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
-            program = command(*arguments)
-            if piped:
-                program = ["sh", "-c", f"echo {piped} | {shlex.join(program)}"]
+            # Not before it is known how the terminal was.
+            os.read(may_begin, 1)
             os.execvpe(program[0], program, environment())
         termios.tcsetwinsize(self._fd, (24, 100))
         self.before = termios.tcgetattr(self._fd)
+        os.write(begin, b"1")
+        os.close(begin)
+        os.close(may_begin)
 
     def __enter__(self) -> Self:
         return self
@@ -384,6 +395,38 @@ def test_an_end_by_the_server_ends_it_while_it_waits_for_a_line(uri: str) -> Non
         terminal.type("close 1011 oh\r")
         terminal.until("rawws: the connection ended: received 1011 (oh); sent 1011")
         assert terminal.status() == 3
+        assert termios.tcgetattr(terminal._fd) == terminal.before
+
+
+# The second line begins only when the first one has ended the connection, and the end is as slow as can be.
+LATE = """
+import builtins, termios, threading, time
+ended, lines, set_attributes, read_line = threading.Event(), [], termios.tcsetattr, builtins.input
+
+def late(prompt):
+    lines.append(prompt)
+    if len(lines) == 2:
+        ended.wait(0.5)
+    return read_line(prompt)
+
+def restore(fd, when, attributes):
+    set_attributes(fd, when, attributes)
+    ended.set()
+    for _ in range(50):
+        if termios.tcgetattr(fd) != attributes:
+            break
+        time.sleep(0.01)
+
+builtins.input, termios.tcsetattr = late, restore
+"""
+
+
+def test_a_line_that_begins_while_the_server_ends_it_leaves_the_terminal_as_it_was(uri: str) -> None:
+    with Terminal("connect", uri, first=LATE) as terminal:
+        terminal.until("> ")
+        terminal.type("close 1000\r")
+        terminal.until("closed: received 1000")
+        assert terminal.status() == 0
         assert termios.tcgetattr(terminal._fd) == terminal.before
 
 
