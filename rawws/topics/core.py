@@ -383,14 +383,11 @@ class HubCore:
     def _wait(self, replication: Replication, subscription: Subscription, since: str) -> None:
         """Have a pending subscription begin when it is known what came since a cursor."""
         subscriber, topic = subscription.subscriber, self._table.topics[subscription.topic]
-        asked = False
 
         def go_on() -> None:
-            nonlocal asked
             if subscriber.subscriptions.get(subscription.topic) is not subscription:
                 return
-            if not replication.is_ready(topic, since, asked=asked):
-                asked = True
+            if not replication.is_ready(topic, since, asked=True):
                 replication.wait(topic, go_on)
                 return
             try:
@@ -404,7 +401,6 @@ class HubCore:
             subscriber.replay(subscription, missed)
 
         replication.wait(topic, go_on)
-        asked = True
 
     async def _when_ready(
         self, replication: Replication, topics: list[str], since: str, go: Callable[[], Answer]

@@ -417,3 +417,14 @@ async def test_what_waits_for_the_engine_is_bounded_in_counts_and_in_bytes_and_h
         await eventually(lambda: hub.stats().unsent == 2)
         logged.take("the backplane refused a publication", ValueError, "rawws.topics")
         assert hub.publish("a", "x" * 936).pending
+
+
+async def test_what_a_topic_has_already_when_it_gets_its_place_is_settled_with_its_own() -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        outcome = hub.publish("a", "1")
+        subscription = hub.subscribe(Reader(), "a")
+        hand.handler.on_back()
+        await hand.place(HistoryResult("E", 2, [record(1), record(2, server=hand.server, number=1)], recovered=True))
+        assert (await subscription).cursor == "E:2"
+        assert ((await outcome).cursor, outcome.accepted, hub.stats().unsent) == ("E:2", True, 0)

@@ -98,7 +98,9 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "number", "code", "reason"), MISTAKES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("text", "number", "code", "reason"), MISTAKES, ids=lambda value: ascii(value)[:30].replace("\\", "")
+)
 async def test_a_mistake_is_answered_to_its_client_alone_who_goes_on(
     text: str | bytes, number: int | None, code: str, reason: str
 ) -> None:

@@ -33,10 +33,15 @@ def test_names_that_look_alike_are_different_topics() -> None:
     assert all(receiver.got == [name] for name, receiver in receivers.items())
 
 
+def shown(value: object) -> str:
+    """Return the name of a test: without backslashes, by which pytest does not find one the second time."""
+    return ascii(value)[:20].replace("\\", "")
+
+
 BAD = ["", "a\nb", "a\0", "\x7f", "a\u200b", "\u2028", "\ud800", "x" * 256, "é" * 128, "x" * 10**6, None, 7, b"a"]
 
 
-@pytest.mark.parametrize("topic", BAD, ids=lambda topic: repr(topic)[:20])
+@pytest.mark.parametrize("topic", BAD, ids=shown)
 def test_what_is_no_name_is_refused_and_leaves_nothing(topic: Any) -> None:
     hub = Hub()
     with pytest.raises(TopicError, match=r"^the topic is .{1,100}, allowed (are 1 to 255 printable bytes|is str)$"):
@@ -53,7 +58,7 @@ def test_a_name_of_255_bytes_is_one() -> None:
     assert hub.publish("é" * 127 + "x", "hi").cursor.endswith(":1")
 
 
-@pytest.mark.parametrize("key", ["\ud800", "x" * 256, "é" * 128, "x" * 10**6, 7, b"a"], ids=lambda key: repr(key)[:20])
+@pytest.mark.parametrize("key", ["\ud800", "x" * 256, "é" * 128, "x" * 10**6, 7, b"a"], ids=shown)
 def test_what_is_no_key_is_refused_and_takes_no_place(key: Any) -> None:
     hub = Hub()
     with pytest.raises(TopicError, match=r"^the key is .{1,100}, allowed are (up to 255 bytes of UTF-8|str and None)$"):
