@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from rawws.errors import HttpError
+from rawws.net.cancellation import is_cancelled
 
 from .exchange import is_responder
 from .responses import as_response
@@ -33,9 +34,14 @@ async def _complete_later(exchange: Exchange, value: Awaitable[object]) -> None:
     """Wait for an endpoint. Only where its route says so, its client's end cancels it: it may be in a transaction."""
     try:
         _complete(exchange, await value)
-    except asyncio.CancelledError:
-        exchange.socket.abort()
-        raise
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            exchange.socket.abort()
+            raise
+        # RFC 9110 15.6.1: 500 "indicates that the server encountered an unexpected condition that prevented it from
+        # fulfilling the request." Nobody ends this task: what the endpoint waited for was cancelled, and not the
+        # client's connection.
+        exchange.fail(error)
     except HttpError as error:
         exchange.refuse(error)
     except Exception as error:  # noqa: BLE001 - whatever an endpoint raises, it ends its own connection only

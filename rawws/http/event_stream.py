@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, final
 from rawws import clock
 from rawws.errors import ConnectionClosedError, LocalProtocolError
 from rawws.net.awaitables import DONE, later, release
+from rawws.net.cancellation import is_cancelled
 from rawws.net.socket import HIGH_WATER
 from rawws.net.threads import wrong_thread
 from rawws_sse import Event, encode
@@ -330,10 +331,10 @@ class EventStream:
         try:
             if on_close is not None:
                 on_close(self)
-        except Exception:
+        except Exception as error:
             if self._exchange is None:
                 raise
-            self._exchange.context.settings.logger.exception("on_close of an event stream failed")
+            self._exchange.log_failure("on_close of an event stream failed", error)
 
     async def _drain(self, claim: Claim | None) -> None:
         """Wait until the client has read enough; until then what was sent counts as awaited."""
@@ -358,6 +359,10 @@ class EventStream:
                 count += 1
                 if count % BURST == 0:
                     await asyncio.sleep(0)
+        except asyncio.CancelledError as error:
+            if is_cancelled() or self._over:
+                raise
+            self._break(error)
         except Exception as error:  # noqa: BLE001 - whatever the producer raises, it ends its own stream only
             # Where the client is gone, there is nobody to send to, and that is no fault of the producer.
             if not self._over:
@@ -384,16 +389,18 @@ class EventStream:
         try:
             if aclose is not None:
                 await aclose()
-        except Exception:
-            exchange = self._exchange
-            logger = logging.getLogger("rawws.server") if exchange is None else exchange.context.settings.logger
-            logger.exception("closing the iterator of an event stream failed")
+        except Exception as error:
+            what = "closing the iterator of an event stream failed"
+            if self._exchange is None:
+                logging.getLogger("rawws.server").exception(what)
+            else:
+                self._exchange.log_failure(what, error)
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         """End without the last chunk: so the client knows that there is more, and reconnects."""
         exchange = self._exchange
         if exchange is not None:
-            exchange.context.settings.logger.error("event stream failed", exc_info=error)
+            exchange.log_failure("event stream failed", error)
             exchange.connection.cut()
         self._end()
 

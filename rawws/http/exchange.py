@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, final
 
 from rawws.errors import HttpError
+from rawws.net.logs import request_line
 from rawws.protocol.bodies import Chunk, encode_chunk
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ class Exchange:
         "endpoint_task",
         "fields",
         "is_cancelled_with_client",
+        "line",
         "omit_body",
         "over",
         "request",
@@ -244,6 +246,8 @@ class Exchange:
         self.fields: tuple[tuple[str, str], ...] = ()
         # RFC 9110 9.3.2: "The HEAD method is identical to GET except that the server MUST NOT send content".
         self.omit_body = request.method == "HEAD"
+        # How a log names it, once the request is left behind.
+        self.line = ""
         # Whether the head of the response is out; whether its body has chunks; whether all is done, or nobody is there.
         self.started = self.chunked = self.over = False
 
@@ -253,11 +257,20 @@ class Exchange:
 
     def forget(self) -> None:
         """Let go of the request: the response may last."""
+        self.line = self.name()
         del self.endpoint, self.content
         if self.request.is_watched:
             self.request.body = b""
         else:
             del self.request
+
+    def name(self) -> str:
+        """Return the method and the target of the request, for a log."""
+        return self.line or request_line(self.request.head)
+
+    def log_failure(self, what: str, error: BaseException) -> None:
+        """Log a fault of the application that no client is told."""
+        self.context.settings.logger.error("%s: %s", what, self.name(), exc_info=error)
 
     def end(self) -> None:
         """Take note that there is nothing more to answer."""

@@ -107,7 +107,7 @@ class LongPoll:
         if on_close is not None:
             try:
                 on_close(self)
-            except Exception:
+            except Exception as error:
                 if self._exchange is None:
                     raise
-                self._exchange.context.settings.logger.exception("on_close of a poll failed")
+                self._exchange.log_failure("on_close of a poll failed", error)

@@ -18,6 +18,7 @@ from rawws import clock
 from rawws.errors import HttpError
 from rawws.http.application import HttpApplication
 from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST
+from rawws.net.cancellation import is_cancelled
 from rawws.net.handlers import check_arguments
 from rawws.protocol.http11 import Headers, HttpResponse, content_length
 from rawws.server.heads import says_close
@@ -312,21 +313,21 @@ class HttpSession:
         logger = self.exchange.context.settings.logger
         try:
             result = await self.app(self.scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            self.exchange.socket.abort()
-            raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                self.exchange.socket.abort()
+                raise
             # The end of the connection was no fault of an application that did not expect it.
             if not (isinstance(error, OSError) and self.over):
-                logger.exception("Exception in ASGI application")
+                logger.exception("Exception in ASGI application (%s)", self.exchange.name())
         else:
             if self.ending and not self.over:
                 # It did what it was told: the client reconnects, behind a whole event.
                 self.write(b"", False)
             elif not self.over:
-                logger.error("ASGI callable returned without completing response.")
+                logger.error("ASGI callable returned without completing response. (%s)", self.exchange.name())
             elif result is not None:
-                logger.error("ASGI callable should return None, but returned '%s'.", result)
+                logger.error("ASGI callable should return None, but returned '%s'. (%s)", result, self.exchange.name())
         if not self.over:
             self.fail(HttpError(500, "the application failed"))
 

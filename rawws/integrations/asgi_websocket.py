@@ -10,17 +10,19 @@ Laws:
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
 
 from rawws.errors import ConnectionClosed, HandshakeError, HttpError, LocalProtocolError
+from rawws.net.cancellation import is_cancelled
+from rawws.net.logs import request_line
 from rawws.protocol import phases
 from rawws.protocol.extensions import parse_tokens
 from rawws.protocol.http11 import Headers, HttpResponse, Request
 from rawws.protocol.opcodes import CloseCode
 
 if TYPE_CHECKING:
-    import asyncio
     import logging
     from collections.abc import Iterable
 
@@ -103,19 +105,21 @@ class WebSocketSession:
 
     async def run(self) -> None:
         """Run the application, and see to it that the connection ends with it."""
-        logger = self.acceptor.logger
+        logger, name = self.acceptor.logger, request_line(self.ws.request)
         try:
             result = await self.app(self.scope, self.receive, self.send)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             # The end of the connection was no fault of an application that did not expect it.
             if not (isinstance(error, OSError) and self.gone()):
-                logger.exception("Exception in ASGI application")
+                logger.exception("Exception in ASGI application (%s)", name)
             self.finish(CloseCode.INTERNAL_ERROR)
         else:
             if not self.accepted and not self.over and self.disconnected is None:
-                logger.error("ASGI callable returned without completing handshake.")
+                logger.error("ASGI callable returned without completing handshake. (%s)", name)
             elif result is not None:
-                logger.error("ASGI callable should return None, but returned '%s'.", result)
+                logger.error("ASGI callable should return None, but returned '%s'. (%s)", result, name)
             self.finish(CloseCode.NORMAL_CLOSURE)
 
     def finish(self, code: int) -> None:

@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 
 from rawws.errors import HandshakeError, HttpError
 from rawws.net.keepalive import Keepalive
-from rawws.net.kernel import notice_vanished
+from rawws.net.kernel import gone_after, notice_vanished
+from rawws.net.logs import printable
 from rawws.net.settings import Settings
 from rawws.net.transports import close_transport
 from rawws.net.websocket import WebSocket
@@ -24,7 +25,6 @@ from rawws.protocol.handshake import accept, check_upgrade, refusal
 from rawws.protocol.http11 import HeadReader, HttpResponse, Request, parse_request
 from rawws.protocol.http11 import serialize_response as serialize
 from rawws.protocol.opcodes import CloseCode
-from rawws.server.stats import printable
 from rawws.server.upgrade import WebSocketTerms, open_websocket, read_on, serialize_accept
 
 from .asgi_websocket import WebSocketSession, describe, describe_websocket, text
@@ -104,7 +104,8 @@ class UvicornConnection:
         self.ws = ws
         sock = ws.extra("socket")
         if sock is not None:
-            notice_vanished(sock)
+            settings = self.context.settings
+            notice_vanished(sock, gone_after(settings.ping_interval, settings.ping_timeout))
         self.context.settings.connections.add(ws)
         self.context.keepalive.start()
 

@@ -10,12 +10,13 @@ import contextlib
 import socket
 import struct
 import sys
+from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Waiting", "notice_vanished", "waiting"]
+__all__ = ["GONE_AFTER", "SendQueue", "gone_after", "notice_vanished", "send_queue"]
 
 # How long a peer may leave what was sent unacknowledged, or a probe unanswered, or its window closed, in seconds: with
 # the 15 s between two comments of an event stream, a client that vanished is gone within a minute; and it is as long as
@@ -35,14 +36,27 @@ TCP_OPTIONS = {
     # RFC 5482, in milliseconds.
     "TCP_USER_TIMEOUT": GONE_AFTER * 1000,
 }
+# Nobody waits longer than an hour: Linux takes 32,767 s between probes at the most.
+LONGEST = 3600
 # Of `struct tcp_info` of Linux, tcpi_bytes_acked and, from 5.4 on, tcpi_snd_wnd, between them tcpi_notsent_bytes.
 INFO = struct.Struct("=120xQ16xI80xI")
 # asm-generic/ioctls.h: of a unix socket, the bytes that the peer has not read.
 SIOCOUTQ = 0x5411
 
 
-def notice_vanished(sock: socket.socket) -> None:
-    """Have the kernel end a connection whose peer vanished: this one, or those that a listening socket accepts."""
+def gone_after(ping_interval: float | None, ping_timeout: float | None) -> float:
+    """Return after how many seconds without an acknowledgement a peer is given up: not before the pings give it up.
+
+    Who waits longer for the answer to a ping has peers that are away for longer, in a tunnel.
+    """
+    return max(GONE_AFTER, ping_interval + ping_timeout if ping_interval and ping_timeout else 0)
+
+
+def notice_vanished(sock: socket.socket, seconds: float = GONE_AFTER) -> None:
+    """Have the kernel end a connection whose peer vanished: this one, or those that a listening socket accepts.
+
+    It is given up after so many seconds without an acknowledgement.
+    """
     if sock.family not in {socket.AF_INET, socket.AF_INET6}:
         # Both ends of a unix socket are on this machine: neither vanishes without the other being told.
         return
@@ -50,11 +64,12 @@ def notice_vanished(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in TCP_OPTIONS.items():
             if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                longer = 1 if name == "TCP_KEEPCNT" else min(seconds, LONGEST) / GONE_AFTER
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), ceil(value * longer))
 
 
-class Waiting(NamedTuple):
-    """What the kernel says of the bytes that it took."""
+class SendQueue(NamedTuple):
+    """What the kernel says of the bytes that it took to send."""
 
     # How many the peer's kernel has acknowledged, -1 where that is not said.
     acked: int
@@ -65,8 +80,8 @@ class Waiting(NamedTuple):
     window: int
 
 
-def waiting(transport: asyncio.Transport) -> Waiting:
-    """Ask the kernel, where it is Linux."""
+def send_queue(transport: asyncio.Transport) -> SendQueue:
+    """Ask the kernel what became of the bytes that it took, where it is Linux."""
     sock: Any = None
     if sys.platform.startswith("linux") and not transport.is_closing():
         sock = transport.get_extra_info("socket")
@@ -75,11 +90,11 @@ def waiting(transport: asyncio.Transport) -> Waiting:
     with contextlib.suppress(OSError, ValueError):
         if sock.family in {socket.AF_INET, socket.AF_INET6}:
             info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size)
-            return Waiting(*INFO.unpack(info)) if len(info) == INFO.size else UNKNOWN
+            return SendQueue(*INFO.unpack(info)) if len(info) == INFO.size else UNKNOWN
         from fcntl import ioctl  # noqa: PLC0415 - there is none on Windows
 
-        return Waiting(-1, int.from_bytes(ioctl(sock.fileno(), SIOCOUTQ, bytes(4)), sys.byteorder), 0)
+        return SendQueue(-1, int.from_bytes(ioctl(sock.fileno(), SIOCOUTQ, bytes(4)), sys.byteorder), 0)
     return UNKNOWN
 
 
-UNKNOWN = Waiting(-1, 0, 0)
+UNKNOWN = SendQueue(-1, 0, 0)

@@ -1,16 +1,14 @@
-"""Loops: uvloop where it is installed, asyncio's own elsewhere; and what a task waits for."""
+"""Loops: uvloop where it is installed, asyncio's own elsewhere."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import asyncio
+    from collections.abc import Callable
 
-__all__ = ["loop_factory", "settled"]
-
-Result = TypeVar("Result")
+__all__ = ["loop_factory"]
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -21,14 +19,3 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-async def settled(awaitable: Awaitable[Result]) -> Result:
-    """Wait for what others may cancel: that raises RuntimeError, CancelledError only where this task is cancelled."""
-    try:
-        return await awaitable
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise RuntimeError("what was waited for is cancelled") from error

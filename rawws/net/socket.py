@@ -18,7 +18,7 @@ from rawws.errors import RemoteProtocolError
 from rawws.protocol import phases
 
 from .awaitables import release
-from .kernel import waiting
+from .kernel import send_queue
 from .threads import LoopThread
 from .transports import abort_transport, shut_down_socket
 
@@ -542,7 +542,7 @@ class AsyncSocket:
     def makes_progress(self) -> bool:
         """Tell whether the peer has read some of what waited for it at the last look, in the kernel or before it."""
         held, taken, window = self.last_look or (0, 0, 0)
-        told = waiting(self.transport)
+        told = send_queue(self.transport)
         held_now = self.refused + told.held
         taken_now = told.acked if told.acked >= 0 else self.bytes_sent - held_now
         self.last_look = (held_now, taken_now, told.window)

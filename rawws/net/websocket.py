@@ -25,6 +25,7 @@ from rawws.protocol.phases import State, state_of
 
 from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, release
 from .awaited import AwaitedBytes
+from .logs import request_line
 from .prepared import control_payload, encode_part
 from .rate import RateLimiter
 from .socket import AsyncSocket
@@ -732,7 +733,7 @@ class WebSocket(AsyncSocket):
         if isinstance(error, ConnectionClosed) and self.connection.phase != phases.OPEN:
             # It did not expect the end of its connection, which is no fault of it.
             return
-        self.settings.logger.error("connection handler failed", exc_info=error)
+        self.settings.logger.error("connection handler failed: %s", request_line(self.request), exc_info=error)
         if self.connection.phase == phases.OPEN:
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
@@ -750,7 +751,7 @@ class WebSocket(AsyncSocket):
                 try:
                     self.settings.on_close(self, self.connection.closed().code, self.connection.closed().reason)
                 except Exception:
-                    self.settings.logger.exception("on_close failed")
+                    self.settings.logger.exception("on_close failed: %s", request_line(self.request))
         if self.settings.counters is not None:
             self.settings.counters.close(self)
         if self.settings.admission is not None:

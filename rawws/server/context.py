@@ -228,3 +228,7 @@ class ServerContext:
 
             self._date = formatdate(now, usegmt=True)
         return self._date
+        if task.cancelled() and not task.cancelling():
+            # Nobody ended the handler: what it waited for was cancelled.
+            ws.on_handler_error(RuntimeError("what the handler waited for is cancelled"))
+            return

@@ -19,8 +19,9 @@ from rawws.http.dispatch import call_endpoint
 from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
 from rawws.http.routes import NO_PARAMS
-from rawws.net.kernel import waiting
-from rawws.net.loops import settled
+from rawws.net.cancellation import result_of
+from rawws.net.kernel import send_queue
+from rawws.net.logs import request_line
 from rawws.net.transports import close_transport
 from rawws.protocol.bodies import Body
 from rawws.protocol.handshake import check_origin, check_upgrade, refusal
@@ -28,7 +29,6 @@ from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, co
 
 from . import heads
 from .forwarded import scheme_of
-from .stats import request_of
 from .upgrade import WebSocketUpgrade, open_websocket, read_on
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Http1Connection:
         """Wait for process_request."""
         response = None
         try:
-            response = await settled(answer)
+            response = await result_of(answer)
         except HttpError as error:
             self.refuse(error)
         except Exception as error:  # noqa: BLE001 - as above
@@ -511,7 +511,8 @@ class Http1Connection:
                 self.ws.abort()
 
     def _log(self, error: BaseException) -> None:
-        self.context.log_failure(request_of(self._head(), getattr(self.exchange, "request", None)), error)
+        exchange = self.exchange
+        self.context.log_failure(request_line(None, self._head()) if exchange is None else exchange.name(), error)
 
     # -- writing
 
@@ -523,7 +524,7 @@ class Http1Connection:
     def stalls(self) -> bool:
         """Tell whether bytes wait that the client has read none of since the last look."""
         refused = self.ws.refused
-        acked = waiting(self.ws.transport).acked
+        acked = send_queue(self.ws.transport).acked
         before, self.taken = self.taken, acked if acked >= 0 else self.ws.bytes_sent - refused
         return refused > 0 and self.taken == before
 

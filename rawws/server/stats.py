@@ -3,15 +3,16 @@
 Laws:
 1. Nothing is counted for each message: two counters of bytes for each connection are all that a read or a write pays.
 2. A connection has one line at INFO at the most, at its end or its refusal; what is useful is in the record's `extra`.
-3. What a client chose (path, reason, address behind a proxy) can neither begin a line nor move a terminal's cursor.
+3. What a client chose (path, reason, address behind a proxy) is `printable`.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from rawws.http.serving import ServerFigures
+from rawws.net.logs import first_line, printable, shown_address
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
@@ -19,32 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rawws.errors import HttpError
-    from rawws.http.requests import HttpRequest
     from rawws.net.socket import AsyncSocket
 
-__all__ = ["ConnectionLog", "ServerStats", "printable", "request_of"]
-
-# More of what a client wrote than so many characters makes logs large and tells nothing.
-LONGEST = 200
+__all__ = ["ConnectionLog", "ServerStats"]
 
 access_logger = logging.getLogger("rawws.access")
-
-
-def printable(text: str) -> str:
-    """Return a text of a client as it may stand in a log: one line, nothing that a terminal obeys, and not too long."""
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + "..."
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def shown(address: Any) -> str:
-    """Return the address of a peer for a log; that of a unix socket's peer is mostly empty."""
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    return printable(str(address or "unix"))
 
 
 @final
@@ -67,7 +47,7 @@ class ConnectionLog:
         """Log the end of a WebSocket, and which side closed it."""
         if self._logger.isEnabledFor(logging.INFO):
             fields = {
-                "remote": shown(ws.remote_address),
+                "remote": shown_address(ws.remote_address),
                 "path": path_of(ws.request_head),
                 "close_code": code,
                 "close_reason": printable(reason),
@@ -87,7 +67,7 @@ class ConnectionLog:
         """Log that a request is refused."""
         if self._logger.isEnabledFor(logging.INFO):
             fields = {
-                "remote": shown(ws.remote_address),
+                "remote": shown_address(ws.remote_address),
                 "path": path_of(head),
                 "status": error.status,
                 "reason": printable(error.reason),
@@ -98,7 +78,7 @@ class ConnectionLog:
         """Log a response in the access log, where there is one."""
         if self.access:
             fields = {
-                "remote": shown(ws.remote_address),
+                "remote": shown_address(ws.remote_address),
                 # In quotes: one of the client's would end them, and what follows would be read as other fields.
                 "request": first_line(head).replace('"', "\\x22"),
                 "status": status,
@@ -188,15 +168,3 @@ def path_of(head: bytes) -> str:
     """Return the target of a request as it came; "-" where none came."""
     words = first_line(head).split(" ")
     return words[1] if len(words) > 1 else "-"
-
-
-def request_of(head: bytes, request: HttpRequest | None) -> str:
-    """Return the method and the target of a request, or those that came in this head; "-" where none came."""
-    if request is not None:
-        return printable(f"{request.method} {request.head.path}")
-    return " ".join(first_line(head).split(" ")[:2])
-
-
-def first_line(head: bytes) -> str:
-    """Return the request line, or what came of it; "-" where nothing did."""
-    return printable(head.partition(b"\r")[0].decode("latin-1")) or "-"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rawws import clock
 from rawws.errors import LocalProtocolError
 from rawws.http.event_stream import EventStream
-from rawws.net.loops import settled
+from rawws.net.cancellation import result_of
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
@@ -261,7 +261,7 @@ class HubCore:
             verdict = self.authorize(client, action, topic)
         except asyncio.CancelledError as error:
             raise RuntimeError("authorize raised CancelledError") from error
-        return settled(verdict) if inspect.isawaitable(verdict) else bool(verdict)
+        return result_of(verdict) if inspect.isawaitable(verdict) else bool(verdict)
 
     # -- what client protocols and subscribers call
 

@@ -127,7 +127,7 @@ async def test_a_callback_that_raises_ends_its_connection_and_is_logged_once(nam
         ws = await rawws.connect(server.uri, handler=Faulty())
         await ws.wait_closed()
         assert ws.connection.close_sent == (1011, "internal error")
-    logged.take("connection handler failed", ZeroDivisionError, "rawws.client")
+    logged.take("connection handler failed: GET /", ZeroDivisionError, "rawws.client")
 
 
 # -- limits and timers

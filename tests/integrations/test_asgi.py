@@ -485,6 +485,35 @@ async def test_what_an_application_returns_is_logged(logged: Logged) -> None:
     logged.take("ASGI callable should return None, but returned '7'.")
 
 
+async def test_an_application_that_lets_a_cancellation_out_is_500_and_logged(logged: Logged) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        waited = asyncio.get_running_loop().create_future()
+        waited.cancel()
+        await waited
+
+    head, body = await asked(app, GET)
+    assert (head[:12], body) == (b"HTTP/1.1 500", b"the application failed\n")
+    logged.take("Exception in ASGI application (GET /)", asyncio.CancelledError)
+
+
+async def test_the_log_lines_of_an_application_that_fails_have_its_method_and_its_path(logged: Logged) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> Any:
+        if scope["path"] == "/raises":
+            raise ValueError("a fault")
+        if scope["path"] == "/answers":
+            await answering({"body": b"x"})(scope, receive, send)
+            return 7
+        return None
+
+    for path, text in (
+        ("/raises?a", "Exception in ASGI application (GET /raises?a)"),
+        ("/answers", "ASGI callable should return None, but returned '7'. (GET /answers)"),
+        ("/returns", "ASGI callable returned without completing response. (GET /returns)"),
+    ):
+        await asked(app, f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        logged.take_all(text, 1)
+
+
 async def test_an_application_that_is_cancelled_ends_its_connection() -> None:
     cancelled: list[bool] = []
 

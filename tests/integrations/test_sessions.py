@@ -126,6 +126,27 @@ async def test_an_application_that_raises_closes_with_1011(server: str, logged: 
     logged.take("Exception in ASGI application", ValueError, LOGGERS[server])
 
 
+@pytest.mark.parametrize("accepts", [False, True])
+async def test_an_application_that_lets_a_cancellation_out_ends_its_connection(
+    server: str, accepts: bool, logged: Logged
+) -> None:
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        if accepts:
+            await send({"type": "websocket.accept"})
+        waited = asyncio.get_running_loop().create_future()
+        waited.cancel()
+        await waited
+
+    async with served(server, app) as url:
+        if accepts:
+            async with connect(url) as ws:
+                assert (await end(ws))[0] == 1011
+        else:
+            assert (await refused(url))[0] == 500
+    logged.take("Exception in ASGI application (GET /)", asyncio.CancelledError, LOGGERS[server])
+
+
 async def test_an_application_that_raises_before_it_accepts_answers_500(server: str, logged: Logged) -> None:
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         raise ValueError("a fault")

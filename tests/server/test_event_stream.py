@@ -240,7 +240,7 @@ async def test_on_close_that_raises_is_logged(logged: Logged) -> None:
         peer.close()
         await stream.wait_closed()
         await asyncio.sleep(0)
-    logged.take("on_close of an event stream failed", KeyError)
+    logged.take("on_close of an event stream failed: GET /", KeyError)
 
 
 async def test_the_stream_of_a_client_that_left_before_it_was_made_is_over() -> None:
@@ -531,7 +531,7 @@ async def test_a_producer_that_raises_is_logged_and_ends_the_connection_behind_a
     async with streaming(lambda _: rawws.EventStream(broken())) as (stream, peer):
         assert await peer.read_to_end() == chunk(b"data: whole\n\n")
         await stream.wait_closed()
-    logged.take("event stream failed", KeyError)
+    logged.take("event stream failed: GET /", KeyError)
 
 
 async def test_a_producer_that_gives_what_is_no_event_is_logged(logged: Logged) -> None:
@@ -541,7 +541,7 @@ async def test_a_producer_that_gives_what_is_no_event_is_logged(logged: Logged) 
 
     async with streaming(lambda _: rawws.EventStream(wrong())) as (_, peer):
         assert await peer.read_to_end() == chunk(b"data: whole\n\n")
-    logged.take("event stream failed", TypeError)
+    logged.take("event stream failed: GET /", TypeError)
 
 
 async def test_a_producer_may_close_its_stream() -> None:

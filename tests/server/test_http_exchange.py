@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -444,15 +445,56 @@ async def test_requests_behind_a_large_answer_wait_until_it_is_read() -> None:
         peer.close()
 
 
-async def test_an_endpoint_that_is_cancelled_ends_the_connection() -> None:
-    async def give_up(_: rawws.HttpRequest) -> str:
+async def cancelled() -> None:
+    """Wait for what somebody else cancels."""
+    waited = asyncio.get_running_loop().create_future()
+    waited.cancel()
+    await waited
+
+
+@pytest.mark.parametrize("how", ["plain", "raised", "waited for"])
+async def test_an_endpoint_that_lets_a_cancellation_out_is_a_500_and_logged(how: str, logged: Logged) -> None:
+    def give_up(_: rawws.HttpRequest) -> str:
         raise asyncio.CancelledError
 
-    async with served(on("/", give_up)) as (server, peer):
+    async def give_up_later(_: rawws.HttpRequest) -> str:
+        await asyncio.sleep(0)
+        if how == "waited for":
+            await cancelled()
+        raise asyncio.CancelledError
+
+    async with served(on("/give/up", give_up if how == "plain" else give_up_later)) as (_, peer):
+        await peer.write(get("/give/up?a"))
+        [answer] = judge(await peer.read_to_end(), ["GET"], closed=True)
+        assert (answer.status, answer.body) == (500, b"the server failed\n")
+    logged.take("request failed: GET /give/up?a", asyncio.CancelledError)
+
+
+async def test_an_endpoint_that_the_server_cancels_ends_its_connection_and_is_no_fault() -> None:
+    started = asyncio.Event()
+
+    async def wait(_: rawws.HttpRequest) -> str:
+        started.set()
+        await asyncio.get_running_loop().create_future()
+        return "never"
+
+    async with served(on("/", wait)) as (server, peer):
         await peer.write(get())
         assert await peer.read_to_end() == b""
         await eventually(lambda: not server.settings.connections)
 
+        await eventually(lambda: not server.settings.connections and not server.handlers)
+
+
+async def test_a_producer_that_lets_a_cancellation_out_ends_its_stream_and_is_logged(logged: Logged) -> None:
+    async def numbers() -> AsyncIterator[str]:
+        yield "1"
+        await cancelled()
+
+    async with served(on("/feed", lambda _: rawws.EventStream(numbers()))) as (server, peer):
+        await peer.write(get("/feed"))
+        data = await peer.read_to_end()
+        assert data.endswith(b"data: 1\n\n\r\n")
 
 async def test_an_endpoint_goes_on_when_its_client_leaves() -> None:
     started, finished = asyncio.Event(), asyncio.Event()

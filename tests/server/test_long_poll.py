@@ -138,7 +138,7 @@ async def test_on_close_that_raises_is_logged(logged: Logged) -> None:
         poll.on_close = broken
         peer.close()
         await eventually(lambda: poll.closed)
-    logged.take("on_close of a poll failed", KeyError)
+    logged.take("on_close of a poll failed: GET /", KeyError)
 
 
 async def test_the_poll_of_a_client_that_left_before_it_was_made_is_over(logged: Logged) -> None:

@@ -37,6 +37,56 @@ async def test_a_handler_that_raises_closes_with_1011_and_logs_one_traceback(log
     logged.take("connection handler failed", ValueError)
 
 
+@pytest.mark.parametrize("how", ["raised", "waited for"])
+async def test_a_handler_that_lets_a_cancellation_out_closes_with_1011_and_is_logged(how: str, logged: Logged) -> None:
+    async def handler(ws: rawws.WebSocket) -> None:
+        await ws.recv()
+        if how == "waited for":
+            waited = asyncio.get_running_loop().create_future()
+            waited.cancel()
+            await waited
+        raise asyncio.CancelledError
+
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.send("go")
+        assert await peer.finish() == (1011, "internal error")
+    logged.take("connection handler failed: GET /", RuntimeError)
+
+
+async def test_a_handler_that_is_cancelled_itself_closes_with_1000() -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def handler(ws: rawws.WebSocket) -> None:
+        tasks.append(asyncio.current_task())
+        await ws.recv()
+
+    async with serve(handler) as server, connected(server) as peer:
+        await eventually(lambda: tasks)
+        assert tasks[0] is not None
+        tasks[0].cancel()
+        assert await peer.finish() == (1000, "")
+
+
+async def test_the_log_line_of_a_handler_that_fails_has_its_method_and_its_path(logged: Logged) -> None:
+    class Failing(rawws.Handler):
+        def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
+            raise ValueError(message)
+
+        def on_close(self, ws: rawws.WebSocket, code: int, reason: str) -> None:
+            raise KeyError(code)
+
+    routes = rawws.Routes([rawws.Route("/room/{name}", Failing(), websocket=True)])
+    async with serve(routes) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.shake_hands(line="GET /room/%1b?a=b HTTP/1.1")
+        await peer.send("x")
+        assert await peer.finish() == (1011, "internal error")
+        peer.close()
+        await eventually(lambda: not server.settings.connections)
+    logged.take_all("connection handler failed: GET /room/%1b?a=b", 1)
+    logged.take_all("on_close failed: GET /room/%1b?a=b", 1)
+
+
 async def test_a_handler_that_raises_after_its_own_close_keeps_the_code_and_logs(logged: Logged) -> None:
     async def handler(ws: rawws.WebSocket) -> None:
         ws.close(4000, "mine")

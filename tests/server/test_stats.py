@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import rawws
 import rawws.metrics
 from rawws.http.serving import ServerFigures
-from rawws.server.stats import LONGEST, printable
+from rawws.net.logs import LONGEST, printable
 from tests.processes import ROOT
 from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, connected, eventually, request, serve

@@ -82,11 +82,11 @@ async def test_what_the_kernel_says_grows_as_the_peer_reads() -> None:
         (ws,) = server.connections
         ws.send(bytes(200_000))
         await asyncio.sleep(0)
-        before = kernel.waiting(ws.transport)
+        before = kernel.send_queue(ws.transport)
         assert before.held > 0
         for _ in range(10):
             await peer.read(4096)
-        while (after := kernel.waiting(ws.transport)).acked <= before.acked:
+        while (after := kernel.send_queue(ws.transport)).acked <= before.acked:
             await peer.read(4096)
         assert after.held < before.held
         peer.close()
