@@ -207,6 +207,7 @@ def _descriptor(text: str) -> int:
 # Options of `serve` under their own names; a default that they have stands in the signature alone.
 LIMITS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "origins": (_origins, "URL,URL", "the sites whose pages may connect, * for all (default: this server's own pages)"),
+    "hosts": (_words, "NAME,NAME", "the names in Host, *.NAME for those below, * for any (default: any; see the docs)"),
     "subprotocols": (_words, "NAME,NAME", "the subprotocols that the handler speaks, the best first"),
     "trusted_proxies": (_words, "ADDRESS,ADDRESS", "whose X-Forwarded-For and -Proto are believed (default: nobody's)"),
     "max_size": (_size, "BYTES", "the largest message; 64k and 1m are understood"),

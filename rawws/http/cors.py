@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from rawws.errors import HttpError
 from rawws.protocol.extensions import is_token
-from rawws.protocol.handshake import check_origin
+from rawws.protocol.handshake import check_origin, crosses_origins
 
 if TYPE_CHECKING:
     from rawws.protocol.handshake import Origins
@@ -17,6 +17,9 @@ __all__ = ["CrossOrigin", "preflight_fields", "preflight_method", "without_permi
 
 # How long a browser may remember what a preflight allowed, in seconds: Chromium's limit is 7200, Firefox's 86400.
 PREFLIGHT_AGE = 600
+# RFC 9110 9.2.1: "Of the request methods defined by this specification, the GET, HEAD, OPTIONS, and TRACE methods are
+# defined to be safe."
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 VARY = (("Vary", "Origin"),)
 
 
@@ -36,21 +39,25 @@ class CrossOrigin:
         """Return the header fields that let the page of an allowed origin read the response (WHATWG Fetch 3.3).
 
         Raises HttpError with 403 for the page of another origin; same-origin pages, and what is no browser, need
-        no permission.
+        no permission, nor do images and links of other pages, for which browsers send no Origin: but what changes
+        something does, where the browser tells by Sec-Fetch-Site alone whose page it is.
         """
-        vary = self._vary
-        if "Origin" not in request.headers:
+        vary, headers = self._vary, request.headers
+        if "Origin" not in headers and (request.method in SAFE or not crosses_origins(headers)):
             return vary
+        host = headers.get("Host") or ""
         with contextlib.suppress(HttpError):
-            check_origin(request, None, scheme, request.headers.get("Host") or "")
+            check_origin(request, None, scheme, host)
             return vary
         try:
-            origin = check_origin(request, self._listed, "", "")
+            origin = check_origin(request, [*self._listed, f"{scheme}://{host}"], "", "")
         except HttpError:
             if not self._all:
                 raise
             return (("Access-Control-Allow-Origin", "*"), *vary)
-        return (*vary, ("Access-Control-Allow-Origin", origin or ""), ("Access-Control-Allow-Credentials", "true"))
+        if origin is None:
+            return vary
+        return (*vary, ("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true"))
 
     def fields_of_refusal(self, request: Request, scheme: str) -> tuple[tuple[str, str], ...]:
         """Return the same for a response that no endpoint gives: the page of another origin may not read it."""

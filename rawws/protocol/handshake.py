@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Acceptance", "Agreement", "Origins", "accept", "accept_key", "build_request", "check_origin",
-    "check_response", "check_upgrade", "make_key", "refusal",
+    "check_response", "check_upgrade", "crosses_origins", "make_key", "refusal",
 ]  # fmt: skip
 
 # None: the same origin. "*": any. Else those allowed: exact ones, patterns, and None for a request without Origin.
@@ -37,6 +37,8 @@ _PREFIX = b"HTTP/1.1 101 Switching Protocols\r\n" + serialize_fields(_SWITCH)
 # RFC 9110 15.5.22: "The server MUST send an Upgrade header field in a 426 response". RFC 6455 4.2.2: it MUST send "a
 # |Sec-WebSocket-Version| header field indicating the version(s) the server is capable of understanding."
 _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+# Of a list of origins, so many stand in an error.
+_SHOWN = 5
 _OWN_HEADERS = {"host", "upgrade", "connection", "origin", "content-length", "transfer-encoding", "expect"}
 
 
@@ -113,12 +115,15 @@ def check_origin(request: Request, origins: Origins, scheme: str, host: str) -> 
     `origins=None` allows requests without Origin, which no browser sends (RFC 6455 section 4.2.1), and the server's own
     origin, `scheme://host` without a default port: "https" if the client came by TLS, to us or to a trusted proxy, else
     "http", and the value of Host. "*" allows all. A list allows what it names: strings without regard to case, patterns
-    for the whole origin in lower case, None for no Origin. "null", the origin of sandboxed frames, must be named.
+    for the whole origin in lower case, None for no Origin. "null", the origin of sandboxed frames, must be named; so it
+    is judged where there is no Origin, but the browser says that the page is of another one (`crosses_origins`).
     """
     # RFC 6454 7.3: "The user agent MUST NOT include more than one Origin header field in any HTTP request."
     origin = _only_value(request.headers, "Origin") if "Origin" in request.headers else None
     # RFC 6455 4.2.2: "The origin is serialized to ASCII and converted to lowercase."
     came = None if origin is None else origin.lower()
+    if came is None and crosses_origins(request.headers):
+        came = "null"
     if origins is None:
         port = ":443" if scheme == "https" else ":80"
         if came is not None and came.startswith("ws"):
@@ -134,7 +139,32 @@ def check_origin(request: Request, origins: Origins, scheme: str, host: str) -> 
             elif allowed == "*" or came == (allowed and allowed.lower()):
                 return origin
     # RFC 6455 4.2.2: "it MUST return an appropriate HTTP error code (e.g., 403 Forbidden)".
-    raise HandshakeError(403, f"Origin is {_came(request.headers, 'Origin')}, which is not allowed")
+    text = f"Origin is {_came(request.headers, 'Origin')}"
+    if origin is None and came is not None:
+        text += f" and Sec-Fetch-Site {_came(request.headers, 'Sec-Fetch-Site')}"
+    if origins is None:
+        own = excerpt(f"{scheme}://{host.lower()}")
+        raise HandshakeError(403, f"{text}, allowed is {own}, by the scheme and the Host of the request")
+    raise HandshakeError(403, f"{text}, allowed are {_named(origins)}")
+
+
+def crosses_origins(headers: Headers) -> bool:
+    """Tell whether a browser says that the page of another origin sent a request, whatever became of its Origin.
+
+    Fetch Metadata Request Headers 2.3: "same-site" and "cross-site" are not "same-origin", and "none" is the user. What
+    is none of the four says nothing: "servers SHOULD ignore this header if it contains an invalid value."
+    """
+    return headers.get_all("Sec-Fetch-Site") in (["cross-site"], ["same-site"])
+
+
+def _named(origins: str | Sequence[str | re.Pattern[str] | None]) -> str:
+    """Return what an option `origins` allows, for an error."""
+    texts = [
+        "none" if origin is None else excerpt(origin if isinstance(origin, str) else origin.pattern)
+        for origin in ([origins] if isinstance(origins, str) else origins)
+    ]
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return (", ".join(texts[:_SHOWN]) or "no others") + more
 
 
 def accept(

@@ -17,12 +17,13 @@ from rawws.net.handlers import Handler
 from rawws.net.keepalive import Keepalive
 from rawws.net.settings import Settings
 from rawws.protocol.deflate import Compression
-from rawws.protocol.handshake import accept
+from rawws.protocol.handshake import accept, check_origin, check_upgrade
 from rawws.protocol.http11 import serialize_fields, serialize_response
 from rawws.protocol.opcodes import CloseCode
 
 from .admission import REFUSALS, RETRY_AFTER, AdmissionControl, most_connections
-from .forwarded import TrustedProxies
+from .forwarded import TrustedProxies, scheme_of
+from .hosts import AllowedHosts
 from .stats import ConnectionLog, ServerStats
 from .upgrade import WebSocketTerms
 
@@ -80,6 +81,8 @@ class ServerContext:
         self.max_connections = options.max_connections or most_connections()
         self.keep_alive_timeout = options.keep_alive_timeout or 0.0
         self.proxies = TrustedProxies(options.trusted_proxies) if options.trusted_proxies else None
+        # None for any name; where the server listens decides, if the option does not.
+        self.hosts = AllowedHosts.of(options.hosts)
         self.cross_origin = CrossOrigin(options.origins)
         # What every response of an endpoint has, and every 101 besides what was negotiated, checked and written once.
         self.extra_fields = (("Server", options.server_header),) if options.server_header else ()
@@ -125,6 +128,30 @@ class ServerContext:
         if self.proxies is None:
             self.admission.enter(ws)
         return True
+
+    # -- what is judged of a request before anybody answers it
+
+    def judge(self, ws: WebSocket, request: Request) -> Any:
+        """Judge a request by who sent it and by what name; return what `process_request` answers, None for nothing.
+
+        Raises HttpError for one that is refused.
+        """
+        if self.proxies is not None:
+            # A proxy may send the requests of several clients over one connection.
+            ws.remote = ws.secure = None
+            self.proxies.apply(ws, request)
+            self.admission.enter(ws)
+        if self.hosts is not None:
+            self.hosts.check(request)
+        process = self.options.process_request
+        return None if process is None else process(ws, request)
+
+    def shake_hands(self, ws: WebSocket, request: Request) -> str:
+        """Judge the request of an opening handshake, and return its key. Raises HttpError for one that is refused."""
+        self.admission.shake_hands(ws)
+        key = check_upgrade(request)
+        check_origin(request, self.options.origins, scheme_of(ws), request.headers.get("Host") or "")
+        return key
 
     # -- the opening handshake
 
@@ -203,6 +230,10 @@ class ServerContext:
         """Close the connection of a handler that returned with 1000, of one that raised with 1011."""
         self.tasks.discard(task)
         ws.task = None
+        if task.cancelled() and not task.cancelling():
+            # Nobody ended the handler: what it waited for was cancelled.
+            ws.on_handler_error(RuntimeError("what the handler waited for is cancelled"))
+            return
         error = None if task.cancelled() else task.exception()
         if error is None:
             ws.close(CloseCode.NORMAL_CLOSURE)
@@ -228,7 +259,3 @@ class ServerContext:
 
             self._date = formatdate(now, usegmt=True)
         return self._date
-        if task.cancelled() and not task.cancelling():
-            # Nobody ended the handler: what it waited for was cancelled.
-            ws.on_handler_error(RuntimeError("what the handler waited for is cancelled"))
-            return

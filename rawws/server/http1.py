@@ -24,7 +24,7 @@ from rawws.net.kernel import send_queue
 from rawws.net.logs import request_line
 from rawws.net.transports import close_transport
 from rawws.protocol.bodies import Body
-from rawws.protocol.handshake import check_origin, check_upgrade, refusal
+from rawws.protocol.handshake import refusal
 from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, content_length, parse_request
 
 from . import heads
@@ -189,20 +189,13 @@ class Http1Connection:
         if not reader.receive(data):
             return b""
         request = parse_request(reader.head)
-        context, ws = self.context, self.ws
-        if context.proxies is not None:
-            # A proxy may send the requests of several clients over one connection.
-            ws.remote = ws.secure = None
-            context.proxies.apply(ws, request)
-            context.admission.enter(ws)
-        process = context.options.process_request
-        answer = None if process is None else process(ws, request)
+        answer = self.context.judge(self.ws, request)
         if answer is not None and inspect.isawaitable(answer):
             # More must not arrive meanwhile; the deadline of the handshake goes on.
-            ws.pause_reading()
+            self.ws.pause_reading()
             self.phase = BUSY
             self.held = reader.rest
-            self.task = context.settings.loop.create_task(self._wait(request, answer))
+            self.task = self.context.settings.loop.create_task(self._wait(request, answer))
             return b""
         return self._go_on(request, answer, reader.rest)
 
@@ -257,18 +250,10 @@ class Http1Connection:
 
     # -- WebSocket
 
-    def _shake_hands(self, request: Request) -> str:
-        """Check the request of an opening handshake, and return its key."""
-        context, ws = self.context, self.ws
-        context.admission.shake_hands(ws)
-        key = check_upgrade(request)
-        check_origin(request, context.options.origins, scheme_of(ws), request.headers.get("Host") or "")
-        return key
-
     def _open(self, request: Request, endpoint: WebSocketEndpoint, rest: bytes) -> None:
         """Do the opening handshake (RFC 6455 section 4.2)."""
         context, ws = self.context, self.ws
-        key = self._shake_hands(request)
+        key = context.shake_hands(ws, request)
         ws.request_head = self._head()
         accepted = context.accept(ws, request, key)
         ws.subprotocol = accepted.subprotocol
@@ -298,7 +283,7 @@ class Http1Connection:
         """Have an application answer a request, whose body it gets as it comes; return what is left of what came."""
         request, headers = self._request(head, NO_PARAMS), head.headers
         if heads.asks_for_websocket(headers):
-            key = self._shake_hands(head)
+            key = self.context.shake_hands(self.ws, head)
             self.ws.request_head = self._head()
             # Nothing is read before the application decides; the deadline of the handshake goes on.
             self.ws.pause_reading()

@@ -20,6 +20,7 @@ from rawws.net.options import check_limits
 from rawws.protocol.deflate import Compression
 from rawws.protocol.extensions import is_token
 
+from .hosts import check_hosts
 from .shutdown import Drain
 from .unix import check_mode
 
@@ -68,6 +69,9 @@ class ServerOptions:
     # Whose pages may connect: origins and patterns, None for requests without Origin, "*" for all; by default this
     # server's own pages, and what is no browser.
     origins: Origins = None
+    # The names that Host may have, "*.name" for those below, "*" for any (421); by default those of loopback where the
+    # server listens on nothing else and trusts no proxy, and else any.
+    hosts: str | Sequence[str] | None = None
     # The subprotocols that are spoken, the best first; or a function that chooses one of those offered, or None.
     subprotocols: Sequence[str] | None = None
     select_subprotocol: Callable[[WebSocket, list[str]], str | None] | None = None
@@ -116,6 +120,7 @@ class ServerOptions:
     def __post_init__(self) -> None:
         Compression.of(self.compression)
         check_origins(self.origins)
+        check_hosts(self.hosts)
         check_subprotocols(self.subprotocols)
         for name in ("process_request", "process_response", "select_subprotocol"):
             hook = getattr(self, name)

@@ -15,6 +15,7 @@ from rawws.protocol.opcodes import CloseCode
 
 from .admission import ACCEPTS
 from .context import ServerContext
+from .hosts import AllowedHosts
 from .http1 import Http1Connection
 from .options import ListenOptions, ServerHandler, UnixOptions, check_server_handler, takes_options
 from .shutdown import Drain, drain
@@ -64,6 +65,9 @@ class Server:
                 more["ssl_shutdown_timeout"] = self.settings.close_timeout
         try:
             await self._bind(options, more)
+            if options.hosts is None and not options.trusted_proxies:
+                # RFC 9110 7.4 excepts "a trusted gateway": what it passes on is by the name of its site.
+                self.context.hosts = AllowedHosts.at(self.sockets, options.host)
             for listening in self.sockets:
                 # What is accepted is told the same, and nothing is accepted before.
                 notice_vanished(listening)
@@ -305,6 +309,11 @@ def serve(handler: ServerHandler, options: ListenOptions) -> Serve:
     Who may connect: browsers whose page has the same origin as the request's Host, unless `origins` says otherwise: a
     list of origins such as "https://example.com" or compiled regular expressions, with None for requests without an
     Origin header, or "*" for all. Programs that are no browsers send no Origin and are let in by default.
+
+    By what name: `hosts` are the names that Host may have, whatever the port: "example.com", "*.example.com" for all
+    below, addresses, "*" for any; 421 for others. By default a server that listens on loopback addresses alone, and
+    has no `trusted_proxies`, answers to localhost, to addresses and to `host`: so a page of another site whose name was
+    made to lead here (DNS rebinding) is refused. Any other server answers to any name.
 
     `process_request(ws, request)`, plain or asynchronous, may return a Response to answer with instead of the
     handshake; None goes on. `process_response(ws, request, response)` may add headers to the 101 response, or return

@@ -26,7 +26,7 @@ async def http(server: rawws.Server, line: str, *, body: bytes = b"") -> Any:
     """Ask once, and return the JSON of the answer."""
     peer = await Peer.reach(server.sockets[0].getsockname())
     length = [f"Content-Length: {len(body)}"] if body else []
-    head = "\r\n".join([f"{line} HTTP/1.1", "Host: x", "Connection: close", *length])
+    head = "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", "Connection: close", *length])
     await peer.write(f"{head}\r\n\r\n".encode() + body)
     data = await peer.read_to_end()
     peer.close()
@@ -72,7 +72,7 @@ async def test_event_streams_and_polls_go_on_at_another_server(engine: Engine) -
         address = first.sockets[0].getsockname()
         peer = await Peer.reach(address)
         since = told["cursor"].replace("&", "%26")
-        await peer.write(f"GET /stream?topic=a&topic=b&since={since} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await peer.write(f"GET /stream?topic=a&topic=b&since={since} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         text = ""
         while '"data":"3"' not in text.replace('\\"', '"'):
             text += (await peer.read()).decode()

@@ -76,7 +76,7 @@ class Client:
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             try:
                 target = f"/poll?topic={quote(TOPIC)}&since={quote(self.cursor)}&timeout=1"
-                writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 if head.startswith("HTTP/1.1 204"):
                     continue

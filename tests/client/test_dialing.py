@@ -300,7 +300,7 @@ async def test_tls_runs_over_a_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_a_connected_socket_may_be_given() -> None:
-    async with serve(echo) as server:
+    async with serve(echo, hosts="name.example") as server:
         sock = socket.create_connection(("127.0.0.1", port(server)))
         async with rawws.connect("ws://name.example/", sock=sock) as ws:
             await ws.send("hi")

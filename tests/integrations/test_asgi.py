@@ -24,7 +24,7 @@ Scope = dict[str, Any]
 async def visited(app: Any, **options: Any) -> AsyncIterator[tuple[Peer, rawws.Server]]:
     """A server with this application, and a client that is connected to it."""
     where = {} if "sock" in options else {"host": "127.0.0.1", "port": 0}
-    async with asgi.serve(app, **{"lifespan": "off", **where, **options}) as server:
+    async with asgi.serve(app, **{"lifespan": "off", "hosts": "*", **where, **options}) as server:
         peer = await Peer.reach(server.sockets[0].getsockname(), 2048 if "sock" in options else 0)
         try:
             yield peer, server
@@ -713,7 +713,7 @@ async def test_every_refusal_is_counted(logged: Logged) -> None:
         elif path != "/none":
             await send({"type": f"{scope['type']}.close"})
 
-    async with asgi.serve(app, "127.0.0.1", 0, lifespan="off", open_timeout=0.3) as server:
+    async with asgi.serve(app, "127.0.0.1", 0, lifespan="off", hosts="*", open_timeout=0.3) as server:
         for data, status, message, error in (
             (request(line="GET /closed HTTP/1.1"), 403, "", None),
             (request(line="GET /none HTTP/1.1"), 500, "without completing handshake", None),

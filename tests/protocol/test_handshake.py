@@ -281,7 +281,63 @@ def test_an_origin_is_allowed_or_refused_with_403(
         with pytest.raises(HandshakeError) as raised:
             check_origin(request, origins, scheme, host)
         came = "absent" if origin is None else repr(origin)
-        assert (raised.value.status, raised.value.reason) == (403, f"Origin is {came}, which is not allowed")
+        assert raised.value.status == 403
+        assert raised.value.reason.startswith(f"Origin is {came}, allowed ")
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        (None, "is 'https://chat.example:81', by the scheme and the Host of the request"),
+        ([], "are no others"),
+        ("https://a.example", "are 'https://a.example'"),
+        (["https://a.example", None], "are 'https://a.example', none"),
+        ([re.compile("https://.*")], "are 'https://.*'"),
+        ([f"https://{number}.example" for number in range(7)],
+         f"are {', '.join(repr(f'https://{number}.example') for number in range(5))} and 2 more"),
+    ],
+)  # fmt: skip
+def test_the_refusal_of_an_origin_says_what_it_was_compared_with(origins: Origins, allowed: str) -> None:
+    with pytest.raises(HandshakeError) as raised:
+        check_origin(ask(("Origin", "http://evil")), origins, "https", "Chat.example:81")
+    assert raised.value.reason == f"Origin is 'http://evil', allowed {allowed}"
+
+
+SITE = "Sec-Fetch-Site"
+
+
+@pytest.mark.parametrize(
+    ("fields", "origins", "allowed"),
+    [
+        # Without an Origin, that of another page is "null": nobody knows which.
+        ([(SITE, "cross-site")], None, False),
+        ([(SITE, "same-site")], None, False),
+        ([(SITE, "cross-site")], [None], False),
+        ([(SITE, "cross-site")], ["null"], True),
+        ([(SITE, "cross-site")], "*", True),
+        # The own page, the user, what is no browser, and what means nothing.
+        ([(SITE, "same-origin")], None, True),
+        ([(SITE, "none")], None, True),
+        ([(SITE, "wonders")], None, True),
+        ([(SITE, "cross-site"), (SITE, "same-origin")], None, True),
+        # An Origin says more.
+        ([(SITE, "cross-site"), ("Origin", "http://a")], None, True),
+        ([(SITE, "cross-site"), ("Origin", "http://a")], ["http://a"], True),
+        ([(SITE, "same-origin"), ("Origin", "http://b")], None, False),
+    ],
+)
+def test_a_page_of_another_origin_is_told_by_sec_fetch_site_where_its_origin_is_missing(
+    fields: list[tuple[str, str]], origins: Origins, allowed: bool
+) -> None:
+    request = ask(*fields)
+    if allowed:
+        assert check_origin(request, origins, "http", "a") == request.headers.get("Origin")
+    else:
+        with pytest.raises(HandshakeError) as raised:
+            check_origin(request, origins, "http", "a")
+        assert raised.value.status == 403
+        if "Origin" not in request.headers:
+            assert raised.value.reason.startswith(f"Origin is absent and Sec-Fetch-Site {fields[0][1]!r}, allowed ")
 
 
 def test_two_origins_are_refused_with_400() -> None:

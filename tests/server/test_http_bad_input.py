@@ -60,7 +60,7 @@ REFUSED = {
 async def test_what_is_refused_ends_the_connection_and_nothing_behind_it_is_processed(name: str, first: bytes) -> None:
     data, status = REFUSED[name]
     seen: list[str] = []
-    async with served(table(seen), max_size=1000) as (_, peer):
+    async with served(table(seen), max_size=1000, hosts="*") as (_, peer):
         await peer.write(first + data + SMUGGLED)
         await peer.write(SMUGGLED)
         answers = judge(await peer.read_to_end(), ["GET", "GET"] if first else ["GET"], closed=True)
@@ -73,7 +73,7 @@ def test_the_verdict_is_the_same_for_every_split(name: str) -> None:
     data, status = REFUSED[name]
 
     async def answer(step: int) -> tuple[int, bytes]:
-        async with served(table([]), max_size=1000) as (_, peer):
+        async with served(table([]), max_size=1000, hosts="*") as (_, peer):
             for at in range(0, len(data), step):
                 await peer.write(data[at : at + step])
                 await asyncio.sleep(0)
@@ -91,7 +91,7 @@ def test_the_verdict_is_the_same_for_every_split(name: str) -> None:
 def test_any_bytes_get_a_refusal_or_a_timeout_and_harm_nobody(data: bytes) -> None:
     async def attack() -> None:
         seen: list[str] = []
-        async with serve(table(seen), open_timeout=1) as server:
+        async with serve(table(seen), open_timeout=1, hosts="*") as server:
             peer = await Peer.reach(server.sockets[0].getsockname())
             await peer.write(data)
             [answer] = await ask(server, get("/after"))
@@ -104,7 +104,7 @@ def test_any_bytes_get_a_refusal_or_a_timeout_and_harm_nobody(data: bytes) -> No
 
 async def test_a_body_at_the_limit_is_taken() -> None:
     seen: list[str] = []
-    async with serve(table(seen), max_size=10) as server:
+    async with serve(table(seen), max_size=10, hosts="*") as server:
         [answer] = await ask(server, get("/a", method="POST", body=b"0123456789"), ["POST"])
         assert answer.status == 200
         assert seen == ["POST /a b'0123456789'"]
@@ -112,7 +112,7 @@ async def test_a_body_at_the_limit_is_taken() -> None:
 
 async def test_a_get_may_have_a_body() -> None:
     seen: list[str] = []
-    async with serve(table(seen)) as server:
+    async with serve(table(seen), hosts="*") as server:
         await ask(server, get("/a", body=b"x") + get("/b"), ["GET", "GET"])
         assert seen == ["GET /a b'x'", "GET /b b''"]
 
@@ -125,7 +125,10 @@ async def test_a_get_may_have_a_body() -> None:
 @pytest.mark.parametrize("first", [b"", get("/first")], ids=["alone", "behind another"])
 async def test_a_request_that_does_not_arrive_is_408(data: bytes, first: bytes) -> None:
     seen: list[str] = []
-    async with served(table(seen), open_timeout=0.2, keep_alive_timeout=0.2, max_size=1000) as (server, peer):
+    async with served(table(seen), open_timeout=0.2, keep_alive_timeout=0.2, max_size=1000, hosts="*") as (
+        server,
+        peer,
+    ):
         await peer.write(first + data)
         methods = ["GET"] * bool(first) + ["GET"] * bool(data or not first)
         answers = judge(await peer.read_to_end(), methods, closed=True)
@@ -137,7 +140,7 @@ async def test_a_request_that_does_not_arrive_is_408(data: bytes, first: bytes) 
 
 
 async def test_a_dribble_does_not_move_the_deadline() -> None:
-    async with served(table([]), open_timeout=0.3, max_size=1000) as (_, peer):
+    async with served(table([]), open_timeout=0.3, max_size=1000, hosts="*") as (_, peer):
         await peer.write(get("/a", "Content-Length: 1000", method="POST"))
         reading = asyncio.ensure_future(peer.read_to_end())
         count = 0

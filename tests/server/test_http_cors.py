@@ -9,7 +9,7 @@ import pytest
 
 import rawws
 from tests.server.answers import ask, asked, get
-from tests.server.peers import Peer, eventually, serve
+from tests.server.peers import Peer, eventually, request, serve
 
 ALLOW = "access-control-allow-origin"
 CREDENTIALS = "access-control-allow-credentials"
@@ -184,3 +184,52 @@ async def test_an_answer_of_a_server_that_ends_may_be_read_too() -> None:
         [found] = await asked(peer)
         assert (found.status, found.headers[ALLOW]) == (503, PAGE)
         peer.close()
+
+
+# -- pages whose Origin is missing
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    ("origins", "method", "status"),
+    [
+        # Images, links, and what asks before it asks.
+        (None, "GET", 200), (None, "HEAD", 200), (None, "OPTIONS", 204), ([PAGE, None], "GET", 200),
+        # What changes something is that of a page that nobody knows.
+        (None, "POST", 403), ([PAGE, None], "POST", 403), ([], "POST", 403), (["null"], "POST", 200),
+        ("*", "POST", 200),
+    ],
+)  # fmt: skip
+async def test_what_a_page_of_another_origin_changes_needs_permission_also_without_an_origin(
+    origins: Any, method: str, status: int, site: str
+) -> None:
+    found = await answer(origins, f"Sec-Fetch-Site: {site}", method=method)
+    assert found.status == status
+    if status == 403:
+        assert f"Origin is absent and Sec-Fetch-Site '{site}', allowed are ".encode() in found.body
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none", "wonders"])
+async def test_the_own_page_and_the_user_may_change_something(site: str) -> None:
+    assert (await answer(None, f"Sec-Fetch-Site: {site}", method="POST")).status == 200
+
+
+async def test_a_websocket_of_another_page_is_refused_also_without_an_origin() -> None:
+    async def echo(ws: rawws.WebSocket) -> None:
+        await ws.wait_closed()
+
+    for site, status in (("cross-site", 403), ("same-origin", 101)):
+        async with serve(echo) as server:
+            peer = await Peer.reach(server.sockets[0].getsockname())
+            await peer.write(request(f"Sec-Fetch-Site: {site}"))
+            assert (await peer.response()).status == status
+            peer.close()
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [(None, "'http://localhost'"), ([PAGE], f"'{PAGE}', 'http://localhost'")],
+)
+async def test_the_403_of_a_page_names_the_own_origin_and_those_that_are_listed(origins: Any, allowed: str) -> None:
+    found = await answer(origins, "Origin: https://other.example")
+    assert found.body.decode() == f"Origin is 'https://other.example', allowed are {allowed}\n"

@@ -480,9 +480,9 @@ async def test_an_endpoint_that_the_server_cancels_ends_its_connection_and_is_no
 
     async with served(on("/", wait)) as (server, peer):
         await peer.write(get())
+        await started.wait()
+        server.abort()
         assert await peer.read_to_end() == b""
-        await eventually(lambda: not server.settings.connections)
-
         await eventually(lambda: not server.settings.connections and not server.handlers)
 
 
@@ -495,6 +495,9 @@ async def test_a_producer_that_lets_a_cancellation_out_ends_its_stream_and_is_lo
         await peer.write(get("/feed"))
         data = await peer.read_to_end()
         assert data.endswith(b"data: 1\n\n\r\n")
+        await eventually(lambda: not server.settings.connections)
+    logged.take("event stream failed: GET /feed", asyncio.CancelledError)
+
 
 async def test_an_endpoint_goes_on_when_its_client_leaves() -> None:
     started, finished = asyncio.Event(), asyncio.Event()
@@ -603,7 +606,7 @@ async def test_whatever_refuses_has_a_body_for_get_behind_head_and_never_one_for
     wrong: str, status: int | None, bytewise: bool
 ) -> None:
     for method in ("GET", "HEAD"):
-        async with served(refusing(), process_request=hook) as (_, peer):
+        async with served(refusing(), process_request=hook, hosts="*") as (_, peer):
             data = get(method="HEAD") + (method + wrong).encode()
             step = 1 if bytewise and len(data) < 500 else len(data)
             # What stands behind the fault may meet a connection that is closed already.

@@ -330,7 +330,7 @@ async def test_a_target_in_absolute_form_is_reduced_to_its_path() -> None:
         assert ws.request is not None
         await ws.send(f"{ws.request.headers['Host']} {ws.request.path}")
 
-    async with serve(handler) as server, reached(server) as peer:
+    async with serve(handler, hosts="example.com") as server, reached(server) as peer:
         await peer.shake_hands(line="GET http://example.com:81/chat?x HTTP/1.1")
         assert await peer.message() == "example.com:81 /chat?x"
 
@@ -376,7 +376,14 @@ async def test_origins_decide_which_pages_may_connect(origins: Any, origin: str 
         if not allowed:
             body = (await peer.read_to_end()).decode()
             came = "absent" if origin is None else f"'{origin}'"
-            assert body == f"Origin is {came}, which is not allowed\n"
+            if origins is None:
+                named = "is 'http://localhost', by the scheme and the Host of the request"
+            else:
+                listed = [origins] if isinstance(origins, str) else origins
+                named = "are " + ", ".join(
+                    "none" if one is None else repr(getattr(one, "pattern", one)) for one in listed
+                )
+            assert body == f"Origin is {came}, allowed {named}\n"
 
 
 async def test_two_origins_are_refused() -> None:

@@ -109,8 +109,8 @@ async def main() -> dict[str, Any]:
     unlimited: Any = dict.fromkeys(("ping_interval", "open_timeout", "keep_alive_timeout"))
     async with rawws.serve(serve_all(witness, hub), "127.0.0.1", 0, close_timeout=1, **unlimited) as server:
         port = server.sockets[0].getsockname()[1]
-        heads = [f"GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n" for path in ("ticks", "quiet", "poll", "download")]
-        heads += ["POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", ""]
+        heads = [f"GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path in ("ticks", "quiet", "poll", "download")]
+        heads += ["POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf", ""]
         peers = [socket.create_connection(("127.0.0.1", port)) for _ in heads]
         for peer, head in zip(peers, heads, strict=True):
             peer.sendall(head.encode())

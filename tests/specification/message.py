@@ -29,7 +29,7 @@ PICTURE: Final = FOLDER.parent / "message.svg"
 BEGIN, END = "<!-- Made by `make docs`: from here -->", "<!-- to here -->"
 
 HANDSHAKE: Final = b"""\
-GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"""
 HELLO: Final = bytes.fromhex("81 85 37 fa 21 3d 7f 9f 4d 51 58")  # 5.7: a single-frame masked text message
 ANSWER: Final = bytes.fromhex("81 05 48 65 6c 6c 6f")  # 5.7: a single-frame unmasked text message
