@@ -30,20 +30,31 @@ ABSENT = frozenset({
     errno.EINVAL,
 })  # fmt: skip
 
+# Windows has none of these, and knows a binary file from a text.
+READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+OPEN_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+
 
 @final
 class FileResponse:
-    """A file as a response; it is looked at when it is sent."""
+    """A file as a response; it is looked at when it is sent.
 
-    __slots__ = ("_fields", "path")
+    With a `folder`, the path is one in it, and what leads out of it is a 404, by `..` or by a symbolic link. Links that
+    stay inside are followed, and those in the path of the folder itself.
+    """
+
+    __slots__ = ("_fields", "folder", "path")
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         content_type: str | None = None,
+        *,
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.folder = None if folder is None else Path(folder)
+        self.path = Path(path) if self.folder is None else self.folder / path
         self._fields = Headers(headers)
         if "Content-Type" not in self._fields:
             self._fields["Content-Type"] = content_type or _content_type(self.path)
@@ -56,12 +67,9 @@ class FileResponse:
         Raises HttpError(404) where there is no file.
         """
         try:
-            # Opening a FIFO or a device could block for ever, or do something.
-            if not stat.S_ISREG(self.path.stat().st_mode):
-                raise FileNotFoundError(errno.ENOENT, "there is no regular file")
-            file = self.path.open("rb")
+            file = open_regular(self.path) if self.folder is None else open_below(self.folder, self.path)
         except ValueError:
-            # A NUL.
+            # A NUL, or a way out of the folder.
             raise HttpError(404, "there is no such file") from None
         except OSError as error:
             if error.errno not in ABSENT:
@@ -98,6 +106,42 @@ class FileResponse:
 
     def lose(self) -> None:
         """Take note that the client was gone before the file was opened."""
+
+
+def open_regular(path: Path, directory: int | None = None) -> BinaryIO:
+    """Open a regular file, in a directory that is open; of one there, a symbolic link is no such file.
+
+    Raises OSError for what is none.
+    """
+    follows = directory is None
+    # Opening a device could do something, opening a FIFO that just came there would block for ever.
+    if not stat.S_ISREG(os.stat(path, dir_fd=directory, follow_symlinks=follows).st_mode):
+        raise FileNotFoundError(errno.ENOENT, "there is no regular file")
+    flags = READ_ONLY | (0 if follows else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags, dir_fd=directory), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "there is no regular file")
+    return file
+
+
+def open_below(folder: Path, path: Path) -> BinaryIO:
+    """Open a regular file that is in a folder when all links are followed. Raises OSError or ValueError for others.
+
+    What was found is opened step by step and without links: a link that comes there meanwhile leads nowhere.
+    """
+    root = os.path.realpath(folder, strict=True)
+    *folders, name = Path(os.path.realpath(path, strict=True)).relative_to(root).parts or ("",)
+    if os.open not in os.supports_dir_fd:
+        return open_regular(Path(root, *folders, name))
+    directory = os.open(root, OPEN_FOLDER)
+    try:
+        for each in folders:
+            outer, directory = directory, os.open(each, OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+            os.close(outer)
+        return open_regular(Path(name), directory)
+    finally:
+        os.close(directory)
 
 
 @final

@@ -72,9 +72,14 @@ class Response(HttpResponse):
         path: str | os.PathLike[str],
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         content_type: str | None = None,
+        *,
+        folder: str | os.PathLike[str] | None = None,
     ) -> FileResponse:
-        """Return what sends a file in pieces, or 304 to a client that has it, or 404 where there is none."""
-        return FileResponse(path, headers, content_type)
+        """Return what sends a file in pieces, or 304 to a client that has it, or 404 where there is none.
+
+        With a `folder`, the path is one in it, and what leads out of it, by `..` or a symbolic link, is a 404.
+        """
+        return FileResponse(path, headers, content_type, folder=folder)
 
 
 def as_response(answer: Any) -> HttpResponse:

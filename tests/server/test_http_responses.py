@@ -192,6 +192,124 @@ async def test_a_name_that_no_file_can_have_is_404(tmp_path: Path, name: str) ->
         assert (answer.status, answer.body) == (404, b"there is no such file\n")
 
 
+@contextlib.asynccontextmanager
+async def folder(tmp_path: Path) -> AsyncIterator[tuple[Path, Path, rawws.Server]]:
+    """A folder that is served, behind a link, and one beside it that is not."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for each in (inside / "sub", outside):
+        each.mkdir(parents=True)
+        (each / "a.txt").write_text(each.name)
+    (tmp_path / "served").symlink_to("inside")
+    routes = rawws.Routes()
+    routes.get("/{name:path}")(
+        lambda asked: rawws.Response.file(
+            asked.query.get("path", asked.path_params["name"]), folder=tmp_path / "served"
+        )
+    )
+    async with serve(routes) as server:
+        yield inside, outside, server
+
+
+async def found_at(server: rawws.Server, target: str) -> tuple[int, bytes]:
+    [answer] = await ask(server, get(target))
+    return answer.status, answer.body
+
+
+NOTHING = (404, b"there is no such file\n")
+
+
+async def test_a_link_that_stays_in_its_folder_is_followed_and_one_that_leads_out_is_404(tmp_path: Path) -> None:
+    async with folder(tmp_path) as (inside, outside, server):
+        (inside / "in").symlink_to("sub/a.txt")
+        (inside / "sub" / "up").symlink_to("../in")
+        (inside / "absolute").symlink_to(inside / "sub")
+        (inside / "out").symlink_to("../outside/a.txt")
+        (inside / "out_absolute").symlink_to(outside / "a.txt")
+        (inside / "out_folder").symlink_to(outside)
+        (inside / "sub" / "to_out").symlink_to("../out")
+        (inside / "dangling").symlink_to("none")
+        (inside / "secrets").symlink_to("/proc/self/environ")
+        for target in ("/sub/a.txt", "/in", "/sub/up", "/absolute/a.txt"):
+            assert await found_at(server, target) == (200, b"sub")
+        for target in ("/out", "/out_absolute", "/out_folder/a.txt", "/sub/to_out", "/dangling", "/secrets", "/sub"):
+            assert await found_at(server, target) == NOTHING
+
+
+@pytest.mark.parametrize("path", ["../outside/a.txt", "sub/../../outside/a.txt", "/etc/passwd", ".", "", "..", "a%00b"])
+async def test_no_path_leads_out_of_its_folder(path: str, tmp_path: Path) -> None:
+    async with folder(tmp_path) as (_, _, server):
+        assert await found_at(server, f"/x?path={path}") == NOTHING
+
+
+async def test_a_path_may_be_whole_where_it_is_in_its_folder(tmp_path: Path) -> None:
+    async with folder(tmp_path) as (inside, _, server):
+        assert await found_at(server, f"/x?path={inside}/sub/a.txt") == (200, b"sub")
+        assert await found_at(server, "/x?path=sub/../sub/a.txt") == (200, b"sub")
+
+
+async def test_a_folder_that_is_not_there_has_no_files(tmp_path: Path) -> None:
+    async with serve(on("/", lambda _: rawws.Response.file("a", folder=tmp_path / "none"))) as server:
+        assert await found_at(server, "/") == NOTHING
+
+
+@pytest.mark.parametrize("swapped", ["sub", "sub/a.txt"])
+def test_a_link_that_comes_between_the_look_and_the_opening_leads_nowhere(
+    swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may write into the folder changes a folder, or the file, into a link at the worst moment."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "sub" / "a.txt").write_text("in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("out")
+    response = rawws.Response.file("sub/a.txt", folder=tmp_path / "in")
+    look = os.path.realpath
+
+    def look_and_swap(path: Any, **options: Any) -> Any:
+        found = look(path, **options)
+        victim = tmp_path / "in" / swapped
+        if str(found).endswith("a.txt") and not victim.is_symlink():
+            victim.rename(tmp_path / "gone")
+            victim.symlink_to(tmp_path / "out" / ("a.txt" if swapped.endswith("txt") else ""))
+        return found
+
+    monkeypatch.setattr(os.path, "realpath", look_and_swap)
+    with pytest.raises(rawws.HttpError, match="there is no such file"):
+        response.open(rawws.Headers())
+
+
+def test_where_the_system_has_no_descriptors_of_folders_the_same_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "supports_dir_fd", set())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("x")
+    (tmp_path / "in" / "out").symlink_to("/etc/passwd")
+    _, file = rawws.Response.file("a", folder=tmp_path / "in").open(rawws.Headers())
+    assert file is not None
+    file.close()
+    with pytest.raises(rawws.HttpError, match="there is no such file"):
+        rawws.Response.file("out", folder=tmp_path / "in").open(rawws.Headers())
+
+
+def test_a_fifo_that_comes_between_the_look_and_the_opening_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("x")
+    look = os.stat
+
+    def look_and_swap(name: Any, **options: Any) -> os.stat_result:
+        found = look(name, **options)
+        if str(name) == str(path):
+            path.unlink()
+            os.mkfifo(path)
+        return found
+
+    monkeypatch.setattr(os, "stat", look_and_swap)
+    with pytest.raises(rawws.HttpError, match="there is no such file"):
+        rawws.Response.file(path).open(rawws.Headers())
+
+
 async def test_json_is_never_a_page_and_who_says_otherwise_is_believed() -> None:
     name = "x-content-type-options"
     for value, expected in (
