@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from . import clock
 from .client.connect import connect
 from .client.events import events
+from .net.logs import without_userinfo
 from .server.options import ServerHandler, ServerOptions, takes_options
 from .server.server import start_serving
 
@@ -283,7 +284,10 @@ def _absolute(uri: str, scheme: str) -> str:
     if uri.startswith("/"):
         return f"{scheme}://localhost{uri}"
     if not uri.startswith(f"{scheme}://"):
-        raise ValueError(f"the URI is {uri!r}, allowed are a path and {scheme}://, for there is no TLS without sockets")
+        shown = without_userinfo(uri)
+        raise ValueError(
+            f"the URI is {shown!r}, allowed are a path and {scheme}://, for there is no TLS without sockets"
+        )
     return uri
 
 

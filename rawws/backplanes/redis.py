@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 from urllib.parse import quote
 
 from rawws.client.retrying import full_jitter
+from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, new_answer
 
 from .session import EngineSession, fail_answers
@@ -158,7 +159,13 @@ class RedisBackplane:
             raise ValueError(f"prefix is {prefix[:64]!r}, allowed are 1 to 64 of letters, digits and _.:-")
         if lease <= 0 or timeout <= 0:
             raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")
-        self._options = dict(parse_url(url))
+        try:
+            self._options = dict(parse_url(url))
+        except ValueError as error:
+            shown = without_userinfo(url)
+            # What redis says may quote a piece of a password, which is hidden with the rest of it.
+            why = str(error) if shown == url else "its scheme, its host or its port is none"
+            raise ValueError(f"url is {shown!r}: {why}") from None
         self._kind: Any = self._options.pop("connection_class", Connection)
         self.prefix = prefix
         self.lease = lease

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from rawws.client.connect import connect
 from rawws.errors import ConnectionClosed, ConnectionClosedOK, HandshakeError, InvalidURI, LocalProtocolError
+from rawws.net.logs import without_userinfo
 from rawws.net.loops import loop_factory
 
 if TYPE_CHECKING:
@@ -157,8 +158,10 @@ async def _hold(
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         ws = await _connection(options)
+    except InvalidURI as error:  # of a proxy, which is looked at when it is needed
+        _refuse(str(error))
     except (OSError, HandshakeError) as error:
-        return screen.fail(f"cannot connect to {options.uri}: {_reason(error)}", FAILED)
+        return screen.fail(f"cannot connect to {without_userinfo(options.uri)}: {_reason(error)}", FAILED)
     try:
         return await conversation(ws, options, screen)
     except ConnectionClosedOK:
@@ -245,7 +248,7 @@ async def ask(ws: WebSocket, options: argparse.Namespace, screen: Screen) -> int
 async def converse(ws: WebSocket, options: argparse.Namespace, screen: Screen) -> int:
     """Send what is typed and show what comes, until one side ends it."""
     details = [f"subprotocol {ws.subprotocol}"] if ws.subprotocol else []
-    screen.note(f"connected to {options.uri}" + "".join(f", {detail}" for detail in details))
+    screen.note(f"connected to {without_userinfo(options.uri)}" + "".join(f", {detail}" for detail in details))
     helpers = [asyncio.create_task(_send_lines(ws, options, screen))]
     if options.ping:
         helpers.append(asyncio.create_task(_ping(ws, options.ping, screen)))

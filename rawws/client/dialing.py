@@ -6,6 +6,8 @@ import asyncio
 import ssl as ssl_module
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from rawws.net.kernel import GONE_AFTER
+
 from .addresses import connect_tcp
 from .proxies import Proxy, open_tls_tunnel, open_tunnel, parse_proxy, proxy_for
 from .transports import TlsOptions, default_context, open_transport
@@ -34,6 +36,11 @@ class TransportOptions(NamedTuple):
     sock: socket.socket | None = None
     in_memory: InMemory | None = None
     close_timeout: float | None = None
+    gone_after: float = GONE_AFTER
+
+    def __repr__(self) -> str:
+        # The proxy may have a password.
+        return f"<{type(self).__name__}>"
 
 
 async def create_connection(factory: ProtocolFactory, target: Target, options: TransportOptions) -> asyncio.Transport:
@@ -44,15 +51,15 @@ async def create_connection(factory: ProtocolFactory, target: Target, options: T
     if options.path is not None:
         return await _open_unix(factory, options.path, tls)
     if options.sock is not None:
-        return await open_transport(factory, options.sock, tls)
+        return await open_transport(factory, options.sock, tls, options.gone_after)
     proxy = _proxy(target, options.proxy)
     if proxy is None:
         sock = await connect_tcp(target.host, target.port, options.local_addr)
     elif proxy.scheme == "https":
-        return await open_tls_tunnel(factory, proxy, target, options.local_addr, tls)
+        return await open_tls_tunnel(factory, proxy, target, options.local_addr, tls, options.gone_after)
     else:
         sock = await open_tunnel(proxy, target, options.local_addr)
-    return await open_transport(factory, sock, tls)
+    return await open_transport(factory, sock, tls, options.gone_after)
 
 
 async def _open_unix(factory: ProtocolFactory, path: str, tls: TlsOptions | None) -> asyncio.Transport:
@@ -77,9 +84,9 @@ def _tls(target: Target, options: TransportOptions) -> TlsOptions | None:
     ssl = options.ssl
     if not target.secure:
         if ssl:
-            raise ValueError(f"ssl is given for {target.uri!r}, it is for wss:// and https:// only")
+            raise ValueError(f"ssl is given for {target.shown!r}, it is for wss:// and https:// only")
         return None
     if ssl is False:
-        raise ValueError(f"ssl is False for {target.uri!r}, allowed are True, None and a context")
+        raise ValueError(f"ssl is False for {target.shown!r}, allowed are True, None and a context")
     context = ssl if isinstance(ssl, ssl_module.SSLContext) else default_context()
     return TlsOptions(context, options.server_hostname or target.host, options.close_timeout)

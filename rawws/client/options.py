@@ -41,11 +41,12 @@ class ClientOptions:
     """The options that `connect` and `events` share."""
 
     # Sent to the origin of the URI only, not where a redirect leads: they may be secrets.
-    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None
+    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = field(default=None, repr=False)
     # None sends none. Servers tell by it which clients misbehave.
     user_agent_header: str | None = USER_AGENT
     # A URL, None for none, True for what the environment says, as curl and websockets do.
-    proxy: str | bool | None = True
+    # It may have a password.
+    proxy: str | bool | None = field(default=True, repr=False)
     # The waits between two attempts; where they end, the last error is raised.
     reconnect_delays: Callable[[], Iterator[float]] = full_jitter
     # Told before each wait: the error and the seconds.
@@ -65,7 +66,7 @@ class ClientOptions:
     # None is `rawws.client` or `rawws.events`.
     logger: logging.Logger | None = None
     # The added headers, read once: an iterator can be read no second time.
-    headers: tuple[tuple[str, str], ...] = field(init=False)
+    headers: tuple[tuple[str, str], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_limits(open_timeout=self.open_timeout, max_size=self.max_size)

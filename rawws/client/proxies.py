@@ -47,6 +47,10 @@ class Proxy(NamedTuple):
     password: str | None
     authorization: str | None
 
+    def __repr__(self) -> str:
+        user = "" if self.username is None else "***@"
+        return f"<{type(self).__name__} {self.scheme}://{user}{self.host}:{self.port}>"
+
 
 # -- which one
 
@@ -132,11 +136,12 @@ async def open_tls_tunnel(
     target: Target,
     local_addr: tuple[str, int] | None,
     tls: TlsOptions | None,
+    gone_after: float,
 ) -> asyncio.Transport:
     """Connect a protocol to the target through a proxy that is spoken to in TLS, with TLS within it if need be."""
     reader = _TunnelReader()
     sock = await connect_tcp(proxy.host, proxy.port, local_addr)
-    transport = await open_transport(lambda: reader, sock, TlsOptions(default_context(), proxy.host))
+    transport = await open_transport(lambda: reader, sock, TlsOptions(default_context(), proxy.host), gone_after)
     try:
         transport.write(_connect_request(target, proxy))
         rest = await _receive_tunnel(reader.read, proxy)

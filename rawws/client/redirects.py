@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin
 
 from rawws.errors import InvalidStatus, InvalidURI, SecurityError
+from rawws.net.logs import without_userinfo
 from rawws.protocol.extensions import excerpt
 
 from .uri import HTTP, WS, Target, parse_uri
@@ -41,7 +42,7 @@ async def follow_redirects(
         except InvalidStatus as error:
             refusal, target = error, _redirected(target, options, error)
     status = 0 if refusal is None else refusal.status
-    raise SecurityError(status, f"the server redirects over {MAX_REDIRECTS} times, the last to {target.uri!r}")
+    raise SecurityError(status, f"the server redirects over {MAX_REDIRECTS} times, the last to {target.shown!r}")
 
 
 def _redirected(target: Target, options: TransportOptions, refusal: InvalidStatus) -> Target:
@@ -60,16 +61,20 @@ def _redirected(target: Target, options: TransportOptions, refusal: InvalidStatu
     try:
         new = parse_uri(uri, schemes)
     except InvalidURI as error:
-        raise InvalidStatus(refusal.response, f"the server redirects to {excerpt(locations[0])}: {error}") from None
+        raise InvalidStatus(refusal.response, f"the server redirects to {_shown(locations[0])}: {error}") from None
     if target.secure and not new.secure:
-        where = f"from {target.scheme} to {excerpt(uri)}, which is not secret"
+        where = f"from {target.scheme} to {_shown(uri)}, which is not secret"
         raise SecurityError(refusal.status, f"the server redirects {where}")
     if options.sock is not None or (options.path is not None and new.origin != target.origin):
         given = "sock" if options.sock is not None else "path"
-        raise InvalidStatus(refusal.response, f"the server redirects to {excerpt(uri)}, but {given} is given")
+        raise InvalidStatus(refusal.response, f"the server redirects to {_shown(uri)}, but {given} is given")
     if new.authorization is None and new.origin == target.origin:
         new = new._replace(authorization=target.authorization)
     return new
+
+
+def _shown(uri: str) -> str:
+    return excerpt(without_userinfo(uri))
 
 
 def added_headers(target: Target, first: Target, options: ClientOptions) -> list[tuple[str, str]]:

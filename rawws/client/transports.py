@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
-from rawws.net.kernel import notice_vanished
+from rawws.net.kernel import GONE_AFTER, notice_vanished
 
 if TYPE_CHECKING:
     import socket
@@ -50,11 +50,14 @@ def default_context() -> ssl.SSLContext:
 
 
 async def open_transport(
-    factory: ProtocolFactory, sock: socket.socket, tls: TlsOptions | None = None
+    factory: ProtocolFactory, sock: socket.socket, tls: TlsOptions | None = None, gone_after: float = GONE_AFTER
 ) -> asyncio.Transport:
-    """Give a connected socket to the loop, which closes it from here on, also if the TLS handshake fails."""
+    """Give a connected socket to the loop, which closes it from here on, also if the TLS handshake fails.
+
+    A server that vanished is given up after `gone_after` seconds without an acknowledgement.
+    """
     loop = asyncio.get_running_loop()
-    notice_vanished(sock)
+    notice_vanished(sock, gone_after)
     try:
         if tls is None:
             transport, _ = await loop.create_connection(factory, sock=sock)

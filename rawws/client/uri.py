@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from rawws.errors import InvalidURI
+from rawws.net.logs import without_userinfo
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -31,6 +32,14 @@ class Target(NamedTuple):
     path: str
     authorization: str | None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shown}>"
+
+    @property
+    def shown(self) -> str:
+        """The URI as a log may have it."""
+        return without_userinfo(self.uri)
+
     @property
     def scheme(self) -> str:
         """The scheme of the URI."""
@@ -47,11 +56,11 @@ def parse_uri(uri: str, schemes: tuple[str, str] = WS) -> Target:
     parts, port = split_uri(uri, "URI")
     plain, tls = schemes
     if parts.scheme not in schemes:
-        raise InvalidURI(f"the URI is {uri!r}, it must begin with {plain}:// or {tls}://")
+        raise InvalidURI(f"the URI is {without_userinfo(uri)!r}, it must begin with {plain}:// or {tls}://")
     # RFC 6455 3: "Fragment identifiers are meaningless in the context of WebSocket URIs and MUST NOT be used on these
     # URIs."
     if "#" in uri:
-        raise InvalidURI(f"the URI {uri!r} has a fragment, none is allowed")
+        raise InvalidURI(f"the URI {without_userinfo(uri)!r} has a fragment, none is allowed")
     secure = parts.scheme == tls
     default = 443 if secure else 80
     host = _ascii_host(parts.hostname or "", uri)
@@ -67,15 +76,18 @@ def parse_uri(uri: str, schemes: tuple[str, str] = WS) -> Target:
 
 def split_uri(uri: str, what: str) -> tuple[SplitResult, int | None]:
     """Split a URI; `urlsplit` alone would drop a line feed and say nothing."""
+    shown = without_userinfo(uri)
     if any(character <= " " or character == "\x7f" for character in uri):
-        raise InvalidURI(f"the {what} is {uri!r}, whitespace and control characters are not allowed")
+        raise InvalidURI(f"the {what} is {shown!r}, whitespace and control characters are not allowed")
     try:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError as error:
-        raise InvalidURI(f"the {what} is {uri!r}: {error}") from None
+        # What it says may quote a piece of a password, which is hidden with the rest of it.
+        why = f": {error}" if shown == uri else ", its host or its port is none"
+        raise InvalidURI(f"the {what} is {shown!r}{why}") from None
     if not parts.hostname:
-        raise InvalidURI(f"the {what} is {uri!r}, it has no host")
+        raise InvalidURI(f"the {what} is {shown!r}, it has no host")
     return parts, port
 
 
@@ -85,7 +97,7 @@ def _ascii_host(host: str, uri: str) -> str:
     try:
         return host if host.isascii() else host.encode("idna").decode()
     except UnicodeError as error:
-        raise InvalidURI(f"the URI is {uri!r}, its host is no name: {error}") from None
+        raise InvalidURI(f"the URI is {without_userinfo(uri)!r}, its host is no name: {error}") from None
 
 
 def basic_authorization(parts: SplitResult) -> str:

@@ -342,6 +342,15 @@ class Terminal:
         return self._status
 
 
+def test_a_terminal_shows_no_password(uri: str) -> None:
+    with Terminal("connect", uri.replace("ws://", "ws://ali-baba:sesame@")) as terminal:
+        seen = terminal.until(uri.replace("ws://", "connected to ws://***@"))
+        terminal.until("> ")
+        terminal.type("\x04")
+        assert terminal.status() == 0
+        assert "sesame" not in seen + terminal.output
+
+
 def test_on_a_terminal_there_is_a_prompt_and_what_comes_is_coloured(uri: str) -> None:
     with Terminal("connect", uri) as terminal:
         terminal.until(f"connected to {uri}")
