@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from rawws.cli import folders
 from rawws.cli.main import parser
 from rawws.cli.supervisor import ReservedPort, Supervisor
 from tests.cli.commands import ASGI, port, run, start
@@ -424,6 +427,68 @@ def test_nobody_else_may_speak_to_the_broker_and_nothing_is_left_of_it(tmp_path:
         os.kill(process.pid, signal.SIGTERM)
         assert_ends_well(process)
         assert not folder.exists()
+
+
+def test_what_a_killed_supervisor_left_goes_with_the_next_start_and_nothing_of_a_living_one(tmp_path: Path) -> None:
+    (tmp_path / "hall.py").write_text(TALK)
+    command = ["serve", "hall:talk", "--port", "0", "--workers", "2", "--subprotocols", "rawws.v1"]
+    environment = {"TMPDIR": str(tmp_path)}
+    # Of others, of another kind, or just being made.
+    (tmp_path / "rawws-file").write_text("x")
+    (tmp_path / "rawws-unlocked").mkdir()
+    (tmp_path / "rawws-link").symlink_to("rawws-unlocked")
+    strange = set(tmp_path.glob("rawws-*"))
+    with start(tmp_path, *command, env=environment) as living:
+        [kept] = set(tmp_path.glob("rawws-*")) - strange
+        killed = start(tmp_path, *command, env=environment)
+        [left] = set(tmp_path.glob("rawws-*")) - strange - {kept}
+        workers = pids(killed)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.stop()
+        eventually(lambda: not any(map(exists, workers)))
+        assert left.exists()
+        with start(tmp_path, *command, env=environment) as third:
+            assert not left.exists()
+            assert (kept / "broker").is_socket()
+            assert set(tmp_path.glob("rawws-*")) > strange | {kept}
+            assert_ends_well_on_sigterm(third)
+        with speak(living) as ws:
+            ask(ws, subscribe="a")
+    eventually(lambda: set(tmp_path.glob("rawws-*")) == strange)
+
+
+def assert_ends_well_on_sigterm(process: Process) -> None:
+    os.kill(process.pid, signal.SIGTERM)
+    assert_ends_well(process)
+
+
+def test_workers_that_drain_keep_the_folder_of_their_killed_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is a fork: it holds the same lock."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    reads, writes = os.pipe()
+    owner = os.fork()
+    if not owner:
+        folder = folders.make_folder()
+        worker = os.fork()
+        if worker:
+            os.write(writes, f"{worker} {folder}".encode())
+        else:
+            signal.pause()
+        os._exit(0)
+    os.waitpid(owner, 0)
+    pid, _, left = os.read(reads, 1000).decode().partition(" ")
+    os.close(reads)
+    os.close(writes)
+    try:
+        shutil.rmtree(folders.make_folder())
+        assert Path(left).exists()
+    finally:
+        os.kill(int(pid), signal.SIGKILL)
+    eventually(lambda: not exists(int(pid)))
+    shutil.rmtree(folders.make_folder())
+    assert not Path(left).exists()
 
 
 def test_the_program_of_the_page_joins_its_workers(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ import logging
 from datetime import UTC, datetime
 from typing import final
 
+from .streams import LogHandler
+
 __all__ = ["JsonFormatter", "begin_logging"]
-
-TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 
 @final
 class JsonFormatter(logging.Formatter):
@@ -35,6 +34,7 @@ class JsonFormatter(logging.Formatter):
 
 def begin_logging(level: str, *, as_json: bool) -> None:
     """Log from this level on, on standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter(TEXT))
+    handler = LogHandler()
+    if as_json:
+        handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -14,6 +14,7 @@ from .arguments import add_asgi, add_end, add_limits, add_reload, add_tls, add_w
 from .environment import EnvironmentParser, options_in, variable_of
 from .loading import CommandError
 from .serve import product, serve_application, serve_demo
+from .streams import complain, open_streams, release_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ with 1, a wrong option with 2.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 for what failed, 130 for a second Ctrl-C (argparse exits with 2, for usage)."""
+    open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     whole = parser()
     options = parse(whole, words)
@@ -85,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except CommandError as error:
-        print(f"rawws: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl-C before it serves, or a second one
         return 130
+    finally:
+        release_streams()
 
 
 def parse(whole: EnvironmentParser, words: list[str]) -> argparse.Namespace:
@@ -106,7 +110,7 @@ def parse(whole: EnvironmentParser, words: list[str]) -> argparse.Namespace:
         unknown.remove(found[variable])
         # Others may have variables that begin like this.
         meant = variable_of(command.closest(found[variable]))
-        print(f"rawws: {variable} is no option{meant and f', {meant} is one'}; it is ignored", file=sys.stderr)
+        complain(f"{variable} is no option{meant and f', {meant} is one'}; it is ignored")
     if unknown:
         meant = command.closest(unknown[0])
         whole.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f' (did you mean {meant}?)'}")

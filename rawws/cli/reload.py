@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .loading import CommandError
+from .streams import complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def run_again(words: Sequence[str]) -> int:
         paths = sorted(path for _, path in changes)
         name = Path(paths[0]).relative_to(here) if Path(paths[0]).is_relative_to(here) else paths[0]
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        print(f"rawws: {name}{more} changed, starting again", file=sys.stderr, flush=True)
+        complain(f"{name}{more} changed, starting again")
         end(child)
         child = start()
     return end(child)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import errno
 import functools
 import os
 import platform
-import shutil
 import socket
 import ssl
 import sys
-import tempfile
 import threading
 import webbrowser
 from pathlib import Path
@@ -29,6 +26,7 @@ from .arguments import LIMITS
 from .loading import CommandError, as_application, as_handler, load_object
 from .logs import begin_logging
 from .reload import run_again
+from .streams import complain, print_line
 
 if TYPE_CHECKING:
     import argparse
@@ -108,7 +106,7 @@ def _run(
 
     def show(running: Server) -> None:
         for sock in running.sockets:
-            print(announce(_address(sock.getsockname())), f"({product()}; Ctrl-C ends it)", flush=True)
+            print_line(f"{announce(_address(sock.getsockname()))} ({product()}; Ctrl-C ends it)")
 
     if shared is None:
         _live(handler, given, show)
@@ -142,15 +140,14 @@ def _offer_broker() -> SharedBackplane:
     """Have the hubs that the application makes be joined by a broker, for which there is a folder from now on."""
     from rawws.topics.shared import SharedBackplane, share  # noqa: PLC0415 - only workers need it
 
+    from .folders import make_folder  # noqa: PLC0415 - the same
+
     def make(name: str) -> Backplane:
         from rawws.backplanes.broker import BrokerBackplane  # noqa: PLC0415 - only hubs need it
 
         return BrokerBackplane(path, name)
 
-    # Nobody else may enter it.
-    folder = tempfile.mkdtemp(prefix="rawws-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = f"{folder}/broker"
+    path = f"{make_folder()}/broker"
     shared = SharedBackplane(path, make)
     share(shared)
     return shared
@@ -174,8 +171,7 @@ def _serve_shared(
             else:
                 _live(handler, given, channel.ready)
         except CommandError as error:
-            # In one piece: `print` writes the end of the line by itself, and the workers fail at the same time.
-            sys.stderr.write(f"rawws: {error}\n")
+            complain(str(error))
             raise SystemExit(1) from None
         except asyncio.CancelledError:
             raise SystemExit(130) from None
@@ -187,7 +183,7 @@ def _serve_shared(
 
             def show() -> None:
                 for address in addresses:
-                    print(announce(address), f"({count} workers; {product()}; Ctrl-C ends it)", flush=True)
+                    print_line(f"{announce(address)} ({count} workers; {product()}; Ctrl-C ends it)")
 
             Supervisor(count + bool(shared.count), work, show, reloads="ssl" in given).run()
     except OSError as error:

@@ -12,10 +12,11 @@ import logging
 import os
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
+
+from .streams import flush_streams, write_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -219,8 +220,7 @@ class Supervisor:
     def _start(self, number: int) -> None:
         """Fork one worker."""
         ours, theirs = socket.socketpair()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         pid = os.fork()
         if pid:
             theirs.close()
@@ -245,15 +245,13 @@ class Supervisor:
         except SystemExit as end:
             if end.code is None or isinstance(end.code, int):
                 return end.code or 0
-            sys.stderr.write(f"{end.code}\n")
+            write_error(str(end.code))
             return 1
         except BaseException:
             logger.exception("worker %d failed", channel.number)
             return 1
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            flush_streams()
         return 0
 
     def _look(self) -> None:

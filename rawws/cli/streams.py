@@ -1,0 +1,107 @@
+"""Streams: what a server says on standard output and standard error, which may be full or closed, and do not end it.
+
+A log on a full disk, or a terminal that is gone, costs lines of the log and no client. Each outage is told once, on the
+other stream, if that still takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from typing import TextIO, final
+
+__all__ = ["LogHandler", "complain", "flush_streams", "open_streams", "print_line", "release_streams", "write_error"]
+
+LAYOUT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def open_streams() -> None:
+    """Have those go nowhere that were closed when the process began, so that no socket gets their descriptors.
+
+    What writes to standard error, or is careful not to close it (libuv), means them by their numbers.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest one that is free: this.
+            os.open(os.devnull, os.O_RDWR)
+
+
+def print_line(text: str) -> None:
+    """Print a line on standard output at once; where that fails, say so on standard error, and print no more."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _drop(sys.stdout)
+        complain(f"cannot write to standard output: {error.strerror}; it serves anyway")
+
+
+def complain(text: str) -> None:
+    """Say on standard error what went wrong, if that takes it."""
+    write_error(f"rawws: {text}")
+
+
+def write_error(text: str) -> None:
+    """Write a line on standard error, if that takes it."""
+    if sys.stderr is not None:  # closed when the process began
+        with contextlib.suppress(OSError):
+            # In one piece: `print` writes the end of the line by itself, and workers may fail at the same time.
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+
+@final
+class LogHandler(logging.StreamHandler[TextIO]):
+    """The log on standard error: what cannot be written is lost, which is told once for each outage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter(LAYOUT))
+        # Whether the last record could not be written, and whether that was told.
+        self._failed = self._told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the first one that can be written ends an outage."""
+        self._failed = False
+        super().emit(record)
+        self._told = self._told and self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Tell why nothing can be written; a record that is wrong itself is logging's to tell."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._failed = True
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):
+                print(f"rawws: cannot write the log: {error.strerror}; it serves anyway", flush=True)
+
+
+def flush_streams() -> None:
+    """Write what is left in the streams, if they take it."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+
+
+def release_streams() -> None:
+    """Leave nothing in the streams that Python would fail to write at its end, and exit with 120 for."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    """Have what is left in a stream, and what comes, go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
