@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rawws import clock
 from rawws.net.keepalive import Keepalive
+from rawws.net.kernel import gone_after
 from rawws.net.settings import Settings
 from rawws.net.socket import shared
 from rawws.net.websocket import WebSocket
@@ -66,6 +67,7 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
             chosen.path,
             chosen.sock,
             close_timeout=chosen.close_timeout,
+            gone_after=gone_after(chosen.ping_interval, chosen.ping_timeout),
         )
         self.logger = chosen.logger or logging.getLogger("rawws.client")
         self._ws: WebSocket | None = None

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from rawws.net.forks import let_go_in_children
-from rawws.net.kernel import notice_vanished
+from rawws.net.kernel import gone_after, notice_vanished
 from rawws.net.websocket import WebSocket
 from rawws.protocol.closing import serialize_close
 from rawws.protocol.opcodes import CloseCode
@@ -70,7 +70,7 @@ class Server:
                 self.context.hosts = AllowedHosts.at(self.sockets, options.host)
             for listening in self.sockets:
                 # What is accepted is told the same, and nothing is accepted before.
-                notice_vanished(listening)
+                notice_vanished(listening, gone_after(self.settings.ping_interval, self.settings.ping_timeout))
             for server in self._servers:
                 await server.start_serving()
         except BaseException:

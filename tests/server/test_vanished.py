@@ -55,6 +55,36 @@ async def test_the_kernel_is_asked_to_notice_at_both_ends() -> None:
                 assert told(ws.extra("socket")) == [1, 30, 10, 3, 40_000]
 
 
+@pytest.mark.parametrize(
+    ("interval", "answer", "expected"),
+    [
+        # Who waits longer for the answer to a ping does so for the kernel, too; in proportion.
+        (60, 60, [1, 90, 30, 3, 120_000]),
+        (10.5, 35, [1, 35, 12, 3, 45_500]),
+        (1e9, 1e9, [1, 2700, 900, 3, 3_600_000]),
+        # Shorter ones are for WebSockets alone.
+        (1, 1, [1, 30, 10, 3, 40_000]),
+        (None, 60, [1, 30, 10, 3, 40_000]),
+        (60, None, [1, 30, 10, 3, 40_000]),
+    ],
+)
+async def test_the_kernel_gives_no_peer_up_before_the_pings_do(
+    interval: float | None, answer: float | None, expected: list[int]
+) -> None:
+    opened: asyncio.Queue[rawws.WebSocket] = asyncio.Queue()
+
+    async def handler(ws: rawws.WebSocket) -> None:
+        opened.put_nowait(ws)
+        await ws.wait_closed()
+
+    pings: Any = {"ping_interval": interval, "ping_timeout": answer}
+    async with serve(handler, **pings) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with rawws.connect(url, proxy=None, **pings) as client:
+            for ws in (client, await opened.get()):
+                assert told(ws.extra("socket")) == expected
+
+
 @pytest.mark.parametrize("given", [True, False])
 async def test_also_where_the_socket_is_given(given: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
