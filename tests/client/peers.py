@@ -13,15 +13,28 @@ from typing import Any, Final, NamedTuple, final
 
 import trustme
 
+import rawws
 from rawws.protocol.handshake import accept_key
 from rawws.protocol.http11 import Request, parse_request
 
-__all__ = ["Tls", "accepted", "descriptors", "http_proxy", "scripted", "socks_proxy", "tls"]
+__all__ = ["Tls", "accepted", "descriptors", "echo", "http_proxy", "port", "scripted", "socks_proxy", "tls"]
 
 HOST: Final = "127.0.0.1"
 
 # What a server writes in answer to a request; None for nothing at all.
 Answer = Callable[[Request], bytes | None]
+
+
+async def echo(ws: rawws.WebSocket) -> None:
+    """Send back what comes."""
+    async for message in ws:
+        await ws.send(message)
+
+
+def port(server: rawws.Server) -> int:
+    """Return where a server of ours listens."""
+    found: int = server.sockets[0].getsockname()[1]
+    return found
 
 
 def accepted(request: Request, *fields: str) -> bytes:

@@ -11,15 +11,10 @@ import pytest
 
 import rawws
 from rawws.net.socket import AsyncSocket, shared
-from tests.client.peers import accepted, scripted
+from tests.client.peers import accepted, echo, scripted
 from tests.server.peers import Logged, eventually, serve
 
 CANCELLATIONS = 10_000
-
-
-async def echo(ws: rawws.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 def uri(server: rawws.Server) -> str:

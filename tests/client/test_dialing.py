@@ -17,19 +17,8 @@ import pytest
 import rawws
 from rawws.client.addresses import connect_tcp, interleave
 from rawws.client.uri import Target, parse_uri
-from tests.client.peers import accepted, descriptors, scripted, tls
+from tests.client.peers import accepted, descriptors, echo, port, scripted, tls
 from tests.server.peers import eventually, host_and_port, serve
-
-
-async def echo(ws: rawws.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
-
-
-def port(server: rawws.Server) -> int:
-    found: int = server.sockets[0].getsockname()[1]
-    return found
-
 
 # -- URIs
 

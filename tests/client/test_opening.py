@@ -16,18 +16,8 @@ from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import DeflateParameters, PerMessageDeflate
 from rawws.protocol.extensions import parse_extensions
 from rawws.protocol.http11 import Request
-from tests.client.peers import accepted, descriptors, response, scripted, tls
+from tests.client.peers import accepted, descriptors, echo, port, response, scripted, tls
 from tests.server.peers import eventually, serve
-
-
-async def echo(ws: rawws.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
-
-
-def port(server: rawws.Server) -> int:
-    found: int = server.sockets[0].getsockname()[1]
-    return found
 
 
 async def failure(uri: str, **options: Any) -> Exception:

@@ -16,22 +16,12 @@ import pytest
 
 import rawws
 from rawws.client.options import ConnectKeywords, ConnectOptions, EventsKeywords, EventsOptions
-from tests.client.peers import tls
+from tests.client.peers import echo, port, tls
 from tests.client.sources import answer, source, stream
 from tests.server.peers import serve
 
 HOST: Final = "127.0.0.1"
 HUGE: Final = 1 << 70
-
-
-async def echo(ws: rawws.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
-
-
-def port(server: rawws.Server) -> int:
-    found: int = server.sockets[0].getsockname()[1]
-    return found
 
 
 # -- their types

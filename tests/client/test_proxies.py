@@ -13,18 +13,8 @@ import pytest
 import rawws
 from rawws.client.proxies import proxy_for
 from rawws.client.uri import HTTP, WS, parse_uri
-from tests.client.peers import Tls, descriptors, http_proxy, socks_proxy, tls
+from tests.client.peers import Tls, descriptors, echo, http_proxy, port, socks_proxy, tls
 from tests.server.peers import eventually, serve
-
-
-async def echo(ws: rawws.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
-
-
-def port(server: rawws.Server) -> int:
-    found: int = server.sockets[0].getsockname()[1]
-    return found
 
 
 async def talk(uri: str, **options: Any) -> None:

@@ -24,17 +24,12 @@ import rawws
 from rawws.client.retrying import FIRST_WAIT, LONGEST_WAIT, full_jitter, is_permanent, process_exception, retry_after
 from rawws.http.responses import Received
 from rawws.protocol.http11 import Headers, Request
-from tests.client.peers import accepted, descriptors, response, scripted
+from tests.client.peers import accepted, descriptors, port, response, scripted
 from tests.processes import Process
 from tests.server.peers import eventually, serve
 
 KILLS: Final = 20
 CLIENTS: Final = 8
-
-
-def port(server: rawws.Server) -> int:
-    found: int = server.sockets[0].getsockname()[1]
-    return found
 
 
 def soon() -> Iterator[float]:
