@@ -49,7 +49,7 @@ html_title = f"rawws {release}"
 html_show_sourcelink = False
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
-lexers["haproxy"] = TextLexer()  # it has no other
+lexers["haproxy"] = lexers["caddyfile"] = TextLexer()  # they have no other
 pygments_style = "tango"
 pygments_dark_style = "github-dark"
 

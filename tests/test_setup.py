@@ -20,7 +20,7 @@ NEEDED = ("sh", "grep", "head", "sort", "id")
 
 @pytest.fixture
 def bin_(tmp_path: Path) -> Path:
-    """A folder of programs: what the script needs, and a curl and a nginx that give their versions as the real ones."""
+    """A folder of programs: what the script needs, a curl, and others that give their versions as the real ones do."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in NEEDED:
@@ -28,8 +28,9 @@ def bin_(tmp_path: Path) -> Path:
         assert found is not None
         (folder / name).symlink_to(found)
     program(folder / "curl", "echo 'curl 7.49.1 (x86_64-pc-linux-gnu) libcurl/7.49.1 zlib/1.2.13'")
-    only = 'if [ "$1" = -v ]; then echo "nginx version: mine/1.22.1" >&2; else echo "invalid option" >&2; exit 1; fi'
-    program(folder / "mine", only)
+    for name, option in (("nginx", "-v"), ("varnishd", "-V"), ("caddy", "version")):
+        only = f'if [ "$1" = {option} ]; then echo "mine/1.22.1" >&2; else echo "invalid option" >&2; exit 1; fi'
+        program(folder / name, only)
     return folder
 
 
@@ -47,13 +48,14 @@ def packages(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("minimum", ["", ":7", ":7.5", ":7.49", ":7.49.1"])
 def test_a_tool_that_is_new_enough_is_left_alone(bin_: Path, minimum: str) -> None:
-    done = packages(bin_, f"curl{minimum}=curl", "mine:1.9.5=nginx-light")
+    others = ("nginx:1.9.5=nginx-light", "varnishd:1.22=varnish", "caddy:1.22.1=caddy")
+    done = packages(bin_, f"curl{minimum}=curl", *others)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("minimum", ["7.49.2", "7.50", "7.100", "8"])
 def test_a_tool_that_is_too_old_is_named_with_both_versions(bin_: Path, minimum: str) -> None:
-    done = packages(bin_, f"curl:{minimum}=curl", "mine=nginx-light", "missing:1=a-package")
+    done = packages(bin_, f"curl:{minimum}=curl", "nginx=nginx-light", "missing:1=a-package")
     assert done.returncode == 1
     assert done.stderr == (
         f"there is no apt-get here; please install: curl a-package; {bin_}/curl is version 7.49.1,"

@@ -1,4 +1,4 @@
-"""The server that browsers and nginx are tested against: streams of numbers, a poll, and who the client is.
+"""The server that browsers and proxies are tested against: streams of numbers, a poll, and who the client is.
 
 The arguments are a port, or the path of a unix socket, and options of `rawws.serve` in JSON.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = "<!doctype html><html lang=en><title>Streams</title><link rel=icon href=data:,><h1>Streams</h1></html>"
 
-routes = rawws.Routes()
+routes = rawws.Routes([rawws.Route("/readyz", rawws.readyz)])
 
 
 @routes.get("/")
@@ -137,6 +137,12 @@ async def echo(ws: rawws.WebSocket) -> None:
     await ws.send(json.dumps({"address": ws.remote_address}))
     async for message in ws:
         await ws.send(message)
+
+
+@routes.websocket("/closed")
+async def closed(ws: rawws.WebSocket) -> None:
+    """Close at once, with a code and a reason of its own."""
+    await ws.close(4002, "geschlossen")
 
 
 if __name__ == "__main__":
