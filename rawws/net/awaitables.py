@@ -149,7 +149,7 @@ class Streamed(Protocol):
         """Have the next message come in parts, unless it is here already; return what to await for each."""
 
     def took_part(self, final: bool, /) -> None:
-        """Take note that a part was taken."""
+        """Count a part as taken; `final` is True for the last one of its message."""
 
 
 class Stream:

@@ -35,10 +35,10 @@ class Handler:
         """Take a message: str for text, bytes for binary."""
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
-        """Take note of the end: the close code and reason that the peer sent, 1006 where it sent none."""
+        """Handle the end: the close code and reason that the peer sent, or 1006 if it sent none."""
 
     def on_drain(self, ws: WebSocket) -> None:
-        """Take note that the write buffer, which was over its high-water mark, is under its low-water mark."""
+        """Handle room in the write buffer: it fell under its low-water mark, after it was over its high-water mark."""
 
 
 def check_handler(handler: Any, *, callbacks: bool = False) -> None:

@@ -23,10 +23,10 @@ class SocketHandler(Protocol[Spoken_contra]):
         """Take what was read."""
 
     def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more."""
+        """Handle the end of what the peer sends."""
 
     def lose(self) -> None:
-        """Take note that the connection is gone."""
+        """Handle the end of the connection."""
 
     def expire(self) -> None:
         """Do what is due at the deadline."""
@@ -39,7 +39,7 @@ class Follower(Protocol):
     """What is told about the write buffer of a connection, and about its end: a hub, an application."""
 
     def drained(self) -> None:
-        """Take note that the write buffer is under its low-water mark."""
+        """Handle room in the write buffer: it fell under its low-water mark."""
 
     def lost(self) -> None:
-        """Take note that the connection is gone."""
+        """Handle the end of the connection."""

@@ -32,7 +32,7 @@ class RateLimiter:
         self.resume_at = 0.0
 
     def account(self, messages: int, octets: int) -> bool:
-        """Take note of what came; tell whether it was too much, until `resume_at`."""
+        """Count received messages and bytes. Return True if they exceed the rate; then read again at `resume_at`."""
         now = clock.monotonic()
         self._messages_due = max(self._messages_due, now) + messages * self._message
         self._octets_due = max(self._octets_due, now) + octets * self._octet

@@ -27,11 +27,11 @@ class Callbacks(Protocol):
 
     @property
     def on_close(self) -> Callable[..., object]:
-        """Take note of the end."""
+        """Handle the end of the WebSocket."""
 
     @property
     def on_drain(self) -> Callable[..., object]:
-        """Take note that the write buffer is under its low-water mark."""
+        """Handle room in the write buffer: it fell under its low-water mark."""
 
 
 class ConnectionCounter(Protocol):
@@ -42,7 +42,7 @@ class ConnectionCounter(Protocol):
     retired: int
 
     def close(self, socket: AsyncSocket, /) -> None:
-        """Take note of the end of a connection."""
+        """Count the end of a connection."""
 
 
 class ConnectionLimiter(Protocol):

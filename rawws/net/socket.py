@@ -247,7 +247,7 @@ class AsyncSocket:
             self.receive(bytearray(data), len(data))
 
     def eof_received(self) -> bool:
-        """Take note that the peer sends nothing more; the transport then closes itself."""
+        """Tell the handler or the core that the peer sends no more. The transport then closes itself."""
         if self.handler is not None:
             self.handler.receive_eof()
         else:
@@ -272,13 +272,13 @@ class AsyncSocket:
         self.on_lost()
 
     def pause_writing(self) -> None:
-        """Take note that the transport's buffer is over its high-water mark."""
+        """Hold Pongs back, and be congested: the transport's buffer is over its high-water mark."""
         self.congested = True
         if self.handler is None:
             self.connection.hold_pongs = True
 
     def resume_writing(self) -> None:
-        """Take note that the transport's buffer is under its low-water mark."""
+        """Write what waits, and tell the followers: the transport's buffer is under its low-water mark."""
         self.congested = False
         if self.handler is None:
             self.connection.release_pong()
@@ -576,7 +576,7 @@ class AsyncSocket:
         """Take no more in this turn of the loop."""
 
     def account(self, messages: int, octets: int) -> None:
-        """Take note of what came of a peer whose rate is limited."""
+        """Count received messages and bytes against the rate limit."""
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message."""
@@ -585,13 +585,13 @@ class AsyncSocket:
         """Take a control event or a fragment."""
 
     def on_failure(self, error: RemoteProtocolError) -> None:
-        """Take note that the peer broke the protocol."""
+        """Handle a violation of the protocol by the peer."""
 
     def on_end(self) -> None:
         """Answer the peer's Close, or its violation of the protocol, and end the TCP connection."""
 
     def on_handler_error(self, error: Exception) -> None:
-        """Take note that a callback raised."""
+        """Handle an exception of a callback."""
 
     def wake(self) -> None:
         """Let a handler that waits for a message go on."""

@@ -265,7 +265,7 @@ class WebSocket(AsyncSocket):
         return Receiver(self, iterates=False, streams=True)
 
     def took_part(self, final: bool) -> None:
-        """Take note that a part was taken."""
+        """Expect the next part of this message, or after the last part the next message."""
         self.stream = NONE if final else READING
 
     def end_stream(self) -> None:
@@ -365,7 +365,7 @@ class WebSocket(AsyncSocket):
             self.refill()
 
     def account(self, messages: int, octets: int) -> None:
-        """Take note of what came, and take no more for a while where that was too fast."""
+        """Count received messages and bytes, and pause reading if they exceed the rate."""
         if (
             self.rate_limiter is not None
             and self.connection.phase == phases.OPEN
@@ -696,7 +696,7 @@ class WebSocket(AsyncSocket):
         return later(self.wait_closed)
 
     def on_failure(self, error: RemoteProtocolError) -> None:
-        """Take note that the peer broke the protocol."""
+        """Log at level DEBUG how the peer broke the protocol."""
         self.settings.logger.debug("%s broke the protocol: %s", self.remote_address, error)
 
     def on_end(self) -> None:
