@@ -108,7 +108,7 @@ class Body:
         return piece
 
     def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more. Raises `HttpError` with 400 where the body is not whole."""
+        """End the body: the peer sends no more. Raises `HttpError` with 400 if the body is not complete."""
         if self._left is None:
             self._left, self.done = 0, True
         # RFC 9112 8: "A message body that uses the chunked transfer coding is incomplete if the zero-sized chunk that

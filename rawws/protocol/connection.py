@@ -174,7 +174,7 @@ class Connection:
         return close
 
     def receive_eof(self) -> None:
-        """Take note that TCP ended, with or without a closing handshake, and hold no part of a message any more."""
+        """End the connection, with or without a closing handshake, and drop a message that is not complete."""
         if self.phase != phases.ENDED:
             self.step(Step.END)
         self.messages.held = self.messages.target = None

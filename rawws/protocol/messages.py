@@ -55,7 +55,7 @@ class MessageReader:
         self.filled = self.checked = self.size = self.wire_size = 0
 
     def begin_frame(self, frames: FrameReader) -> None:
-        """Take note of the header of a data frame; raise RemoteProtocolError(1009) if its payload is too much."""
+        """Start to read a data frame by its header; raise RemoteProtocolError(1009) if its payload is too long."""
         first = frames.first
         if first & opcodes.OPCODE:
             self.opcode = first & opcodes.OPCODE
