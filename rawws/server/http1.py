@@ -543,10 +543,10 @@ class Http1Connection:
         close_transport(self.ws.transport)
 
     def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more."""
+        """Do nothing: the peer sends no more, and the transport closes itself."""
 
     def lose(self) -> None:
-        """Take note that the connection is gone."""
+        """End the exchange, its task and its observer: the connection has ended."""
         self._leave()
         if self.exchange is not None:
             self.exchange.lose()
