@@ -249,16 +249,16 @@ class EventStream:
             self._task.add_done_callback(lambda _: self._close_source())
 
     def lose(self) -> None:
-        """Take note that the client is gone."""
+        """End the stream: the client has left."""
         self._end()
 
     def drained(self) -> None:
-        """Take note that the client has read what waited for it."""
+        """Tell the followers that the client has read what waited for it."""
         for follower in self._followers or ():
             follower.drained()
 
     def lost(self) -> None:
-        """Take note that the connection is gone: `lose` told it."""
+        """Do nothing: `lose` was called before."""
 
     def shut_down(self) -> None:
         """End with the server."""

@@ -128,7 +128,7 @@ class ExchangeObserver(Protocol):
     """Who answers later or piece by piece, and so hears of what becomes of the exchange meanwhile."""
 
     def lose(self) -> None:
-        """Take note that the client is gone."""
+        """End the response: the client has left."""
 
     def expire(self) -> None:
         """Do what is due: the deadline that was set is over."""
@@ -198,7 +198,7 @@ class Responder(Protocol):
         """Begin to answer; who is to hear of the ends is said by `exchange.observe`."""
 
     def lose(self) -> None:
-        """Take note that the client was gone before this could begin."""
+        """Do nothing: the client left before the response could begin."""
 
 
 def is_responder(answer: object) -> TypeGuard[Responder]:
@@ -273,14 +273,14 @@ class Exchange:
         self.context.settings.logger.error("%s: %s", what, self.name(), exc_info=error)
 
     def end(self) -> None:
-        """Take note that there is nothing more to answer."""
+        """Mark the exchange as over, and end its request."""
         self.over = True
         request: HttpRequest | None = getattr(self, "request", None)
         if request is not None:
             request.end()
 
     def lose(self) -> None:
-        """Take note that the client is gone: an endpoint that still runs is told, and counts as a connection."""
+        """End the exchange: the client has left. A running endpoint counts as a connection, and may be cancelled."""
         self.end()
         task = self.endpoint_task
         if task is not None:

@@ -105,7 +105,7 @@ class FileResponse:
             exchange.observe(FileTransfer(exchange, file, length))
 
     def lose(self) -> None:
-        """Take note that the client was gone before the file was opened."""
+        """Do nothing: the client left before the file was opened."""
 
 
 def open_regular(path: Path, directory: int | None = None) -> BinaryIO:
@@ -178,7 +178,7 @@ class FileTransfer:
     # -- what the exchange calls
 
     def lose(self) -> None:
-        """Take note that the client is gone."""
+        """Stop sending the file: the client has left."""
         self._task.cancel()
 
     def expire(self) -> None:

@@ -86,7 +86,7 @@ class LongPoll:
             exchange.set_deadline(self.timeout)
 
     def lose(self) -> None:
-        """Take note that the client gave up."""
+        """End the poll, and call `on_close`: the client has left."""
         if not self._over:
             self._over = True
             self._tell()
