@@ -411,7 +411,7 @@ class PendingPoll:
         self._wake()
 
     def move(self, topic: str, cursor: str, recovered: bool) -> None:
-        """Take note of where it is from now on, and answer where something is missing."""
+        """Store the new cursor of a topic, and answer at once if something is missing."""
         self.answer.cursors[topic] = cursor
         if not recovered:
             self.answer.recovered = False

@@ -192,7 +192,7 @@ class Replication:
         return {"unsent": len(self.sent), **self.counts, "retries": retries}
 
     def forget(self, found: Topic) -> None:
-        """Take note that the hub forgot a topic."""
+        """Stop following a topic that the hub forgot."""
         replica = replica_of(found)
         self._stop(replica)
         replica.release()
@@ -222,7 +222,7 @@ class Replication:
             self._catch_up(found)
 
     def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
-        """Take note that somebody came or went at another server."""
+        """Enter or remove somebody who joined or left at another server."""
         found = self.table.topics.get(topic)
         if found is None or entry.server == self.server:
             return
@@ -276,7 +276,7 @@ class Replication:
         answer.add_done_callback(partial(self._answered, sent))
 
     def _answered(self, sent: PendingPublish, answer: asyncio.Future[Position]) -> None:
-        """Take note of where a publication is."""
+        """Store the position of a publication, or drop it if the engine refused it."""
         error = None if answer.cancelled() else answer.exception()
         if self.sent.get(sent.number) is not sent or answer.cancelled() or isinstance(error, ConnectionError):
             return  # it came back already, or will be sent again
@@ -291,7 +291,7 @@ class Replication:
             self._finish(sent)
 
     def _finish(self, sent: PendingPublish) -> None:
-        """Take note that nobody here will get a publication any more."""
+        """Remove a publication that nobody here will receive any more."""
         self._take(sent.number)
         sent.settle()
         found = self.table.topics.get(sent.publication.topic)
@@ -426,7 +426,7 @@ class Replication:
             self._declare(found)
 
     def _begin_anew(self, found: Topic, epoch: str, offset: int) -> None:
-        """Take note that something is lost."""
+        """Begin at a new epoch and offset, because something is lost."""
         replica = replica_of(found)
         replica.reset(epoch, offset)
         replica.shown &= self.sent.keys()

@@ -138,7 +138,7 @@ class PublishResult:
         return self
 
     def settle(self, cursor: str, accepted: bool) -> None:
-        """Take note of what the engine made of it, and let go of those who wait for that."""
+        """Store the answer of the engine, and wake the task that waits for it."""
         self.cursor = cursor
         self.accepted = accepted
         self.pending = False
@@ -225,10 +225,10 @@ class Subscriber:
         raise NotImplementedError
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
-        """Take note of where a subscription begins. Raises ValueError for one too many."""
+        """Handle the start of a subscription, at this cursor. Raises ValueError for one too many."""
 
     def end(self, subscription: Subscription) -> None:
-        """Take note that a subscription is over."""
+        """Handle the end of a subscription."""
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it where it is from now on, behind all that it got; whoever knows no cursors is told nothing."""
@@ -342,7 +342,7 @@ class Subscriber:
             self.fail(error)
 
     def lost(self) -> None:
-        """Take note that the connection is gone."""
+        """End all subscriptions: the connection has ended."""
         self.leave()
 
     # -- ends

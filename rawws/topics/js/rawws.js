@@ -308,7 +308,7 @@ class Hub {
     subscription.end(error);
   }
 
-  /** Take note that a connection brings nothing more, and what was asked over it has no answer. */
+  /** End a connection: no subscription is live, and unanswered requests fail or are sent again. */
   #leave() {
     const error = new HubError("unanswered", "the connection broke before the answer: it may be done, or not");
     for (const subscription of this.#subscriptions.values()) subscription.live = false;
