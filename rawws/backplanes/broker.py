@@ -104,15 +104,15 @@ class HubSession:
             raise ValueError(f"the call is {call!r}, allowed are open, {', '.join([*ANSWERED, *sorted(TOLD)])}")
 
     def on_record(self, record: Record) -> None:
-        """As the contract has it."""
+        """Send a record to the server of this line."""
         self._say("record", [record])
 
     def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
-        """As the contract has it."""
+        """Tell the server of this line who joined or left."""
         self._say("presence", [topic, event, entry])
 
     def on_server_gone(self, server: str) -> None:
-        """As the contract has it."""
+        """Tell the server of this line that the lease of another one ended."""
         self._say("gone", [server])
 
     def on_away(self, reason: str) -> None:
@@ -166,49 +166,49 @@ class BrokerBackplane:
         self._session = EngineSession(self, "the broker", (BackplaneAway,), waits)
 
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
-        """As the contract has it."""
+        """Reach the engine in the running loop, then call on_back or on_away of the handler."""
         self._session.open(server, history, handler)
 
     async def close(self) -> None:
-        """As the contract has it."""
+        """End the lease of this server, and close the connection."""
         await self._session.close()
 
     def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
-        """As the contract has it."""
+        """Store a message and send it to all followers of the topic. The future gets its position."""
         return self._ask("publish", topic, message, key, number)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
-        """As the contract has it."""
+        """Pass records of this topic to the handler, from when the future is done."""
         return self._ask("follow", topic)
 
     def unfollow(self, topic: str) -> None:
-        """As the contract has it."""
+        """Pass no more records of this topic to the handler."""
         self._tell("unfollow", topic)
 
     def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
-        """As the contract has it."""
+        """Return the records after a position, or all that are stored if it is None."""
         return self._ask("history", topic, since)
 
     def join(self, topic: str, ident: str, info: str) -> None:
-        """As the contract has it."""
+        """Enter somebody into the presence of a topic, and tell its followers."""
         self._session.join(topic, ident, info)
 
     def leave(self, topic: str, ident: str) -> None:
-        """As the contract has it."""
+        """Remove somebody from the presence of a topic, and tell its followers."""
         self._session.leave(topic, ident)
 
     def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
-        """As the contract has it."""
+        """Return who is present in a topic, at servers whose lease has not ended."""
         return self._ask("presence", topic)
 
     def stats(self) -> dict[str, int]:
-        """As the contract has it."""
+        """Return the number of retries to reach the engine."""
         return {"retries": self._session.retries}
 
     # -- what the session calls
 
     async def reach(self) -> None:
-        """As a session has it."""
+        """Connect to the broker."""
         try:
             self._ws = await unix_connect(self._path, self._uri, compression=None, max_size=None, hard_limit=HARD_LIMIT)
         except (OSError, RawwsError) as error:
@@ -235,11 +235,11 @@ class BrokerBackplane:
             await ws.close()
 
     def enter(self, topic: str, ident: str, info: str) -> None:
-        """As a session has it."""
+        """Tell the broker that somebody is present."""
         self._tell("join", topic, ident, info)
 
     def part(self, topic: str, ident: str) -> None:
-        """As a session has it."""
+        """Tell the broker that somebody is no longer present."""
         self._tell("leave", topic, ident)
 
     # -- inside

@@ -157,7 +157,7 @@ class MemoryBackplane:
         self._away = False
 
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
-        """As the contract has it."""
+        """Reach the engine in the running loop, then call on_back or on_away of the handler."""
         self._server, self._history, self._handler = server, history, handler
         self._loop = asyncio.get_running_loop()
         self.engine.backplanes.append(self)
@@ -167,7 +167,7 @@ class MemoryBackplane:
             self.cut("the engine is stopped")
 
     async def close(self) -> None:
-        """As the contract has it."""
+        """End the lease of this server, and close the connection."""
         self.end()
 
     def end(self) -> None:
@@ -179,7 +179,7 @@ class MemoryBackplane:
             self._expire()
 
     def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
-        """As the contract has it."""
+        """Store a message and send it to all followers of the topic. The future gets its position."""
 
         def act() -> Position:
             stored = self.engine.stored(topic)
@@ -194,15 +194,15 @@ class MemoryBackplane:
         return self._ask(act)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
-        """As the contract has it."""
+        """Pass records of this topic to the handler, from when the future is done."""
         return self._ask(lambda: self.followed.add(topic))
 
     def unfollow(self, topic: str) -> None:
-        """As the contract has it."""
+        """Pass no more records of this topic to the handler."""
         self._ask(lambda: self.followed.discard(topic))
 
     def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
-        """As the contract has it."""
+        """Return the records after a position, or all that are stored if it is None."""
 
         def act() -> HistoryResult:
             stored = self.engine.stored(topic)
@@ -216,24 +216,24 @@ class MemoryBackplane:
         return self._ask(act)
 
     def join(self, topic: str, ident: str, info: str) -> None:
-        """As the contract has it."""
+        """Enter somebody into the presence of a topic, and tell its followers."""
         self._here[topic, ident] = info
         if self.reached:
             self._enter(topic, PresenceEntry(self._server, ident, info))
 
     def leave(self, topic: str, ident: str) -> None:
-        """As the contract has it."""
+        """Remove somebody from the presence of a topic, and tell its followers."""
         entry = PresenceEntry(self._server, ident, self._here.pop((topic, ident), "null"))
         if self.reached:
             self.engine.stored(topic).entries.pop((self._server, ident), None)
             self.engine.tell(topic, lambda handler: handler.on_presence(topic, "leave", entry))
 
     def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
-        """As the contract has it."""
+        """Return who is present in a topic, at servers whose lease has not ended."""
         return self._ask(lambda: list(self.engine.stored(topic).entries.values()))
 
     def stats(self) -> dict[str, int]:
-        """As the contract has it."""
+        """Return no retries: the engine is in this process."""
         return {"retries": 0}
 
     # -- what a test does to it

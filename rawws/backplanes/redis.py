@@ -188,11 +188,11 @@ class RedisBackplane:
     # -- the contract
 
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
-        """As the contract has it."""
+        """Reach the engine in the running loop, then call on_back or on_away of the handler."""
         self._session.open(server, history, handler)
 
     async def close(self) -> None:
-        """As the contract has it."""
+        """End the lease of this server, and close the connection."""
         if self._lines is not None and self._session.reached:
             asked, _ = self._lines
             asked.ask("ZREM", self._key_of_leases, self._lease)
@@ -201,7 +201,7 @@ class RedisBackplane:
         await self._session.close()
 
     def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
-        """As the contract has it."""
+        """Store a message and send it to all followers of the topic. The future gets its position."""
         session = self._session
         record = pack(session.server, number, message, key)
         # As if all were as large as this one: so what is held is at most twice the bytes that the history allows.
@@ -212,7 +212,7 @@ class RedisBackplane:
         return self._ask(lambda found: Position(found[0].decode(), found[1]), PUBLISH, topic, *words, refusable=True)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
-        """As the contract has it."""
+        """Pass records of this topic to the handler, from when the future is done."""
         answer: asyncio.Future[None] = self._session.new_answer()
         if self._lines is not None and not answer.done():
             channel = self._channel(topic)
@@ -221,13 +221,13 @@ class RedisBackplane:
         return answer
 
     def unfollow(self, topic: str) -> None:
-        """As the contract has it."""
+        """Pass no more records of this topic to the handler."""
         channel = self._channel(topic)
         if self._lines is not None and self._followed.pop(channel.encode(), None) is not None:
             self._lines[1].send(self._verbs[2], channel)
 
     def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
-        """As the contract has it."""
+        """Return the records after a position, or all that are stored if it is None."""
 
         def parse(found: list[Any]) -> HistoryResult:
             epoch, offset, began, before = found[0].decode(), found[1], found[2], found[3].decode()
@@ -241,11 +241,11 @@ class RedisBackplane:
         return self._ask(parse, HISTORY, topic, *(since or ("", 0)))
 
     def join(self, topic: str, ident: str, info: str) -> None:
-        """As the contract has it."""
+        """Enter somebody into the presence of a topic, and tell its followers."""
         self._session.join(topic, ident, info)
 
     def leave(self, topic: str, ident: str) -> None:
-        """As the contract has it."""
+        """Remove somebody from the presence of a topic, and tell its followers."""
         if self._session.leave(topic, ident):
             return
         if len(self._left) < MAX_LEFT:
@@ -256,7 +256,7 @@ class RedisBackplane:
             self._left.clear()
 
     def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
-        """As the contract has it."""
+        """Return who is present in a topic, at servers whose lease has not ended."""
         answer: asyncio.Future[list[PresenceEntry]] = self._session.new_answer()
         if self._lines is None or answer.done():
             return answer
@@ -287,7 +287,7 @@ class RedisBackplane:
         return answer
 
     def stats(self) -> dict[str, int]:
-        """As the contract has it."""
+        """Return the number of retries to reach the engine."""
         return {"retries": self._session.retries}
 
     # -- the names of things
@@ -348,7 +348,7 @@ class RedisBackplane:
     # -- what the session calls: the two connections
 
     async def reach(self) -> None:
-        """Connect, and take note of what Redis this is."""
+        """Connect, and read which Redis this is."""
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
 
@@ -372,7 +372,7 @@ class RedisBackplane:
         self._left.clear()
 
     async def _ask_life(self, asked: Line) -> None:
-        """Take note of which run of a Redis this is, and what it promises."""
+        """Read which run of a Redis this is, and how it stores what it promises."""
         from redis.exceptions import ResponseError  # noqa: PLC0415
 
         found = await asked.ask("INFO")
@@ -410,7 +410,7 @@ class RedisBackplane:
         self._followed.clear()
 
     def enter(self, topic: str, ident: str, info: str) -> None:
-        """As a session has it."""
+        """Tell Redis that somebody is present."""
         if self._lines is not None:
             asked, key = self._lines[0], f"{self._base(topic)}:roster"
             asked.ask("HSET", key, f"{self._lease} {ident}", info)
@@ -418,7 +418,7 @@ class RedisBackplane:
             asked.ask(self._verbs[0], self._channel(topic), f"+{self._lease} {ident} {info}")
 
     def part(self, topic: str, ident: str) -> None:
-        """As a session has it."""
+        """Tell Redis that somebody is no longer present."""
         if self._lines is not None:
             asked = self._lines[0]
             asked.ask("HDEL", f"{self._base(topic)}:roster", f"{self._lease} {ident}")
