@@ -245,7 +245,7 @@ class Upgrade:
     # -- what the exchange calls
 
     def lose(self) -> None:
-        """Take note that the client is gone."""
+        """End the session: the client has left."""
         self.session.end()
 
     def expire(self) -> None:
@@ -354,7 +354,7 @@ class HttpSession:
             self.news.set()
 
     def lose(self) -> None:
-        """Take note that the client is gone, or has its answer."""
+        """Tell the application that the client has left, or has its answer."""
         self.over = True
         self.news.set()
 
@@ -523,7 +523,7 @@ class HttpSession:
             exchange.finish()
 
     def complete(self) -> None:
-        """Take note that the response is complete."""
+        """Mark the response as complete."""
         self.completed = self.started = True
         self.lose()
 

@@ -59,7 +59,7 @@ class WebSocketAcceptor(Protocol):
         """Answer with this, which is no WebSocket; nothing, where there was an answer."""
 
     def refuse(self, error: HttpError) -> None:
-        """Answer with an error, and take note of it."""
+        """Answer with an error, and log it."""
 
     def gone(self) -> OSError:
         """Return what `send` raises when there is nobody to send to."""

@@ -143,10 +143,10 @@ class UvicornConnection:
         return describe_websocket(common, self.request, secure=self.ws.extra("sslcontext") is not None)
 
     def receive_eof(self) -> None:
-        """Take note that the peer sends nothing more."""
+        """Do nothing: the peer sends no more, and the transport closes itself."""
 
     def lose(self) -> None:
-        """Take note that the connection is gone, before it was a WebSocket."""
+        """End the session: the connection ended before it became a WebSocket."""
         self.context.state.connections.discard(self)
         if self.session is not None:
             self.session.end()
@@ -161,10 +161,10 @@ class UvicornConnection:
     # -- what the WebSocket calls
 
     def drained(self) -> None:
-        """Take note that more may be written: those who wait for it are woken by the connection itself."""
+        """Do nothing: the connection itself wakes those who wait to write."""
 
     def lost(self) -> None:
-        """Take note that the WebSocket is gone."""
+        """Forget the connection: the WebSocket has ended."""
         self.context.state.connections.discard(self)
 
     # -- what uvicorn calls
