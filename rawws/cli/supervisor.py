@@ -297,7 +297,7 @@ class Supervisor:
         self._workers.clear()
 
     def _reap(self) -> None:
-        """Take note of the workers that ended, and say when others take their places."""
+        """Collect the workers that ended, and replace them unless the supervisor ends too."""
         for worker in list(self._workers.values()):
             ended, status = os.waitpid(worker.pid, os.WNOHANG)
             if ended:
