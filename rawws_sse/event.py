@@ -8,7 +8,7 @@ __all__ = ["Event", "EventTooLarge"]
 class Event:
     """An event, to be sent or as it was received. It cannot be changed.
 
-    Without data it is no event to a client, who still takes note of its `id` and `retry`.
+    Without data it is no event to a client, which still uses its `id` and `retry`.
     """
 
     __slots__ = ("_comment", "_data", "_event", "_id", "_retry")
