@@ -11,6 +11,7 @@ from .streams import LogHandler
 
 __all__ = ["JsonFormatter", "begin_logging"]
 
+
 @final
 class JsonFormatter(logging.Formatter):
     """A record as a JSON object in one line: `time` (RFC 3339, UTC), `level`, `logger`, `message`, `exception`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from websockets.sync.client import ClientConnection
 
-from tests.processes import ROOT, Process
+from tests.processes import LOOPBACK, ROOT, Process
 
 HANDLERS = """
 import rawws
@@ -120,3 +121,11 @@ def fails(found: subprocess.CompletedProcess[str], status: int) -> str:
         lines = [line for line in lines if line.startswith("python -m rawws")]
     assert len(lines) == 1, found.stderr
     return lines[0]
+
+
+def get(number: int, path: str) -> tuple[int, bytes]:
+    with socket.create_connection((LOOPBACK, number), timeout=10) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{number}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body

@@ -21,7 +21,7 @@ from websockets.sync.client import connect, unix_connect
 
 import rawws
 from rawws.cli import arguments, serve
-from tests.cli.commands import ASGI, echoes, fails, port, run, start
+from tests.cli.commands import ASGI, echoes, fails, get, port, run, start
 from tests.processes import LOOPBACK, ProcessError, eventually
 
 # What goes well
@@ -324,14 +324,6 @@ def test_the_demo_opens_its_page_in_a_browser(here: Path) -> None:
         eventually(lambda: opened.exists() and opened.read_text())
         assert opened.read_text() == f"http://127.0.0.1:{port(process)}\n"
         assert get(port(process), "/healthz")[0] == 200
-
-
-def get(number: int, path: str) -> tuple[int, bytes]:
-    with socket.create_connection((LOOPBACK, number), timeout=10) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{number}\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: sock.recv(65536), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split(b" ")[1]), body
 
 
 def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:

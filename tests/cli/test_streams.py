@@ -16,8 +16,8 @@ import pytest
 from websockets.sync.client import connect
 
 from rawws.cli.streams import LogHandler
+from tests.cli.commands import get
 from tests.processes import LOOPBACK, ROOT, Process, eventually, free_port
-from tests.test_cli import get
 
 WEB = """
 import rawws
