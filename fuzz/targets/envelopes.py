@@ -217,7 +217,10 @@ class Topics:
             return self.told(error)
         elsewhere = self.presence.present_of(present.id, present.text, "s")
         assert present.info == elsewhere.info == info
-        self.heard(self.envelope.listed([present, elsewhere]))
+        members = [{"id": present.id, "info": info}] * 2
+        for answer in ({}, {"id": 1}):
+            text = self.envelope.listed(answer, [present, elsewhere])
+            assert json.loads(self.encoded(text).payload) == {**answer, "members": members, "count": 2}, text
         notice = self.history.Notice("a", self.history.JOIN, self.envelope.render, present=present)
         assert json.loads(notice.message)["join"]["info"] == info
         return type(info).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, TypeVar, final
 
@@ -34,7 +35,7 @@ LEAST_AGE = 60.0
 LEAST_TOTAL = 1 << 20
 # What a topic and a record take beside the message, in bytes of memory.
 TOPIC_COST = 1024
-RECORD_COST = 256
+RECORD_COST = 384
 
 
 class StoredTopic:
@@ -63,8 +64,8 @@ class StoredTopic:
 
 
 def cost(record: Record) -> int:
-    """Return what a record takes, in bytes; of text about that."""
-    return RECORD_COST + len(record.message)
+    """Return what a record takes, in bytes of memory: text may have four for each character."""
+    return RECORD_COST + sys.getsizeof(record.message) + sys.getsizeof(record.key)
 
 
 @final

@@ -18,7 +18,7 @@ from rawws.net.websocket import WebSocket
 
 from .asgi_socket import AsgiSocket, AsgiSubscriber, receiver_of
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, parse_cursor
-from .history import JOIN, LEAVE, Log, Missed, Publication
+from .history import JOIN, LEAVE, Log, Missed, Publication, cost
 from .listening import TopicListener
 from .names import TopicError, check_key, check_name
 from .policies import Policy
@@ -38,7 +38,7 @@ from .table import Topic, TopicTable
 from .threadsafe import HubThread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from .asgi_socket import AsgiWebSocket
     from .backplane import Backplane, History
@@ -48,8 +48,10 @@ __all__ = ["HubCore", "HubStats", "SubscribeResult"]
 
 Answer = TypeVar("Answer")
 
-# So many publications that were missed may wait for one subscriber: whoever asks for more is told to begin anew.
-MAX_REPLAY = 10_000
+# What was missed and waits for one subscriber, in bytes of memory, or in histories of one topic: it may be held longer
+# than the history holds it. Whoever asks for more is told to begin anew.
+MAX_REPLAY = 4 << 20
+MAX_REPLAYS = 4
 # What clients take by default, a message of a WebSocket as an event; and room for the id of an event, which has the
 # cursors of all its topics, and for the cursor of the publication.
 LARGEST_ENVELOPE = 1 << 20
@@ -226,8 +228,12 @@ class HubCore:
 
     def presence(self, topic: str) -> list[Present]:
         """Return who is present in a topic."""
+        return list(self.members(topic))
+
+    def members(self, topic: str) -> Collection[Present]:
+        """Return the same to look at now: it changes with who comes and goes."""
         found = self._table.topics.get(topic)
-        return [] if found is None or found.presence is None else list(found.presence.members.values())
+        return () if found is None or found.presence is None else found.presence.members.values()
 
     def stats(self) -> HubStats:
         """Return what the hub did so far, and what it holds."""
@@ -331,7 +337,7 @@ class HubCore:
 
     def _check_size(self, topic: str, encoded: PreparedMessage) -> None:
         """Raise TopicError for a message that is too large, as it is or in what client protocols make of it."""
-        size = len(encoded.payload)
+        size = encoded.size
         if size > self.max_size:
             raise TopicError("size", f"the message has {size} bytes, limit {self.max_size}")
         limit = max(self.max_size, LARGEST_ENVELOPE) - ENVELOPE_ROOM
@@ -373,6 +379,7 @@ class HubCore:
             subscriber.begin(subscription, start)
         except ValueError as error:
             raise TopicError("limit", str(error)) from None
+        subscriber.replayed += sum(map(cost, missed))
         if found is None:
             found = self._table.topics[topic] = Topic(log)
         subscriber.subscriptions[topic] = found.subscriptions[subscriber] = subscription
@@ -398,6 +405,7 @@ class HubCore:
             subscription.settle()
             topic.receivers = None
             subscriber.begin(subscription, start)
+            subscriber.replayed += sum(map(cost, missed))
             subscriber.replay(subscription, missed)
 
         replication.wait(topic, go_on)
@@ -427,8 +435,8 @@ class HubCore:
         if not since:
             return log.cursor, []
         missed, subscription.recovered = _since(log, since)
-        waiting = subscription.subscriber.queue
-        if waiting is not None and len(waiting) + len(missed) > MAX_REPLAY:
+        size = subscription.subscriber.replayed + sum(map(cost, missed))
+        if missed and size > max(MAX_REPLAY, MAX_REPLAYS * self._table.store.bounds.size):
             subscription.recovered = False
             missed = []
         return f"{missed[0].epoch}:{missed[0].offset - 1}" if missed else log.cursor, missed

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
+from itertools import islice
+from json.encoder import encode_basestring as serialize_text
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rawws.errors import RawwsError
@@ -20,7 +22,7 @@ from .names import TopicError
 from .presence import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from .history import Publication
     from .presence import Present
@@ -58,8 +60,8 @@ TYPES: Final[dict[str, type]] = {
 }
 # So many who are present are listed to a client; the rest is a number.
 MAX_LISTED = 1000
-# And so many characters of them, each of which may be of four bytes: a client takes an envelope of 1 MiB.
-MAX_LISTED_SIZE = 1 << 17
+# And so many bytes of them: a client takes an envelope of 1 MiB.
+MAX_LISTED_SIZE = 1 << 19
 # What an id, and what stands around it, takes there.
 LISTED_COST = 40
 # The values in an envelope are at most as many as somebody present may tell of itself in 1 KiB. A message of 1 MiB can
@@ -234,18 +236,19 @@ def shown(present: Present) -> dict[str, Any]:
     return {"id": present.id, "info": present.info}
 
 
-def listed(members: list[Present]) -> dict[str, Any]:
-    """Return what clients are told of all who are present."""
+def listed(answer: dict[str, Any], members: Collection[Present]) -> str:
+    """Return an answer that also says who is present, as JSON, made of the JSON that they told of themselves."""
     size, some = 0, []
-    for present in members[:MAX_LISTED]:
-        size += len(present.text) + LISTED_COST
+    for present in islice(members, MAX_LISTED):
+        size += len(present.octets) + LISTED_COST
         if size > MAX_LISTED_SIZE:
             break
-        some.append(shown(present))
-    return {"members": some, "count": len(members)}
+        some.append(f'{{"id":{serialize_text(present.id)},"info":{present.text}}}')
+    rest = f'"members":[{",".join(some)}],"count":{len(members)}}}'
+    return f"{serialize(answer)[:-1]},{rest}" if answer else f"{{{rest}"
 
 
-def answer_of(publications: Iterable[str], cursor: str, recovered: bool) -> str:
-    """Return what a poll is answered, of publications as `render` made them."""
+def answer_of(publications: Iterable[bytes], cursor: str, recovered: bool) -> bytes:
+    """Return what a poll is answered, of envelopes of publications."""
     rest = serialize({"cursor": cursor, "recovered": recovered})
-    return f'{{"publications":[{",".join(publications)}],{rest[1:]}'
+    return b'{"publications":[' + b",".join(publications) + b"]," + rest[1:].encode()

@@ -1,9 +1,11 @@
-from rawws.net.prepared cimport PreparedMessage
+cimport cython
+
+from rawws.net.prepared cimport FormCache, PreparedMessage
 
 cdef class Publication:
+    cdef object __weakref__
     cdef readonly PreparedMessage encoded
     cdef readonly object topic
-    cdef readonly object message
     cdef readonly object key
     cdef readonly object epoch
     cdef readonly Py_ssize_t offset
@@ -12,6 +14,13 @@ cdef class Publication:
     cdef readonly Py_ssize_t size
     cdef public dict forms
     cdef public dict events
+    cdef readonly FormCache cache
+
+    cpdef adopt(self, topic, FormCache cache)
+    @cython.locals(form=PreparedMessage)
+    cpdef PreparedMessage form_of(self, render)
+    cpdef event_of(self, render, at)
+    cpdef forget_forms(self)
 
 cdef class Notice(Publication):
     cdef readonly object event

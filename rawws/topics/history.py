@@ -5,24 +5,25 @@ Laws:
 2. Whoever asks for what came since a cursor gets exactly that, or is told that it cannot be had; never a part of it,
    and nothing twice.
 3. What is held is bounded, for each topic and for all together, and what falls out is the oldest.
+4. A publication is held as one frame. What is made of it for its subscribers is counted in a cache, and made again.
 """
 
 from __future__ import annotations
 
 import secrets
+import sys
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rawws import clock
-from rawws.net.prepared import PreparedMessage
+from rawws.net.prepared import FORM_COST, FormCache, PreparedMessage
 from rawws.protocol.extensions import excerpt
+from rawws_sse import Event
 
 from .cursors import EARLIEST, CursorError, parse_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rawws_sse import Event
 
     from .backplane import History
     from .presence import Present
@@ -32,30 +33,36 @@ __all__ = ["JOIN", "LEAVE", "MISSED", "MOVED", "HistoryStore", "Log", "Missed", 
 # What a notice may tell.
 JOIN, LEAVE, MISSED, MOVED = "join", "leave", "missed", "moved"
 
-# The size of a publication is that of its message and so many bytes: those that wait are bounded in number as well.
-MESSAGE_COST = 64
-# What a publication that is held takes in bytes of memory, and how often its message: as it came, encoded, and framed,
-# and the same of its envelope.
-HELD_COST = 1280
-COPIES = 6
+# The size of a publication that waits is that of its message and so many bytes: it has places in the queue of its
+# subscriber and among those of its subscription.
+MESSAGE_COST = 512
+# What a publication that is held takes in bytes of memory, beside its frame and its key.
+HELD_COST = 768
 # What a topic takes that is remembered, in bytes.
 TOPIC_COST = 2048
+# Of the bytes of all topics together, the forms of their publications take as many again, divided by this: enough for
+# those who come back together, or read slowly together. Where little is held, so many: a form of the largest message.
+FORMS_SHARE = 8
+LEAST_FORMS = 1 << 20
 EMPTY = PreparedMessage("")
+# An empty deque takes 600 bytes, and a client may subscribe to a thousand topics of which nothing is held.
+NOTHING_HELD: deque[Publication] = deque()
 
 
 class Publication:
     """A message of a topic, at its place there; it has none yet without an offset.
 
     What a client protocol makes of it is made once for all subscribers: `forms` has what WebSockets get, `events` what
-    event streams get, each by what rendered it.
+    event streams get, each by what rendered it. `cache` counts them, if it is set.
     """
 
-    __slots__ = ("at", "cursor", "encoded", "epoch", "events", "forms", "key", "message", "offset", "size", "topic")
+    __slots__ = (
+        "__weakref__", "at", "cache", "cursor", "encoded", "epoch", "events", "forms", "key", "offset", "size", "topic",
+    )  # fmt: skip
 
     def __init__(self, topic: str, encoded: PreparedMessage, key: Any = None, epoch: str = "", offset: int = 0) -> None:
         self.encoded = encoded
         self.topic = topic
-        self.message = encoded.message
         # Which of the topic's things it is about, for those who want only the latest of each.
         self.key = key
         self.epoch = epoch
@@ -63,17 +70,57 @@ class Publication:
         # Where it stands: what `since` takes.
         self.cursor = f"{epoch}:{offset}" if offset else ""
         self.at = clock.monotonic()
-        self.size = len(encoded.payload) + MESSAGE_COST
+        self.size = encoded.size + MESSAGE_COST
         self.forms: dict[Callable[[Publication], str], PreparedMessage] | None = None
         self.events: dict[Callable[[Publication], str | None], Event] | None = None
+        self.cache: FormCache | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.Publication {self.topic!r} {self.cursor}>"
+
+    @property
+    def message(self) -> str | bytes:
+        """The message, made of its frame: str for text, bytes for binary."""
+        return self.encoded.message
 
     def move(self, epoch: str) -> None:
         """Have the same offset in another epoch."""
         self.epoch = epoch
         self.cursor = f"{epoch}:{self.offset}"
+        self.forget_forms()
+
+    def adopt(self, topic: str, cache: FormCache) -> None:
+        """Share the text of a topic's name with others of it, and have a cache count the forms from now on."""
+        self.topic = topic
+        self.cache = self.encoded.cache = cache
+
+    def form_of(self, render: Callable[[Publication], str]) -> PreparedMessage:
+        """Return what WebSockets get of it by a client protocol, made once."""
+        if self.forms is None:
+            self.forms = {}
+        form = self.forms.get(render)
+        if form is None:
+            form = self.forms[render] = PreparedMessage(render(self))
+            if self.cache is not None:
+                form.cache = self.cache
+                self.cache.keep(self, FORM_COST + form.size)
+        return form
+
+    def event_of(self, render: Callable[[Publication], str | None], at: str | None) -> Event:
+        """Return what event streams get of it that are at this id, made once for all that are as far."""
+        if self.events is None:
+            self.events = {}
+        event = known = self.events.get(render)
+        if event is None or event.id != at:
+            event = self.events[render] = Event(render(self) if known is None else known.data, id=at)
+            if self.cache is not None:
+                # The text stays, the id may be 4 KiB.
+                data = FORM_COST + sys.getsizeof(event.data) if known is None else -sys.getsizeof(known.id)
+                self.cache.keep(self, data + sys.getsizeof(at))
+        return event
+
+    def forget_forms(self) -> None:
+        """Hold no forms any more."""
         self.forms = None
         self.events = None
 
@@ -102,8 +149,7 @@ class Notice(Publication):
         self.present = present
         self.cursor = cursor
         self.encoded = PreparedMessage(render(self))
-        self.message = self.encoded.message
-        self.size = len(self.encoded.payload) + MESSAGE_COST
+        self.size = self.encoded.size + MESSAGE_COST
 
 
 class Missed(NamedTuple):
@@ -124,7 +170,7 @@ class Log:
         # That of the last publication; the first one has 1.
         self.offset = 0
         self.store = store
-        self.held: deque[Publication] = deque()
+        self.held = NOTHING_HELD
         # In bytes of memory.
         self.size = 0
         self.touched = 0.0
@@ -146,7 +192,10 @@ class Log:
     def hold(self, publication: Publication) -> None:
         """Hold what has the next place."""
         self.offset = publication.offset
+        publication.adopt(self.topic, self.store.forms)
         if self.store.bounds.count:
+            if not self.held:
+                self.held = deque()
             self.held.append(publication)
             self._grow(cost(publication))
             self.trim(publication.at)
@@ -160,7 +209,7 @@ class Log:
     def clear(self) -> None:
         """Let go of all."""
         self._grow(-self.size)
-        self.held.clear()
+        self.held = NOTHING_HELD
 
     def since(self, cursor: str) -> Missed:
         """Return what came after a cursor. Raises CursorError for one that this topic never gave."""
@@ -190,15 +239,17 @@ class Log:
 class HistoryStore:
     """The logs that hold something, or to which somebody may come back, bounded together; the last touched at its end.
 
-    Nothing here needs a timer: what is too old is let go when something else is touched, or looked for.
+    Nothing here needs a timer: what is too old is let go when something else is touched, or looked for. `forms` has
+    what was made of the publications, and a bound of its own.
     """
 
-    __slots__ = ("bounds", "logs", "size")
+    __slots__ = ("bounds", "forms", "logs", "size")
 
     def __init__(self, bounds: History) -> None:
         self.bounds = bounds
         self.logs: OrderedDict[Log, None] = OrderedDict()
         self.size = 0
+        self.forms = FormCache(max(bounds.total // FORMS_SHARE, LEAST_FORMS))
 
     def touch(self, log: Log, now: float) -> None:
         """Remember a log for as long as its publications are, from now on."""
@@ -223,4 +274,5 @@ class HistoryStore:
 
 def cost(publication: Publication) -> int:
     """Return what a publication that is held takes of memory, in bytes."""
-    return HELD_COST + COPIES * (publication.size - MESSAGE_COST)
+    key = publication.key
+    return HELD_COST + len(publication.encoded.plain) + (0 if key is None else sys.getsizeof(key))

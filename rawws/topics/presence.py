@@ -25,15 +25,20 @@ class Present(NamedTuple):
     """Somebody in a topic: an id that is its own as long as it stays, and what it told of itself."""
 
     id: str
-    # As JSON, which takes a tenth of the memory of what it stands for.
-    text: str
+    # As JSON in UTF-8, which takes a tenth of the memory of what it stands for, and a quarter of some text.
+    octets: bytes
     # Where its connection ends: "" for this server.
     server: str = ""
 
     @property
+    def text(self) -> str:
+        """What it told of itself, as JSON."""
+        return self.octets.decode()
+
+    @property
     def info(self) -> Any:
         """What it told of itself."""
-        return json.loads(self.text)
+        return json.loads(self.octets)
 
 
 @final
@@ -66,13 +71,12 @@ class PresenceSet:
 def new_present(info: Any) -> Present:
     """Return somebody who is about to join. Raises TopicError for what cannot be told in a few words of JSON."""
     try:
-        text = serialized(info)
-        size = len(text.encode())
+        octets = serialized(info).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
-    if size > MAX_INFO:
-        raise TopicError("limit", f"what is told of somebody present has {size} bytes, limit {MAX_INFO}")
-    return Present(secrets.token_urlsafe(9), text)
+    if len(octets) > MAX_INFO:
+        raise TopicError("limit", f"what is told of somebody present has {len(octets)} bytes, limit {MAX_INFO}")
+    return Present(secrets.token_urlsafe(9), octets)
 
 
 def serialized(info: Any) -> str:
@@ -82,4 +86,4 @@ def serialized(info: Any) -> str:
 
 def present_of(ident: str, info: str, server: str) -> Present:
     """Return somebody of whom another server told."""
-    return Present(ident, info, server)
+    return Present(ident, info.encode(), server)

@@ -58,7 +58,7 @@ ClientSocket: TypeAlias = "WebSocket | AsgiSocket"
 # no more is read, as where a coroutine takes its time.
 MAX_PENDING = 1000
 MAX_PENDING_SIZE = 65536
-# The publications of one answer to a poll have so many characters; a single one may be larger.
+# The publications of one answer to a poll have so many bytes; a single one may be larger.
 MAX_ANSWER = 1 << 19
 MISTAKES = (EnvelopeError, CursorError, TopicError)
 # What a client must be allowed to do for an action; for unsubscribing, nothing.
@@ -155,8 +155,9 @@ def place_of(result: PublishResult) -> dict[str, Any]:
 
 
 def list_present(hub: HubCore, ws: ClientSocket, command: Command) -> None:
-    """Answer who is present."""
-    confirm(ws, command, listed(hub.presence(command.topic)))
+    """Answer who is present, to who can know that it is an answer."""
+    if command.id is not None:
+        say(ws, listed({"id": command.id}, hub.members(command.topic)))
 
 
 def subscribe(hub: HubCore, ws: ClientSocket, command: Command) -> None:
@@ -166,12 +167,11 @@ def subscribe(hub: HubCore, ws: ClientSocket, command: Command) -> None:
         subscriber, command.topic, since=cursor_of(command.since, command.topic), join=command.join, watch=command.watch
     )
     subscription = result.subscription
-    answer: dict[str, Any] = {"cursor": result.cursor, "recovered": subscription.recovered}
-    if command.join is not NOTHING:
-        answer["present"] = subscription.present
-    if command.watch:
-        answer |= listed(hub.presence(command.topic))
-    confirm(ws, command, answer)
+    if command.id is not None:
+        answer: dict[str, Any] = {"id": command.id, "cursor": result.cursor, "recovered": subscription.recovered}
+        if command.join is not NOTHING:
+            answer["present"] = subscription.present
+        say(ws, listed(answer, hub.members(command.topic)) if command.watch else serialize(answer))
     subscriber.replay(subscription, result.missed)
 
 
@@ -183,7 +183,12 @@ def confirm(ws: ClientSocket, command: Command, answer: dict[str, Any]) -> None:
 
 def reply(ws: ClientSocket, number: int | None, answer: dict[str, Any]) -> None:
     """Answer a request."""
-    ws.send(serialize(answer if number is None else {"id": number, **answer}))
+    say(ws, serialize({**numbered(number), **answer}))
+
+
+def say(ws: ClientSocket, text: str) -> None:
+    """Send an answer."""
+    ws.send(text)
 
 
 @final
@@ -349,8 +354,8 @@ class PollAnswer:
     def __init__(self) -> None:
         self.cursors: dict[str, str] = {}
         self.recovered = True
-        # As JSON, and how many characters of that.
-        self.publications: list[str] = []
+        # As JSON, and how many bytes of that.
+        self.publications: list[bytes] = []
         self.size = 0
         self.full = False
 
@@ -369,19 +374,19 @@ class PollAnswer:
         """Take a publication, if there is room for it and was for all before it; the first one has room."""
         if self.full:
             return
-        text = render(publication)
-        if self.publications and self.size + len(text) > MAX_ANSWER:
+        octets = publication.form_of(render).payload
+        if self.publications and self.size + len(octets) > MAX_ANSWER:
             # The client asks for it next: its cursor stays before it.
             self.full = True
             return
-        self.publications.append(text)
-        self.size += len(text)
+        self.publications.append(octets)
+        self.size += len(octets)
         self.cursors[publication.topic] = publication.cursor
 
     def response(self) -> Response:
         """Return the answer."""
-        text = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
-        return Response(200, text.encode(), FRESH, "application/json")
+        octets = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
+        return Response(200, octets, FRESH, "application/json")
 
 
 @final
@@ -463,11 +468,17 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
 
     def go() -> Any:
         if command.action == "presence":
-            return hub.when_ready([command.topic], "", lambda: answer(listed(hub.presence(command.topic))))
+            return hub.when_ready([command.topic], "", lambda: list_of(hub, command))
         result = hub.publish(command.topic, command.message, key=command.key)
         return answer_later(result) if result.pending else answer(place_of(result))
 
     return when_allowed(hub, asked, [command.topic], go, RIGHTS[command.action], command.id)
+
+
+def list_of(hub: HubCore, command: Command) -> Response:
+    """Return an answer that says who is present."""
+    text = listed(numbered(command.id), hub.members(command.topic))
+    return Response(200, text, {**FRESH, "X-Content-Type-Options": "nosniff"}, "application/json")
 
 
 def when_allowed(

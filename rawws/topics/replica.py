@@ -25,8 +25,41 @@ __all__ = ["BEHIND", "LIVE", "ReplicaLog"]
 
 # Live: all that comes is behind what is here. Else it waits, until the engine said what came between.
 BEHIND, LIVE = range(2)
-# How much waits so, in publications and in notices. What is over it is asked for once more.
+# How much waits so, in publications and in notices, and in bytes of text. What is over it is asked for once more.
 MAX_BUFFER = 1000
+MAX_BUFFER_SIZE = 4 << 20
+
+
+@final
+class RecordBuffer:
+    """The publications that came last; what does not fit is missing, which is seen by its offset."""
+
+    __slots__ = ("records", "size")
+
+    def __init__(self) -> None:
+        self.records: deque[Record] = deque()
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.records)
+
+    def append(self, record: Record) -> None:
+        """Have a record wait, and let go of those before it that are too much."""
+        self.records.append(record)
+        self.size += len(record.message)
+        while len(self.records) > MAX_BUFFER or (self.size > MAX_BUFFER_SIZE and len(self.records) > 1):
+            self.popleft()
+
+    def popleft(self) -> Record:
+        """Return the first one."""
+        record = self.records.popleft()
+        self.size -= len(record.message)
+        return record
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self.records.clear()
+        self.size = 0
 
 
 @final
@@ -43,7 +76,7 @@ class ReplicaLog(Log):
         self.before: dict[str, int] = {}
         self.state = BEHIND
         self.task: asyncio.Task[None] | None = None
-        self.buffer: deque[Record] = deque(maxlen=MAX_BUFFER)
+        self.buffer = RecordBuffer()
         # What was told of those present before it is known who is, or which server is gone; None when it is known.
         self.entries: list[tuple[str, PresenceEntry] | str] | None = []
         # What subscribers get while the engine is away, under places of its own, and the numbers of what of it has not

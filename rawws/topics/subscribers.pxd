@@ -1,6 +1,5 @@
 cimport cython
 
-from rawws.net.prepared cimport PreparedMessage
 from rawws.net.websocket cimport WebSocket
 
 from .history cimport Publication
@@ -40,6 +39,7 @@ cdef class Subscriber:
     cdef readonly object queue
     cdef Py_ssize_t last
     cdef Py_ssize_t size
+    cdef public Py_ssize_t replayed
     cdef object waiters
 
     cpdef bint is_slow(self) except -1
@@ -52,6 +52,7 @@ cdef class Subscriber:
     cpdef put(self, QueuedPublication waiting)
     @cython.locals(waiting=QueuedPublication)
     cpdef drop(self, Subscription subscription, key)
+    cpdef write_form(self, Publication publication)
     @cython.locals(waiting=QueuedPublication)
     cpdef drained(self)
     @cython.locals(waiting=QueuedPublication)
@@ -77,7 +78,6 @@ cdef class SocketSubscriber(Subscriber):
 cdef class ProtocolSocketSubscriber(SocketSubscriber):
     cdef object render
 
-    @cython.locals(encoded=PreparedMessage)
     cpdef write(self, Publication publication)
 
 cdef class EventSubscriber(Subscriber):

@@ -16,12 +16,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import ConnectionClosed
-from rawws.net.prepared import PreparedMessage
 from rawws.protocol.opcodes import CloseCode
 from rawws_sse import Event
 
 from .cursors import MAX_ID, is_short, join_cursors
-from .history import Notice
+from .history import Notice, cost
 from .policies import BLOCK, CONFLATE, DROP_NEWEST
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ class Subscription:
 class Subscriber:
     """A subscriber of a hub, with all its subscriptions, and what waits until it reads on; its kinds follow."""
 
-    __slots__ = ("hub", "last", "queue", "receiver", "size", "subscriptions", "waiters")
+    __slots__ = ("hub", "last", "queue", "receiver", "replayed", "size", "subscriptions", "waiters")
 
     def __init__(self, hub: SubscriberOwner, receiver: SubscriberConnection) -> None:
         self.hub = hub
@@ -209,6 +208,8 @@ class Subscriber:
         self.queue: OrderedDict[int, QueuedPublication] | None = None
         self.last = 0
         self.size = 0
+        # How many bytes of memory it was promised of what it missed, and has not been sent yet.
+        self.replayed = 0
         self.waiters: list[asyncio.Future[None]] | None = None
 
     def __repr__(self) -> str:
@@ -315,13 +316,20 @@ class Subscriber:
                 if self.queue is not None or self.is_slow():
                     self.put(QueuedPublication(subscription, None, publication, False))
                 else:
-                    self.write(publication)
+                    self.replayed -= cost(publication)
+                    self.write_form(publication)
         except ConnectionClosed:
             self.leave()
         except Exception as error:  # noqa: BLE001 - as above
             self.fail(error)
 
     # -- what its connection calls
+
+    def write_form(self, publication: Publication) -> None:
+        """Send a publication to this one alone, and hold no more forms than allowed."""
+        self.write(publication)
+        if publication.cache is not None:
+            publication.cache.trim()
 
     def drained(self) -> None:
         """Send what waited, as long as the connection takes it."""
@@ -333,7 +341,9 @@ class Subscriber:
                 if waiting.counts and waiting.subscription.held is not None:
                     del waiting.subscription.held[waiting.key]
                     self.size -= waiting.publication.size
-                self.write(waiting.publication)
+                elif not waiting.counts:
+                    self.replayed -= cost(waiting.publication)
+                self.write_form(waiting.publication)
             if self.queue is None and not self.is_slow():
                 self.release()
         except ConnectionClosed:
@@ -351,7 +361,7 @@ class Subscriber:
         """End all subscriptions, and let go of those who wait."""
         self.hub.forget(self)
         self.queue = None
-        self.size = 0
+        self.size = self.replayed = 0
         self.release()
 
     def fail(self, error: Exception) -> None:
@@ -369,6 +379,8 @@ class Subscriber:
                     del self.queue[number]
                     if waiting.counts:
                         self.size -= waiting.publication.size
+                    else:
+                        self.replayed -= cost(waiting.publication)
             if not self.queue:
                 self.queue = None
         subscription.held = None
@@ -456,12 +468,7 @@ class ProtocolSocketSubscriber(SocketSubscriber):
 
     def write(self, publication: Publication) -> None:
         """Send what the protocol makes of it, made once for all."""
-        if publication.forms is None:
-            publication.forms = {}
-        encoded = publication.forms.get(self.render)
-        if encoded is None:
-            encoded = publication.forms[self.render] = PreparedMessage(self.render(publication))
-        self.ws.send_prepared(encoded)
+        self.ws.send_prepared(publication.form_of(self.render))
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it, behind all that it got."""
@@ -500,12 +507,7 @@ class EventSubscriber(Subscriber):
             self.cursors[publication.topic] = publication.cursor
             at = join_cursors(self.cursors)
             self.told = True
-        if publication.events is None:
-            publication.events = {}
-        event = publication.events.get(self.render)
-        if event is None or event.id != at:
-            event = publication.events[self.render] = Event(self.render(publication), id=at)
-        self.stream.send(event)
+        self.stream.send(publication.event_of(self.render, at))
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""

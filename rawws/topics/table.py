@@ -74,29 +74,31 @@ class TopicTable:
             receivers = topic.receivers
             if receivers is None:
                 receivers = topic.receivers = [each for each in topic.subscriptions.values() if not each.pending]
-            fan_out(receivers, publication, outcome)
-            self.count(outcome)
+            self.send(receivers, publication, outcome)
         self.tidy(topic)
 
     def notice(self, topic: Topic, event: str, *, present: Present | None = None, cursor: str = "") -> Notice:
         """Return a notice of a topic."""
-        return Notice(topic.log.topic, event, self.render, present=present, cursor=cursor)
+        notice = Notice(topic.log.topic, event, self.render, present=present, cursor=cursor)
+        notice.adopt(notice.topic, self.store.forms)
+        return notice
 
     def tell(self, topic: Topic, event: str, present: Present) -> None:
         """Tell those who watch that somebody came or went."""
         if topic.watchers:
-            outcome = PublishResult()
-            fan_out(list(topic.watchers.values()), self.notice(topic, event, present=present), outcome)
-            self.count(outcome)
+            self.send(list(topic.watchers.values()), self.notice(topic, event, present=present), PublishResult())
 
-    def count(self, outcome: PublishResult) -> None:
-        """Count what became of a publication."""
+    def send(self, receivers: list[Subscription], publication: Publication, outcome: PublishResult) -> None:
+        """Send a publication or a notice to those who get it, and count what became of it."""
+        fan_out(receivers, publication, outcome)
         for name in COUNTED:
             self.counts[name] += getattr(outcome, name)
+        self.store.forms.trim()
 
     def tidy(self, topic: Topic | None = None) -> None:
         """Forget the topics of which nothing is left, and this one where nothing is remembered."""
         store = self.store
+        store.forms.trim()
         gone = store.let_go(clock.monotonic())
         if topic is not None and not store.bounds.count:
             gone.append(topic.log)

@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawws.net.prepared import PreparedMessage
+from rawws.protocol.connection import Role
+from rawws.protocol.deflate import DeflateParameters
 from rawws.topics import CursorError, History
 from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_cursor
 from rawws.topics.envelope import render
-from rawws.topics.history import HELD_COST, TOPIC_COST, HistoryStore, Log
+from rawws.topics.history import HELD_COST, TOPIC_COST, HistoryStore, Log, Publication
+from rawws.topics.subscribers import event_data
+from tests.protocol.wire import deflate_for
 from tests.topics.receivers import Clock, still
 
 LARGE = History(1000, 1 << 30, 1e9, 1 << 40)
@@ -155,22 +159,105 @@ def test_a_single_cursor_stands_for_every_topic() -> None:
     assert cursor_of("earliest", "a") == "earliest"
 
 
-@pytest.mark.parametrize("length", [0, 64, 5000])
+TEXTS = {
+    "empty": "",
+    "short": "x" * 64,
+    "ascii": "x" * 5000,
+    # Six bytes of JSON for each; and a str that has four bytes for each character.
+    "escaped": "\x01" * 5000,
+    "wide": "\x01" * 5000 + "\U0001f600",
+}
+# Clients choose the window, and each window is a compressor of its own.
+DEFLATES = [deflate_for(Role.SERVER, DeflateParameters(server_max_window_bits=bits)) for bits in (9, 12, 15)]
+
+
+def make_forms(publication: Publication) -> None:
+    """Make all that subscribers may get."""
+    for encoded in (publication.encoded, publication.form_of(render)):
+        for deflate in DEFLATES:
+            encoded.compressed(deflate)
+    publication.event_of(render, publication.cursor)
+    publication.event_of(event_data, publication.cursor)
+
+
 @pytest.mark.parametrize("kind", [str, bytes])
-def test_what_is_held_takes_no_more_memory_than_it_counts(length: int, kind: type) -> None:
-    kept = log(LARGE)
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("forms", [False, True])
+def test_what_is_held_takes_as_much_memory_as_is_counted_in_every_form(text: str, kind: type, forms: bool) -> None:
+    kept = log(History(1000, 1 << 30, 1e9, 1 << 26))
     gc.collect()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        for number in range(500):
-            text = f"{number:08}" + "x" * length
-            publication = kept.append(PreparedMessage(text if kind is str else text.encode()))
-            publication.forms = {render: PreparedMessage(render(publication))}
+        for number in range(300):
+            message = f"{number:08}" + text
+            publication = kept.append(PreparedMessage(message if kind is str else message.encode()))
+            if forms:
+                make_forms(publication)
+                kept.store.forms.trim()
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert taken <= kept.size
+    counted = kept.size + kept.store.forms.size
+    assert taken <= counted <= 4 * taken
+    assert (kept.store.forms.size > 0) is forms
+    assert kept.store.forms.size <= kept.store.forms.limit == 1 << 23
+
+
+def test_forms_over_the_limit_are_forgotten_the_oldest_first_and_made_again() -> None:
+    kept = log(History(1000, 1 << 30, 1e9, 1 << 20))
+    cache = kept.store.forms
+    publications = [kept.append(PreparedMessage("x" * 100_000)) for _ in range(20)]
+    made = [publication.form_of(render) for publication in publications]
+    assert cache.size > cache.limit
+    # Up to here they may be on their way to others.
+    assert [publication.form_of(render) for publication in publications] == made
+    cache.trim()
+    assert cache.limit - 101_000 < cache.size <= cache.limit
+    left = [publication.forms is not None for publication in publications]
+    assert left == [False] * (20 - sum(left)) + [True] * sum(left)
+    assert publications[0].form_of(render).payload == made[0].payload
+
+
+def test_forms_go_with_what_they_were_made_of() -> None:
+    kept = log(History(3, 1 << 30, 1e9, 1 << 20))
+    for number in range(10):
+        make_forms(kept.append(PreparedMessage(str(number))))
+    gc.collect()
+    assert len(kept.held) == 3
+    size = kept.store.forms.size
+    for number in range(10):
+        make_forms(kept.append(PreparedMessage(str(number))))
+        assert abs(kept.store.forms.size - size) < 100
+    kept.clear()
+    assert (kept.store.forms.size, len(kept.store.forms.kept)) == (0, 0)
+
+
+def test_the_ids_of_events_are_counted_as_long_as_they_are() -> None:
+    kept = log()
+    publication = kept.append(PreparedMessage("a"))
+    sizes = []
+    for at in ("a=1", "a=1&" + "x" * 4000, "a=1", "a=1&" + "x" * 4000):
+        publication.event_of(event_data, at)
+        sizes.append(kept.store.forms.size)
+    assert sizes[:2] == sizes[2:]
+    assert sizes[1] - sizes[0] == 4001
+
+
+def test_an_event_for_those_who_are_elsewhere_is_made_of_the_same_text() -> None:
+    publication = log().append(PreparedMessage("a"))
+    one, two = publication.event_of(event_data, "a=1"), publication.event_of(event_data, "a=1&b=2")
+    assert (one.id, two.id) == ("a=1", "a=1&b=2")
+    assert one.data is two.data
+
+
+def test_a_message_is_made_of_its_frame() -> None:
+    for message in ("", "Grüße", b"", b"\x00\xff", "x" * 70_000):
+        prepared = PreparedMessage(message)
+        assert prepared.message == message
+        assert prepared.payload == (message.encode() if isinstance(message, str) else message)
+        assert prepared.size == len(prepared.payload)
+        assert prepared.plain.endswith(prepared.payload)
 
 
 def test_a_publication_shows_where_it_stands() -> None:

@@ -148,7 +148,7 @@ def test_a_replay_waits_for_a_slow_reader_and_is_dropped_by_no_policy() -> None:
     hub = Hub()
     for number in range(50):
         hub.publish("a", str(number))
-    receiver = Receiver(hard_limit=100)
+    receiver = Receiver(hard_limit=1000)
     receiver.congested = True
     hub.subscribe(receiver, "a", since="earliest", policy=Policy("drop_oldest", limit=1))
     hub.publish("a", "50")
@@ -158,7 +158,8 @@ def test_a_replay_waits_for_a_slow_reader_and_is_dropped_by_no_policy() -> None:
 
 
 def test_a_replay_that_is_too_long_is_declared_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "MAX_REPLAY", 15)
+    monkeypatch.setattr(core, "MAX_REPLAY", 15 * 1024)
+    monkeypatch.setattr(core, "MAX_REPLAYS", 0)
     hub = Hub()
     for number in range(10):
         hub.publish("a", str(number))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -103,20 +105,35 @@ def test_a_key_that_raises_ends_its_subscriber_only(logged: Logged) -> None:
 
 @pytest.mark.parametrize("policy", ["disconnect", "block"])
 def test_over_the_hard_limit_the_subscriber_is_closed_and_out(policy: str) -> None:
-    hub, receiver = slow(policy, hard_limit=1000)
-    outcomes = [counts(hub.publish("t", "x" * 400)) for _ in range(3)]
+    hub, receiver = slow(policy, hard_limit=10_000)
+    outcomes = [counts(hub.publish("t", "x" * 4000)) for _ in range(3)]
     assert outcomes == [{"queued": 1}, {"queued": 1}, {"closed": 1}]
-    assert receiver.failed == (1013, "slow consumer: over 1000 bytes wait to be sent")
+    assert receiver.failed == (1013, "slow consumer: over 10000 bytes wait to be sent")
     assert receiver.member is None
     assert counts(hub.publish("t", "on")) == {}
     assert hub.stats().subscribers == hub.stats().waiting == 0
 
 
+def test_small_publications_that_wait_are_counted_with_what_they_take() -> None:
+    hub, receiver = slow("disconnect", hard_limit=1 << 20)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        while receiver.failed is None:
+            taken = tracemalloc.get_traced_memory()[0] - before
+            hub.publish("t", "")
+    finally:
+        tracemalloc.stop()
+    # The publications themselves are shared with all who wait.
+    assert taken <= 2 * receiver.hard_limit + hub.stats().held_bytes
+
+
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "conflate"])
 def test_those_that_drop_are_not_closed_at_the_hard_limit_but_drop(policy: str) -> None:
-    hub, receiver = slow(policy, hard_limit=1000)
+    hub, receiver = slow(policy, hard_limit=10_000)
     for number in range(5):
-        hub.publish("t", str(number) + "x" * 399, key=str(number))
+        hub.publish("t", str(number) + "x" * 3999, key=str(number))
     assert receiver.failed is None
     receiver.read_on()
     assert [message[:1] for message in receiver.got] == (["0", "1"] if policy == "drop_newest" else ["3", "4"])
@@ -124,13 +141,13 @@ def test_those_that_drop_are_not_closed_at_the_hard_limit_but_drop(policy: str) 
 
 
 def test_what_waits_of_one_topic_is_not_dropped_for_another() -> None:
-    hub, receiver = slow("drop_oldest", hard_limit=1000)
+    hub, receiver = slow("drop_oldest", hard_limit=10_000)
     hub.subscribe(receiver, "u")
     for _ in range(2):
-        hub.publish("t", "t" * 400)
-    assert counts(hub.publish("u", "u" * 400)) == {"dropped": 1}
+        hub.publish("t", "t" * 4000)
+    assert counts(hub.publish("u", "u" * 4000)) == {"dropped": 1}
     receiver.read_on()
-    assert receiver.got == ["t" * 400] * 2
+    assert receiver.got == ["t" * 4000] * 2
 
 
 async def test_block_waits_until_the_slow_one_has_read() -> None:

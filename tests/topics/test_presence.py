@@ -109,7 +109,7 @@ def test_a_roster_is_a_set_by_ids_and_a_server_takes_its_own_with_it(steps: list
     model: dict[str, Present] = {}
     for name, server, step in steps:
         if step == "+":
-            present = Present(name, "null", server)
+            present = Present(name, b"null", server)
             assert roster.join(present) == (model.get(name) != present)
             model[name] = present
         elif step == "-":
