@@ -5,14 +5,17 @@ from . cimport posix as os
 from rawws.protocol cimport numbers as phases
 from rawws.protocol.connection cimport Connection
 from .threads cimport LoopThread
+from .turns cimport Turn
 
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t WRITE_SIZE
 cdef Py_ssize_t MAX_PIECES
 cdef Py_ssize_t TURN_SIZE
 cdef Py_ssize_t EVENT_COST
+cdef Py_ssize_t FLUSHED
 
 cdef class Shared(LoopThread):
+    cdef readonly Turn turn
     cdef bytearray buffer
     cdef object view
     cdef readonly list writers

@@ -21,6 +21,7 @@ from .awaitables import release
 from .kernel import send_queue
 from .threads import LoopThread
 from .transports import abort_transport, shut_down_socket
+from .turns import EVENT_COST, FLUSHED, TURN_SIZE, turn_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,10 +42,6 @@ WRITE_SIZE = 65536
 # `send` is to be waited for above the first mark, and no more under the second. websockets and asyncio chose alike.
 HIGH_WATER = 65536
 LOW_WATER = 16384
-# A turn of the loop hands over so many bytes of one connection, with some for each message or control event: a read of
-# 256 KiB holds 43,000 empty messages, or 250 of 1 MiB that are compressed, and all others would wait for a second.
-TURN_SIZE = 524288
-EVENT_COST = 256
 # writev takes so many pieces at the most (IOV_MAX of Linux and macOS).
 MAX_PIECES = 1024
 
@@ -69,10 +66,11 @@ class Sweeper(Protocol):
 class Shared(LoopThread):
     """What all connections in one event loop share; `shared` returns it."""
 
-    __slots__ = ("buffer", "clients", "dirty", "scheduled", "view", "writers")
+    __slots__ = ("buffer", "clients", "dirty", "scheduled", "turn", "view", "writers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self.turn = turn_of(loop)
         self.buffer = bytearray(READ_SIZE)
         self.view = memoryview(self.buffer)
         self.writers: list[FrameWriter] = []
@@ -89,10 +87,11 @@ class Shared(LoopThread):
             self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Let every connection write what it gathered in this turn."""
-        self.scheduled = False
-        dirty = self.dirty
-        self.dirty = []
+        """Let the connections write what they gathered; over FLUSHED of them, the rest a turn later."""
+        dirty, self.dirty = self.dirty[:FLUSHED], self.dirty[FLUSHED:]
+        self.scheduled = bool(self.dirty)
+        if self.scheduled:
+            self.loop.call_soon(self.flush)
         for socket in dirty:
             socket.flush()
         # A burst may need a writer for each connection; afterwards a few are enough.
@@ -322,7 +321,8 @@ class AsyncSocket:
                     self.on_event(event)
                     self.wrote()
                 self.turn_bytes += EVENT_COST
-                if self.turn_bytes > TURN_SIZE:
+                more = connection.frames.position < connection.frames.end
+                if self.turn_bytes > TURN_SIZE or (more and self.shared.turn.is_over()):
                     self.pause_turn()
         except RemoteProtocolError as error:
             self.on_failure(error)

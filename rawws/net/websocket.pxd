@@ -71,6 +71,7 @@ cdef class WebSocket(AsyncSocket):
     cpdef resume_messages(self)
     cpdef pause_turn(self)
     cpdef resume_turn(self)
+    cpdef bint leaves_turn(self) except -1
     @cython.locals(waiter=Waiter)
     cpdef wait(self, bint iterates)
     cpdef on_message(self, message)

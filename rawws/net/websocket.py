@@ -82,7 +82,7 @@ class Receiver:
         ws = self.ws
         if ws.stream != 0 and not self.streams:
             ws.end_stream()
-        if ws.has_message():
+        if ws.has_message() and (ws.queue_at == 0 or not ws.leaves_turn()):
             raise StopIteration(ws.take())
         return ws.wait(self.iterates)
 
@@ -307,10 +307,9 @@ class WebSocket(AsyncSocket):
         parts = self.joined or []
         parts.append(part)
         self.queued += len(part)
-        if self.queued > self.connection.messages.max_size:
-            self.fail(
-                CloseCode.MESSAGE_TOO_BIG, f"message is over {self.connection.messages.max_size} bytes, the limit"
-            )
+        limit = self.connection.messages.max_size
+        if self.queued > limit:
+            self.fail(CloseCode.MESSAGE_TOO_BIG, f"message is over {limit} bytes, the limit")
         elif final:
             message = part[:0].join(parts)
             self.joined = None
@@ -377,7 +376,7 @@ class WebSocket(AsyncSocket):
         """Take no more in this turn of the loop."""
         if not self.turn_paused:
             self.turn_paused = self.full = True
-            self.settings.loop.call_soon(self.resume_turn)
+            self.shared.turn.wait(self.resume_turn)
 
     def resume_turn(self) -> None:
         """Take what comes again, unless the peer is too fast still."""
@@ -389,11 +388,18 @@ class WebSocket(AsyncSocket):
             self.refill()
             self.wake()
 
+    def leaves_turn(self) -> bool:
+        """Take what is in the queue in the next turn of the loop, if this one has its work; tell whether it has."""
+        if not self.shared.turn.is_over():
+            return False
+        self.shared.turn.wait(self.wake)
+        return True
+
     def wait(self, iterates: bool) -> Waiter:
         """Return what the current task yields to wait for a message; raise where none can come."""
         if self.handler is not None:
             self.check_open()
-        if self.connection.phase >= phases.CLOSE_RECEIVED or self.lost:
+        if (self.connection.phase >= phases.CLOSE_RECEIVED or self.lost) and not self.has_message():
             # All that came before the end was taken: now this side's Close frame may go.
             self.connection.settle()
             if iterates and isinstance(self.connection.closed(), ConnectionClosedOK):
@@ -819,10 +825,8 @@ class WebSocket(AsyncSocket):
 
     def is_idle(self) -> bool:
         """Tell whether the handler waits for a message or for the end, and has taken all messages that came."""
-        if self.task is None:
-            return True
         waits = self.waiter is not None and self.waiter.callback is not None
-        return not self.has_message() and (waits or bool(self.closed_waiters))
+        return self.task is None or (not self.has_message() and (waits or bool(self.closed_waiters)))
 
     @property
     def lifetime(self) -> float:

@@ -121,15 +121,16 @@ class Http1Connection:
 
     def _advance(self, data: bytes) -> None:
         """Process what came, up to a request whose response is due later; then write what it gave."""
-        for _ in range(BATCH):
-            if not data or self.phase != READING or self.ws.congested:
-                break
+        turn = self.context.settings.shared.turn
+        for number in range(BATCH):
             exchange = self.exchange
+            over = number > 0 and exchange is None and turn.is_over()
+            if not data or self.phase != READING or self.ws.congested or over:
+                break
             if exchange is None:
                 data = self._try(self._read_head, data)
             elif len(data) > SLICE and "Transfer-Encoding" in exchange.request.headers:
-                rest = data[SLICE:]
-                data = self._try(self._read_body, exchange, data[:SLICE]) + rest
+                data = self._try(self._read_body, exchange, data[:SLICE]) + data[SLICE:]
                 break
             else:
                 data = self._try(self._read_body, exchange, data)
@@ -143,7 +144,7 @@ class Http1Connection:
                 self.set_deadline(PATIENCE)
                 self.task = self.context.start(self._catch_up())
             else:
-                self.context.settings.loop.call_soon(self._resume)
+                turn.wait(self._resume)
         elif data and self.phase == BUSY:
             self._hold(data)
 

@@ -4,6 +4,7 @@ Laws:
 1. A mistake of a client is told to that client alone, and its connection goes on.
 2. What a client may not do is refused without a reason, and nothing is done before that is known.
 3. Requests of one connection are answered one after the other; a poll that is held costs no task.
+4. What a request costs is counted in the work of the loop's turn: whoever asks for much waits for the others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rawws.http.event_stream import EventStream
 from rawws.http.long_poll import POLL_TIMEOUT, LongPoll
 from rawws.http.responses import Response
 from rawws.net.handlers import Handler
+from rawws.net.turns import spend, turn_of
 from rawws.protocol.opcodes import CloseCode
 
 from .cursors import MAX_ID, CursorError, cursor_of, cursors_of, is_short, join_cursors
@@ -60,6 +62,8 @@ MAX_PENDING = 1000
 MAX_PENDING_SIZE = 65536
 # The publications of one answer to a poll have so many bytes; a single one may be larger.
 MAX_ANSWER = 1 << 19
+# What a request costs, and each topic of one that has several, as bytes of a turn's work: about 20 us, and so 5 ms.
+COMMAND_COST = 2048
 MISTAKES = (EnvelopeError, CursorError, TopicError)
 # What a client must be allowed to do for an action; for unsubscribing, nothing.
 RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "publish": "publish"}
@@ -91,6 +95,7 @@ def speaks(ws: ClientSocket) -> bool:
 
 def handle(hub: HubCore, ws: ClientSocket, message: str | bytes) -> Awaitable[Any] | None:
     """Do what a message asks for, and answer it; return what is to be waited for first, if anything."""
+    spend(COMMAND_COST)
     try:
         command = read(message)
     except EnvelopeError as error:
@@ -189,6 +194,7 @@ def reply(ws: ClientSocket, number: int | None, answer: dict[str, Any]) -> None:
 def say(ws: ClientSocket, text: str) -> None:
     """Send an answer."""
     ws.send(text)
+    spend(len(text))
 
 
 @final
@@ -257,6 +263,7 @@ class HubHandler(Handler):
                     ws.resume_messages()
                 if not pending.queue:
                     break
+                await turn_of(asyncio.get_running_loop()).next()
                 waiting = handle(self.hub, ws, pending.take())
         except Exception as error:  # noqa: BLE001 - whatever authorize raises, it ends this connection only
             ws.on_handler_error(error)
@@ -295,6 +302,7 @@ def answer_stream(
 def begin_stream(hub: HubCore, names: list[str], since: str) -> EventStream:
     """Return a stream that is subscribed to topics, and what it missed of them."""
     check_some(names)
+    spend(COMMAND_COST * len(names))
     starts = cursors_of(since, names)
     made = EventStream()
     subscriber = EventSubscriber(hub, made, render)
@@ -327,6 +335,7 @@ def answer_poll(
 def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> LongPoll | Response:
     """Return what came since a cursor, or a poll that waits for it."""
     check_some(names)
+    spend(COMMAND_COST * len(names))
     starts = cursors_of(since, names)
     answer = PollAnswer()
     publications: list[Publication] = []
@@ -341,6 +350,7 @@ def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> Lo
     if publications or not complete or not answer.recovered or timeout <= 0:
         publications.sort(key=lambda publication: publication.at)
         answer.fill(publications)
+        spend(answer.size)
         return answer.response()
     return PendingPoll(hub, answer, timeout).poll
 
@@ -435,6 +445,7 @@ class PendingPoll:
     def _wake(self) -> None:
         if not self.woken:
             self.woken = True
+            spend(COMMAND_COST)
             asyncio.get_running_loop().call_soon(self._answer)
 
     def _answer(self) -> None:
@@ -447,6 +458,7 @@ class PendingPoll:
 
 def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Response]:
     """Publish what the body says, or list who is present."""
+    spend(COMMAND_COST)
     try:
         command = read(asked.body.decode("utf-8", "replace"))
         if command.action not in {"publish", "presence"}:
@@ -478,6 +490,7 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
 def list_of(hub: HubCore, command: Command) -> Response:
     """Return an answer that says who is present."""
     text = listed(numbered(command.id), hub.members(command.topic))
+    spend(len(text))
     return Response(200, text, {**FRESH, "X-Content-Type-Options": "nosniff"}, "application/json")
 
 

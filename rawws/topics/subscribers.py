@@ -16,6 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rawws.errors import ConnectionClosed
+from rawws.net.turns import spend
 from rawws.protocol.opcodes import CloseCode
 from rawws_sse import Event
 
@@ -311,6 +312,7 @@ class Subscriber:
 
     def replay(self, subscription: Subscription, publications: list[Publication]) -> None:
         """Send what it missed, as fast as it reads, whatever the policy is: the history bounds it."""
+        spend(sum([publication.size for publication in publications]))
         try:
             for publication in publications:
                 if self.queue is not None or self.is_slow():

@@ -1,0 +1,9 @@
+cdef class Turn:
+    cdef object _loop
+    cdef bint _scheduled
+    cdef object _waiting
+    cdef readonly Py_ssize_t spent
+
+    cpdef spend(self, Py_ssize_t size)
+    cpdef bint is_over(self) except -1
+    cpdef wait(self, go_on)
