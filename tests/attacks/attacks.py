@@ -25,6 +25,7 @@ __all__ = ["ATTACKS", "Attack"]
 MAX_SIZE = 1 << 20
 # What was sent is in the buffers of the kernel; the server has so many seconds for it before the client is gone.
 WORKS = 0.3
+RAWWS_V1 = b"Sec-WebSocket-Protocol: rawws.v1"
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate"
 # All that the attacked server has of history.
 WHOLE = "/history?since=earliest&" + "&".join(f"topic=t{number}" for number in range(64))
@@ -39,8 +40,10 @@ class Attack(NamedTuple):
     run: Callable[[int], None]
     connections: int = 1
     http: bool = False
-    # Messages that the handler of an echo holds, and not the server.
+    # Messages that the handler of an echo holds, and not the server; or so many MiB of a hub's history, for each.
     kept: int = 0
+    # Whether it is paid for by what it costs: the 99th percentile of other clients is bounded.
+    paid: bool = False
 
 
 def flooding(data: bytes, times: int, *, first: bytes = b"", count: int = 1, path: str = "/") -> Callable[[int], None]:
@@ -323,18 +326,18 @@ def envelopes(port: int) -> None:
         b"\xef\xbb\xbf{}",
         b"null",
     ]
-    with upgrade(port, "/hub", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+    with upgrade(port, "/hub", RAWWS_V1) as sock:
         flood([sock], b"".join(frame(TEXT, text) for text in texts))
-    with upgrade(port, "/hub", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+    with upgrade(port, "/hub", RAWWS_V1) as sock:
         flood([sock], b"".join(frame(TEXT, b'{"subscribe": "topic %d"}' % number) for number in range(20_000)))
-    with upgrade(port, "/hub", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+    with upgrade(port, "/hub", RAWWS_V1) as sock:
         flood([sock], b"".join(frame(TEXT, b'{"publish": "topic %d", "data": "x"}' % number) for number in range(5000)))
         time.sleep(WORKS)
 
 
 def undecided(port: int) -> None:
     """The largest messages behind a question whose answer takes a second."""
-    with upgrade(port, "/undecided", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+    with upgrade(port, "/undecided", RAWWS_V1) as sock:
         sock.sendall(frame(TEXT, b'{"subscribe": "slow"}'))
         head = b'{"publish": "a", "data": "'
         flood([sock], frame(TEXT, head + b"x" * (MAX_SIZE - len(head) - 2) + b'"}'), 100)
@@ -345,7 +348,7 @@ def present(port: int) -> None:
     """As much as somebody present may tell of itself, in as many objects, in as many topics."""
     told = json.dumps([{str(number): {}} for number in range(90)]).encode()
     texts = [b'{"subscribe": "topic %d", "join": %b}' % (number, told) for number in range(1000)]
-    with upgrade(port, "/hub", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+    with upgrade(port, "/hub", RAWWS_V1) as sock:
         sock.sendall(b"".join(frame(TEXT, text) for text in texts))
         time.sleep(WORKS)
 
@@ -353,8 +356,47 @@ def present(port: int) -> None:
 def values(port: int) -> None:
     """Messages of as many values as fit into them."""
     texts = [b'{"subscribe": "a", "join": [' + value * (1_000_000 // len(value)) for value in (b"[],", b"{},", b"1,")]
-    with upgrade(port, "/hub", b"Sec-WebSocket-Protocol: rawws.v1") as sock:
+    with upgrade(port, "/hub", RAWWS_V1) as sock:
         flood([sock], b"".join(frame(TEXT, text + b"0]}") for text in texts), 5)
+        time.sleep(WORKS)
+
+
+def growing(port: int) -> None:
+    """What grows in JSON and in Python, to a history that somebody reads."""
+    message = json.dumps("\x01" * 165_000 + "\U0001f600", ensure_ascii=False)
+    with hold(lambda: upgrade(port, "/kept", RAWWS_V1), 2) as (reader, publisher):
+        reader.sendall(b"".join(envelope(subscribe=f"t{number}") for number in range(64)))
+        for number in range(64):
+            publisher.sendall(frame(TEXT, f'{{"publish": "t{number}", "data": {message}}}'.encode()))
+            reader.setblocking(False)
+            with suppress(BlockingIOError):
+                while reader.recv(1 << 20):
+                    pass
+        time.sleep(WORKS)
+
+
+def envelope(**fields: object) -> bytes:
+    """Return a frame with an envelope of rawws.v1."""
+    return frame(TEXT, json.dumps(fields).encode())
+
+
+def crowding(*said: bytes, times: int, count: int = 1, path: str = "/room") -> Callable[[int], None]:
+    """Return an attack: clients that ask for what a crowd of 1,000 pays for, as fast as they are read."""
+
+    def attack(port: int) -> None:
+        with hold(lambda: upgrade(port, path, RAWWS_V1), count) as socks:
+            flood(socks, b"".join(said), times)
+            time.sleep(WORKS)
+
+    return attack
+
+
+def crowding_posts(port: int) -> None:
+    """The same in pipelined requests."""
+    body = b'{"publish": "watched", "data": ""}'
+    head = b"POST /room HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with hold(lambda: plain(port, narrow=True), 4) as socks:
+        flood(socks, head + body, 5000)
         time.sleep(WORKS)
 
 
@@ -406,10 +448,32 @@ ATTACKS = [
     Attack("polls", unread("/poll", 100), 100, http=True),
     Attack("chunks", chunks, http=True),
     Attack("half bodies", half_bodies, 16, http=True),
-    Attack("envelopes of the hub", envelopes, http=True),
+    # One after the other, but a busy server may hear of the end of one behind the next.
+    Attack("envelopes of the hub", envelopes, 3, http=True),
     Attack("many objects of somebody present", present, http=True),
     Attack("many values", values, http=True, kept=1),
     Attack("polls of a whole history, unread", unread(WHOLE, 8), 8, http=True),
     Attack("messages behind an open decision", undecided, http=True, kept=2),
+    # 8 MiB of history; and of a message and its envelope the text, which has four bytes for each character.
+    Attack("text that grows, to a history", growing, 2, http=True, kept=12),
+    Attack(
+        "publications to a crowd", crowding(envelope(publish="watched", data=""), times=7000), http=True, paid=True
+    ),
+    Attack(
+        "publications to a crowd, of many",
+        crowding(envelope(publish="watched", data=""), times=1000, count=16, path="/room/coroutine"),
+        16,
+        http=True,
+        paid=True,
+    ),
+    Attack("posts to a crowd", crowding_posts, 4, http=True, paid=True),
+    Attack("lists of a crowd", crowding(envelope(presence="present"), times=10_000), http=True, paid=True),
+    Attack("lists of a crowd, unread", crowding(envelope(id=1, presence="present"), times=500), http=True, paid=True),
+    Attack(
+        "joins and leaves before a crowd",
+        crowding(envelope(subscribe="watched", join=1), envelope(unsubscribe="watched"), times=2000),
+        http=True,
+        paid=True,
+    ),
     Attack("callbacks, unread", flooding(frame(BINARY, bytes(1000)), 30_000, path="/callbacks"), http=True),
 ]  # fmt: skip

@@ -76,6 +76,35 @@ def rawws_routes(folder: Path) -> Any:
             await asyncio.sleep(1)
         return True
 
+    def allow(_client: Any, _action: str, _topic: str) -> bool:
+        return True
+
+    @final
+    class Listener:
+        """One of a crowd, which takes whatever comes."""
+
+        congested, hard_limit = False, 1 << 20
+
+        def send(self, publication: Any) -> None:
+            pass
+
+        def follow(self, subscriber: Any) -> None:
+            pass
+
+        unfollow = follow
+
+        def fail(self, code: int, reason: str) -> None:
+            raise AssertionError(reason)
+
+    room = rawws.Hub(authorize=allow, history=None)
+    for _ in range(1000):
+        room.subscribe(Listener(), "present", join={"name": "x" * 100})
+        room.subscribe(Listener(), "watched", watch=True)
+    routes.websocket("/room")(rawws.HubHandler(room))
+    routes.websocket("/room/coroutine")(room.serve)
+    routes.post("/room")(room.post)
+    kept = rawws.Hub(authorize=allow, history=rawws.History(total=8 << 20))
+    routes.websocket("/kept")(rawws.HubHandler(kept))
     full = rawws.Hub(authorize=lambda client, action, topic: True)
     for number in range(64):
         full.publish(f"t{number}", "\x01" * 165_000)
