@@ -588,9 +588,7 @@ class WebSocket(AsyncSocket):
         self.connection.ping(payload)
         self.wrote()
         pending = PendingPing(payload, clock.monotonic())
-        if self.pings is None:
-            self.pings = []
-        self.pings.append(pending)
+        self.pings = [*(self.pings or ()), pending]
         return later(lambda: self.wait_pong(pending))
 
     async def wait_pong(self, pending: PendingPing) -> Latency:
@@ -656,10 +654,7 @@ class WebSocket(AsyncSocket):
                 self.on_handler_error(error)
 
     def check_hard_limit(self) -> int:
-        """Disconnect a peer that reads so slowly that what waits for it, and nobody awaits, is over the hard limit.
-
-        Return how many bytes were written so far.
-        """
+        """Disconnect a peer for which more waits, and nobody awaits, than the hard limit; return `bytes_written()`."""
         limit = self.settings.hard_limit
         if self.connection.phase == phases.OPEN and self.buffered > limit and self.unawaited > limit:
             self.fail(CloseCode.TRY_AGAIN_LATER, f"slow consumer: over {limit} bytes wait to be sent")
