@@ -22,7 +22,7 @@ from rawws.topics.backplane import (
 from tests.backplanes.handlers import Reader
 from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, eventually, serve
-from tests.topics.receivers import Receiver
+from tests.topics.receivers import Receiver, still
 from tests.topics.test_http import Feed, feed
 
 
@@ -428,3 +428,22 @@ async def test_what_a_topic_has_already_when_it_gets_its_place_is_settled_with_i
         await hand.place(HistoryResult("E", 2, [record(1), record(2, server=hand.server, number=1)], recovered=True))
         assert (await subscription).cursor == "E:2"
         assert ((await outcome).cursor, outcome.accepted, hub.stats().unsent) == ("E:2", True, 0)
+
+
+async def test_a_topic_is_not_forgotten_while_somebody_waits_for_its_place() -> None:
+    with still() as clock:
+        hand = ByHand()
+        async with Hub(backplane=hand) as hub:
+            waiting: Any = hub.when_ready(["a"], "", lambda: "ready")
+            task = asyncio.ensure_future(waiting)
+            await asyncio.sleep(0)
+            hand.handler.on_back()
+            clock.now += 1e6
+            assert hub.stats().topics == 1
+            assert hand.told == []
+            await hand.place(empty())
+            assert await task == "ready"
+            # Nobody waits any more.
+            clock.now += 1e6
+            assert hub.stats().topics == 0
+            assert hand.told == ["unfollow"]

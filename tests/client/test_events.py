@@ -205,7 +205,7 @@ async def test_a_refusal_is_raised_with_its_body(status: int) -> None:
 async def test_of_the_body_of_a_refusal_as_much_is_taken_as_comes_soon(
     data: bytes, body: bytes, hold: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rawws.events.__init__.__globals__, "BODY_WAIT", 0.2)
+    monkeypatch.setattr("rawws.client.events.BODY_WAIT", 0.2)
     _, error = await failure(answer(b"HTTP/1.1 404 No\r\n" + data, hold=hold))
     assert error.response.body == body
 
@@ -341,7 +341,7 @@ async def test_the_waits_grow_from_failure_to_failure_and_begin_anew_after_an_ev
 
 
 async def test_a_stream_that_lived_for_long_was_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(rawws.events.__init__.__globals__, "STABLE", 0.0)
+    monkeypatch.setattr("rawws.client.events.STABLE", 0.0)
     async with source(answer(HEAD), answer(HEAD), answer(HEAD), NO_CONTENT) as server:
         assert await taken(events(server.url, reconnect_delays=lambda: iter([0.0]))) == []
         assert len(server.requests) == 4

@@ -280,3 +280,16 @@ async def test_an_encoded_slash_is_none_between_the_segments_of_an_exact_path() 
             [answer] = await ask(server, get(target))
             assert (target, answer.status) == (target, status)
             assert status == 404 or answer.body == b"/a/b"
+
+
+def test_those_are_cancelled_with_their_clients_whose_routes_say_so_and_no_others() -> None:
+    routes = rawws.Routes()
+    routes.route("/put", ["PUT", "PATCH"], cancel=True)(name)
+    routes.route("/put", ["DELETE"])(name)
+    routes.get("/get", cancel=True)(name)
+    routes.post("/get")(name)
+    routes.route("/head", ["HEAD"])(name)
+    routes.get("/head", cancel=True)(name)
+    routes.post("/post", cancel=True)(name)
+    found = {path: routes.find(path)[0].cancelled for path in ("/put", "/get", "/head", "/post")}
+    assert found == {"/put": {"PUT", "PATCH"}, "/get": {"GET", "HEAD"}, "/head": {"GET"}, "/post": {"POST"}}

@@ -9,7 +9,8 @@ import pytest
 
 import rawws
 from rawws.protocol.connection import Ping, Pong
-from tests.server.peers import eventually, held
+from tests.server.answers import get, on
+from tests.server.peers import Peer, eventually, held, narrow, request
 
 
 async def test_ping_gives_the_latency_in_seconds() -> None:
@@ -222,3 +223,26 @@ async def test_a_pong_that_was_held_back_goes_out_when_the_peer_has_read_though_
             peer.connection.ping(payload)
         await peer.flush()
         assert [await peer.event() for _ in range(2)] == [Pong(b"one"), Pong(b"two")]
+
+
+async def test_pongs_are_held_back_of_a_peer_that_read_too_slowly_before_it_was_a_websocket() -> None:
+    routes = on("/", lambda _: bytes(60_000))
+    routes.websocket("/ws")(rawws.Handler())
+    async with rawws.serve(routes, sock=narrow()) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 2048)
+        await peer.write(get())
+        await eventually(lambda: sum(ws.buffered for ws in server.settings.connections) > 30_000)
+        await peer.write(get() + request(line="GET /ws HTTP/1.1"))
+        await eventually(lambda: server.connections)
+        [ws] = server.connections
+        assert ws.congested
+        for payload in (b"first", b"last"):
+            peer.connection.ping(payload)
+        await peer.flush()
+        await peer.heard_by(ws)
+        data = b""
+        while not data.endswith(b"last"):
+            data += await peer.read()
+        assert data.count(bytes(60_000)) == 2
+        assert b"first" not in data
+        peer.close()

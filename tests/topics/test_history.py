@@ -18,6 +18,7 @@ from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_curs
 from rawws.topics.envelope import render
 from rawws.topics.history import HELD_COST, TOPIC_COST, HistoryStore, Log, Publication
 from rawws.topics.subscribers import event_data
+from rawws_sse import Event
 from tests.protocol.wire import deflate_for
 from tests.topics.receivers import Clock, still
 
@@ -339,3 +340,11 @@ def test_bounds_in_counts_and_in_bytes_may_be_reached_each_by_itself() -> None:
     one = log(History(1000, HELD_COST - 1, 1e9, 1 << 40))
     one.append(PreparedMessage(""))
     assert (list(one.held), one.size) == ([], 0)
+
+
+def test_what_was_made_of_a_publication_is_made_anew_where_its_epoch_goes_over() -> None:
+    publication = log().append(PreparedMessage("a"))
+    publication.forms = {render: PreparedMessage(render(publication))}
+    publication.events = {render: Event("a", id=publication.cursor)}
+    publication.move("next")
+    assert (publication.cursor, publication.forms, publication.events) == ("next:1", None, None)

@@ -17,6 +17,7 @@ from rawws.backplanes.memory import MemoryBackplane
 from rawws.topics import History, Hub
 from rawws_sse import Decoder
 from tests.server.answers import ask, asked, get, on
+from tests.server.answers import served as served_by
 from tests.server.peers import Logged, Peer, eventually, serve
 from tests.topics.dialogue import allow, client, served
 from tests.topics.receivers import Receiver
@@ -610,3 +611,54 @@ async def test_a_hub_that_is_closed_closes_with_1000_and_ends_its_streams(backpl
             assert more
             data += more
         await eventually(lambda: not hub.stats().subscribers)
+
+
+def table_of(hub: Hub, streams: list[rawws.EventStream]) -> rawws.Routes:
+    """Return a route to streams that the application subscribes itself, to the topics that are asked for."""
+
+    def listen(asked: rawws.HttpRequest) -> rawws.EventStream:
+        stream = rawws.EventStream()
+        streams.append(stream)
+        for topic in asked.query.get_all("topic"):
+            hub.subscribe(stream, topic)
+        return stream
+
+    return on("/", listen)
+
+
+async def test_an_event_has_the_id_of_its_own_stream_however_many_topics_another_one_has() -> None:
+    hub, streams = Hub(), list[rawws.EventStream]()
+    async with serve(table_of(hub, streams)) as server:
+        async with feed(server, "/?topic=a") as one, feed(server, "/?topic=b&topic=a") as two:
+            for each in (one, two):
+                while not each.decoder.last_event_id:
+                    await each.read()
+            begun = two.decoder.last_event_id
+            cursor = hub.publish("a", "x").cursor
+            assert [(each.id, each.data) for each in (await one.next(), await two.next())] == [
+                (f"a={cursor}", "x"),
+                (begun.rpartition("a=")[0] + f"a={cursor}", "x"),
+            ]
+            # What is equal again is made once again, and what ended is in no id.
+            hub.unsubscribe(streams[0], "b")
+            hub.unsubscribe(streams[1], "b")
+            cursor = hub.publish("a", "y").cursor
+            assert [(await each.next()).id for each in (one, two)] == [f"a={cursor}"] * 2
+
+
+async def test_a_stream_is_told_where_it_is_only_where_nothing_else_tells_it() -> None:
+    hub, streams = Hub(), list[rawws.EventStream]()
+    async with served_by(table_of(hub, streams)) as (_, peer):
+        await peer.write(get("/?topic=a"))
+        data = b""
+        while b"id: a=" not in data:
+            data += await peer.read()
+        hub.subscribe(streams[0], "b")
+        hub.publish("b", "first")
+        await asyncio.sleep(0)
+        hub.publish("a", "second")
+        hub.subscribe(streams[0], "c")
+        while b"&c=" not in data:
+            data += await peer.read()
+        # When it began, with both publications, and when there was one more topic.
+        assert data.count(b"id: ") == 4

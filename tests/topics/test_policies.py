@@ -6,11 +6,11 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import pytest
 
-from rawws.topics import Hub, Policy, PublishResult
+from rawws.topics import Hub, Policy, Publication, PublishResult
 from tests.server.peers import Logged
 from tests.topics.receivers import Receiver
 
@@ -283,3 +283,57 @@ def test_conflate_drops_nothing_of_what_has_another_key_or_was_missed() -> None:
     assert counts(hub.publish("t", "t", key="a")) == {"queued": 1}
     receiver.read_on()
     assert receiver.got == ["missed", "a2", "t"]
+
+
+@final
+class Sipping:
+    """A subscriber that is slow again with each message that it gets."""
+
+    def __init__(self) -> None:
+        self.got: list[str | bytes] = []
+        self.congested = True
+        self.hard_limit = 1 << 20
+        self.member: Any = None
+
+    def send(self, publication: Publication) -> None:
+        self.got.append(publication.message)
+        self.congested = True
+
+    def follow(self, member: Any) -> None:
+        self.member = member
+
+    def unfollow(self, member: Any) -> None:
+        self.member = None
+
+    def fail(self, code: int, reason: str) -> None:
+        raise AssertionError((code, reason))
+
+    def read_on(self) -> None:
+        self.congested = False
+        self.member.drained()
+
+
+async def test_what_waits_is_sent_as_it_is_read_and_block_waits_until_that_is_all() -> None:
+    hub, receiver = Hub(policy="block"), Sipping()
+    hub.subscribe(receiver, "t")
+    tasks = [asyncio.ensure_future(hub.publish("t", str(number))) for number in range(3)]
+    await asyncio.sleep(0)
+    for number in range(3):
+        receiver.read_on()
+        assert receiver.got == [str(each) for each in range(number + 1)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        # The last one is not read yet.
+        assert not any(task.done() for task in tasks)
+    receiver.read_on()
+    assert [counts(await task) for task in tasks] == [{"queued": 1}] * 3
+    assert hub.stats().waiting == 0
+
+
+def test_what_was_missed_of_a_topic_that_is_left_gives_no_room_to_others() -> None:
+    hub, receiver = slow("disconnect", hard_limit=1000)
+    for _ in range(3):
+        hub.publish("u", "m" * 400)
+    hub.subscribe(receiver, "u", since="earliest")
+    hub.unsubscribe(receiver, "u")
+    assert [counts(hub.publish("t", "t" * 400)) for _ in range(3)] == [{"queued": 1}, {"queued": 1}, {"closed": 1}]

@@ -119,3 +119,15 @@ def test_a_roster_is_a_set_by_ids_and_a_server_takes_its_own_with_it(steps: list
             assert roster.leave_all(server) == gone
             model = {key: present for key, present in model.items() if present.server != server}
         assert roster.members == model
+
+
+def test_what_becomes_of_a_notice_is_counted_as_of_a_publication() -> None:
+    hub, watcher, slow = Hub(), Receiver(), Receiver()
+    hub.subscribe(watcher, "a", watch=True)
+    hub.subscribe(slow, "a", watch=True)
+    slow.congested = True
+    somebody = Receiver()
+    hub.subscribe(somebody, "a", join="x")
+    assert (hub.stats().delivered, hub.stats().queued, hub.stats().published) == (1, 1, 0)
+    hub.unsubscribe(somebody)
+    assert (hub.stats().delivered, hub.stats().queued, hub.stats().published) == (2, 2, 0)
