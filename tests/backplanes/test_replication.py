@@ -9,7 +9,8 @@ from typing import Any, final
 import pytest
 
 import rawws
-from rawws.topics import History, Hub, TopicError, replication
+from rawws.net.prepared import PreparedMessage
+from rawws.topics import History, Hub, Publication, TopicError, replica, replication
 from rawws.topics.backplane import (
     BackplaneAway,
     BackplaneHandler,
@@ -19,6 +20,8 @@ from rawws.topics.backplane import (
     Record,
     new_answer,
 )
+from rawws.topics.history import TOPIC_COST, HistoryStore
+from rawws.topics.replica import ReplicaLog
 from tests.backplanes.handlers import Reader
 from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, eventually, serve
@@ -447,3 +450,48 @@ async def test_a_topic_is_not_forgotten_while_somebody_waits_for_its_place() -> 
             clock.now += 1e6
             assert hub.stats().topics == 0
             assert hand.told == ["unfollow"]
+
+
+async def test_what_comes_before_a_topic_has_its_place_is_bounded_and_asked_for_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replica, "MAX_BUFFER", 3)
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = Reader()
+        subscription = hub.subscribe(reader, "a")
+        hand.handler.on_back()
+        await hand.answer("follow", None)
+        for offset in range(1, 8):
+            hand.say(offset)
+        await hand.answer("history", empty())
+        await hand.answer("presence", [])
+        await hand.answer("history", HistoryResult("E", 7, [record(offset) for offset in range(1, 8)], True))
+        await subscription
+        hand.say(8)
+        assert reader.got[-1] == "8"
+        assert len(reader.got) == len(set(reader.got))
+
+
+def test_what_was_said_here_alone_and_is_held_no_more_cannot_be_had() -> None:
+    history = History(2, 1 << 20, 1e9, 1 << 30)
+    log = ReplicaLog("a", HistoryStore(history))
+    log.reset("E", 5)
+    for number in range(3):
+        log.show(HistoryStore(history), Publication("a", PreparedMessage(str(number))))
+        missed = log.since("E:5")
+        assert missed.recovered is (number < 2)
+        assert [each.message for each in missed.publications] == (["0", "1"][: number + 1] if number < 2 else [])
+
+
+async def test_what_is_said_here_while_the_engine_is_away_is_bounded_over_all_topics(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand, history=History(total=100_000)) as hub:
+        hub.publish("begin", "x")
+        hand.handler.on_away("gone")
+        for number in range(200):
+            hub.publish(str(number), "x" * 100)
+        assert hub._replication is not None
+        store = hub._replication.store
+        assert 0 < store.size + TOPIC_COST * len(store.logs) <= 100_000
+    logged.take_all("the backplane is away", 1)

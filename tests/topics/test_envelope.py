@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rawws
-from rawws.topics import Hub, HubHandler
+from rawws.topics import Hub, HubHandler, rawws_v1
 from rawws.topics.envelope import EnvelopeError, parse
 from tests.server.peers import Logged, eventually, serve
 from tests.topics.dialogue import allow, client, served
@@ -422,3 +422,25 @@ def test_whatever_comes_is_an_ask_or_an_envelope_error(text: str | bytes) -> Non
         assert fields[ask.action] == ask.topic
         assert ask.id == fields.get("id")
         assert isinstance(ask.message, (str, bytes))
+
+
+def test_what_is_done_of_what_waited_waits_no_more() -> None:
+    pending = rawws_v1.PendingCommands()
+    for message in ("x" * 100, b"y" * 50):
+        pending.append(message)
+    assert pending.size == 150
+    assert [pending.take(), pending.size, pending.take(), pending.size] == ["x" * 100, 50, b"y" * 50, 0]
+
+
+async def test_a_client_that_asks_faster_than_it_reads_waits_and_is_not_closed() -> None:
+    hub, count = Hub(authorize=allow), 8000
+    async with served(hub, slow=True, compression=None, hard_limit=1 << 17) as server:
+        async with client(server, receive_buffer=2048) as one:
+            for number in range(count):
+                one.peer.connection.send(json.dumps({"id": number, "presence": "a"}))
+            asking = asyncio.create_task(one.peer.flush())
+            [ws] = server.connections
+            await eventually(lambda: ws.congested and ws.full)
+            assert ws.buffered < 1 << 17
+            assert [(await one.hear())["id"] for _ in range(count)] == [*range(count)]
+            await asking

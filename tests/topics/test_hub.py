@@ -369,3 +369,17 @@ def test_what_is_shown_in_a_log_says_what_it_is() -> None:
     assert repr(outcome) == f"<rawws.PublishResult {outcome.cursor}: 1 delivered>"
     assert repr(hub.publish("b", "hi")).endswith(":1: to nobody>")
     assert repr(receiver.member).startswith("<Subscriber <tests.topics.receivers.Receiver")
+
+
+def test_a_topic_of_which_a_place_was_told_is_remembered_as_long_as_its_history() -> None:
+    with still() as clock:
+        hub = Hub(history=History(age=10.0))
+        cursor, missed, known = hub.history("a", since="")
+        assert (missed, known, hub.stats().topics) == ([], True, 1)
+        clock.now += 10
+        assert hub.history("a", since=cursor) == (cursor, [], True)
+        clock.now += 10
+        assert hub.stats().topics == 1
+        clock.now += 0.5
+        assert hub.stats().topics == 0
+        assert hub.history("a", since=cursor)[2] is False

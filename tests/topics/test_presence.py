@@ -131,3 +131,14 @@ def test_what_becomes_of_a_notice_is_counted_as_of_a_publication() -> None:
     assert (hub.stats().delivered, hub.stats().queued, hub.stats().published) == (1, 1, 0)
     hub.unsubscribe(somebody)
     assert (hub.stats().delivered, hub.stats().queued, hub.stats().published) == (2, 2, 0)
+
+
+def test_who_left_a_topic_is_not_told_who_comes_and_goes_there() -> None:
+    hub, watcher, other = Hub(), Receiver(), Receiver()
+    for topic in ("a", "b"):
+        hub.subscribe(watcher, topic, watch=True)
+    hub.unsubscribe(watcher, "a")
+    hub.subscribe(other, "a", join="x")
+    assert watcher.got == []
+    hub.subscribe(other, "b", join="x")
+    assert len(watcher.got) == 1
