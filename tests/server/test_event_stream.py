@@ -15,6 +15,7 @@ import rawws
 import rawws_sse
 from tests.server.answers import get, judge, on, served
 from tests.server.peers import Logged, Peer, eventually, handler_of, narrow, serve
+from tests.topics.receivers import still
 
 
 @asynccontextmanager
@@ -781,3 +782,44 @@ async def test_an_iterator_that_never_waits_leaves_turns_to_others() -> None:
     # After each 64 events, the others had a turn.
     assert len(set(seen)) >= 1000 // 64
     assert max(seen.count(turn) for turn in set(seen)) <= 64
+
+
+async def test_a_comment_is_due_when_the_silence_is_as_long_as_keepalive_and_not_later() -> None:
+    async with streaming(lambda _: rawws.EventStream(keepalive=10.0)) as (stream, peer):
+        assert stream._exchange is not None
+        socket: Any = stream._exchange.socket
+        with still() as clock:
+            stream.send("x")
+            assert await until(peer, b"\n\n\r\n") == chunk(b"data: x\n\n")
+            clock.now += 6
+            stream.expire()
+            assert socket.deadline == clock.now + 4
+            clock.now += 4
+            stream.expire()
+            assert await until(peer, b"\n\n\r\n") == chunk(b":\n\n")
+            assert socket.deadline == clock.now + 10
+
+
+async def test_a_client_that_read_nothing_between_two_looks_is_let_go_at_the_second() -> None:
+    stream = rawws.EventStream(keepalive=1000.0)
+    async with slow(lambda _: stream) as (server, peer):
+        await eventually(lambda: stream._exchange)
+        while stream.buffered < 80_000:
+            stream.send("x" * 3000)
+            await asyncio.sleep(0)
+        stream.expire()
+        assert not stream.closed
+        await until_less(stream, peer)
+        stream.expire()
+        assert not stream.closed
+        stream.expire()
+        assert stream.closed
+        assert server.stats().slow == 1
+
+
+async def until_less(stream: rawws.EventStream, peer: Peer) -> None:
+    """Read until less waits than before."""
+    before = stream.buffered
+    while stream.buffered == before:
+        assert await peer.read(4096)
+        await asyncio.sleep(0)
