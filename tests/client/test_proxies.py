@@ -278,3 +278,16 @@ async def test_the_proxy_of_the_environment_is_taken_unless_it_is_turned_off(mon
         assert len(proxy.asked) == 1
         await talk(f"ws://127.0.0.1:{port(server)}", proxy=None)
         assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])
+async def test_a_proxy_is_reached_from_local_addr(trusted: Tls, scheme: str) -> None:
+    tunnel = socks_proxy() if scheme == "socks5h" else http_proxy(ssl=trusted.server if scheme == "https" else None)
+    async with serve(echo) as server, tunnel as proxy:
+        url = f"{scheme}://localhost:{proxy.port}"
+        uri = f"ws://127.0.0.1:{port(server)}"
+        async with rawws.connect(uri, proxy=url, local_addr=("127.0.0.2", 0)) as ws:
+            assert isinstance(ws.local_address, tuple)
+            assert ws.local_address[0] == "127.0.0.2"
+            await ws.send("hi")
+            assert await ws.recv() == "hi"
