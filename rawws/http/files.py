@@ -155,6 +155,8 @@ class FileTransfer:
         self._file = file
         self._left = length
         self._task = exchange.context.start(self._send())
+        # Where the client leaves at once, the task never begins.
+        self._task.add_done_callback(lambda _: file.close())
 
     async def _send(self) -> None:
         """Send the file as the client takes it."""

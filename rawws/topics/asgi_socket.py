@@ -71,8 +71,8 @@ class AsgiSocket(Flow):
     """A WebSocket that was accepted, as a hub uses one; `async for` gives its messages, where `receive` is its own."""
 
     __slots__ = (
-        "_asgi_receive", "_asgi_send", "_close", "_queue", "_request", "_writer", "hard_limit", "max_size", "scope",
-        "subprotocol",
+        "_asgi_receive", "_asgi_send", "_close", "_due", "_pump", "_queue", "_request", "_writer", "hard_limit",
+        "max_size", "scope", "subprotocol",
     )  # fmt: skip
 
     def __init__(
@@ -92,9 +92,11 @@ class AsgiSocket(Flow):
         self._asgi_receive = receive
         self._asgi_send = send
         self._request: Request | None = None
-        # The events that wait, each with what it counts; the task that sends them, while there are some.
+        # The events that wait, each with what it counts; whether the pump has them to send, and the task that does.
         self._queue: deque[tuple[dict[str, Any], int]] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._pump = pump_of(self.shared.loop)
+        self._due = False
+        self._writer: asyncio.Task[Any] | None = None
         self._close: Close | None = None
 
     def __repr__(self) -> str:
@@ -117,7 +119,7 @@ class AsgiSocket(Flow):
     def send(self, message: DataLike) -> Started[None]:
         """Send a message at once; return an awaitable of `drain`. Raises ConnectionClosed where that is over."""
         self.shared.check()
-        if self.closed:
+        if self.lost or self._close is not None:
             raise ConnectionClosedError(None, self._close)
         if isinstance(message, str):
             self._put({"type": "websocket.send", "text": message}, len(message))
@@ -194,11 +196,13 @@ class AsgiSocket(Flow):
     def _put(self, event: dict[str, Any], size: int) -> None:
         self._queue.append((event, size))
         self.add(size)
-        if self._writer is None:
-            self._writer = self.shared.loop.create_task(self._write_out())
+        if not self._due:
+            self._due = True
+            self._pump.add(self)
 
-    async def _write_out(self) -> None:
-        """Send what waits, as the server takes it."""
+    async def write_out(self, task: asyncio.Task[Any] | None) -> None:
+        """Send what waits, as the server takes it, in this task."""
+        self._writer = task
         try:
             while self._queue:
                 event, size = self._queue.popleft()
@@ -208,7 +212,61 @@ class AsgiSocket(Flow):
             logger.debug("%s is gone: %r", self.scope.get("client"), error)
             self.lose()
         finally:
-            self._writer = None
+            self._due, self._writer = False, None
+
+
+@final
+class AsgiPump:
+    """Has what waits for the sockets of one event loop sent: by one task, as long as no server lets it wait.
+
+    A task that waits for one server is left to that, and another one goes on: so a slow client delays no other.
+    """
+
+    __slots__ = ("_loop", "_scheduled", "_sockets", "_tasks")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sockets: deque[AsgiSocket] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    def add(self, socket: AsgiSocket) -> None:
+        """Have a socket send what waits."""
+        self._sockets.append(socket)
+        if not self._scheduled:
+            self._start()
+
+    def _start(self) -> None:
+        self._scheduled = True
+        task = self._loop.create_task(self._run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # Behind the first step of the task.
+        self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Go on by another task, where the last one waits."""
+        self._scheduled = False
+        if self._sockets:
+            self._start()
+
+    async def _run(self) -> None:
+        task = asyncio.current_task()
+        while self._sockets:
+            await self._sockets.popleft().write_out(task)
+
+
+PUMPS: dict[asyncio.AbstractEventLoop, AsgiPump] = {}
+
+
+def pump_of(loop: asyncio.AbstractEventLoop) -> AsgiPump:
+    """Return the pump of a loop."""
+    found = PUMPS.get(loop)
+    if found is None:
+        for other in [other for other in PUMPS if other.is_closed()]:
+            PUMPS.pop(other, None)
+        found = PUMPS[loop] = AsgiPump(loop)
+    return found
 
 
 class AsgiSubscriber(Subscriber):

@@ -223,6 +223,17 @@ async def test_an_authorize_that_fails_ends_its_connection_only(server: str, log
     logged.forget()
 
 
+async def test_a_client_that_vanishes_leaves_the_hub_and_no_word_in_the_log(server: str) -> None:
+    hub = Hub(authorize=allow)
+    async with mounted(server, hub) as address:
+        ws = await connect(f"ws://{address}/topics/", subprotocols=V1)
+        assert "cursor" in await ask(ws, id=1, subscribe="a", join=1)
+        ws.transport.abort()
+        await ws.wait_closed()
+        hub.publish("a", "to nobody")
+        await eventually(lambda: hub.stats().subscribers == hub.stats().present == 0)
+
+
 # -- WebSockets of frameworks
 
 
@@ -373,6 +384,26 @@ async def test_a_slow_one_is_treated_as_the_policy_says(policy: Any, came: list[
     await eventually(lambda: held.sent[-1:] == ["at once"])
     hub.unsubscribe(held)
     assert hub.stats().subscribers == 0
+
+
+async def test_a_slow_one_delays_no_other() -> None:
+    hub, slow, stuck, quick = Hub(), Held(), Held(), Held()
+    for held in (slow, stuck, quick):
+        hub.subscribe(held, "t")
+    quick.gate.set()
+    for text in "abc":
+        hub.publish("t", text)
+        await eventually(lambda: quick.sent and quick.sent[-1] == text)  # noqa: B023 - it is called here
+    assert (quick.sent, slow.sent, stuck.sent) == (["a", "b", "c"], [], [])
+    slow.gate.set()
+    await eventually(lambda: slow.sent == ["a", "b", "c"])
+    # The end of a task that waits for a server takes nothing from the others.
+    sockets: list[Any] = list(hub._subscribers)
+    socket = next(each for each in sockets if each.scope is stuck.scope)
+    socket.lose()
+    hub.publish("t", "d")
+    await eventually(lambda: slow.sent[-1] == quick.sent[-1] == "d")
+    assert (hub.stats().subscribers, stuck.sent) == (2, [])
 
 
 async def test_too_slow_a_one_is_closed_with_1013() -> None:

@@ -292,6 +292,21 @@ def test_what_waited_for_a_loop_that_ended_goes_to_the_next_one(others: ThreadPo
     assert set(receiver.got) == {"a", "c"}
 
 
+def test_a_future_does_not_wait_for_a_loop_that_ended(others: ThreadPoolExecutor) -> None:
+    hub, receiver = Hub(policy="block"), Receiver()
+
+    async def begin() -> Future[PublishResult]:
+        hub.subscribe(receiver, "t")
+        receiver.congested = True
+        future = others.submit(hub.publish_threadsafe, "t", "a").result()
+        await eventually(lambda: hub.stats().waiting)
+        await asyncio.sleep(0)
+        return future
+
+    with pytest.raises(RuntimeError, match="the event loop ended before"):
+        asyncio.run(begin()).result(10)
+
+
 async def test_what_raises_in_the_loop_is_told_by_the_future(
     others: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
