@@ -19,6 +19,7 @@ from urllib.parse import quote
 from rawws import clock
 from rawws.errors import HttpError
 from rawws.net.flow import Flow
+from rawws.net.loops import of_loop
 from rawws.net.settings import Settings
 from rawws.protocol.handshake import refusal
 from rawws.protocol.http11 import Headers, HttpResponse, Request, serialize_fields
@@ -108,28 +109,18 @@ class AsgiContext:
 CONTEXTS: dict[asyncio.AbstractEventLoop, AsgiContext] = {}
 
 
-def context_of(loop: asyncio.AbstractEventLoop) -> AsgiContext:
-    """Return what the exchanges in this loop share."""
-    found = CONTEXTS.get(loop)
-    if found is None:
-        for other in [other for other in CONTEXTS if other.is_closed()]:
-            CONTEXTS.pop(other, None)
-        found = CONTEXTS[loop] = AsgiContext(loop)
-    return found
-
-
 @final
 class AsgiConnection(Flow):
     """One request and response of an ASGI server: the HttpConnection and the ByteStream of its exchange."""
 
     __slots__ = (
-        "context", "cutting", "ended", "exchange", "head", "observer", "pieces", "scope", "send", "stalled_at",
-        "task", "timer", "waiter", "wrote_at",
+        "context", "cutting", "ended", "exchange", "head", "interrupted", "observer", "pieces", "scope", "send",
+        "stalled_at", "task", "timer", "waiter", "wrote_at",
     )  # fmt: skip
 
     def __init__(self, scope: AsgiScope, send: AsgiSend) -> None:
         super().__init__()
-        self.context = context_of(self.shared.loop)
+        self.context = of_loop(CONTEXTS, self.shared.loop, AsgiContext)
         self.scope = scope
         self.send = send
         self.exchange: Exchange = None  # type: ignore[assignment]  # `answer_asgi` sets it
@@ -138,8 +129,8 @@ class AsgiConnection(Flow):
         self.head: dict[str, Any] | None = None
         self.pieces: list[bytes] = []
         self.ended = False
-        # The response is broken off: the application returns without completing it.
-        self.cutting = False
+        # The response is broken off: the application returns without completing it, even out of a `send`.
+        self.cutting = self.interrupted = False
         self.task: asyncio.Task[Any] | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -160,7 +151,7 @@ class AsgiConnection(Flow):
                 listening = self.context.start(self.listen(receive))
             await self.write_out()
         except asyncio.CancelledError:
-            if not self.cutting or self.task is None or self.task.uncancel():
+            if not self.interrupted or self.task is None or self.task.uncancel():
                 raise
         except OSError:
             # What servers raise where the client is gone (ASGI, HTTP specification 2.4).
@@ -357,6 +348,7 @@ class AsgiConnection(Flow):
         self.exchange.end()
         self.cutting = True
         if self.waiter is None and self.task is not None and self.task is not asyncio.current_task():
+            self.interrupted = True
             self.task.cancel()
         self.wake()
 

@@ -112,7 +112,7 @@ class WebSocketSession:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             # The end of the connection was no fault of an application that did not expect it.
-            if not (isinstance(error, OSError) and self.gone()):
+            if not (isinstance(error, (OSError, ConnectionClosed)) and self.gone()):
                 logger.exception("Exception in ASGI application (%s)", name)
             self.finish(CloseCode.INTERNAL_ERROR)
         else:

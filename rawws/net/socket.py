@@ -19,6 +19,7 @@ from rawws.protocol import phases
 
 from .awaitables import release
 from .kernel import send_queue
+from .loops import of_loop
 from .threads import LoopThread
 from .transports import abort_transport, shut_down_socket
 from .turns import EVENT_COST, FLUSHED, TURN_SIZE, turn_of
@@ -100,12 +101,7 @@ class Shared(LoopThread):
 
 def shared(loop: asyncio.AbstractEventLoop) -> Shared:
     """Return what the connections in this loop share."""
-    found = LOOPS.get(loop)
-    if found is None:
-        for other in [other for other in LOOPS if other.is_closed()]:
-            LOOPS.pop(other, None)
-        found = LOOPS[loop] = Shared(loop)
-    return found
+    return of_loop(LOOPS, loop, Shared)
 
 
 LOOPS: dict[asyncio.AbstractEventLoop, Shared] = {}
@@ -506,6 +502,7 @@ class AsyncSocket:
     def abort(self) -> None:
         """End the TCP connection now, without a closing handshake."""
         if self.transport is not None and not self.lost:
+            self.shared.check()
             self.aborted = True
             abort_transport(self.transport)
 

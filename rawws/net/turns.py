@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from .awaitables import release
+from .loops import of_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,12 +84,7 @@ class Turn:
 
 def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     """Return the turn of a loop."""
-    found = TURNS.get(loop)
-    if found is None:
-        for other in [other for other in TURNS if other.is_closed()]:
-            TURNS.pop(other, None)
-        found = TURNS[loop] = Turn(loop)
-    return found
+    return of_loop(TURNS, loop, Turn)
 
 
 def spend(size: int) -> None:

@@ -141,6 +141,7 @@ class Server:
         """
         if self._closed:
             return
+        self.settings.shared.check()
         # What may not be sent is refused before anything is closed.
         serialize_close(code, reason)
         self._closed = True
@@ -188,6 +189,7 @@ class Server:
 
     def abort(self) -> None:
         """End all connections now, without a closing handshake, and cancel their handlers."""
+        self.settings.shared.check()
         for ws in tuple(self.settings.connections):
             ws.abort()
         for task in tuple(self.context.tasks):

@@ -21,6 +21,7 @@ from rawws.http.asgi import head_of_scope
 from rawws.http.event_stream import EventStream
 from rawws.net.awaitables import DONE, later
 from rawws.net.flow import Flow
+from rawws.net.loops import of_loop
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
@@ -94,7 +95,7 @@ class AsgiSocket(Flow):
         self._request: Request | None = None
         # The events that wait, each with what it counts; whether the pump has them to send, and the task that does.
         self._queue: deque[tuple[dict[str, Any], int]] = deque()
-        self._pump = pump_of(self.shared.loop)
+        self._pump = of_loop(PUMPS, self.shared.loop, AsgiPump)
         self._due = False
         self._writer: asyncio.Task[Any] | None = None
         self._close: Close | None = None
@@ -257,16 +258,6 @@ class AsgiPump:
 
 
 PUMPS: dict[asyncio.AbstractEventLoop, AsgiPump] = {}
-
-
-def pump_of(loop: asyncio.AbstractEventLoop) -> AsgiPump:
-    """Return the pump of a loop."""
-    found = PUMPS.get(loop)
-    if found is None:
-        for other in [other for other in PUMPS if other.is_closed()]:
-            PUMPS.pop(other, None)
-        found = PUMPS[loop] = AsgiPump(loop)
-    return found
 
 
 class AsgiSubscriber(Subscriber):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
+from rawws.http.requests import HttpRequest
+
 from .asgi import HubApplication
 from .backplane import History
 from .core import HubCore
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from rawws.http.event_stream import EventStream
     from rawws.http.long_poll import LongPoll
-    from rawws.http.requests import HttpRequest
     from rawws.http.responses import Response
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Origins
@@ -134,7 +135,7 @@ class Hub(HubCore):
         The topics are those of `?topic=a&topic=b`, if the client may subscribe to them; or those given here, and nobody
         is asked. It goes on behind `since`, Last-Event-ID or `?since=`.
         """
-        return answer_stream(self, asked, topics, since)
+        return answer_stream(self, checked(asked), topics, since)
 
     def poll(
         self,
@@ -149,8 +150,15 @@ class Hub(HubCore):
         Where there is nothing yet, it is held for `timeout` seconds (`?timeout=`, 25; 0 answers at once). Topics and
         `since` are as with `stream`.
         """
-        return answer_poll(self, asked, topics, since, timeout)
+        return answer_poll(self, checked(asked), topics, since, timeout)
 
     def post(self, asked: HttpRequest) -> Response | Awaitable[Response]:
         """Answer a request whose body is an envelope that publishes, or asks who is present, as an endpoint."""
-        return answer_post(self, asked)
+        return answer_post(self, checked(asked))
+
+
+def checked(asked: HttpRequest) -> HttpRequest:
+    """Return a request of ours. Raises TypeError for that of another framework."""
+    if not isinstance(asked, HttpRequest):
+        raise TypeError(f"the request is {type(asked).__name__}, allowed is a rawws.HttpRequest: mount hub.asgi()")
+    return asked

@@ -13,9 +13,10 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
@@ -38,13 +39,19 @@ def server(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+async def pass_on(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    return await call_next(request)
+
+
 @contextlib.asynccontextmanager
 async def mounted(server: str, hub: Hub, *routes: Any, **options: Any) -> AsyncIterator[str]:
     """A Starlette with the hub at /topics: its HOST:PORT."""
-    app = Starlette(
-        routes=[Mount("/topics", hub.asgi(**options)), *routes],
-        middleware=[Middleware(SessionMiddleware, secret_key="secret")],
-    )
+    # The second one is between the hub and the server, with tasks and streams of its own.
+    middleware = [
+        Middleware(SessionMiddleware, secret_key="secret"),
+        Middleware(BaseHTTPMiddleware, dispatch=pass_on),
+    ]
+    app = Starlette(routes=[Mount("/topics", hub.asgi(**options)), *routes], middleware=middleware)
     async with in_asgi(server, app, **options) as address:
         yield address
 
@@ -329,6 +336,36 @@ async def test_the_end_of_the_hub_closes_it(server: str) -> None:
             await hub.close()
             assert (await closed(ws))[0] == 1000
         await eventually(lambda: hub.stats().subscribers == 0)
+
+
+@pytest.mark.parametrize("ours", SERVERS[1:])
+async def test_to_subscribe_one_that_left_is_no_fault(ours: str) -> None:
+    hub = Hub()
+    raised = asyncio.Event()
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        try:
+            hub.subscribe((scope, receive, send), "t")
+        finally:
+            raised.set()
+
+    async with in_asgi(ours, app) as address:
+        async with connect(f"ws://{address}/"):
+            pass
+        await raised.wait()
+    assert hub.stats().subscribers == 0
+
+
+async def test_a_request_of_a_framework_is_refused() -> None:
+    hub, request = Hub(), Request({"type": "http", "headers": []})
+    asked: Any
+    for asked in (hub.stream, hub.poll, hub.post):
+        with pytest.raises(TypeError, match=r"the request is Request, allowed is a rawws.HttpRequest: mount hub.asgi"):
+            asked(request)
 
 
 async def test_what_is_no_subscriber_is_refused() -> None:

@@ -48,6 +48,7 @@ async def test_a_websocket_takes_nothing_of_another_thread(others: ThreadPoolExe
             ws.ping,
             ws.pong,
             ws.close,
+            ws.abort,
             ws.recv,
             lambda: rawws.broadcast([ws], "late"),
         )
@@ -74,6 +75,7 @@ async def test_a_stream_and_a_poll_take_nothing_of_another_thread(others: Thread
         polling = asyncio.create_task(ask(server, get("/poll", "Connection: close")))
         await eventually(lambda: len(made) == 2)
         await refused(others, lambda: made[0].send("late"), made[0].close, lambda: made[1].respond("late"))
+        await refused(others, server.close, server.abort)
         made[0].send("in time")
         made[0].close()
         assert made[1].respond("in time")
