@@ -105,6 +105,9 @@ class HubApplication:
                 await serve_client(self.hub, native)
             except ConnectionClosed:
                 return
+            finally:
+                # Each has the other.
+                del native.state.scope
         else:
             ws = AsgiSocket(scope, receive, send, subprotocol=chosen, max_size=self._max_size)
             try:

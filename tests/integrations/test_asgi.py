@@ -684,7 +684,7 @@ async def test_the_scope_of_a_websocket_and_what_came_with_the_request() -> None
     ]
     assert (app.scope["type"], app.scope["scheme"], app.scope["subprotocols"]) == ("websocket", "wss", ["a", "b"])
     assert app.scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
-    assert app.scope["extensions"] == {"websocket.http.response": {}}
+    assert app.scope["extensions"].keys() == {"websocket.http.response", "rawws.websocket"}
 
 
 async def test_a_page_of_another_site_is_refused_before_the_application_is_asked() -> None:

@@ -58,27 +58,28 @@ async def test_a_websocket_takes_nothing_of_another_thread(others: ThreadPoolExe
 
 async def test_a_stream_and_a_poll_take_nothing_of_another_thread(others: ThreadPoolExecutor) -> None:
     routes = rawws.Routes()
-    made: list[Any] = []
+    made: dict[str, Any] = {}
 
     @routes.get("/stream")
-    def stream(_: rawws.HttpRequest) -> rawws.EventStream:
-        made.append(rawws.EventStream(retry=5))
-        return made[0]  # type: ignore[no-any-return]
+    def begin_stream(_: rawws.HttpRequest) -> rawws.EventStream:
+        made["stream"] = rawws.EventStream(retry=5)
+        return made["stream"]  # type: ignore[no-any-return]
 
     @routes.get("/poll")
-    def poll(_: rawws.HttpRequest) -> rawws.LongPoll:
-        made.append(rawws.LongPoll())
-        return made[1]  # type: ignore[no-any-return]
+    def begin_poll(_: rawws.HttpRequest) -> rawws.LongPoll:
+        made["poll"] = rawws.LongPoll()
+        return made["poll"]  # type: ignore[no-any-return]
 
     async with serve(routes) as server:
         streaming = asyncio.create_task(ask(server, get("/stream", "Connection: close")))
         polling = asyncio.create_task(ask(server, get("/poll", "Connection: close")))
         await eventually(lambda: len(made) == 2)
-        await refused(others, lambda: made[0].send("late"), made[0].close, lambda: made[1].respond("late"))
+        stream, poll = made["stream"], made["poll"]
+        await refused(others, lambda: stream.send("late"), stream.close, lambda: poll.respond("late"))
         await refused(others, server.close, server.abort)
-        made[0].send("in time")
-        made[0].close()
-        assert made[1].respond("in time")
+        stream.send("in time")
+        stream.close()
+        assert poll.respond("in time")
         assert (await streaming)[0].body == b"retry: 5\n\ndata: in time\n\n"
         assert (await polling)[0].body == b"in time"
 
