@@ -78,7 +78,7 @@ def data(lines: Iterator[str]) -> str:
 
 
 def test_every_program_is_run_here() -> None:
-    tested = {"app", "lifespan", "board", "project", "consumers", "shop", "worker"}
+    tested = {"app", "lifespan", "board", "project", "consumers", "shop", "worker", "test_app"}
     assert {name for name, _ in BLOCKS} == tested
     assert len(re.findall("^```python", PAGE, re.MULTILINE)) == len(BLOCKS)
 
@@ -221,3 +221,12 @@ def test_flask_and_its_workers(tmp_path: Path) -> None:
         assert forged.status_code == 403
         assert httpx.get(f"http://{LOOPBACK}:{port}/nowhere").status_code == 404
         assert "Traceback" not in process.output
+
+
+def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
+    for name in ("app", "test_app"):
+        write(name, tmp_path, 0)
+    with Process(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"], cwd=tmp_path
+    ) as process:
+        assert "1 passed" in process.result(20)
