@@ -4,7 +4,7 @@ Where a server of ours, or uvicorn with our class for `--ws`, brought it, there 
 takes that one, and this module does nothing more.
 
 Laws:
-1. `send` acts at once, as that of a WebSocket does: what the server does not take yet waits here, and is counted.
+1. `send` acts at once, as that of a WebSocket does: what the server does not take yet waits here, up to `hard_limit`.
 2. Nothing is sent to a connection that ended: its end is that of the task that subscribed it, at the latest.
 """
 
@@ -120,6 +120,8 @@ class AsgiSocket(Flow):
     def send(self, message: DataLike) -> Started[None]:
         """Send a message at once; return an awaitable of `drain`. Raises ConnectionClosed where that is over."""
         self.shared.check()
+        if self.congested and self.buffered > self.hard_limit:
+            self.fail(CloseCode.TRY_AGAIN_LATER, f"slow consumer: over {self.hard_limit} bytes wait to be sent")
         if self.lost or self._close is not None:
             raise ConnectionClosedError(None, self._close)
         if isinstance(message, str):
@@ -170,6 +172,8 @@ class AsgiSocket(Flow):
 
     def fail(self, code: int, reason: str) -> None:
         """Close it without what waits."""
+        if self.closed:
+            return
         logger.info("%s is closed with %d: %s", self.scope.get("client"), code, reason)
         waits = sum([size for _, size in self._queue])
         self._queue.clear()

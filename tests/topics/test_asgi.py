@@ -488,6 +488,25 @@ async def test_one_whose_task_ends_is_forgotten() -> None:
     assert "needed is the one of the endpoint" in str(errors[0])
 
 
+async def test_what_an_asgi_socket_is_sent_is_bounded_and_its_close_is_not_lost() -> None:
+    held = Held()
+    ws = AsgiSocket(held.scope, None, held.send)
+    sent = 0
+    with pytest.raises(rawws.ConnectionClosed, match="1013"):
+        while True:
+            ws.send("x" * 100_000)
+            sent += 1
+    assert sent == 11
+    ws.fail(1011, "")
+    held.gate.set()
+    await eventually(lambda: held.sent == [1013])
+    closing = AsgiSocket(held.scope, None, held.send)
+    closing.send("last")
+    closing.close(4000)
+    closing.fail(1011, "")
+    await eventually(lambda: held.sent == [1013, "last", 4000])
+
+
 async def test_an_asgi_socket_sends_and_closes_as_a_websocket() -> None:
     held = Held()
     ws = AsgiSocket(held.scope, None, held.send)
