@@ -488,6 +488,26 @@ async def test_one_whose_task_ends_is_forgotten() -> None:
     assert "needed is the one of the endpoint" in str(errors[0])
 
 
+async def test_who_knows_cursors_is_told_of_a_gap_behind_what_it_got_and_others_are_not() -> None:
+    hub = Hub()
+    for subprotocol in ("rawws.v1", None):
+        held = Held()
+        held.gate.set()
+        ws = AsgiSocket(held.scope, None, held.send, subprotocol=subprotocol)
+        subscription = hub.subscribe(ws, "t")
+        hub.publish("t", "a")
+        place = hub._table.notice(hub._table.topics["t"], "missed", cursor="x:1")
+        subscription.subscriber.tell_place(subscription, place)
+        hub.publish("t", "b")
+        expected = 3 if subprotocol else 2
+        await eventually(lambda: len(held.sent) == expected)  # noqa: B023 - it is called here
+        if subprotocol:
+            assert json.loads(held.sent[1]) == {"topic": "t", "cursor": "x:1", "recovered": False}
+            assert [json.loads(text).get("data") for text in held.sent] == ["a", None, "b"]
+        else:
+            assert held.sent == ["a", "b"]
+
+
 async def test_what_an_asgi_socket_is_sent_is_bounded_and_its_close_is_not_lost() -> None:
     held = Held()
     ws = AsgiSocket(held.scope, None, held.send)
