@@ -58,6 +58,7 @@ HUB_COUNTERS = {
     "gaps": ("rawws_hub_gaps", "times that something of the backplane was found missing, and asked for"),
     "declared": ("rawws_hub_gaps_declared", "times that it could not be had"),
     "retries": ("rawws_hub_retries", "times that the backplane was tried to be reached again"),
+    "faults": ("rawws_hub_faults", "times that the backplane could not serve a topic, or told what cannot be read"),
 }
 OUTCOMES = ("delivered", "queued", "conflated", "dropped", "closed")
 

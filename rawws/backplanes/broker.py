@@ -1,8 +1,9 @@
 """Broker: an engine in a process of its own, for the hubs of one machine, and the backplane that reaches it.
 
 They speak WebSocket over a unix socket, and what they say is the contract as JSON: `[number, call, arguments]` from a
-hub, `[number, answer]` from the broker, and `[event, arguments]` of what happens. Whoever may open the socket may say
-all of it: the folder that it is in keeps others out. What the broker holds is lost when it ends.
+hub, `[number, answer]` or `[number, null, reason]` from the broker, and `[event, arguments]` of what happens. Whoever
+may open the socket may say all of it: the folder that it is in keeps others out. What the broker holds is lost when it
+ends.
 """
 
 from __future__ import annotations
@@ -14,14 +15,23 @@ import random
 import signal
 from base64 import b64decode, b64encode
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 from urllib.parse import quote
 
 from rawws.client.connect import unix_connect
 from rawws.errors import ConnectionClosed, RawwsError
 from rawws.net.handlers import Handler
 from rawws.server.server import unix_serve
-from rawws.topics.backplane import BackplaneAway, History, HistoryResult, Position, PresenceEntry, Record
+from rawws.topics.backplane import (
+    BackplaneAway,
+    History,
+    HistoryResult,
+    Position,
+    TopicUnavailable,
+    new_entry,
+    new_position,
+    new_record,
+)
 
 from .memory import Engine, MemoryBackplane
 from .session import EngineSession, fail_answers
@@ -31,11 +41,13 @@ if TYPE_CHECKING:
 
     from rawws.net.websocket import WebSocket
     from rawws.server.server import Server
-    from rawws.topics.backplane import BackplaneHandler
+    from rawws.topics.backplane import BackplaneHandler, PresenceEntry, Record
 
 __all__ = ["Broker", "BrokerBackplane", "keep"]
 
 logger = logging.getLogger("rawws.backplanes")
+
+Answer = TypeVar("Answer")
 
 # The broker is on this machine, and soon back where it is started again: so many seconds from one attempt to the next.
 WAIT = (0.02, 0.2)
@@ -43,12 +55,22 @@ WAIT = (0.02, 0.2)
 HARD_LIMIT = 64 << 20
 # How often the broker looks whether the last hub is gone, in seconds.
 LOOK = 0.02
+
+
+def result_of(answer: Any) -> HistoryResult:
+    """Return what is known of a topic. Raises ValueError and TypeError for what is no answer to that."""
+    epoch, offset, records, recovered, began, before = answer
+    found = [new_record(*each) for each in records]
+    places = tuple(new_position(*each) for each in before)
+    return HistoryResult(*new_position(epoch, offset), found, recovered is True, int(began), places)
+
+
 # Calls that are answered, and what makes the answer of what came; and those that are not.
 ANSWERED: dict[str, Callable[[Any], Any]] = {
-    "publish": lambda answer: Position(*answer),
+    "publish": lambda answer: new_position(*answer),
     "follow": lambda _: None,
-    "history": lambda answer: HistoryResult(answer[0], answer[1], [Record(*each) for each in answer[2]], answer[3]),
-    "presence": lambda answer: [PresenceEntry(*each) for each in answer],
+    "history": result_of,
+    "presence": lambda answer: [new_entry(*each) for each in answer],
 }
 TOLD = frozenset({"unfollow", "join", "leave"})
 
@@ -115,6 +137,9 @@ class HubSession:
         """Tell the server of this line that the lease of another one ended."""
         self._say("gone", [server])
 
+    def on_doubt(self, topic: str, reason: str = "") -> None:
+        """Nothing is to be told: a hub sees for itself what is missing."""
+
     def on_away(self, reason: str) -> None:
         """Nothing is to be told: a broker that is away says nothing."""
 
@@ -123,15 +148,18 @@ class HubSession:
 
     def _answer(self, number: int, asked: asyncio.Future[Any]) -> None:
         def done(_: object) -> None:
-            # It is cancelled, or failed, where the hub is gone.
-            if not asked.cancelled() and asked.exception() is None:
+            # It is cancelled, or away, where the hub is gone.
+            error = None if asked.cancelled() else asked.exception()
+            if isinstance(error, TopicUnavailable):
+                self._say(number, None, error.reason)
+            elif not asked.cancelled() and error is None:
                 self._say(number, asked.result())
 
         asked.add_done_callback(done)
 
-    def _say(self, about: int | str, what: Any) -> None:
+    def _say(self, about: int | str, *what: Any) -> None:
         with suppress(ConnectionClosed):
-            self.ws.send(encode([about, what]))
+            self.ws.send(encode([about, *what]))
 
 
 async def keep(path: str, on_ready: Callable[[Server], None]) -> None:
@@ -162,7 +190,8 @@ class BrokerBackplane:
         self._uri = f"ws://localhost/{quote(realm, safe='')}"
         self._ws: WebSocket | None = None
         self._number = 0
-        self._asked: dict[int, tuple[asyncio.Future[Any], Callable[[Any], Any]]] = {}
+        # By their numbers: who waits for an answer, of which topic, and what makes it of what comes.
+        self._asked: dict[int, tuple[asyncio.Future[Any], str, Callable[[Any], Any]]] = {}
         self._session = EngineSession(self, "the broker", (BackplaneAway,), waits)
 
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
@@ -230,7 +259,7 @@ class BrokerBackplane:
         """Fail what was asked and not answered."""
         ws, self._ws = self._ws, None
         asked, self._asked = self._asked, {}
-        fail_answers([future for future, _ in asked.values()], reason)
+        fail_answers([future for future, _, _ in asked.values()], reason)
         if ws is not None:
             await ws.close()
 
@@ -249,25 +278,45 @@ class BrokerBackplane:
 
     def _take(self, message: str | bytes) -> None:
         """Take an answer, or what happened."""
-        about, what = decode(message)
+        about, what, *reason = decode(message)
         if about == "record":
-            self._session.handler.on_record(Record(*what[0]))
+            record = self._read(what[0][0], new_record, what[0])
+            if record is not None:
+                self._session.handler.on_record(record)
         elif about == "presence":
-            self._session.handler.on_presence(what[0], what[1], PresenceEntry(*what[2]))
+            entry = self._read(what[0], new_entry, what[2])
+            if entry is not None:
+                self._session.handler.on_presence(what[0], what[1], entry)
         elif about == "gone":
             self._session.handler.on_server_gone(*what)
         else:
-            future, made = self._asked.pop(about)
-            if not future.done():
+            future, topic, made = self._asked.pop(about)
+            if future.done():
+                return
+            try:
+                if reason:
+                    raise ValueError(*reason)
                 future.set_result(made(what))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is about one topic
+                future.set_exception(TopicUnavailable(topic, str(error)))
 
-    def _ask(self, call: str, *arguments: object) -> asyncio.Future[Any]:
+    def _read(self, topic: Any, made: Callable[..., Answer], what: Any) -> Answer | None:
+        """Return what came of a topic; None for what cannot be read, which the handler is told."""
+        try:
+            return made(*what)
+        except (TypeError, ValueError) as error:
+            if not isinstance(topic, str):
+                raise
+            self._session.handler.on_doubt(topic, f"what came of it cannot be read: {error}")
+            return None
+
+    def _ask(self, call: str, topic: str, *arguments: object) -> asyncio.Future[Any]:
         future = self._session.new_answer()
         if future.done():
             return future
-        number = self._tell(call, *arguments)
+        number = self._tell(call, topic, *arguments)
         if number:
-            self._asked[number] = future, ANSWERED[call]
+            self._asked[number] = future, topic, ANSWERED[call]
         else:
             fail_answers([future], "the broker is away")
         return future

@@ -4,6 +4,7 @@ Laws:
 1. What an engine of another process would do later, it does later: every answer takes a turn of the loop.
 2. It can be cut off and mended, and lose its data, as a true engine may.
 3. What is held is bounded, as in `rawws.topics.history`: the broker of `rawws serve --workers` is one of these.
+4. A topic is held from its first publication on, or while somebody is present there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, TypeVar, final
 
 from rawws import clock
-from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, new_answer
+from rawws.topics.backplane import (
+    BackplaneAway,
+    HistoryResult,
+    Position,
+    PresenceEntry,
+    Record,
+    TopicUnavailable,
+    new_answer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +42,9 @@ MAX_SERVERS = 1000
 REMEMBERED = 2
 LEAST_AGE = 60.0
 LEAST_TOTAL = 1 << 20
+# So many topics are known to have been published to and forgotten; with one more, whoever waits for the first
+# publication of a topic is told that it may have missed some.
+MAX_FORGOTTEN = 10_000
 # What a topic and a record take beside the message, in bytes of memory.
 TOPIC_COST = 1024
 RECORD_COST = 384
@@ -44,6 +56,8 @@ class StoredTopic:
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(6)
         self.offset = 0
+        # Where the topic was before its first publication.
+        self.before: tuple[Position, ...] = ()
         # Records, and when they came.
         self.held: deque[tuple[float, Record]] = deque()
         self.size = TOPIC_COST
@@ -75,23 +89,49 @@ class Engine:
     def __init__(self) -> None:
         # The one that was touched last at the end.
         self.topics: OrderedDict[str, StoredTopic] = OrderedDict()
+        # The epoch of topics that were never published to, and of those that were, and are forgotten.
+        self.unborn = secrets.token_hex(6)
+        self.forgotten: dict[str, str] = {}
         self.size = 0
         self.backplanes: list[MemoryBackplane] = []
         self.reachable = True
 
-    def stored(self, topic: str) -> StoredTopic:
-        """Return what is known of a topic."""
+    def known(self, topic: str) -> StoredTopic | None:
+        """Return what is known of a topic, if anything is."""
         found = self.topics.get(topic)
+        if found is not None:
+            found.touched = clock.monotonic()
+            self.topics.move_to_end(topic)
+        return found
+
+    def stored(self, topic: str) -> StoredTopic:
+        """Return what is known of a topic from now on."""
+        found = self.known(topic)
         if found is None:
             found = self.topics[topic] = StoredTopic()
+            found.touched = clock.monotonic()
             self.size += found.size
-        found.touched = clock.monotonic()
-        self.topics.move_to_end(topic)
         return found
+
+    def start_of(self, topic: str) -> Position:
+        """Return where a topic is to which nothing is published yet."""
+        return Position(self.forgotten.get(topic, self.unborn), 0)
+
+    def leave(self, topic: str, server: str, ident: str) -> None:
+        """Have somebody present no more."""
+        stored = self.topics.get(topic)
+        if stored is not None:
+            stored.entries.pop((server, ident), None)
+            if not stored.entries and not stored.offset:
+                del self.topics[topic]
+                self.size -= stored.size
 
     def add(self, record: Record, history: History) -> None:
         """Hold a record within the bounds, and forget a topic or two to which nobody comes back."""
         stored = self.stored(record.topic)
+        if not stored.offset:
+            stored.before = (self.start_of(record.topic),)
+            self.forgotten.pop(record.topic, None)
         stored.add(record)
         self.size += cost(record)
         self.trim(stored, history)
@@ -108,6 +148,8 @@ class Engine:
 
     def forget(self, history: History) -> None:
         """Forget the topic that was touched longest ago, where that is too long or all together take too much."""
+        if not self.topics:
+            return
         topic, stored = next(iter(self.topics.items()))
         age, total = max(REMEMBERED * history.age, LEAST_AGE), max(history.total, LEAST_TOTAL)
         if clock.monotonic() - stored.touched <= age and self.size <= total:
@@ -117,6 +159,14 @@ class Engine:
         else:
             del self.topics[topic]
             self.size -= stored.size
+            self.forgotten[topic] = secrets.token_hex(6)
+            if len(self.forgotten) > MAX_FORGOTTEN:
+                self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Have nobody go on from where a topic was before it was published to."""
+        self.unborn = secrets.token_hex(6)
+        self.forgotten.clear()
 
     def stop(self, *, forget: bool = False) -> None:
         """Go away, as by `kill -9`; with `forget`, without the data."""
@@ -124,6 +174,7 @@ class Engine:
         if forget:
             self.topics.clear()
             self.size = 0
+            self.begin_anew()
         for backplane in list(self.backplanes):
             backplane.cut("the engine was stopped")
 
@@ -192,29 +243,32 @@ class MemoryBackplane:
             self.engine.tell(topic, lambda handler: handler.on_record(record))
             return Position(record.epoch, record.offset)
 
-        return self._ask(act)
+        return self._ask(topic, act)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """Pass records of this topic to the handler, from when the future is done."""
-        return self._ask(lambda: self.followed.add(topic))
+        return self._ask(topic, lambda: self.followed.add(topic))
 
     def unfollow(self, topic: str) -> None:
         """Pass no more records of this topic to the handler."""
-        self._ask(lambda: self.followed.discard(topic))
+        self._ask(topic, lambda: self.followed.discard(topic))
 
     def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """Return the records after a position, or all that are stored if it is None."""
 
         def act() -> HistoryResult:
-            stored = self.engine.stored(topic)
+            stored = self.engine.known(topic)
+            if stored is None or not stored.offset:
+                start = self.engine.start_of(topic)
+                return HistoryResult(*start, [], since in {None, start})
             self.engine.trim(stored, self._history)
             count = len(stored.held) if since is None else stored.offset - since.offset
-            known = since is None or since.epoch == stored.epoch
+            known = since is None or since.epoch == stored.epoch or since in stored.before
             recovered = known and 0 <= count <= len(stored.held)
             records = [record for _, record in stored.held][len(stored.held) - count :] if recovered else []
-            return HistoryResult(stored.epoch, stored.offset, records, recovered)
+            return HistoryResult(stored.epoch, stored.offset, records, recovered, 0, stored.before)
 
-        return self._ask(act)
+        return self._ask(topic, act)
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """Enter somebody into the presence of a topic, and tell its followers."""
@@ -226,12 +280,17 @@ class MemoryBackplane:
         """Remove somebody from the presence of a topic, and tell its followers."""
         entry = PresenceEntry(self._server, ident, self._here.pop((topic, ident), "null"))
         if self.reached:
-            self.engine.stored(topic).entries.pop((self._server, ident), None)
+            self.engine.leave(topic, self._server, ident)
             self.engine.tell(topic, lambda handler: handler.on_presence(topic, "leave", entry))
 
     def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
         """Return who is present in a topic, at servers whose lease has not ended."""
-        return self._ask(lambda: list(self.engine.stored(topic).entries.values()))
+
+        def act() -> list[PresenceEntry]:
+            stored = self.engine.known(topic)
+            return [] if stored is None else list(stored.entries.values())
+
+        return self._ask(topic, act)
 
     def stats(self) -> dict[str, int]:
         """Return no retries: the engine is in this process."""
@@ -269,7 +328,7 @@ class MemoryBackplane:
 
     # -- inside
 
-    def _ask(self, act: Callable[[], Answer]) -> asyncio.Future[Answer]:
+    def _ask(self, topic: str, act: Callable[[], Answer]) -> asyncio.Future[Answer]:
         answer: asyncio.Future[Answer] = new_answer(self._loop)
         if not self.reached:
             answer.set_exception(BackplaneAway("the engine is away"))
@@ -278,11 +337,17 @@ class MemoryBackplane:
         self._asked[asked] = None
 
         def do() -> None:
-            if self._asked.pop(asked, 0) is None:
+            if self._asked.pop(asked, 0) is not None:
+                return
+            try:
                 found = act()
-                # An engine of another process does not know who waits no longer.
+            except Exception as error:  # noqa: BLE001 - whatever it is, the engine has other topics
                 if not answer.done():
-                    answer.set_result(found)
+                    answer.set_exception(TopicUnavailable(topic, repr(error)))
+                return
+            # An engine of another process does not know who waits no longer.
+            if not answer.done():
+                answer.set_result(found)
 
         self._loop.call_soon(do)
         return answer
@@ -300,9 +365,10 @@ class MemoryBackplane:
 
     def _expire(self) -> None:
         """End the lease, as time would."""
-        for stored in self.engine.topics.values():
-            for key in [key for key in stored.entries if key[0] == self._server]:
-                del stored.entries[key]
+        for topic, stored in list(self.engine.topics.items()):
+            for server, ident in list(stored.entries):
+                if server == self._server:
+                    self.engine.leave(topic, server, ident)
         for backplane in self.engine.backplanes:
             if backplane.reached and backplane is not self:
                 backplane.say(lambda handler: handler.on_server_gone(self._server))

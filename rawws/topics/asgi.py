@@ -19,7 +19,8 @@ from rawws.protocol.handshake import check_origin
 
 from .asgi_socket import AsgiSocket, native_socket
 from .envelope import SUBPROTOCOL
-from .rawws_v1 import answer_get, answer_post, serve_client
+from .rawws_v1 import serve_client
+from .rawws_v1_http import answer_get, answer_post
 from .script import script
 
 if TYPE_CHECKING:

@@ -12,6 +12,9 @@ Laws, which `tests/backplanes` holds every backplane to:
 4. What one server publishes goes in the order of its calls, as long as the engine is not away.
 5. No callback is made from inside a call, and none after `close`.
 6. Nothing here waits without end: where the engine goes away, all futures fail with BackplaneAway.
+7. What is wrong with one topic is that topic's: its futures fail with TopicUnavailable, and all others go on. What is
+   mended in the engine is served again, without anybody connecting anew.
+8. A topic that was never published to takes no memory of the engine, whoever asked for it.
 
 How it fits other engines:
 - NATS JetStream: a subject per topic in one stream, whose creation is the epoch. The offset is a header, one more than
@@ -25,6 +28,7 @@ How it fits other engines:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -42,12 +46,31 @@ __all__ = [
     "Position",
     "PresenceEntry",
     "Record",
+    "TopicUnavailable",
     "new_answer",
+    "new_entry",
+    "new_position",
+    "new_record",
 ]
+
+# What a cursor may be made of (rawws.v1): a topic whose engine says anything else could not be come back to.
+EPOCH = re.compile(r"[\w-]{1,32}", re.ASCII)
+OFFSETS = range(10**18)
+# Those of hubs have twelve.
+MAX_IDENT = 64
 
 
 class BackplaneAway(RawwsError, ConnectionError):
     """The engine cannot be reached, or went away before it answered: whether it did what it was asked is not known."""
+
+
+class TopicUnavailable(RawwsError):
+    """The engine works, and cannot serve one topic: what it has of it cannot be read, or it refuses to write it."""
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(f"the topic {topic!r} is unavailable: {reason}")
+        self.topic = topic
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +137,46 @@ def new_answer(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
     return answer
 
 
+def new_position(epoch: object, offset: object) -> Position:
+    """Return a position that an engine told. Raises ValueError for one that no topic can have."""
+    if not isinstance(epoch, str) or EPOCH.fullmatch(epoch) is None:
+        raise ValueError(f"the epoch is {str(epoch)[:64]!r}, allowed are 1 to 32 letters, digits, _ and -")
+    if not isinstance(offset, int) or offset not in OFFSETS:
+        raise ValueError(f"the offset is {str(offset)[:64]!r}, allowed are integers from 0 to 10^18 - 1")
+    return Position(epoch, offset)
+
+
+def new_record(
+    topic: object,
+    epoch: object,
+    offset: object,
+    message: object,
+    key: object,
+    server: object,
+    number: object,
+) -> Record:
+    """Return a record that an engine told. Raises ValueError for one that no server can have published."""
+    position = new_position(epoch, offset)
+    if not (
+        isinstance(topic, str)
+        and isinstance(message, (str, bytes))
+        and (key is None or isinstance(key, str))
+        and isinstance(server, str)
+        and isinstance(number, int)
+        and offset
+    ):
+        raise ValueError("it is no record, needed are a topic, an offset, a message, a key, a server and a number")
+    return Record(topic, *position, message, key, server, number)
+
+
+def new_entry(server: object, ident: object, info: object) -> PresenceEntry:
+    """Return who is present, as an engine told. Raises ValueError for who cannot be."""
+    if isinstance(server, str) and isinstance(ident, str) and isinstance(info, str):
+        if server and 0 < len(ident) <= MAX_IDENT and ident.isprintable():
+            return PresenceEntry(server, ident, info)
+    raise ValueError(f"it is nobody present, needed are a server, an id of 1 to {MAX_IDENT} characters, and a text")
+
+
 class BackplaneHandler(Protocol):
     """What a hub hears of its backplane. The calls come one after the other, in the loop that opened the backplane."""
 
@@ -125,6 +188,12 @@ class BackplaneHandler(Protocol):
 
     def on_server_gone(self, server: str) -> None:
         """Hear that a server's lease ran out: those present there are so no more, in any topic."""
+
+    def on_doubt(self, topic: str, reason: str = "") -> None:
+        """Hear that it is not known any more where a followed topic is: the hub asks.
+
+        With a reason, something of the topic could not be read, or was refused where no future says so.
+        """
 
     def on_away(self, reason: str) -> None:
         """Hear that the engine cannot be reached. It is tried again until `close`; this is told once."""
@@ -152,14 +221,15 @@ class Backplane(Protocol):
         """Give a message its place, hold it, and send it to all that follow the topic: all of that, or nothing.
 
         The future has its place. Where the engine has this origin already, nothing is published, and the place is that
-        of the first time, or has offset 0 where that is not known any more. Any error but BackplaneAway says that the
-        engine refused it.
+        of the first time, or has offset 0 where that is not known any more. It fails with TopicUnavailable where the
+        engine refuses it and will not take it.
         """
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """Have the handler told of a topic. What is published after the future is done reaches it.
 
-        As those of `history` and `presence`, the future fails with BackplaneAway only: who cannot answer is away.
+        As those of `history` and `presence`, the future fails with BackplaneAway where the engine is away, and with
+        TopicUnavailable where it can say nothing of this topic.
         """
 
     def unfollow(self, topic: str) -> None:
@@ -169,8 +239,11 @@ class Backplane(Protocol):
         """Ask for the records behind a position, for all that are held with None.
 
         `recovered` is False for a position of an epoch that did not go over into this one, and for one from where on
-        something is held no more. One that is ahead was given by the engine, so that has lost something. A topic that
-        was never published to has an epoch from now on.
+        something is held no more. One that is ahead was given by the engine, so that has lost something.
+
+        A topic that was never published to is at offset 0 of an epoch that says so, the same for all who ask. It goes
+        over into the epoch of the first publication, and, where the engine gives it another name with time, into that:
+        the last name is good still.
         """
 
     def join(self, topic: str, ident: str, info: str) -> None:

@@ -23,6 +23,7 @@ from .listening import TopicListener
 from .names import TopicError, check_key, check_name
 from .policies import Policy
 from .presence import NOTHING, PresenceSet, Present, new_present
+from .rates import TopicRates
 from .replica import ReplicaLog
 from .replication import Replication
 from .subscribers import (
@@ -84,6 +85,8 @@ class HubStats(NamedTuple):
     gaps: int = 0
     declared: int = 0
     retries: int = 0
+    # How often it could not serve a topic, or told of one what cannot be read.
+    faults: int = 0
 
 
 class SubscribeResult(NamedTuple):
@@ -106,6 +109,7 @@ class HubCore:
         policy: str | Policy,
         max_topics: int,
         max_size: int,
+        topic_rate: float | None,
         authorize: Callable[[Any, str, str], bool | Awaitable[bool]] | None,
         backplane: Backplane | None,
         protocols: Sequence[ClientProtocol],
@@ -114,9 +118,12 @@ class HubCore:
         self.max_topics = max_topics
         self.max_size = max_size
         self.authorize = authorize
+        self._rates = None if topic_rate is None else TopicRates(topic_rate)
         self._renders = dict(protocols)
         self._table = TopicTable(history, protocols[0].render, Log if backplane is None else ReplicaLog)
-        self._replication = None if backplane is None else Replication(self._table, backplane, history)
+        self._replication = (
+            None if backplane is None else Replication(self._table, backplane, history, self._check_size)
+        )
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self._published = 0
         self._thread = HubThread(self.publish)
@@ -271,6 +278,11 @@ class HubCore:
 
     # -- what client protocols and subscribers call
 
+    def account(self, client: Any, topics: Collection[str]) -> None:
+        """Count the topics that a client brings up. Raises TopicError where those that are new are too many."""
+        if self._rates is not None:
+            self._rates.account(client, topics, self._table.topics)
+
     def subscriber_of(self, receiver: WebSocket | AsgiSocket | EventStream | Receiver) -> Subscriber:
         """Return the subscriber that a receiver is, or would be."""
         known = self._subscribers.get(receiver)
@@ -393,6 +405,12 @@ class HubCore:
 
         def go_on() -> None:
             if subscriber.subscriptions.get(subscription.topic) is not subscription:
+                return
+            try:
+                replication.check_fault(topic)
+            except TopicError as error:
+                subscription.fail(error)
+                replication.wait(topic, go_on, again=False)
                 return
             if not replication.is_ready(topic, since, asked=True):
                 replication.wait(topic, go_on)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rawws.http.requests import HttpRequest, Query
 from rawws.http.routes import Route
 
-from .rawws_v1 import HubHandler, answer_get
+from .rawws_v1 import HubHandler
+from .rawws_v1_http import answer_get
 from .script import script
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rawws.errors import RawwsError
 
 from .cursors import CursorError
-from .history import MOVED, Notice
-from .names import TopicError
+from .history import FAULT, MOVED, Notice
+from .names import TopicError, unavailable
 from .presence import NOTHING
 
 if TYPE_CHECKING:
@@ -212,6 +212,8 @@ def notice_fields(notice: Notice) -> dict[str, Any]:
     """Return what the envelope of a notice says."""
     if notice.present is not None:
         return {"topic": notice.topic, notice.event: shown(notice.present)}
+    if notice.event == FAULT:
+        return {"topic": notice.topic, **error_of(unavailable(notice.topic))}
     return place_fields(notice.topic, notice.cursor, recovered=notice.event == MOVED)
 
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from .backplane import History
     from .presence import Present
 
-__all__ = ["JOIN", "LEAVE", "MISSED", "MOVED", "HistoryStore", "Log", "Missed", "Notice", "Publication"]
+__all__ = ["FAULT", "JOIN", "LEAVE", "MISSED", "MOVED", "HistoryStore", "Log", "Missed", "Notice", "Publication"]
 
 # What a notice may tell.
-JOIN, LEAVE, MISSED, MOVED = "join", "leave", "missed", "moved"
+JOIN, LEAVE, MISSED, MOVED, FAULT = "join", "leave", "missed", "moved", "fault"
 
 # The size of a publication that waits is that of its message and so many bytes: it has places in the queue of its
 # subscriber and among those of its subscription.
@@ -129,8 +129,8 @@ class Notice(Publication):
     """What subscribers are told of a topic beside its messages: it has no place there, and who missed it misses it.
 
     `event` is JOIN or LEAVE of somebody `present`; or MISSED or MOVED, where subscribers are at `cursor` from now on,
-    and it is not known what they missed, or known that it is nothing. `render` makes the text for those who speak no
-    protocol.
+    and it is not known what they missed, or known that it is nothing; or FAULT, where the backplane cannot serve the
+    topic for now. `render` makes the text for those who speak no protocol.
     """
 
     __slots__ = ("event", "present")

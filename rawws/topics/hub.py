@@ -11,7 +11,9 @@ from .backplane import History
 from .core import HubCore
 from .listening import TopicListener
 from .names import TopicError
-from .rawws_v1 import PROTOCOL, answer_poll, answer_post, answer_stream, serve_client
+from .rates import TOPIC_RATE
+from .rawws_v1 import PROTOCOL, serve_client
+from .rawws_v1_http import answer_poll, answer_post, answer_stream
 from .shared import default_backplane
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Hub(HubCore):
 
     `history` says how much is held for those who come back (None for nothing). `policy` is for subscribers that read
     too slowly, where `subscribe` names none. `max_topics` limits what one subscriber is subscribed to, `max_size` a
-    message, in bytes. `authorize(client, action, topic)` is asked whether a client, a WebSocket or an HttpRequest, may
+    message, in bytes. `topic_rate` limits how many topics a second a client brings up that the hub does not know (None
+    for no limit). `authorize(client, action, topic)` is asked whether a client, a WebSocket or an HttpRequest, may
     "subscribe" or "publish"; it returns a bool, or an awaitable of one. Without it, clients may ask for nothing.
 
     By default, the hubs of the workers of `rawws serve --workers` are joined, each to its like. With a `backplane`, it
@@ -57,6 +60,7 @@ class Hub(HubCore):
         policy: str | Policy = "disconnect",
         max_topics: int = MAX_TOPICS,
         max_size: int = 1 << 20,
+        topic_rate: float | None = TOPIC_RATE,
         authorize: Callable[[Any, str, str], bool | Awaitable[bool]] | None = None,
         backplane: Backplane | Literal["workers"] | None = "workers",
     ) -> None:
@@ -64,9 +68,11 @@ class Hub(HubCore):
             raise TypeError(f"history is {type(history).__name__}, allowed are a History and None")
         if max_topics < 1 or max_size < 1:
             raise ValueError(f"max_topics is {max_topics} and max_size {max_size}, allowed are numbers above 0")
+        if topic_rate is not None and not topic_rate > 0:
+            raise ValueError(f"topic_rate is {topic_rate}, allowed are numbers above 0 and None")
         bounds = History(0, 0, 0.0, 0) if history is None else history
         shared = default_backplane() if backplane == "workers" else backplane
-        super().__init__(bounds, policy, max_topics, max_size, authorize, shared, PROTOCOLS)
+        super().__init__(bounds, policy, max_topics, max_size, topic_rate, authorize, shared, PROTOCOLS)
 
     def __repr__(self) -> str:
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"

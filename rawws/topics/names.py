@@ -5,20 +5,21 @@ from __future__ import annotations
 from rawws.errors import HttpError
 from rawws.protocol.extensions import excerpt
 
-__all__ = ["STATUSES", "TopicError", "check_key", "check_name"]
+__all__ = ["STATUSES", "TopicError", "check_key", "check_name", "unavailable"]
 
 # A name is in every envelope and every log: 255 bytes are as many as a file name has, and about as Kafka takes.
 MAX_NAME = 255
 
 
 # The status of what a client is told where an endpoint lets such an error out; else it is 400.
-STATUSES = {"refused": 403, "size": 413, "limit": 429}
+STATUSES = {"refused": 403, "size": 413, "limit": 429, "unavailable": 503}
 
 
 class TopicError(HttpError, ValueError):
-    """What was asked of a topic cannot be: `code` is "topic", "key", "size" or "limit"; "lost" is for `Hub.listen`.
+    """What was asked of a topic cannot be: `code` is "topic", "key", "size", "limit" or "unavailable".
 
-    Out of an endpoint, it is a 400, 413 (size) or 429 (limit).
+    "lost" is what `Hub.listen` raises. Out of an endpoint, it is a 400, 413 (size), 429 (limit) or 503 (unavailable:
+    the backplane cannot serve the topic).
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -36,6 +37,11 @@ def check_name(topic: object) -> None:
     # The first comparison is for a name of megabytes; a lone surrogate is not printable.
     if not topic or len(topic) > MAX_NAME or not topic.isprintable() or len(topic.encode()) > MAX_NAME:
         raise TopicError("topic", f"the topic is {excerpt(topic)}, allowed are 1 to {MAX_NAME} printable bytes")
+
+
+def unavailable(topic: str) -> TopicError:
+    """Return the error of a topic that the backplane cannot serve. What is wrong with it is for the log."""
+    return TopicError("unavailable", f"the topic {topic!r} is unavailable at this time, others are not")
 
 
 def check_key(key: object) -> None:

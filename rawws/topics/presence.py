@@ -85,5 +85,9 @@ def serialized(info: Any) -> str:
 
 
 def present_of(ident: str, info: str, server: str) -> Present:
-    """Return somebody of whom another server told."""
-    return Present(ident, info.encode(), server)
+    """Return somebody of whom another server told. Raises TopicError for what no server tells of somebody present."""
+    try:
+        known = json.loads(info) if len(info) <= MAX_INFO else info
+    except (ValueError, RecursionError) as error:
+        raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
+    return new_present(known)._replace(id=ident, server=server)

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, final
 
+from .backplane import Position
 from .cursors import EARLIEST, parse_cursor
 from .history import HistoryStore, Log, Missed, Publication
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable
 
-    from .backplane import Position, PresenceEntry, Record
+    from .backplane import PresenceEntry, Record
 
 __all__ = ["BEHIND", "LIVE", "ReplicaLog"]
 
@@ -66,7 +66,7 @@ class RecordBuffer:
 class ReplicaLog(Log):
     """A log whose places the engine gives."""
 
-    __slots__ = ("before", "buffer", "entries", "local", "mixed", "shown", "state", "task")
+    __slots__ = ("before", "buffer", "entries", "fault", "local", "mixed", "shown", "state")
 
     def __init__(self, topic: str, store: HistoryStore) -> None:
         super().__init__(topic, store)
@@ -75,7 +75,8 @@ class ReplicaLog(Log):
         # The last offsets of the epochs that went over into this one: places up to there are good still.
         self.before: dict[str, int] = {}
         self.state = BEHIND
-        self.task: asyncio.Task[None] | None = None
+        # Whether the engine could not serve the topic when it was asked last.
+        self.fault = False
         self.buffer = RecordBuffer()
         # What was told of those present before it is known who is, or which server is gone; None when it is known.
         self.entries: list[tuple[str, PresenceEntry] | str] | None = []
@@ -103,6 +104,13 @@ class ReplicaLog(Log):
         for publication in self.held:
             publication.move(epoch)
 
+    def begin(self, record: Record) -> bool:
+        """Go over into the epoch of the first publication of a topic, if a record is that; tell whether it is."""
+        if self.offset or record.offset != 1 or not self.epoch:
+            return False
+        self.go_over(record.epoch, (*map(Position._make, self.before.items()), Position(self.epoch, 0)))
+        return True
+
     def since(self, cursor: str) -> Missed:
         """Return what came after a cursor; what this server does not know cannot be had."""
         local = self.local
@@ -118,9 +126,13 @@ class ReplicaLog(Log):
         return Missed([*earlier.publications, *local.held], True)
 
     def is_behind(self, cursor: str) -> bool:
-        """Tell whether a cursor is ahead of what is known here. Raises CursorError for what is none."""
+        """Tell whether a cursor is ahead of what is known here. Raises CursorError for what is none.
+
+        Before the first publication and behind it, a topic is in two epochs: the engine may know of one that is not
+        known here.
+        """
         epoch, offset = self.place_of(cursor)
-        return epoch == self.epoch and offset > self.offset
+        return offset > self.offset if epoch == self.epoch else not (offset and self.offset)
 
     def place_of(self, cursor: str) -> tuple[str, int]:
         """Return what a cursor stands for; one of an epoch that went over into this one is of this one now."""

@@ -5,6 +5,8 @@ Laws:
 2. What is missing is seen by its offset, and asked for; where it cannot be had, subscribers are told.
 3. While the engine is away, what is published here reaches those who are here, once, and waits for the engine.
 4. What waits is bounded, and what is over the bounds is counted.
+5. A topic that the engine cannot serve is told to those who wait for it or have it, counted, and named in the log
+   once; no other topic notices.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 
 from rawws import clock
+from rawws.errors import RawwsError
 from rawws.net.prepared import PreparedMessage
+from rawws.protocol.extensions import excerpt
 
-from .backplane import Position
+from .backplane import Position, TopicUnavailable
 from .cursors import EARLIEST
-from .history import JOIN, LEAVE, MISSED, MOVED, HistoryStore, Log, Publication
-from .presence import PresenceSet, present_of
+from .history import FAULT, MISSED, MOVED, HistoryStore, Log, Publication
+from .inquiries import Inquiries
+from .names import unavailable
 from .replica import BEHIND, LIVE, MAX_BUFFER, ReplicaLog
+from .roster import Roster
 from .subscribers import PublishResult
 
 if TYPE_CHECKING:
@@ -39,6 +45,8 @@ logger = logging.getLogger("rawws.topics")
 # What waits for the engine, in publications and bytes: at 1,000 publications a second, it may be away for ten seconds.
 MAX_WAITING = 10_000
 MAX_WAITING_SIZE = 16 << 20
+# So many topics with which something is wrong are named in the log; the others are counted.
+MAX_BLAMED = 100
 
 # A backplane is opened when its hub is first used; then the engine is reached, or it is not. When it is closed, those
 # who are here hear each other still.
@@ -67,14 +75,26 @@ class PendingPublish:
     def is_past(self, replica: ReplicaLog) -> bool:
         """Tell whether it has its place, and a replica that is live is beyond that."""
         place = self.place
-        return place is not None and (place.epoch != replica.epoch or place.offset <= replica.offset)
+        if place is None or place.epoch == replica.epoch:
+            return place is not None and place.offset <= replica.offset
+        # The first publication of a topic is of another epoch than what is before it, and comes yet.
+        return replica.offset > 0 or not place.offset
 
 
 @final
 class Replication:
-    """What a hub with a backplane does differently: a BackplaneHandler of the contract."""
+    """What a hub with a backplane does differently: a BackplaneHandler of the contract.
 
-    def __init__(self, table: TopicTable, backplane: Backplane, history: History) -> None:
+    `check(topic, message)` raises TopicError for a message that no subscriber of this hub may get.
+    """
+
+    def __init__(
+        self,
+        table: TopicTable,
+        backplane: Backplane,
+        history: History,
+        check: Callable[[str, PreparedMessage], None],
+    ) -> None:
         self.table = table
         table.on_forget = self.forget
         self.backplane = backplane
@@ -86,7 +106,11 @@ class Replication:
         self.size = 0
         # Of what is told while the engine is away.
         self.store = HistoryStore(history)
-        self.counts = dict.fromkeys(("lost", "gaps", "declared"), 0)
+        self.counts = dict.fromkeys(("lost", "gaps", "declared", "faults"), 0)
+        self.check = check
+        self.inquiries = Inquiries(self._ask)
+        self.roster = Roster(table, self._blame)
+        self.blamed: set[str] = set()
 
     def open(self) -> None:
         """Begin to reach the engine, if that was not begun."""
@@ -104,7 +128,7 @@ class Replication:
             return
         tasks = []
         for found in list(self.table.topics.values()):
-            task = self._stop(replica_of(found))
+            task = self._stop(found)
             if task is not None:
                 tasks.append(task)
             replica_of(found).release()
@@ -150,12 +174,16 @@ class Replication:
             return cursor.startswith(f"{replica.local.epoch}:")
         return asked or not cursor or cursor == EARLIEST or not replica.is_behind(cursor)
 
-    def wait(self, found: Topic, waiter: Callable[[], None]) -> None:
-        """Have a callback called when something changes of what `is_ready` says."""
+    def wait(self, found: Topic, waiter: Callable[[], None], *, again: bool = True) -> None:
+        """Have a callback called when something changes of what `is_ready` says, or the topic turns out to be at fault.
+
+        Without `again`, the engine is not asked because of it: it will be, for it failed.
+        """
         replica = replica_of(found)
         replica.waiters.append(waiter)
         replica.store.touch(replica, clock.monotonic())
-        if self.state == BACK and replica.task is None and (replica.state == BEHIND or replica.local is None):
+        is_asked = found in self.inquiries or not again
+        if self.state == BACK and not is_asked and (replica.state == BEHIND or replica.local is None):
             self._catch_up(found)
 
     def prepare(self, log: Log) -> None:
@@ -165,10 +193,17 @@ class Replication:
             replica.local = Log(log.topic, self.store)
 
     async def changed(self, found: Topic) -> None:
-        """Wait for such a change."""
+        """Wait for such a change. Raises TopicError where the engine cannot serve the topic."""
         waiter = asyncio.get_running_loop().create_future()
         self.wait(found, lambda: None if waiter.done() else waiter.set_result(None))
         await waiter
+        self.check_fault(found)
+
+    def check_fault(self, found: Topic) -> None:
+        """Raise TopicError for a topic that the engine could not serve when it was asked last."""
+        replica = replica_of(found)
+        if replica.fault and self.state == BACK:
+            raise unavailable(replica.topic)
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """Have other servers know who is present."""
@@ -194,7 +229,7 @@ class Replication:
     def forget(self, found: Topic) -> None:
         """Stop following a topic that the hub forgot."""
         replica = replica_of(found)
-        self._stop(replica)
+        self._stop(found)
         replica.release()
         if self.state == BACK:
             self.backplane.unfollow(replica.topic)
@@ -216,8 +251,14 @@ class Replication:
                 return
             if record.offset <= replica.offset:
                 return
-        replica.buffer.append(record)
-        if replica.task is None:
+        elif replica.state == LIVE and replica.begin(record):
+            self._deliver(found, record)
+            return
+        is_asked = found in self.inquiries
+        # What comes of a topic at fault is asked for when that is mended.
+        if is_asked or not replica.fault:
+            replica.buffer.append(record)
+        if not is_asked and not replica.fault:
             self.counts["gaps"] += 1
             self._catch_up(found)
 
@@ -226,33 +267,36 @@ class Replication:
         found = self.table.topics.get(topic)
         if found is None or entry.server == self.server:
             return
-        entries = replica_of(found).entries
-        if entries is None:
-            self._meet(found, event, entry)
-        elif len(entries) < MAX_BUFFER:
-            entries.append((event, entry))
+        if replica_of(found).entries is None:
+            self.roster.meet(found, event, entry)
         else:
-            entries.clear()
-            self._catch_up(found)
+            self._put_off(found, (event, entry))
 
     def on_server_gone(self, server: str) -> None:
         """Have all leave that were present at a server."""
-        if server == self.server:
+        if server in {"", self.server}:
             return
         for found in list(self.table.topics.values()):
-            entries = replica_of(found).entries
-            if entries is not None:
-                entries.append(server)
-            self._part(found, server)
+            if replica_of(found).entries is not None:
+                self._put_off(found, server)
+            self.roster.part(found, server)
+
+    def on_doubt(self, topic: str, reason: str = "") -> None:
+        """Find out where a topic is, of which something may be missing."""
+        if reason:
+            self._blame(topic, reason)
+        found = self.table.topics.get(topic)
+        if found is not None and self.state == BACK and found not in self.inquiries and not replica_of(found).fault:
+            self._catch_up(found)
 
     def on_away(self, reason: str) -> None:
         """Have those who are here hear each other meanwhile."""
         self.state = AWAY
         logger.warning("the backplane is away, topics are degraded: %s", reason or "it says no more")
         for found in list(self.table.topics.values()):
+            self._stop(found)
             replica = replica_of(found)
-            self._stop(replica)
-            replica.entries = []
+            replica.entries, replica.fault = [], False
         for sent in list(self.sent.values()):
             self._show(sent)
         for found in list(self.table.topics.values()):
@@ -263,6 +307,7 @@ class Replication:
         if self.state == AWAY:
             logger.warning("the backplane is back: %d publications waited for it", len(self.sent))
         self.state = BACK
+        self.blamed.clear()
         for sent in list(self.sent.values()):
             self._send(sent)
         for found in list(self.table.topics.values()):
@@ -280,14 +325,19 @@ class Replication:
         error = None if answer.cancelled() else answer.exception()
         if self.sent.get(sent.number) is not sent or answer.cancelled() or isinstance(error, ConnectionError):
             return  # it came back already, or will be sent again
+        topic = sent.publication.topic
         if error is not None:
-            logger.error("the backplane refused a publication", exc_info=error)
+            self._blame(topic, error)
+            sent.outcome.refused = unavailable(topic).reason
             self._drop(sent)
             return
         sent.place = answer.result()
-        found = self.table.topics.get(sent.publication.topic)
+        found = self.table.topics.get(topic)
+        replica = None if found is None else replica_of(found)
+        if replica is None or not replica.fault:
+            self.blamed.discard(topic)
         # Else it will come, by itself or by what is being asked.
-        if found is None or (replica_of(found).state == LIVE and sent.is_past(replica_of(found))):
+        if replica is None or replica.fault or (replica.state == LIVE and sent.is_past(replica)):
             self._finish(sent)
 
     def _finish(self, sent: PendingPublish) -> None:
@@ -314,7 +364,10 @@ class Replication:
         """Deliver the next publication of a topic, unless those who are here have it already."""
         replica = replica_of(found)
         sent = self._take(record.number) if record.server == self.server else None
-        encoded = PreparedMessage(record.message) if sent is None else sent.publication.encoded
+        encoded = self._prepared(record) if sent is None else sent.publication.encoded
+        if encoded is None:
+            self._begin_anew(found, record.epoch, record.offset)
+            return
         publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset)
         replica.hold(publication)
         outcome = PublishResult(publication.cursor) if sent is None else sent.outcome
@@ -344,46 +397,112 @@ class Replication:
         if sent.place is not None:
             self._take(sent.number)
 
+    def _prepared(self, record: Record) -> PreparedMessage | None:
+        """Return the message of a record that another server wrote; None where no subscriber here may get it."""
+        try:
+            encoded = PreparedMessage(record.message)
+            self.check(record.topic, encoded)
+        except RawwsError as error:
+            self._blame(record.topic, error)
+            return None
+        return encoded
+
     # -- topics
 
-    def _stop(self, replica: ReplicaLog) -> asyncio.Task[None] | None:
+    def _stop(self, found: Topic) -> asyncio.Task[None] | None:
         """Ask no more where a topic is."""
-        task, replica.task = replica.task, None
+        replica = replica_of(found)
         replica.state = BEHIND
         replica.buffer.clear()
-        if task is not None:
-            task.cancel()
-        return task
+        return self.inquiries.end(found)
 
     def _catch_up(self, found: Topic) -> None:
         replica = replica_of(found)
-        if replica.task is not None:
-            replica.task.cancel()
         replica.state = BEHIND
-        replica.task = asyncio.get_running_loop().create_task(self._ask(found))
+        if replica.entries is not None:
+            # Who is present is asked for behind all that was told so far.
+            replica.entries = []
+        self.inquiries.begin(found)
+
+    def _put_off(self, found: Topic, told: tuple[str, PresenceEntry] | str) -> None:
+        """Remember what was told before it is known who is present."""
+        replica = replica_of(found)
+        if replica.entries is not None and len(replica.entries) < MAX_BUFFER:
+            replica.entries.append(told)
+        elif not replica.fault:
+            self._catch_up(found)
 
     async def _ask(self, found: Topic) -> None:
-        """Follow a topic, and find out where it is, until nothing is missing."""
-        replica = replica_of(found)
-        topic = replica.topic
-        # Where it goes away, `on_back` begins anew.
+        """Find out where a topic is; where the engine goes away, `on_back` begins anew."""
         with contextlib.suppress(ConnectionError):
-            if replica.entries is not None:
-                await self.backplane.follow(topic)
-            while replica.state == BEHIND:
-                result = await self.backplane.history(topic, position_of(replica))
-                if replica.epoch and result.epoch != replica.epoch and not result.recovered:
-                    # What was lost cannot be had, what came since then may.
-                    self._begin_anew(found, result.epoch, result.began)
-                    result = await self.backplane.history(topic, position_of(replica))
-                if replica.entries is not None:
-                    entries = await self.backplane.presence(topic)
-                    self._meet_all(found, entries)
-                self._go_on(found, result)
-            replica.task = None
+            try:
+                await self._find_out(found)
+            except ConnectionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is about this topic
+                self._fail(found, error)
+                return
+            self.inquiries.finish(found)
+            replica = replica_of(found)
+            if replica.fault:
+                replica.fault = False
+                self.blamed.discard(replica.topic)
+                logger.warning("the backplane serves the topic %s again", excerpt(replica.topic))
             self._settle_past(replica)
             self._settle(found)
             replica.release()
+
+    async def _find_out(self, found: Topic) -> None:
+        """Follow a topic, and ask for what is missing, until nothing is."""
+        replica = replica_of(found)
+        topic = replica.topic
+        if replica.entries is not None:
+            await self.backplane.follow(topic)
+        while replica.state == BEHIND:
+            result = await self.backplane.history(topic, position_of(replica))
+            if replica.epoch and result.epoch != replica.epoch and not result.recovered:
+                # What was lost cannot be had, what came since then may.
+                self._begin_anew(found, result.epoch, result.began)
+                result = await self.backplane.history(topic, position_of(replica))
+            if replica.entries is not None:
+                entries = await self.backplane.presence(topic)
+                self.roster.meet_all(found, entries, self.server)
+                told, replica.entries = replica.entries, None
+                self.roster.meet_later(found, told)
+            self._go_on(found, result)
+
+    def _fail(self, found: Topic, error: Exception) -> None:
+        """Tell all who wait for a topic, or have it, that the engine cannot serve it, and ask again later."""
+        replica = replica_of(found)
+        is_new, replica.fault = not replica.fault, True
+        replica.buffer.clear()
+        self._blame(replica.topic, error)
+        self.inquiries.again(found, lambda: self._retry(found))
+        for sent in list(self.sent.values()):
+            if sent.place is not None and sent.publication.topic == replica.topic:
+                self._finish(sent)
+        if is_new:
+            self._tell_place(found, FAULT)
+        replica.release()
+
+    def _retry(self, found: Topic) -> None:
+        """Ask for a topic that could not be served, where somebody has it; else whoever wants it next asks."""
+        if found.subscriptions and self.state == BACK:
+            self._catch_up(found)
+
+    def _blame(self, topic: str, error: BaseException | str) -> None:
+        """Count that something is wrong with a topic, and say so once."""
+        self.counts["faults"] += 1
+        if topic not in self.blamed and len(self.blamed) < MAX_BLAMED:
+            self.blamed.add(topic)
+            reason = error.reason if isinstance(error, TopicUnavailable) else str(error)
+            mistake = None if isinstance(error, (str, RawwsError)) else error
+            logger.error(
+                "the backplane cannot serve all of the topic %s: %s",
+                excerpt(topic),
+                " ".join(reason.split())[:500],
+                exc_info=mistake,
+            )
 
     def _go_on(self, found: Topic, result: HistoryResult) -> None:
         """Take what came, and go on live if nothing is missing then."""
@@ -393,6 +512,11 @@ class Replication:
         elif result.recovered:
             if result.epoch != replica.epoch:
                 replica.go_over(result.epoch, result.before)
+                if not result.offset and replica.local is None:
+                    # Nothing was published yet, and that has a new name.
+                    self._tell_place(found, MOVED)
+            else:
+                replica.before.update(result.before)
             for record in result.records:
                 if record.offset == replica.offset + 1:
                     self._deliver(found, record)
@@ -401,10 +525,11 @@ class Replication:
         replica.store.touch(replica, clock.monotonic())
         while replica.buffer:
             record = replica.buffer.popleft()
-            if record.epoch == replica.epoch and record.offset > replica.offset:
+            if record.epoch == replica.epoch or replica.begin(record):
                 if record.offset > replica.offset + 1:
                     return
-                self._deliver(found, record)
+                if record.offset > replica.offset:
+                    self._deliver(found, record)
         replica.state = LIVE
 
     def _begin(self, found: Topic, result: HistoryResult) -> None:
@@ -414,7 +539,11 @@ class Replication:
         replica.go_over(result.epoch, result.before)
         for record in result.records:
             sent = self._take(record.number) if record.server == self.server else None
-            encoded = PreparedMessage(record.message) if sent is None else sent.publication.encoded
+            encoded = self._prepared(record) if sent is None else sent.publication.encoded
+            if encoded is None:
+                replica.clear()
+                replica.offset = record.offset
+                continue
             replica.hold(Publication(record.topic, encoded, record.key, record.epoch, record.offset))
             if record.server == self.server:
                 replica.shown.discard(record.number)
@@ -459,44 +588,6 @@ class Replication:
         for sent in list(self.sent.values()):
             if sent.publication.topic == replica.topic and sent.is_past(replica):
                 self._finish(sent)
-
-    # -- presence
-
-    def _meet_all(self, found: Topic, entries: list[PresenceEntry]) -> None:
-        """Have those be present who are, and nobody else of other servers."""
-        replica = replica_of(found)
-        there = {entry.id for entry in entries}
-        for present in list(found.presence.members.values()) if found.presence is not None else ():
-            if present.server and present.id not in there:
-                self._meet_not(found, present.id)
-        for entry in entries:
-            if entry.server != self.server:
-                self._meet(found, "join", entry)
-        told, replica.entries = replica.entries, None
-        for each in told or ():
-            if isinstance(each, str):
-                self._part(found, each)
-            else:
-                self._meet(found, *each)
-
-    def _meet(self, found: Topic, event: str, entry: PresenceEntry) -> None:
-        if event == "leave":
-            self._meet_not(found, entry.id)
-            return
-        if found.presence is None:
-            found.presence = PresenceSet()
-        present = present_of(entry.id, entry.info, entry.server)
-        if found.presence.join(present):
-            self.table.tell(found, JOIN, present)
-
-    def _meet_not(self, found: Topic, ident: str) -> None:
-        present = None if found.presence is None else found.presence.leave(ident)
-        if present is not None:
-            self.table.tell(found, LEAVE, present)
-
-    def _part(self, found: Topic, server: str) -> None:
-        for present in [] if found.presence is None else found.presence.leave_all(server):
-            self.table.tell(found, LEAVE, present)
 
 
 def replica_of(found: Topic) -> ReplicaLog:

@@ -11,6 +11,7 @@ cdef int DROP_NEWEST
 cdef class PublishResult:
     cdef readonly object cursor
     cdef public bint accepted
+    cdef public object refused
     cdef public bint pending
     cdef object waiter
     cdef public Py_ssize_t delivered

@@ -20,8 +20,9 @@ from rawws.net.turns import spend
 from rawws.protocol.opcodes import CloseCode
 from rawws_sse import Event
 
+from .backplane import new_answer
 from .cursors import MAX_ID, is_short, join_cursors
-from .history import Notice, cost
+from .history import FAULT, Notice, cost
 from .policies import BLOCK, CONFLATE, DROP_NEWEST
 
 if TYPE_CHECKING:
@@ -79,7 +80,11 @@ class SubscriberConnection(Protocol):
 
 
 class Receiver(SubscriberConnection, Protocol):
-    """An object of the application's that subscribes. One with `move(topic, cursor, recovered)` is told of cursors."""
+    """An object of the application's that subscribes.
+
+    One with `move(topic, cursor, recovered)` is told of cursors, one with `fault(topic)` where the backplane cannot
+    serve a topic for now.
+    """
 
     def send(self, publication: Publication, /) -> None:
         """Take a publication, or a notice. Raises ConnectionClosed."""
@@ -99,17 +104,20 @@ class PublishResult:
     `dropped` the publications, older ones or itself, that were given up for it; `closed` the subscribers that were
     found closing, or closed because too much waits for them. `cursor` is its place in the topic. Awaiting it waits for
     those whose policy is "block", and returns it. With a backplane, it first waits until the engine has the publication
-    and it is delivered here: until then all is 0, and `accepted` False.
+    and it is delivered here: until then all is 0, and `accepted` False. `refused` says why the engine did not take it.
     """
 
     __slots__ = (
-        "accepted", "blocked", "closed", "conflated", "cursor", "delivered", "dropped", "pending", "queued", "waiter",
+        "accepted", "blocked", "closed", "conflated", "cursor", "delivered", "dropped", "pending", "queued", "refused",
+        "waiter",
     )  # fmt: skip
 
     def __init__(self, cursor: str = "") -> None:
         self.cursor = cursor
         # Whether others can have it: False where a backplane has not, or not yet, or will never.
         self.accepted = True
+        # Why the backplane's engine did not take it, "" where it did or may.
+        self.refused = ""
         self.pending = False
         self.waiter: asyncio.Future[None] | None = None
         self.delivered = 0
@@ -151,7 +159,8 @@ class Subscription:
 
     `recovered` is False where it asked for what it missed, and that could not be had: it must get the state anew; with
     a backplane, also where something was lost since. Awaiting it waits until it gets what is published: without a
-    backplane, that is at once.
+    backplane, that is at once. It raises TopicError ("unavailable") where the backplane cannot serve the topic: the
+    subscription waits on, and begins when that is mended.
     """
 
     __slots__ = ("held", "log", "pending", "policy", "present", "recovered", "subscriber", "topic", "waiter", "watches")
@@ -180,9 +189,15 @@ class Subscription:
     async def _wait(self) -> Subscription:
         if self.pending:
             if self.waiter is None:
-                self.waiter = asyncio.get_running_loop().create_future()
+                self.waiter = new_answer(asyncio.get_running_loop())
             await asyncio.shield(self.waiter)
         return self
+
+    def fail(self, error: Exception) -> None:
+        """Tell those who wait that it cannot begin yet."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
 
     def settle(self) -> None:
         """Let go of those who wait: it gets what is published from now on, or is over."""
@@ -433,6 +448,11 @@ class ObjectSubscriber(Subscriber):
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it, if it has a method for that."""
+        if place.event == FAULT:
+            fault: Callable[[str], object] | None = getattr(self.target, "fault", None)
+            if fault is not None:
+                fault(place.topic)
+            return
         move: Callable[[str, str, bool], object] | None = getattr(self.target, "move", None)
         if move is not None:
             move(place.topic, place.cursor, subscription.recovered)
@@ -510,6 +530,11 @@ class EventSubscriber(Subscriber):
             at = join_cursors(self.cursors)
             self.told = True
         self.stream.send(publication.event_of(self.render, at))
+
+    def tell_place(self, subscription: Subscription, place: Notice) -> None:
+        """Tell it; of a topic at fault, only whoever renders envelopes."""
+        if place.event != FAULT or self.render is not event_data:
+            super().tell_place(subscription, place)
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""

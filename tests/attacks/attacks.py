@@ -400,6 +400,40 @@ def crowding_posts(port: int) -> None:
         time.sleep(WORKS)
 
 
+def names(port: int) -> None:
+    """Names that nobody published to, as long as a name may be, each touched once: by messages and by requests."""
+    name = "%d " + "%%" * 240
+    with hold(lambda: upgrade(port, "/joined", b"Sec-WebSocket-Protocol: rawws.v1"), 2) as socks:
+        for number, sock in enumerate(socks):
+            some = [name % (10_000 * number + each) for each in range(5000)]
+            texts = [json.dumps({action: each}) for each in some for action in ("subscribe", "unsubscribe")]
+            flood([sock], b"".join(frame(TEXT, text.encode()) for text in texts))
+        time.sleep(WORKS)
+    with hold(lambda: plain(port, narrow=True), 2) as socks:
+        for number, sock in enumerate(socks):
+            lines = [f"GET /joined/poll?topic={number}-{each} HTTP/1.1\r\n" for each in range(3000)]
+            flood([sock], b"".join(f"{line}Host: localhost\r\n\r\n".encode() for line in lines))
+        time.sleep(WORKS)
+
+
+def faulty(port: int) -> None:
+    """Whatever can be asked of a topic whose data cannot be read, by clients that do not wait for the answer."""
+    texts = [b'{"subscribe": "bad", "watch": true}', b'{"publish": "bad", "data": "x"}', b'{"presence": "bad"}']
+    with hold(lambda: upgrade(port, "/joined", b"Sec-WebSocket-Protocol: rawws.v1"), 20) as socks:
+        flood(socks, b"".join(frame(TEXT, text) for text in texts), 20)
+        time.sleep(WORKS)
+    for path in ("/joined/poll?topic=bad", "/joined/poll?topic=good&topic=bad&since=a", "/joined/stream?topic=bad"):
+        for _ in range(20):
+            with plain(port) as sock:
+                sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    # And by one that does: nobody waits.
+    with plain(port) as sock:
+        sock.sendall(b"GET /joined/poll?topic=bad HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        found = until_closed(sock)
+    if not found.startswith(b"HTTP/1.1 503 ") or b"'bad' is unavailable" not in found:
+        raise AssertionError(f"a poll of a topic at fault was answered {found!r}")
+
+
 ATTACKS = [
     Attack("pings, unread", flooding(frame(PING, b"four"), 600_000)),
     Attack("large pings, unread", flooding(frame(PING, b"x" * 125), 100_000)),
@@ -475,5 +509,7 @@ ATTACKS = [
         http=True,
         paid=True,
     ),
+    Attack("names of nothing", names, 4, http=True),
+    Attack("a topic that cannot be read", faulty, 20, http=True),
     Attack("callbacks, unread", flooding(frame(BINARY, bytes(1000)), 30_000, path="/callbacks"), http=True),
 ]  # fmt: skip

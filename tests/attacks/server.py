@@ -24,7 +24,17 @@ def announce(sockets: Any) -> None:
 def rawws_routes(folder: Path) -> Any:
     """Return the endpoints of our server."""
     import rawws  # noqa: PLC0415 - each server loads its own library
+    from rawws.backplanes.memory import Engine, MemoryBackplane  # noqa: PLC0415
 
+    # A hub with an engine, where one topic holds what no backplane wrote.
+    engine = Engine()
+    joined = rawws.Hub(
+        authorize=lambda client, action, topic: True,
+        history=rawws.History(total=1 << 20),
+        backplane=MemoryBackplane(engine),
+    )
+    bad: Any = engine.stored("bad")
+    bad.offset, bad.held = 1, None
     routes, hub = (
         rawws.Routes(),
         rawws.Hub(authorize=lambda client, action, topic: True, history=rawws.History(total=1 << 20)),
@@ -62,7 +72,14 @@ def rawws_routes(folder: Path) -> Any:
     async def facts(request: Any) -> Any:
         tasks = len(asyncio.all_tasks())
         return rawws.Response(
-            200, json.dumps({"tasks": tasks, "connections": len(request.server.settings.connections)})
+            200,
+            json.dumps(
+                {
+                    "tasks": tasks,
+                    "connections": len(request.server.settings.connections),
+                    "names": len(engine.topics),
+                }
+            ),
         )
 
     @routes.post("/body")
@@ -110,6 +127,10 @@ def rawws_routes(folder: Path) -> Any:
         full.publish(f"t{number}", "\x01" * 165_000)
     routes.get("/history")(full.poll)
     routes.websocket("/hub")(hub.serve)
+    routes.websocket("/joined")(rawws.HubHandler(joined))
+    routes.get("/joined/poll")(joined.poll)
+    routes.get("/joined/stream")(joined.stream)
+    routes.post("/joined")(joined.post)
     routes.websocket("/undecided")(rawws.HubHandler(rawws.Hub(authorize=decide, history=None)))
     routes.get("/poll")(lambda request: hub.poll(request, "chat"))
     return routes

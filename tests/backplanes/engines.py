@@ -12,8 +12,9 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeVar, final
 
+import redis as client
 import uvloop
 
 import rawws
@@ -25,6 +26,9 @@ from rawws.topics.backplane import Backplane
 from tests.processes import LOOPBACK, Process, find_program, free_port
 
 __all__ = ["ENGINES", "KEEPING", "Engine", "RedisEngine", "Started"]
+
+
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
@@ -39,8 +43,30 @@ class Engine(Protocol):
     def start(self) -> None:
         """Start it again."""
 
+    def spoil(self, topic: str) -> None:
+        """Have what it holds of a topic be what no backplane wrote."""
+
+    def mend(self, topic: str) -> None:
+        """Take all away that it holds of a topic."""
+
+    def names(self) -> int:
+        """Return of how many topics it holds something."""
+
     def end(self) -> None:
         """Leave nothing behind."""
+
+
+def spoil(memory: Memory, topic: str) -> None:
+    """Put something into an engine's topic that is no record."""
+    stored = memory.stored(topic)
+    stored.offset = 1
+    stored.held.append(("junk", "junk"))  # type: ignore[arg-type]
+
+
+def mend(memory: Memory, topic: str) -> None:
+    """Forget a topic as if by an accident: nobody knows what was there."""
+    memory.size -= memory.topics.pop(topic).size
+    memory.begin_anew()
 
 
 @final
@@ -56,6 +82,15 @@ class MemoryEngine:
 
     def start(self) -> None:
         self.memory.start()
+
+    def spoil(self, topic: str) -> None:
+        spoil(self.memory, topic)
+
+    def mend(self, topic: str) -> None:
+        mend(self.memory, topic)
+
+    def names(self) -> int:
+        return len(self.memory.topics)
 
     def end(self) -> None:
         assert self.memory.backplanes == []
@@ -97,6 +132,21 @@ class RedisEngine:
         self.folder.mkdir(exist_ok=True)
         self.process = Process(self.command, listens=self.port)
 
+    def ask(self, *words: str | int) -> Any:
+        """Ask the Redis itself."""
+        with client.Redis(host=LOOPBACK, port=self.port) as connection:
+            return connection.execute_command(*words)
+
+    def spoil(self, topic: str) -> None:
+        self.ask("SET", f"{self.arguments.get('prefix', 'rawws')}:{{{topic}}}:place", "of another program")
+
+    def mend(self, topic: str) -> None:
+        self.ask("DEL", f"{self.arguments.get('prefix', 'rawws')}:{{{topic}}}:place")
+
+    def names(self) -> int:
+        # One key has the leases of all servers.
+        return int(self.ask("DBSIZE")) - 1
+
     def end(self) -> None:
         if self.process is not None:
             self.process.stop()
@@ -126,6 +176,24 @@ class BrokerEngine:
         self.thread = threading.Thread(target=lambda: uvloop.run(self._serve(listens)))
         self.thread.start()
         assert listens.wait(20)
+
+    def spoil(self, topic: str) -> None:
+        self._act(lambda memory: spoil(memory, topic))
+
+    def mend(self, topic: str) -> None:
+        self._act(lambda memory: mend(memory, topic))
+
+    def names(self) -> int:
+        return self._act(lambda memory: len(memory.topics))
+
+    def _act(self, act: Callable[[Memory], Result]) -> Result:
+        """Do something in the broker's thread."""
+
+        async def do() -> Result:
+            [memory] = self.broker._engines.values()
+            return act(memory)
+
+        return asyncio.run_coroutine_threadsafe(do(), self.loop).result(20)
 
     def end(self) -> None:
         if self.thread.is_alive():

@@ -21,6 +21,7 @@ class Told:
         self.records: list[Record] = []
         self.entries: list[tuple[str, str, PresenceEntry]] = []
         self.gone: list[str] = []
+        self.doubts: list[tuple[str, str]] = []
         self.reasons: list[str] = []
         self.backs = 0
 
@@ -32,6 +33,9 @@ class Told:
 
     def on_server_gone(self, server: str) -> None:
         self.gone.append(server)
+
+    def on_doubt(self, topic: str, reason: str = "") -> None:
+        self.doubts.append((topic, reason))
 
     def on_away(self, reason: str) -> None:
         self.reasons.append(reason)
@@ -68,6 +72,8 @@ class Reader:
         self.moves: list[tuple[str, bool]] = []
         # What it got up to each time that it was told that something is missing.
         self.lost_at: list[int] = []
+        # Topics of which it was told that they cannot be served.
+        self.faults: list[str] = []
         self.member: Any = None
 
     def send(self, publication: Publication) -> None:
@@ -79,6 +85,9 @@ class Reader:
         self.cursors.append(cursor)
         if not recovered:
             self.lost_at.append(len(self.got))
+
+    def fault(self, topic: str) -> None:
+        self.faults.append(topic)
 
     def follow(self, member: Any) -> None:
         self.member = member

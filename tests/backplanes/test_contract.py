@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rawws.topics import History
-from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, TopicUnavailable
 from tests.backplanes.engines import Engine
 from tests.backplanes.handlers import Told, opened
 from tests.server.peers import eventually
@@ -76,21 +76,90 @@ async def test_since_gives_what_came_behind_a_position_or_says_that_it_cannot(en
     async with opened(engine, "one", History(count=5)) as one:
         await reached(one)
         ask = one.backplane.history
-        empty = await ask("a", None)
-        assert empty == HistoryResult(empty.epoch, 0, [], recovered=True)
         for number in range(1, 9):
-            position = await one.backplane.publish("a", str(number), None, number)
-        assert position == (empty.epoch, 8)
-        assert [each.message for each in (await ask("a", None)).records] == ["4", "5", "6", "7", "8"]
-        assert await ask("a", Position(empty.epoch, 8)) == HistoryResult(empty.epoch, 8, [], recovered=True)
-        some = await ask("a", Position(empty.epoch, 6))
+            epoch, offset = await one.backplane.publish("a", str(number), None, number)
+        assert offset == 8
+        all_held = await ask("a", None)
+        assert [each.message for each in all_held.records] == ["4", "5", "6", "7", "8"]
+        empty = HistoryResult(epoch, 8, [], True, 0, all_held.before)
+        assert await ask("a", Position(epoch, 8)) == empty
+        some = await ask("a", Position(epoch, 6))
         assert [(each.offset, each.message, each.server, each.number) for each in some.records] == [
             (7, "7", "one", 7),
             (8, "8", "one", 8),
         ]
-        assert [each.offset for each in (await ask("a", Position(empty.epoch, 3))).records] == [4, 5, 6, 7, 8]
-        assert await ask("a", Position(empty.epoch, 2)) == HistoryResult(empty.epoch, 8, [], recovered=False)
-        assert await ask("a", Position("else", 8)) == HistoryResult(empty.epoch, 8, [], recovered=False)
+        assert [each.offset for each in (await ask("a", Position(epoch, 3))).records] == [4, 5, 6, 7, 8]
+        assert await ask("a", Position(epoch, 2)) == empty._replace(recovered=False)
+        assert await ask("a", Position("else", 8)) == empty._replace(recovered=False)
+
+
+async def test_a_topic_that_was_never_published_to_has_one_place_for_all_and_takes_no_memory(engine: Engine) -> None:
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await reached(one, two)
+        start = await one.backplane.history("a", None)
+        assert (start.offset, start.records, start.recovered) == (0, [], True)
+        await asyncio.gather(two.backplane.follow("a"), two.backplane.presence("a"))
+        assert await two.backplane.history("a", Position(start.epoch, 0)) == start
+        await asyncio.gather(*[one.backplane.history(f"{number}", None) for number in range(1000)])
+        two.backplane.join("b", "x", "null")
+        assert await two.backplane.presence("b") == [PresenceEntry("two", "x", "null")]
+        two.backplane.leave("b", "x")
+        assert await two.backplane.presence("b") == []
+        assert engine.names() == 0
+        # Nobody can have been further.
+        assert not (await one.backplane.history("a", Position(start.epoch, 3))).recovered
+
+
+async def test_whoever_was_there_before_the_first_publication_missed_nothing(engine: Engine) -> None:
+    async with opened(engine, "one", History(count=3)) as one, opened(engine, "two", History(count=3)) as two:
+        await reached(one, two)
+        start = await one.backplane.history("a", None)
+        place = await two.backplane.publish("a", "1", None, 1)
+        assert place.offset == 1
+        # Also who counts by the name of the epoch alone sees that this is another one.
+        assert place.epoch != start.epoch
+        for number in (2, 3):
+            await two.backplane.publish("a", str(number), None, number)
+        past = await one.backplane.history("a", Position(start.epoch, 0))
+        assert ([each.message for each in past.records], past.epoch) == (["1", "2", "3"], place.epoch)
+        assert Position(start.epoch, 0) in past.before
+        await two.backplane.publish("a", "4", None, 4)
+        assert not (await one.backplane.history("a", Position(start.epoch, 0))).recovered
+        assert not (await one.backplane.history("a", Position(start.epoch, 1))).recovered
+
+
+async def test_a_topic_that_is_lost_is_told_to_whoever_was_there_before_its_first_publication(engine: Engine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        start = await one.backplane.history("a", None)
+        await one.backplane.publish("a", "1", None, 1)
+        engine.kill(forget=True)
+        await eventually(lambda: one.reasons)
+        engine.start()
+        await eventually(lambda: one.backs == 2)
+        again = await one.backplane.history("a", Position(start.epoch, 0))
+        assert (again.offset, again.recovered) == (0, False)
+        assert again.epoch != start.epoch
+
+
+async def test_what_is_wrong_with_one_topic_is_the_fault_of_no_other(engine: Engine) -> None:
+    async with opened(engine, "one") as told, opened(engine, "two") as two:
+        await reached(told, two)
+        one = told.backplane
+        await one.follow("good")
+        engine.spoil("bad")
+        for number in (1, 2, 3):
+            with pytest.raises(TopicUnavailable, match=r"^the topic 'bad' is unavailable: ") as caught:
+                await one.history("bad", None)
+            assert caught.value.topic == "bad"
+            assert (await one.publish("good", "x", None, number)).offset == number
+        await eventually(lambda: len(told.records) == 3)
+        assert (await two.backplane.history("good", None)).offset == 3
+        engine.mend("bad")
+        again = await one.history("bad", None)
+        assert (again.offset, again.recovered) == (0, True)
+        assert (await one.publish("bad", "back", None, 9)).offset == 1
+        assert (told.reasons, two.reasons) == ([], [])
 
 
 async def test_without_history_a_topic_has_places_only(engine: Engine) -> None:

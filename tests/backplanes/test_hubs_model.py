@@ -167,7 +167,7 @@ class HubsMachine(RuleBasedStateMachine):
             for _ in range(500):
                 await asyncio.sleep(0)
                 replicas = [replica_of(found) for hub in self.hubs for found in hub._table.topics.values()]
-                at_work = any(replica.state != LIVE or replica.task or replica.local for replica in replicas)
+                at_work = any(replica.state != LIVE or replica.local for replica in replicas)
                 unsent = any(hub.stats().unsent or hub.stats().degraded for hub in self.hubs if hub._replication.state)  # type: ignore[union-attr]
                 if not at_work and not unsent:
                     break

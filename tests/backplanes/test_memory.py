@@ -9,7 +9,7 @@ import pytest
 from rawws.backplanes import memory
 from rawws.backplanes.memory import TOPIC_COST, Engine, MemoryBackplane, cost
 from rawws.topics import History
-from rawws.topics.backplane import Position
+from rawws.topics.backplane import HistoryResult, Position
 from tests.backplanes.handlers import Told
 from tests.server.peers import eventually
 from tests.topics.receivers import still
@@ -78,3 +78,54 @@ async def test_an_engine_that_is_stopped_or_started_twice_says_so_once() -> None
         await eventually(lambda number=number: (len(told.reasons), told.backs) == (1, number + 1))  # type: ignore[misc]
     assert (told.reasons, told.backs) == (["the engine was stopped"], 2)
     await told.backplane.close()
+
+
+async def test_whoever_was_before_what_is_forgotten_is_told_and_whoever_waits_for_the_first_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One topic with a record.
+    monkeypatch.setattr(memory, "LEAST_TOTAL", 2000)
+    monkeypatch.setattr(memory, "MAX_FORGOTTEN", 2)
+    engine = Engine()
+    told = Told(MemoryBackplane(engine))
+    told.backplane.open("one", History(count=1, total=1), told)
+    await asyncio.sleep(0)
+    ask, publish = told.backplane.history, told.backplane.publish
+    start = Position((await ask("a", None)).epoch, 0)
+    assert await ask("waits", start) == HistoryResult(*start, [], recovered=True)
+    await publish("a", "1", None, 1)
+    assert (await ask("a", start)).recovered
+    # It takes the place of the other one.
+    await publish("b", "1", None, 2)
+    assert list(engine.topics) == ["b"]
+    again = await ask("a", start)
+    assert (again.offset, again.recovered) == (0, False)
+    assert (await ask("a", Position(again.epoch, 0))).recovered
+    assert (await ask("waits", start)).recovered
+    # It is published to again, from where it was since then.
+    await publish("a", "2", None, 3)
+    assert (await ask("a", Position(again.epoch, 0))).recovered
+    assert not (await ask("a", start)).recovered
+    # What can be remembered of those that are forgotten is bounded: then nobody is sure.
+    for number in range(4):
+        await publish(f"{number}", "x", None, 4 + number)
+    assert len(engine.forgotten) <= 2
+    assert not (await ask("waits", start)).recovered
+    await told.backplane.close()
+
+
+async def test_who_leaves_a_topic_that_there_is_not_changes_nothing() -> None:
+    engine = Engine()
+    told = Told(MemoryBackplane(engine))
+    told.backplane.open("one", History(), told)
+    await asyncio.sleep(0)
+    told.backplane.leave("a", "nobody")
+    for ident in "xy":
+        told.backplane.join("a", ident, "null")
+    told.backplane.leave("a", "x")
+    assert [entry.id for entry in await told.backplane.presence("a")] == ["y"]
+    await told.backplane.publish("a", "1", None, 1)
+    told.backplane.leave("a", "y")
+    assert (await told.backplane.history("a", None)).offset == 1
+    await told.backplane.close()
+    assert list(engine.topics) == ["a"]

@@ -18,8 +18,8 @@ import redis as client
 
 from rawws.backplanes import redis
 from rawws.backplanes.redis import RedisBackplane, is_keeping
-from rawws.topics import History, Hub
-from rawws.topics.backplane import BackplaneAway, HistoryResult, PresenceEntry
+from rawws.topics import History, Hub, TopicError, inquiries
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, TopicUnavailable
 from tests.backplanes.engines import KEEPING, RedisEngine, Started
 from tests.backplanes.handlers import Reader, Told, hubs, opened
 from tests.processes import LOOPBACK, Process, find_program, free_port
@@ -35,8 +35,7 @@ def engine(tmp_path: Path) -> Iterator[RedisEngine]:
 
 def asked(engine: RedisEngine, *words: str | int) -> Any:
     """Ask the Redis itself."""
-    with client.Redis(host=LOOPBACK, port=engine.port) as connection:
-        return connection.execute_command(*words)
+    return engine.ask(*words)
 
 
 async def restarted(engine: RedisEngine, one: Told) -> None:
@@ -117,7 +116,7 @@ async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothi
         await restarted(engine, one)
         past = await ask("a", places[1])
         assert [each.message for each in past.records] == ["2"]
-        assert past == HistoryResult(past.epoch, 3, past.records, recovered=True, began=3, before=(places[2],))
+        assert past == HistoryResult(past.epoch, 3, past.records, True, 3, (*past.before[:-1], places[2]))
         again = await one.backplane.publish("a", "2", None, 2)
         assert again == (past.epoch, 3)
         assert await one.backplane.publish("a", "3", None, 3) == (past.epoch, 4)
@@ -126,7 +125,8 @@ async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothi
             await restarted(engine, one)
             past = await ask("a", again)
             assert [each.message for each in past.records] == ["3"]
-            assert (past.began, past.before[0]) == (4, places[2])
+            assert past.began == 4
+            assert places[2] in past.before
         # It knows of eight epochs before it.
         await restarted(engine, one)
         assert not (await ask("a", places[2])).recovered
@@ -206,6 +206,10 @@ async def test_a_place_ahead_of_what_the_redis_knows_begins_a_new_epoch(engine: 
         place = await one.backplane.publish("a", "1", None, 1)
         past = await one.backplane.history("a", place._replace(offset=7))
         assert past == HistoryResult(past.epoch, 1, [], recovered=False)
+        # Not one that was never published to: nobody can have been there.
+        past = await one.backplane.history("b", None)
+        ahead = await one.backplane.history("b", Position(past.epoch, 7))
+        assert ahead == past._replace(recovered=False)
         assert past.epoch != place.epoch
 
 
@@ -267,13 +271,165 @@ async def test_what_a_full_redis_refuses_is_counted_and_told(engine: RedisEngine
     async with hubs(engine, 1) as (hub,):
         await hub.publish("a", "1")
         asked(engine, "CONFIG", "SET", "maxmemory", "1")
-        outcome = await hub.publish("a", "2")
-        assert (outcome.accepted, outcome.cursor) == (False, "")
-        assert hub.stats().lost == 1
-        assert not hub.stats().degraded
+        for name in ("a", "new"):
+            outcome = await hub.publish(name, "2")
+            assert (outcome.accepted, outcome.cursor) == (False, "")
+            assert outcome.refused == f"the topic '{name}' is unavailable at this time, others are not"
+        assert (hub.stats().lost, hub.stats().faults) == (2, 2)
+        # What is read needs no memory.
+        reader = Reader()
+        for name in ("a", "new"):
+            await hub.subscribe(reader, name, since="earliest")
+        assert reader.got == ["1"]
         asked(engine, "CONFIG", "SET", "maxmemory", "0")
         assert (await hub.publish("a", "3")).cursor.endswith(":2")
-        logged.take("the backplane refused a publication", client.exceptions.OutOfMemoryError, "rawws.topics")
+        assert (await hub.publish("new", "3")).cursor.endswith(":1")
+        assert reader.got == ["1", "3", "3"]
+        assert (hub.stats().degraded, hub.stats().retries) == (False, 0)
+    logged.take_all("the backplane cannot serve all of the topic", 2)
+
+
+async def test_a_full_redis_keeps_all_servers_and_holds_who_is_present_when_it_has_room_again(
+    engine: RedisEngine, logged: Logged
+) -> None:
+    engine.arguments = {"lease": 0.8}
+    async with hubs(engine) as (one, two):
+        await one.subscribe(Reader(), "a")
+        asked(engine, "CONFIG", "SET", "maxmemory", "1")
+        present = (await two.subscribe(Reader(), "a", join="x")).present
+        began = time.monotonic()
+        await eventually(lambda: time.monotonic() - began > 1.2)
+        assert (one.stats().retries, two.stats().retries, two.stats().lost) == (0, 0, 0)
+        assert asked(engine, "EXISTS", "rawws:{a}:roster") == 0
+        assert two.stats().faults > 0
+        asked(engine, "CONFIG", "SET", "maxmemory", "0")
+        await eventually(lambda: asked(engine, "EXISTS", "rawws:{a}:roster"))
+        assert [each.id for each in one.presence("a")] == [present]
+    logged.take_all("the backplane cannot serve all of the topic", 1)
+
+
+async def test_a_redis_that_takes_nothing_is_away_until_it_does(engine: RedisEngine) -> None:
+    # As behind a failover: who stays would talk to a replica for ever.
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        asked(engine, "REPLICAOF", LOOPBACK, engine.port)
+        with pytest.raises(BackplaneAway):
+            await one.backplane.publish("a", "1", None, 1)
+        await eventually(lambda: one.reasons)
+        asked(engine, "REPLICAOF", "NO", "ONE")
+        await eventually(lambda: one.backs == 2)
+
+
+PLACE = ("HSET", "rawws:{bad}:place")
+KEYS: dict[str, list[tuple[str | int, ...]]] = {
+    "no place": [("SET", "rawws:{bad}:place", "x")],
+    "no log": [(*PLACE, "epoch", "e", "offset", "1"), ("SET", "rawws:{bad}:log", "x")],
+    "no roster": [("SET", "rawws:{bad}:roster", "x")],
+    "no record": [(*PLACE, "epoch", "e", "offset", "1"), ("XADD", "rawws:{bad}:log", "1-0", "r", "x")],
+    "an offset of no number": [(*PLACE, "epoch", "e", "offset", "zzz")],
+    "an offset below 0": [(*PLACE, "epoch", "e", "offset", "-5")],
+    "a huge offset": [(*PLACE, "epoch", "e", "offset", "9" * 20)],
+    "an epoch of no text": [("EVAL", "return redis.call('HSET', KEYS[1], 'epoch', '\\255')", 1, PLACE[1])],
+    "an epoch of no cursor": [(*PLACE, "epoch", "%:=&", "offset", "1")],
+    "a place before that is none": [(*PLACE, "epoch", "e", "offset", "1", "before", "x y:z")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_whatever_stands_in_a_topics_keys_is_that_topics_fault_until_it_is_gone(
+    engine: RedisEngine, logged: Logged, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(inquiries, "FIRST_WAIT", 0.01)
+    async with hubs(engine, 1) as (hub,):
+        good, bad = Reader(), Reader()
+        await hub.subscribe(good, "good")
+        for words in KEYS[name]:
+            asked(engine, *words)
+        subscription = hub.subscribe(bad, "bad")
+        with pytest.raises(TopicError, match=r"^the topic 'bad' is unavailable") as caught:
+            await subscription
+        assert (caught.value.code, caught.value.status) == ("unavailable", 503)
+        for number in range(3):
+            await hub.publish("good", str(number))
+        assert good.got == ["0", "1", "2"]
+        assert (hub.stats().degraded, hub.stats().retries) == (False, 0)
+        assert hub.stats().faults > 0
+        asked(engine, "DEL", *[f"rawws:{{bad}}:{key}" for key in ("place", "log", "roster")])
+        # It begins by itself.
+        await eventually(lambda: not subscription.pending)
+        await hub.publish("bad", "back")
+        assert bad.got == ["back"]
+    logged.take_all("the backplane cannot serve all of the topic", 1)
+    logged.take_all("the backplane serves the topic", 1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"junk", b"=junk", b"= 1 x", b"=e 1 x", b"=e 0 s 1 t - x", b"+s.1", b"+junk x null", b"+s.1 \xff null", b"?"],
+)
+async def test_a_message_that_nobody_can_read_is_its_topics_and_harms_nothing(
+    engine: RedisEngine, logged: Logged, message: bytes
+) -> None:
+    async with hubs(engine, 1) as (hub,):
+        reader = Reader()
+        await hub.subscribe(reader, "a")
+        with client.Redis(host=LOOPBACK, port=engine.port) as connection:
+            connection.publish("rawws:0:{a}", message)
+            for gone in (b"", b"junk", b"\xff"):
+                connection.publish("rawws:0:servers", gone)
+        await hub.publish("a", "x")
+        await eventually(lambda: reader.got == ["x"])
+        assert (hub.stats().faults, hub.stats().retries, hub.stats().declared) == (1, 0, 0)
+    logged.take_all("the backplane cannot serve all of the topic", 1)
+
+
+async def test_what_is_told_of_somebody_present_that_is_no_json_is_shown_to_nobody(
+    engine: RedisEngine, logged: Logged
+) -> None:
+    async with hubs(engine) as (one, two):
+        await two.subscribe(Reader(), "a", join="here")
+        leases = [word.decode() for word in asked(engine, "ZRANGE", "rawws:servers", 0, -1) if b"." in word]
+        for ident, info in (("x", "no json"), ("y", '"' + "z" * 2000 + '"'), ("z", "[" * 1000), ("v", '"\\ud800"')):
+            asked(engine, "HSET", "rawws:{a}:roster", f"{leases[0]} {ident}", info)
+            asked(engine, "HSET", "rawws:{a}:roster", f"{leases[1]} {ident}", info)
+        watcher = Reader()
+        await one.subscribe(watcher, "a", watch=True)
+        assert [present.info for present in one.presence("a")] == ["here"]
+        assert one.stats().faults == 4
+        asked(engine, "PUBLISH", "rawws:0:{a}", f"+{next(each for each in leases)} w no json")
+        await two.publish("a", "x")
+        await eventually(lambda: "x" in watcher.got)
+        assert [present.info for present in one.presence("a")] == ["here"]
+    logged.take_all("the backplane cannot serve all of the topic", 1)
+
+
+async def test_names_that_clients_touch_leave_no_key_in_the_redis(engine: RedisEngine) -> None:
+    async with hubs(engine, 1) as (hub,):
+        reader = Reader()
+        for number in range(300):
+            await hub.subscribe(reader, f"{number}", join=number)
+            hub.unsubscribe(reader, f"{number}")
+        await eventually(lambda: engine.names() == 0)
+
+
+async def test_a_topic_without_a_publication_that_is_followed_for_long_gets_a_new_cursor_and_loses_nothing(
+    engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "PLACE_AGE", 2000)
+    engine.arguments = {"lease": 0.4}
+    async with hubs(engine) as (one, two):
+        reader, late = Reader(), Reader()
+        first = (await one.subscribe(reader, "a")).cursor
+        await eventually(lambda: len(reader.moves) >= 4)
+        assert all(recovered for _, recovered in reader.moves)
+        assert len({first, *reader.cursors}) >= 3
+        # The cursor of now is good at another server, that of the beginning is not any more.
+        subscription = await two.subscribe(late, "a", since=reader.cursors[-1])
+        assert subscription.recovered
+        assert not (await two.subscribe(Reader(), "a", since=first)).recovered
+        await two.publish("a", "x")
+        await eventually(lambda: reader.got == late.got == ["x"])
+        assert one.stats().declared == two.stats().declared == 0
 
 
 async def test_a_redis_that_is_silent_is_away(engine: RedisEngine) -> None:
@@ -340,23 +496,37 @@ async def test_a_place_that_is_followed_is_remembered_however_long_nobody_asks_f
         assert (await one.backplane.publish("a", "2", None, 3)) == place._replace(offset=2)
 
 
-async def test_what_is_no_roster_is_away_and_a_channel_that_may_not_be_heard_too(engine: RedisEngine) -> None:
+async def test_what_is_no_roster_is_that_topics_fault_and_a_channel_that_may_not_be_heard_too(
+    engine: RedisEngine,
+) -> None:
     async with opened(engine, "one") as one:
         await eventually(lambda: one.backs)
         asked(engine, "SET", "rawws:{a}:roster", "of another program")
-        with pytest.raises(BackplaneAway, match="WRONGTYPE"):
+        with pytest.raises(TopicUnavailable, match="WRONGTYPE"):
             await one.backplane.presence("a")
-        await eventually(lambda: one.backs == 2)
         asked(engine, "DEL", "rawws:{a}:roster")
         assert await one.backplane.presence("a") == []
-        asked(engine, "ACL", "SETUSER", "default", "resetchannels", "&rawws:0:servers")
-        followed = one.backplane.follow("a")
-        with pytest.raises(BackplaneAway):
-            await followed
-        assert "permissions" in one.reasons[-1]
+        # A connection that hears a channel which it may not hear any more is ended by the Redis.
+        asked(engine, "ACL", "SETUSER", "default", "resetchannels", "&rawws:0:servers", "&rawws:0:{b}")
+        await one.backplane.follow("b")
+        refused, followed = one.backplane.follow("a"), one.backplane.follow("b")
+        with pytest.raises(TopicUnavailable, match="permissions"):
+            await refused
+        await followed
         asked(engine, "ACL", "SETUSER", "default", "allchannels")
-        await eventually(lambda: one.backs == 3)
         await one.backplane.follow("a")
+        await one.backplane.publish("a", "x", None, 1)
+        await eventually(lambda: one.messages == ["x"])
+        assert one.reasons == []
+
+
+async def test_a_redis_where_the_servers_may_not_hear_of_each_other_is_away(engine: RedisEngine) -> None:
+    asked(engine, "ACL", "SETUSER", "default", "resetchannels")
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.reasons)
+        assert "permissions" in one.reasons[0]
+        asked(engine, "ACL", "SETUSER", "default", "allchannels")
+        await eventually(lambda: one.backs)
 
 
 async def test_too_many_who_leave_while_the_redis_is_away_are_gone_by_their_lease(

@@ -18,7 +18,6 @@ from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_curs
 from rawws.topics.envelope import render
 from rawws.topics.history import HELD_COST, TOPIC_COST, HistoryStore, Log, Publication
 from rawws.topics.subscribers import event_data
-from rawws_sse import Event
 from tests.protocol.wire import deflate_for
 from tests.topics.receivers import Clock, still
 
@@ -344,7 +343,9 @@ def test_bounds_in_counts_and_in_bytes_may_be_reached_each_by_itself() -> None:
 
 def test_what_was_made_of_a_publication_is_made_anew_where_its_epoch_goes_over() -> None:
     publication = log().append(PreparedMessage("a"))
-    publication.forms = {render: PreparedMessage(render(publication))}
-    publication.events = {render: Event("a", id=publication.cursor)}
+    publication.form_of(render)
+    publication.event_of(render, publication.cursor)
     publication.move("next")
-    assert (publication.cursor, publication.forms, publication.events) == ("next:1", None, None)
+    assert publication.cursor == "next:1"
+    assert "next:1" in str(publication.form_of(render).message)
+    assert publication.event_of(render, "next:1").id == "next:1"

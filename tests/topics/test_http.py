@@ -15,7 +15,7 @@ import pytest
 import rawws
 from rawws.backplanes.memory import MemoryBackplane
 from rawws.protocol.http11 import Headers
-from rawws.topics import History, Hub, rawws_v1
+from rawws.topics import History, Hub, rawws_v1_http
 from rawws_sse import Decoder
 from tests.server.answers import ask, asked, get, on
 from tests.server.answers import served as served_by
@@ -668,4 +668,4 @@ async def test_a_stream_is_told_where_it_is_only_where_nothing_else_tells_it() -
 @pytest.mark.parametrize(("said", "seconds"), [("", 25), ("0", 0), ("7", 7), ("25", 25), ("26", 25), ("9999", 25)])
 def test_a_poll_is_held_for_as_long_as_its_client_says_and_no_longer_than_proxies_bear(said: str, seconds: int) -> None:
     head = rawws.Request("GET", f"/poll?topic=a&timeout={said}", Headers())
-    assert rawws_v1.seconds_of(rawws.HttpRequest(head, {}, None, "http")) == seconds
+    assert rawws_v1_http.seconds_of(rawws.HttpRequest(head, {}, None, "http")) == seconds

@@ -179,7 +179,7 @@ async def test_another_client_protocol_says_publications_and_notices_in_its_own_
         return f"say {publication.topic} {publication.message!r}"
 
     protocols = [PROTOCOL, ClientProtocol("shout", render)]
-    hub = HubCore(History(), "disconnect", 10, 1 << 20, None, None, protocols)
+    hub = HubCore(History(), "disconnect", 10, 1 << 20, None, None, None, protocols)
 
     async def handler(ws: rawws.WebSocket) -> None:
         hub.subscribe(ws, "a", watch=True)

@@ -1,8 +1,17 @@
--- KEYS: the leases by their ends. ARGV: channel, lease, milliseconds. Each server finds the leases that ran out.
+-- KEYS: the leases by their ends. ARGV: channel, lease, milliseconds, a word. Each server finds the leases that ran out.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   redis.call('ZREM', KEYS[1], lease)
   redis.call('PUBLISH', ARGV[1], lease)
 end
-return redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
+-- Behind a write that needs no memory, also a full Redis takes a lease: without one, all who are present would be gone.
+local known = redis.call('ZREM', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
+-- A word that this Redis has until its data are gone, by whoever came first.
+local word = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
+if not word then
+  word = ARGV[4]
+  redis.call('ZADD', KEYS[1], '+inf', word)
+end
+return {1 - known, word}

@@ -607,7 +607,8 @@ class Subscription {
   }
 
   /** Take what came. */
-  take({ cursor, data, base64, join, leave, recovered }) {
+  take({ cursor, data, base64, join, leave, recovered, error }) {
+    if (error) return; // it cannot be served for now: what is missed follows, or a cursor that says it is lost
     if (recovered !== undefined) this.begin({ cursor, recovered });
     else if (!this.live) return; // it is of an earlier subscription
     else if (join || leave) this.#move(join, leave);

@@ -1,0 +1,99 @@
+"""Redis lines: connections to a Redis, on which what is asked in one turn of the loop leaves together (RESP2).
+
+Laws:
+1. Answers come in the order of what was asked; each is what it is, an error too.
+2. Whatever is asked is answered, or fails with BackplaneAway when the line is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, final
+
+from rawws.topics.backplane import new_answer
+
+from .session import fail_answers
+
+if TYPE_CHECKING:
+    from redis.asyncio import Connection
+
+__all__ = ["RedisLine"]
+
+
+@final
+class RedisLine:
+    """One connection, which `connect` of the package `redis` opens."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.waiting: deque[asyncio.Future[Any]] = deque()
+        self.out: list[bytes] = []
+        self.heard = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._flushing: asyncio.Task[None] | None = None
+
+    def send(self, *words: str | bytes | int) -> None:
+        """Send a command."""
+        self.out.append(packed(words))
+        if self._flushing is None or self._flushing.done():
+            self._flushing = self._loop.create_task(self._flush())
+
+    def ask(self, *words: str | bytes | int) -> asyncio.Future[Any]:
+        """Send a command, and return its answer."""
+        self.send(*words)
+        answer = new_answer(self._loop)
+        self.waiting.append(answer)
+        return answer
+
+    async def read(self) -> Any:
+        """Return what comes next, an error as what it is."""
+        from redis.exceptions import ResponseError  # noqa: PLC0415
+
+        try:
+            found = await self.connection.read_response(disable_decoding=True, timeout=math.inf)
+        except ResponseError as error:
+            found = error
+        self.heard = self._loop.time()
+        return found
+
+    async def answer(self) -> None:
+        """Hand out answers until the connection is lost."""
+        while True:
+            found = await self.read()
+            waiting = self.waiting.popleft()
+            if waiting.done():
+                continue
+            if isinstance(found, Exception):
+                waiting.set_exception(found)
+            else:
+                waiting.set_result(found)
+
+    async def close(self, reason: str) -> None:
+        """Fail all that waits."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.wait({self._flushing})
+        fail_answers(self.waiting, reason)
+        self.waiting.clear()
+        await self.connection.disconnect(nowait=True)
+
+    async def _flush(self) -> None:
+        from redis.exceptions import RedisError  # noqa: PLC0415
+
+        # The reader finds out, where this fails.
+        with contextlib.suppress(OSError, RedisError):
+            while self.out:
+                out, self.out = b"".join(self.out), []
+                await self.connection.send_packed_command(out, check_health=False)
+
+
+def packed(words: tuple[str | bytes | int, ...]) -> bytes:
+    """Return a command as the Redis takes it. With that of the package, a publication took 63 us of CPU, now 39."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        data = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)

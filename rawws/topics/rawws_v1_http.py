@@ -1,0 +1,370 @@
+"""Requests: rawws.v1 over event streams, polls and posts: what clients ask for, and what they are answered.
+
+Laws:
+1. Nothing is done before it is known that a client may do it, and how many topics that are.
+2. A poll that is held costs no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+from rawws.http.event_stream import EventStream
+from rawws.http.long_poll import POLL_TIMEOUT, LongPoll
+from rawws.http.responses import Response
+from rawws.net.turns import spend
+
+from .cursors import MAX_ID, cursors_of, is_short, join_cursors
+from .envelope import Command, EnvelopeError, answer_of, error_of, listed, place_fields, render, serialize
+from .names import STATUSES, TopicError, check_name, unavailable
+from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, numbered, place_of, read
+from .subscribers import EventSubscriber
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+
+    from rawws.http.requests import HttpRequest
+
+    from .core import HubCore
+    from .history import Publication
+    from .subscribers import PublishResult, Subscriber
+
+__all__ = ["answer_get", "answer_poll", "answer_post", "answer_stream"]
+
+Answer = TypeVar("Answer")
+
+# The publications of one answer to a poll have so many bytes; a single one may be larger.
+MAX_ANSWER = 1 << 19
+# From a proxy's memory, a client would get the same again.
+FRESH = {"Cache-Control": "no-store"}
+
+
+def answer_get(
+    hub: HubCore, asked: HttpRequest
+) -> EventStream | LongPoll | Response | Awaitable[EventStream | LongPoll | Response]:
+    """Answer by one resource in two forms, chosen by Accept (RFC 9110 section 12.5.1): none of them may be stored."""
+    wanted = ",".join(asked.headers.get_all("Accept")).lower()
+    if "text/event-stream" in wanted:
+        return answer_stream(hub, asked, None, None)
+    return answer_poll(hub, asked, None, None, None)
+
+
+def answer_stream(
+    hub: HubCore, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None
+) -> EventStream | Response | Awaitable[EventStream | Response]:
+    """Answer by an event stream."""
+    names = names_of(asked, topics)
+    # EventSource comes back to the URL that it began with: what it says beside that is newer.
+    start = since if since is not None else asked.last_event_id or asked.query.get("since", "")
+
+    def go() -> Any:
+        hub.account(asked, names)
+        return hub.when_ready(names, start, lambda: begin_stream(hub, names, start))
+
+    return when_allowed(hub, asked, names if topics is None else (), go)
+
+
+def begin_stream(hub: HubCore, names: list[str], since: str) -> EventStream:
+    """Return a stream that is subscribed to topics, and what it missed of them."""
+    check_some(names)
+    spend(COMMAND_COST * len(names))
+    starts = cursors_of(since, names)
+    made = EventStream()
+    subscriber = EventSubscriber(hub, made, render)
+    try:
+        results = [hub.admit(subscriber, name, since=starts[name]) for name in names]
+    except BaseException:
+        subscriber.leave()
+        raise
+    for subscription, cursor, _ in results:
+        made.send(serialize(place_fields(subscription.topic, cursor, recovered=subscription.recovered)))
+    for subscription, _, missed in results:
+        subscriber.replay(subscription, missed)
+    return made
+
+
+def answer_poll(
+    hub: HubCore, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None, timeout: float | None
+) -> LongPoll | Response | Awaitable[LongPoll | Response]:
+    """Answer by what came since a cursor, as soon as there is something."""
+    names = names_of(asked, topics)
+    start = since if since is not None else asked.query.get("since", "") or asked.last_event_id
+
+    def go() -> Any:
+        seconds = seconds_of(asked) if timeout is None else timeout
+        hub.account(asked, names)
+        return hub.when_ready(names, start, lambda: begin_poll(hub, names, start, seconds))
+
+    return when_allowed(hub, asked, names if topics is None else (), go)
+
+
+def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> LongPoll | Response:
+    """Return what came since a cursor, or a poll that waits for it."""
+    check_some(names)
+    spend(COMMAND_COST * len(names))
+    starts = cursors_of(since, names)
+    answer = PollAnswer()
+    publications: list[Publication] = []
+    complete = True
+    for name in names:
+        start = starts[name]
+        answer.cursors[name], missed, known = hub.history(name, since=start)
+        publications += missed
+        # Who has no cursor gets one, and asks again with it: else it would miss what comes between two requests.
+        complete = complete and bool(start)
+        answer.recovered = answer.recovered and known
+    if publications or not complete or not answer.recovered or timeout <= 0:
+        publications.sort(key=lambda publication: publication.at)
+        answer.fill(publications)
+        spend(answer.size)
+        return answer.response()
+    return PendingPoll(hub, answer, timeout).poll
+
+
+@final
+class PollAnswer:
+    """What a poll is answered: as many publications as are no larger than others, and the cursors behind them."""
+
+    __slots__ = ("cursors", "full", "publications", "recovered", "size")
+
+    def __init__(self) -> None:
+        self.cursors: dict[str, str] = {}
+        self.recovered = True
+        # As JSON, and how many bytes of that.
+        self.publications: list[bytes] = []
+        self.size = 0
+        self.full = False
+
+    def fill(self, publications: list[Publication]) -> None:
+        """Take publications as long as there is room; the cursors are behind all of them."""
+        # Of each topic the last first: what remains is the first one that it has.
+        before = {each.topic: f"{each.epoch}:{each.offset - 1}" for each in reversed(publications)}
+        behind = dict(self.cursors)
+        self.cursors |= before
+        for publication in publications:
+            self.add(publication)
+        if not self.full:
+            self.cursors = behind
+
+    def add(self, publication: Publication) -> None:
+        """Take a publication, if there is room for it and was for all before it; the first one has room."""
+        if self.full:
+            return
+        octets = publication.form_of(render).payload
+        if self.publications and self.size + len(octets) > MAX_ANSWER:
+            # The client asks for it next: its cursor stays before it.
+            self.full = True
+            return
+        self.publications.append(octets)
+        self.size += len(octets)
+        self.cursors[publication.topic] = publication.cursor
+
+    def response(self) -> Response:
+        """Return the answer."""
+        octets = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
+        return Response(200, octets, FRESH, "application/json")
+
+
+@final
+class PendingPoll:
+    """A poll that waits: a subscriber for the rest of one turn of the loop in which something comes."""
+
+    __slots__ = ("answer", "congested", "hard_limit", "hub", "poll", "woken")
+
+    def __init__(self, hub: HubCore, answer: PollAnswer, timeout: float) -> None:
+        self.hub = hub
+        self.answer = answer
+        self.congested = False
+        self.hard_limit = 0
+        self.woken = False
+        self.poll = LongPoll(timeout, on_close=self._over)
+        subscriber = hub.subscriber_of(self)
+        try:
+            for name in answer.cursors:
+                hub.admit(subscriber, name)
+        except TopicError:
+            subscriber.leave()
+            raise
+
+    def send(self, publication: Publication) -> None:
+        """Take a publication, and answer when all is here that came in this turn."""
+        self.answer.add(publication)
+        self._wake()
+
+    def move(self, topic: str, cursor: str, recovered: bool) -> None:
+        """Store the new cursor of a topic, and answer at once if something is missing."""
+        self.answer.cursors[topic] = cursor
+        if not recovered:
+            self.answer.recovered = False
+            self._wake()
+
+    def fault(self, topic: str) -> None:
+        """Answer that the backplane cannot serve one of the topics for now."""
+        self.hub.unsubscribe(self)
+        self.poll.respond(refusal(None, error_of(unavailable(topic))))
+
+    def follow(self, subscriber: Subscriber) -> None:
+        """Nothing is to be told: a poll is never slow, and says itself when it is over."""
+
+    def unfollow(self, subscriber: Subscriber) -> None:
+        """As `follow`."""
+
+    def fail(self, code: int, reason: str) -> None:  # noqa: ARG002 - what every receiver has
+        """End without an answer: the client asks again."""
+        self.poll.respond(None)
+
+    def _wake(self) -> None:
+        if not self.woken:
+            self.woken = True
+            spend(COMMAND_COST)
+            asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self.hub.unsubscribe(self)
+        self.poll.respond(self.answer.response())
+
+    def _over(self, _: LongPoll) -> None:
+        self.hub.unsubscribe(self)
+
+
+def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Response]:
+    """Publish what the body says, or list who is present."""
+    spend(COMMAND_COST)
+    try:
+        command = read(asked.body.decode("utf-8", "replace"))
+        if command.action not in {"publish", "presence"}:
+            raise EnvelopeError(
+                "malformed", f"{command.action} needs a WebSocket, allowed are publish and presence", command.id
+            )
+    except EnvelopeError as error:
+        return refusal(error.id, error_of(error))
+
+    def answer(said: dict[str, Any]) -> Response:
+        return (
+            refusal(command.id, said)
+            if "error" in said
+            else Response.json({**numbered(command.id), **said}, headers=FRESH)
+        )
+
+    async def answer_later(result: PublishResult) -> Response:
+        return answer(place_of(await result))
+
+    def go() -> Any:
+        hub.account(asked, (command.topic,))
+        if command.action == "presence":
+            return hub.when_ready([command.topic], "", lambda: list_of(hub, command))
+        result = hub.publish(command.topic, command.message, key=command.key)
+        return answer_later(result) if result.pending else answer(place_of(result))
+
+    return when_allowed(hub, asked, [command.topic], go, RIGHTS[command.action], command.id)
+
+
+def list_of(hub: HubCore, command: Command) -> Response:
+    """Return an answer that says who is present."""
+    text = listed(numbered(command.id), hub.members(command.topic))
+    spend(len(text))
+    return Response(200, text, {**FRESH, "X-Content-Type-Options": "nosniff"}, "application/json")
+
+
+def when_allowed(
+    hub: HubCore,
+    asked: HttpRequest,
+    names: Collection[str],
+    go: Callable[[], Answer],
+    right: str = "subscribe",
+    number: int | None = None,
+) -> Answer | Response | Awaitable[Answer | Response]:
+    """Return what `go` returns, or an answer that says what is wrong; or an awaitable of that.
+
+    How many topics a request may have is known before anybody is asked: who is asked may ask a database.
+    """
+    try:
+        check_all(hub, names)
+    except TopicError as error:
+        return refusal(number, error_of(error))
+    return when_rest_allowed(hub, asked, iter(names), go, right, number)
+
+
+def when_rest_allowed(
+    hub: HubCore, asked: HttpRequest, rest: Iterator[str], go: Callable[[], Answer], right: str, number: int | None
+) -> Answer | Response | Awaitable[Answer | Response]:
+    """Do the same for the topics that are left."""
+    try:
+        for name in rest:
+            verdict = hub.may(asked, right, name)
+            if inspect.isawaitable(verdict):
+                return when_allowed_later(hub, asked, rest, go, right, number, verdict)
+            if not verdict:
+                return refusal(number, {"error": "refused"})
+        answer = go()
+    except MISTAKES as error:
+        return refusal(number, error_of(error))
+    return refused_later(answer, number) if inspect.iscoroutine(answer) else answer
+
+
+async def refused_later(answer: Awaitable[Answer], number: int | None) -> Answer | Response:
+    """Wait for an answer, and say what is wrong with the request."""
+    try:
+        return await answer
+    except MISTAKES as error:
+        return refusal(number, error_of(error))
+
+
+async def when_allowed_later(
+    hub: HubCore,
+    asked: HttpRequest,
+    rest: Iterator[str],
+    go: Callable[[], Answer],
+    right: str,
+    number: int | None,
+    verdict: Awaitable[bool],
+) -> Answer | Response:
+    """Go on behind a verdict that takes time."""
+    if not await verdict:
+        return refusal(number, {"error": "refused"})
+    answer: Any = when_rest_allowed(hub, asked, rest, go, right, number)
+    found: Answer | Response = await answer if inspect.isawaitable(answer) else answer
+    return found
+
+
+# -- what several of them need
+
+
+def refusal(number: int | None, answer: dict[str, Any]) -> Response:
+    """Return an answer that says what is wrong."""
+    return Response.json({**numbered(number), **answer}, STATUSES.get(answer["error"], 400), FRESH)
+
+
+def names_of(asked: HttpRequest, topics: str | Iterable[str] | None) -> list[str]:
+    """Return the topics of a request, each once."""
+    if topics is None:
+        return list(dict.fromkeys(asked.query.get_all("topic")))
+    return [topics] if isinstance(topics, str) else list(dict.fromkeys(topics))
+
+
+def check_all(hub: HubCore, names: Collection[str]) -> None:
+    """Raise TopicError for a name that no topic may have, and for more topics than one request may have."""
+    if len(names) > hub.max_topics:
+        raise TopicError("limit", f"the request has {len(names)} topics, limit {hub.max_topics}")
+    for name in names:
+        check_name(name)
+    if not is_short(names):
+        raise TopicError("limit", f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
+
+
+def check_some(names: list[str]) -> None:
+    """Raise TopicError for a request without a topic."""
+    if not names:
+        raise TopicError("topic", "no topic is named, needed is at least one")
+
+
+def seconds_of(asked: HttpRequest) -> float:
+    """Return how long a poll may be held."""
+    text = asked.query.get("timeout", "")
+    if not text:
+        return POLL_TIMEOUT
+    if len(text) > 4 or text.strip("0123456789"):
+        raise EnvelopeError("malformed", "timeout is no number of seconds, allowed are 0 to 25 and nothing")
+    return min(float(text), POLL_TIMEOUT)

@@ -1,0 +1,119 @@
+"""How many unknown topics a client may bring up: what counts, what is refused, and what is remembered of that."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import rawws
+from rawws.topics import Hub, TopicError, rates
+from rawws.topics.rates import TOPIC_BURST, TopicRates, key_of
+from tests.server.answers import ask, get
+from tests.server.peers import serve
+from tests.topics.test_http import poll_of
+
+
+class Client:
+    """One that has an address, as a request."""
+
+    def __init__(self, address: Any) -> None:
+        self.remote_address = address
+
+
+ANN, BOB = Client(("10.0.0.1", 1)), Client(("10.0.0.1", 2))
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give a clock that a test sets."""
+    time = [100.0]
+    monkeypatch.setattr("rawws.clock.monotonic", lambda: time[0])
+    return time
+
+
+def test_ten_seconds_worth_may_come_at_once_and_the_rest_as_time_goes_by(now: list[float]) -> None:
+    limits = TopicRates(2.0)
+    for number in range(int(2 * TOPIC_BURST)):
+        limits.account(ANN, [f"{number}"], ())
+    with pytest.raises(TopicError, match="over 2 new topics a second") as caught:
+        limits.account(ANN, ["one more"], ())
+    assert (caught.value.code, caught.value.status) == ("limit", 429)
+    # Another client has its own, and those that are known are free.
+    limits.account(BOB, ["other"], ())
+    limits.account(ANN, ["0", "other", "known"], {"known"})
+    now[0] += 0.5
+    limits.account(ANN, ["one more"], ())
+    with pytest.raises(TopicError):
+        limits.account(ANN, ["two more"], ())
+
+
+def test_of_a_request_all_topics_count_or_none(now: list[float]) -> None:
+    limits = TopicRates(1.0)
+    with pytest.raises(TopicError):
+        limits.account(ANN, [f"{number}" for number in range(11)], ())
+    limits.account(ANN, [f"{number}" for number in range(10)], ())
+
+
+def test_what_is_remembered_is_bounded(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "MAX_NAMES", 6)
+    monkeypatch.setattr(rates, "MAX_CLIENTS", 3)
+    limits = TopicRates(1.0)
+    for number in range(20):
+        limits.account(Client(("10.0.0.1", number)), [f"{number}"], ())
+    assert (len(limits._names) + len(limits._older), len(limits._due)) == (5, 3)
+    # The last ones are free.
+    for number in (17, 18, 19):
+        limits.account(ANN, [f"{number}"], ())
+    assert len(limits._due) == 3
+    # Whoever may bring up as many as any other is forgotten.
+    now[0] += 5.0
+    for number in range(4):
+        limits.account(ANN, [f"new {number}"], ())
+    assert list(limits._due) == [ANN.remote_address]
+    # Who has no address is not told apart from others.
+    for number in range(100):
+        limits.account(Client(None), [f"newer {number}"], ())
+    assert list(limits._due) == [ANN.remote_address]
+    assert key_of(Client("")) is None
+
+
+@pytest.mark.parametrize("rate", [0, -1.0])
+def test_a_rate_that_allows_nothing_raises(rate: float) -> None:
+    with pytest.raises(ValueError, match=f"topic_rate is {rate}, allowed are numbers above 0 and None"):
+        Hub(topic_rate=rate)
+
+
+async def test_a_client_that_brings_up_too_many_topics_is_refused_those_and_its_connection_goes_on() -> None:
+    hub = Hub(authorize=lambda *_: True, topic_rate=0.3)
+    async with (
+        serve(rawws.HubHandler(hub), subprotocols=["rawws.v1"]) as server,
+        rawws.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", subprotocols=["rawws.v1"]) as ws,
+    ):
+        answers = []
+        for number, action in enumerate(("subscribe", "presence", "publish", "subscribe", "unsubscribe", "subscribe")):
+            fields = {"data": "x"} if action == "publish" else {}
+            await ws.send(json.dumps({"id": number, action: f"{number}" if number < 5 else "0", **fields}))
+            answers.append(json.loads(await ws.recv()))
+        assert [answer.get("error") for answer in answers] == [None, None, None, "limit", None, "limit"]
+        # The last one is the topic that it has already, which is another limit.
+        assert "new topics a second" in answers[3]["reason"]
+        assert "new topics a second" not in answers[5]["reason"]
+
+
+async def test_requests_that_bring_up_too_many_topics_get_429_and_a_hub_without_the_limit_takes_them() -> None:
+    for rate, status in ((0.3, 429), (None, 200)):
+        hub = Hub(authorize=lambda *_: True, topic_rate=rate)
+        routes = rawws.Routes([rawws.Route("/poll", hub.poll), rawws.Route("/stream", hub.stream)])
+        routes.post("/post")(hub.post)
+        async with serve(routes) as server:
+            body = b'{"publish": "y", "data": "x"}'
+            requests = [
+                get(poll_of(topic=["a", "b", "c"], timeout=0)),
+                get(poll_of(topic=["a", "c"], timeout=0)),
+                get(poll_of(topic=["a", "new"], timeout=0)),
+                get("/post", "Connection: close", method="POST", body=body),
+            ]
+            answers = await ask(server, b"".join(requests), ["GET", "GET", "GET", "POST"])
+            assert [answer.status for answer in answers] == [200, 200, status, status]
