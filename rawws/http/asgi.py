@@ -198,6 +198,9 @@ class AsgiConnection(Flow):
             if self.head is not None:
                 head, self.head = self.head, None
                 await self.send(head)
+                if not self.pieces and not self.ended:
+                    # ASGI: a server must not send the head before it has some of the body.
+                    await self.send({"type": "http.response.body", "body": b"", "more_body": True})
             elif self.pieces or self.ended:
                 if await self.send_body():
                     return

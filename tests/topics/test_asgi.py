@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
@@ -358,6 +358,40 @@ async def test_to_subscribe_one_that_left_is_no_fault(ours: str) -> None:
             pass
         await raised.wait()
     assert hub.stats().subscribers == 0
+
+
+async def test_the_head_of_a_silent_stream_is_there_at_once(server: str) -> None:
+    stream = rawws.EventStream()
+
+    async def feed(_: Request) -> Any:
+        return stream
+
+    async with in_asgi(server, Starlette(routes=[Route("/", feed)])) as address, httpx.AsyncClient() as client:
+        async with client.stream("GET", f"http://{address}/") as answer:
+            assert answer.headers["content-type"] == "text/event-stream"
+            stream.send("a")
+            stream.close()
+            assert await answer.aread() == b"data: a\n\n"
+
+
+async def test_what_listen_gives_feeds_a_response_up_to_the_end_of_its_client(server: str) -> None:
+    hub = Hub()
+
+    async def lines() -> AsyncIterator[str]:
+        async for publication in hub.listen("t", since="earliest"):
+            yield f"{publication.message!s}\n"
+
+    async def feed(_: Request) -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    async with in_asgi(server, Starlette(routes=[Route("/", feed)])) as address, httpx.AsyncClient() as client:
+        hub.publish("t", "a")
+        async with client.stream("GET", f"http://{address}/") as answer:
+            await eventually(lambda: hub.stats().subscribers == 1)
+            hub.publish("t", "b")
+            came = answer.aiter_lines()
+            assert [await anext(came), await anext(came)] == ["a", "b"]
+        await eventually(lambda: hub.stats().subscribers == 0)
 
 
 async def test_a_request_of_a_framework_is_refused() -> None:
