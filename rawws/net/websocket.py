@@ -475,8 +475,7 @@ class WebSocket(AsyncSocket):
         Awaiting it waits until the write buffer is under its low-water mark. `text` True sends bytes as text, False
         sends str as binary. `compress` overrides the threshold of permessage-deflate. An iterable or asynchronous
         iterable of str or of bytes goes out as one fragmented message (the asynchronous one must be awaited).
-        Raises ConnectionClosed once the connection is closed or closing, TypeError for other types; RuntimeError in
-        another thread than the event loop's, as all methods here do.
+        Raises ConnectionClosed once it is closed or closing, TypeError for other types, RuntimeError in another thread.
         """
         if self.handler is not None or not self.shared.is_here():
             self.check_open()
