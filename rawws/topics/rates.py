@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from rawws import clock
 from rawws.net.websocket import WebSocket
 
+from .asgi_socket import AsgiSocket
 from .names import TopicError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class TopicRates:
         self._older: set[int] = set()
 
     def account(self, client: Any, topics: Collection[str], known: Collection[str]) -> None:
-        """Take note that a client brings up topics, of which the hub has those that are `known`.
+        """Count the topics that a client brings up, of which the hub has those that are `known`.
 
         Raises TopicError where they are too many: then none of them counts.
         """
@@ -78,4 +79,4 @@ class TopicRates:
 
 def key_of(client: Any) -> Any:
     """Return what a client is known by: a WebSocket, or the address of a request; None where it has none."""
-    return id(client) if isinstance(client, WebSocket) else client.remote_address or None
+    return id(client) if isinstance(client, (WebSocket, AsgiSocket)) else client.remote_address or None

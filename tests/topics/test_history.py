@@ -313,9 +313,16 @@ def test_a_log_is_remembered_up_to_its_age_and_let_go_behind_it() -> None:
         assert (store.size, list(store.logs), list(kept.held)) == (0, [], [])
 
 
+def empty() -> int:
+    """Return what an empty message takes that is held."""
+    kept = log()
+    kept.append(PreparedMessage(""))
+    return kept.size
+
+
 def test_what_all_topics_take_may_be_the_total_and_no_more() -> None:
     def room(count: int) -> int:
-        return count * (HELD_COST + TOPIC_COST)
+        return count * (empty() + TOPIC_COST)
 
     with still():
         store = HistoryStore(History(100, 1 << 20, 10.0, room(2)))
@@ -330,13 +337,13 @@ def test_what_all_topics_take_may_be_the_total_and_no_more() -> None:
 
 def test_bounds_in_counts_and_in_bytes_may_be_reached_each_by_itself() -> None:
     by_count = log(History(3, 1 << 30, 1e9, 1 << 40))
-    by_size = log(History(1000, 3 * HELD_COST, 1e9, 1 << 40))
+    by_size = log(History(1000, 3 * empty(), 1e9, 1 << 40))
     for kept in (by_count, by_size):
         for number in range(5):
             kept.append(PreparedMessage(""))
             assert len(kept.held) == min(number + 1, 3)
         assert [publication.offset for publication in kept.held] == [3, 4, 5]
-    one = log(History(1000, HELD_COST - 1, 1e9, 1 << 40))
+    one = log(History(1000, empty() - 1, 1e9, 1 << 40))
     one.append(PreparedMessage(""))
     assert (list(one.held), one.size) == ([], 0)
 

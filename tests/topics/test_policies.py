@@ -217,7 +217,7 @@ def test_a_policy_shows_its_name() -> None:
 
 @pytest.mark.parametrize("policy", ["disconnect", "block", "drop_oldest", "drop_newest", "conflate"])
 def test_what_was_read_counts_no_more_against_the_hard_limit(policy: str) -> None:
-    hub, receiver = slow(policy, hard_limit=1000)
+    hub, receiver = slow(policy, hard_limit=2000)
     for turn in range(5):
         receiver.congested = True
         for each in "ab":
@@ -228,7 +228,7 @@ def test_what_was_read_counts_no_more_against_the_hard_limit(policy: str) -> Non
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "conflate"])
 def test_what_was_given_up_counts_no_more_against_the_hard_limit(policy: str) -> None:
-    hub, receiver = slow(Policy(policy, limit=1), hard_limit=1000)
+    hub, receiver = slow(Policy(policy, limit=1), hard_limit=2000)
     for number in range(5):
         assert hub.publish("t", str(number) * 400, key=str(number)).queued == 1
     # There is room for one more, of another topic.
@@ -239,7 +239,7 @@ def test_what_was_given_up_counts_no_more_against_the_hard_limit(policy: str) ->
 
 
 def test_what_waited_of_a_topic_that_is_left_counts_no_more_against_the_hard_limit() -> None:
-    hub, receiver = slow("disconnect", hard_limit=1000)
+    hub, receiver = slow("disconnect", hard_limit=2000)
     hub.subscribe(receiver, "u")
     for _ in range(5):
         assert counts(hub.publish("t", "t" * 800)) == {"queued": 1}
@@ -251,17 +251,17 @@ def test_what_waited_of_a_topic_that_is_left_counts_no_more_against_the_hard_lim
 
 
 def test_the_hard_limit_is_one_of_all_topics_and_may_be_reached() -> None:
-    # Of each message, 64 bytes are counted beside its own.
-    hub, receiver = slow("drop_newest", hard_limit=1000)
+    # Of each message, 512 bytes are counted beside its own.
+    hub, receiver = slow("drop_newest", hard_limit=2000)
     hub.subscribe(receiver, "u")
-    assert counts(hub.publish("t", "t" * 436)) == {"queued": 1}
-    assert counts(hub.publish("u", "u" * 437)) == {"dropped": 1}
-    assert counts(hub.publish("u", "u" * 436)) == {"queued": 1}
+    assert counts(hub.publish("t", "t" * 488)) == {"queued": 1}
+    assert counts(hub.publish("u", "u" * 489)) == {"dropped": 1}
+    assert counts(hub.publish("u", "u" * 488)) == {"queued": 1}
     assert counts(hub.publish("t", "")) == {"dropped": 1}
 
 
 def test_what_was_missed_waits_beside_the_hard_limit_and_is_not_counted_off_it() -> None:
-    hub, receiver = slow("disconnect", hard_limit=1000)
+    hub, receiver = slow("disconnect", hard_limit=2000)
     for _ in range(3):
         hub.publish("u", "m" * 400)
     hub.subscribe(receiver, "u", since="earliest")
@@ -331,7 +331,7 @@ async def test_what_waits_is_sent_as_it_is_read_and_block_waits_until_that_is_al
 
 
 def test_what_was_missed_of_a_topic_that_is_left_gives_no_room_to_others() -> None:
-    hub, receiver = slow("disconnect", hard_limit=1000)
+    hub, receiver = slow("disconnect", hard_limit=2000)
     for _ in range(3):
         hub.publish("u", "m" * 400)
     hub.subscribe(receiver, "u", since="earliest")
