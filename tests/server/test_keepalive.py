@@ -305,3 +305,22 @@ async def test_how_long_a_ping_may_wait_is_counted_from_what_came_last(monkeypat
             ws.on_sweep(now + seconds)
             assert ws.ready_state is state
         assert await peer.closed() == (1011, "keepalive ping timeout: nothing came for 20 s")
+
+
+async def test_a_peer_for_which_too_much_waits_when_its_ping_is_due_is_closed_for_that(
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    monkeypatch.setattr(keepalive, "SWEEP", 3600.0)
+    options: dict[str, Any] = dict.fromkeys(("ping_interval", "ping_timeout", "open_timeout", "close_timeout"))
+    async with held(slow=True, hard_limit=100_000, **options) as (ws, peer):
+        ws.settings.ping_interval = 20.0
+        ws.send(bytes(500_000))
+        await eventually(lambda: ws.congested)
+        now = clock.monotonic()
+        for seconds, state in ((0, rawws.State.OPEN), (20, rawws.State.CLOSING)):
+            ws.on_sweep(now + seconds)
+            assert ws.ready_state is state
+        assert await peer.event() == bytes(500_000)
+        assert await peer.closed() == (1013, "slow consumer: over 100000 bytes wait to be sent")
+        peer.close()
+    assert logged.left() == []

@@ -17,7 +17,8 @@ from rawws.net.rate import RateLimiter
 from rawws.protocol.deflate import Compression, DeflateParameters
 from rawws.server.admission import ADDRESSES, REFUSALS, AdmissionControl, most_connections, network_of
 from tests.server.answers import ask, asked, get, on
-from tests.server.peers import Peer, eventually, request, serve
+from tests.server.peers import Peer, eventually, held, request, serve
+from tests.topics.receivers import still
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -303,3 +304,22 @@ def test_memory_of_compressors_is_that_of_zlib() -> None:
     admission.leave("none")
     admission.leave("both")
     assert admission.memory == 0
+
+
+async def test_a_client_over_its_rate_is_read_again_when_its_time_has_come_and_not_before() -> None:
+    loop = asyncio.get_running_loop()
+    with still() as clock:
+        async with held(message_rate=1, ping_interval=None) as (ws, peer):
+            await peer.send(*"abcde")
+            # A second's worth, and the first that is over it.
+            assert [await ws.recv(), await ws.recv()] == ["a", "b"]
+            for due in "cde":
+                receiving = asyncio.create_task(ws.recv())
+                for seconds, comes in ((0.5, False), (0.25, False), (0.25, True)):
+                    clock.now += seconds
+                    # As the timer does, outside of any task.
+                    loop.call_soon(ws.on_sweep, clock.now)
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+                    assert receiving.done() is comes
+                assert await receiving == due
