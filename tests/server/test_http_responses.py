@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import rawws
+from rawws import clock
 from tests.server.answers import ask, get, judge, on
 from tests.server.peers import Logged, Peer, eventually, narrow, serve
 
@@ -335,3 +336,23 @@ async def test_the_log_of_an_endpoint_that_fails_names_the_request(logged: Logge
         [answer] = await ask(server, get("/here?a=%1b"))
         assert answer.status == 500
     logged.take("request failed: GET /here?a=%1b", KeyError)
+
+
+async def test_a_file_on_its_way_has_close_timeout_when_the_server_ends_however_much_of_it_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(3_000_000))
+    routes = on("/", lambda _: rawws.Response.file(path))
+    async with rawws.serve(routes, sock=narrow(), close_timeout=30) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
+        await peer.write(get("/", "Connection: close"))
+        await eventually(lambda: any(ws.buffered > 65536 for ws in server.settings.connections))
+        [ws] = server.settings.connections
+        server.close()
+        due, before = ws.deadline, ws.bytes_sent
+        assert 0 < due <= clock.monotonic() + 30
+        while ws.bytes_sent < before + 300_000:
+            assert await peer.read()
+        assert ws.deadline == due
+        peer.close()

@@ -12,10 +12,11 @@ import pytest
 import rawws
 from rawws import clock
 from rawws.net import keepalive
-from rawws.protocol.connection import Ping
+from rawws.protocol.connection import Ping, Pong
 from rawws.protocol.handshake import accept, check_upgrade
 from rawws.protocol.http11 import HeadReader, parse_request
 from tests.server.peers import Logged, Peer, connected, eventually, held, serve
+from tests.topics.receivers import still
 
 
 class Holding(rawws.Handler):
@@ -324,3 +325,33 @@ async def test_a_peer_for_which_too_much_waits_when_its_ping_is_due_is_closed_fo
         assert await peer.closed() == (1013, "slow consumer: over 100000 bytes wait to be sent")
         peer.close()
     assert logged.left() == []
+
+
+async def test_pings_wait_for_their_own_time_whoever_sent_them_and_however_long_it_was_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keepalive, "SWEEP", 3600.0)
+    options: dict[str, Any] = dict.fromkeys(("ping_interval", "ping_timeout", "open_timeout", "close_timeout"))
+    with still() as time:
+        async with held(**options) as (ws, peer):
+            ws.settings.ping_interval = 20.0
+            ws.on_sweep(time.now)
+            for seconds in (20, 19.5, 0.5):
+                time.now += seconds
+                ws.on_sweep(time.now)
+                ws.on_sweep(time.now)
+                ws.pong(b"mark")
+                # One Ping an interval, answered or not.
+                if seconds != 19.5:
+                    assert isinstance(await peer.event(), Ping)
+                assert await peer.event() == Pong(b"mark")
+        async with held(**options) as (ws, peer):
+            ws.settings.ping_timeout = 20.0
+            ws.on_sweep(time.now)
+            time.now += 100
+            ws.ping(b"late")
+            assert await peer.event() == Ping(b"late")
+            for seconds, state in ((19.5, rawws.State.OPEN), (0.5, rawws.State.CLOSING)):
+                time.now += seconds
+                ws.on_sweep(time.now)
+                assert ws.ready_state is state
