@@ -76,6 +76,7 @@ async def test_the_client_is_the_last_address_that_is_not_a_proxy(
         "256.1.1.1",
         "1.2.3.4:x",
         "1.2.3.4:99999",
+        "1.2.3.4:65536",
         "[::1",
         "::g",
         "1.2.3.4:\u0663",
@@ -160,3 +161,8 @@ async def test_a_zone_is_the_name_of_an_interface_or_no_address(entry: str, stat
         await peer.write(request(f"X-Forwarded-For: {entry}"))
         assert (await peer.response()).status == status
         peer.close()
+
+
+@pytest.mark.parametrize("port", [0, 1, 65535])
+async def test_a_trusted_proxy_may_name_any_port(port: int) -> None:
+    assert await told([SELF], f"X-Forwarded-For: 1.2.3.4:{port}") == f"('1.2.3.4', {port})"
