@@ -233,3 +233,10 @@ async def test_a_websocket_of_another_page_is_refused_also_without_an_origin() -
 async def test_the_403_of_a_page_names_the_own_origin_and_those_that_are_listed(origins: Any, allowed: str) -> None:
     found = await answer(origins, "Origin: https://other.example")
     assert found.body.decode() == f"Origin is 'https://other.example', allowed are {allowed}\n"
+
+
+@pytest.mark.parametrize("method", ["", "a b", "GET, POST", "a/b"])
+async def test_a_preflight_that_names_no_method_is_none(method: str) -> None:
+    fields = (f"Origin: {PAGE}", f"Access-Control-Request-Method: {method}")
+    found = await answer([PAGE], *fields, target="/nowhere", method="OPTIONS")
+    assert (found.status, found.headers[ALLOW]) == (404, PAGE)
