@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import socket
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import rawws
 from rawws import clock
 from rawws.net import keepalive
+from rawws.net.settings import Settings
 from rawws.protocol.connection import Ping, Pong
 from rawws.protocol.handshake import accept, check_upgrade
 from rawws.protocol.http11 import HeadReader, parse_request
@@ -355,3 +357,20 @@ async def test_pings_wait_for_their_own_time_whoever_sent_them_and_however_long_
                 time.now += seconds
                 ws.on_sweep(time.now)
                 assert ws.ready_state is state
+
+
+async def test_nothing_is_looked_at_over_a_tenth_late_and_nothing_where_nobody_is() -> None:
+    settings = Settings(asyncio.get_running_loop(), logging.getLogger("rawws.server"))
+    settings.ping_interval = 5.0
+    timer = keepalive.Keepalive(settings)
+    assert timer._interval == 0.5
+    for seconds, interval in ((2.0, 0.2), (30.0, 0.2), (0.5, 0.05)):
+        timer.tighten_interval(seconds)
+        assert timer._interval == interval
+    timer.start()
+    first = timer._handle
+    timer.start()
+    assert timer._handle is first
+    await eventually(lambda: timer._handle is None)
+    settings.ping_interval = settings.ping_timeout = settings.open_timeout = settings.close_timeout = 0.0
+    assert keepalive.Keepalive(settings)._interval == 1.0
