@@ -67,10 +67,8 @@ fuzz: build .venv/.fuzz ## look for inputs that break it, for some minutes (ARGS
 	@if $(BIN)/python .ci/can_compile.py; then $(BIN)/python -m fuzz $(ARGS); fi
 	@$(BIN)/python -m fuzz --pure $(ARGS)
 
-mutate: .venv/.mutate ## change the core in small ways, one at a time, and list what no test notices (ARGS='rawws.protocol.frames*')
-	@mkdir -p build/mutate
-	@tar -c --exclude '*.so' pyproject.toml fuzz/twins.py rawws rawws_sse tests/compiled.py tests/conftest.py tests/protocol | tar -x -C build/mutate
-	@cd build/mutate && RAWWS_PURE=1 $(abspath $(BIN))/mutmut run $(ARGS) && $(abspath $(BIN))/mutmut results | sed '/: not checked/d'
+mutate: .venv/.mutate ## change one folder in small ways, and list what no test notices (ARGS=--help tells how)
+	@$(BIN)/python .ci/mutate.py $(ARGS)
 
 soak: build .venv/.bench .venv/.tests ## load it for long through a bad network, and draw reports/soak.png (ARGS="--minutes 30")
 	$(BIN)/python -m tests.soak $(ARGS)
@@ -124,6 +122,6 @@ PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium cur
 	@touch $@
 
 .venv/.mutate: .venv/.rawws
-	@echo "installing what changes the core"
+	@echo "installing what changes the code"
 	@$(PIP) --group mutate
 	@touch $@

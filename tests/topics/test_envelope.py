@@ -444,3 +444,21 @@ async def test_a_client_that_asks_faster_than_it_reads_waits_and_is_not_closed()
             assert ws.buffered < 1 << 17
             assert [(await one.hear())["id"] for _ in range(count)] == [*range(count)]
             await asking
+
+
+async def test_nobody_decides_any_more_about_a_client_that_is_gone() -> None:
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def decide(*_: Any) -> bool:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return True
+
+    async with served(Hub(authorize=decide), callbacks=True) as server, client(server) as one:
+        await one.say(subscribe="a")
+        await asked.wait()
+        one.peer.close()
+        await cancelled.wait()
