@@ -383,3 +383,8 @@ def test_a_topic_of_which_a_place_was_told_is_remembered_as_long_as_its_history(
         clock.now += 0.5
         assert hub.stats().topics == 0
         assert hub.history("a", since=cursor)[2] is False
+
+
+@pytest.mark.parametrize("key", ["", "x" * 255, "é" * 127 + "x"], ids=["none", "ascii", "bytes"])
+def test_a_key_of_255_bytes_is_one(key: str) -> None:
+    assert Hub().publish("a", "hi", key=key).cursor.endswith(":1")
