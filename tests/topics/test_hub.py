@@ -388,3 +388,9 @@ def test_a_topic_of_which_a_place_was_told_is_remembered_as_long_as_its_history(
 @pytest.mark.parametrize("key", ["", "x" * 255, "é" * 127 + "x"], ids=["none", "ascii", "bytes"])
 def test_a_key_of_255_bytes_is_one(key: str) -> None:
     assert Hub().publish("a", "hi", key=key).cursor.endswith(":1")
+
+
+@pytest.mark.parametrize(("key", "name"), [(7, "int"), (b"a", "bytes")])
+def test_the_error_of_a_key_of_another_type_names_the_type(key: Any, name: str) -> None:
+    with pytest.raises(TopicError, match=f"^the key is {name}, allowed are str and None$"):
+        Hub().publish("a", "hi", key=key)
