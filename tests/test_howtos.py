@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from rawws.cli import main as cli
 from tests.browser.chromium import browsing, eventually
-from tests.processes import LOOPBACK, ROOT, Process, free_port
+from tests.processes import LOOPBACK, ROOT, Process, find_program, free_port
 
 DOCS: Final = ROOT / "docs"
 
@@ -186,3 +186,24 @@ def test_the_service_and_the_container_start_what_there_is() -> None:
         assert cli.parser().parse_args(words[3:]).target == ("echo", "echo")
     assert "COPY echo.py ." in container
     assert program("run/deploying.md", "echo.py")
+
+
+# api.md
+
+
+def test_the_api_of_the_page_publishes_with_curl_and_is_closed_without_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "an-example-of-a-key"
+    monkeypatch.setenv("RAWWS_KEY", f"another-key-of-some-length {key}")
+    with running("use/api.md", "news.py", tmp_path) as host:
+        [shell] = blocks("use/api.md", "sh")
+        command = next(line for line in shell.splitlines() if line.startswith("curl "))
+        words = shlex.split(command.replace("127.0.0.1:8765", host))
+        find_program(words[0], "apt-get install curl")
+        done = subprocess.run([*words, "--silent"], capture_output=True, text=True, check=True)
+        assert list(json.loads(done.stdout)) == ["cursor"]
+        known = {"Authorization": f"Bearer {key}"}
+        found = httpx.get(f"http://{host}/api/history?topic=news", headers=known).json()
+        assert [each["data"] for each in found["publications"]] == ["Hello"]
+        assert httpx.get(f"http://{host}/api/history?topic=news").status_code == 401

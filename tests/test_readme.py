@@ -62,7 +62,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Those of sse.md are no servers of rawws: tests/sse/test_documentation.py runs them. Those of http.md are no echo:
 # tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and some a test of their own.
 ELSEWHERE = {"frameworks.md", "http.md", "sse.md", "testing.md", "haproxy.md"} | {
-    f"{name}.md" for name in ("access", "embedding", "reading", "scaling", "socketio", "tutorial")
+    f"{name}.md" for name in ("access", "api", "embedding", "reading", "scaling", "socketio", "tutorial")
 }
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]
 CLIENTS = [block for block in PROGRAMS if "rawws.connect(" in block.text or "rawws.events(" in block.text]
@@ -158,7 +158,7 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 assert callable(pkgutil.resolve_name(name))
             case "varnishd", _:  # tests/proxies runs it
                 continue
-            case "curl", [url]:
+            case "curl", [url, *_]:
                 assert url.startswith(f"http://127.0.0.1:{PORT}/")
             case _:
                 pytest.fail(f"{block}: nothing is known of {command} {arguments}")

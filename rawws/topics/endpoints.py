@@ -1,4 +1,7 @@
-"""Endpoints: one URL to all that clients reach a hub by, and the module that pages import (docs/use/javascript.md)."""
+"""Endpoints: one URL to all that clients reach a hub by, and the module that pages import (docs/use/javascript.md).
+
+And beside it, the API for programs that have a key (docs/use/api.md).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,20 @@ from typing import TYPE_CHECKING
 from rawws.http.requests import HttpRequest, Query
 from rawws.http.routes import Route
 
+from .http_api import METHODS, HubApi, HubApiApplication
 from .rawws_v1 import HubHandler
 from .rawws_v1_http import answer_get
 from .script import script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rawws.net.websocket import WebSocket
 
     from .asgi_socket import AsgiSocket
     from .hub import Hub
 
-__all__ = ["routes", "token_of"]
+__all__ = ["api_application", "api_routes", "routes", "token_of"]
 
 
 def routes(hub: Hub, path: str) -> list[Route]:
@@ -28,6 +34,24 @@ def routes(hub: Hub, path: str) -> list[Route]:
         Route(path, hub.post, ["POST"]),
         Route(f"{path.rstrip('/')}/rawws.js", script),
     ]
+
+
+def api_routes(hub: Hub, path: str, *, keys: Iterable[str]) -> list[Route]:
+    """Return the routes of the HTTP API, at a path and below it: publish, broadcast, history, presence, subscribers.
+
+    It is for programs that send `Authorization: Bearer KEY` with one of the keys; `authorize` of the hub is not asked.
+    Raises ValueError without a key, and for a key of less than 16 characters or that cannot stand in a header.
+    """
+    base = path.rstrip("/")
+    return [
+        Route(f"{base}/{name}" if name else path, endpoint, [METHODS[name]])
+        for name, endpoint in HubApi(hub, keys).endpoints.items()
+    ]
+
+
+def api_application(hub: Hub, *, keys: Iterable[str]) -> HubApiApplication:
+    """Return the same as an ASGI application, to be mounted in another. Raises as `api_routes` does."""
+    return HubApiApplication(HubApi(hub, keys))
 
 
 def token_of(client: WebSocket | AsgiSocket | HttpRequest) -> str:

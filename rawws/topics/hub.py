@@ -97,6 +97,11 @@ class Hub(HubCore):
         self.check_publish(topic, message, key)
         return self._thread.post(topic, message, key, needs_loop=self._replication is not None)
 
+    def subscribers(self, topic: str) -> int:
+        """Return how many are subscribed to a topic, of those that are connected to this process."""
+        found = self._table.topics.get(topic)
+        return 0 if found is None else len(found.subscriptions)
+
     async def listen(
         self, *topics: str, since: str | None = None, policy: str | Policy = "disconnect"
     ) -> AsyncGenerator[Publication, None]:

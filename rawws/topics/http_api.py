@@ -1,0 +1,300 @@
+"""The HTTP API of a hub: what programs with a key ask for, whatever they are written in (docs/use/api.md).
+
+Laws:
+1. Who has no key learns nothing, and nothing is done. A key is compared in a time that says nothing about it.
+2. A request is checked whole before any of it is done.
+3. It is for programs: a page is refused, for its key would be everybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import inspect
+import json
+import re
+from typing import TYPE_CHECKING, Any, final
+
+from rawws.errors import HttpError
+from rawws.http.asgi import answer_asgi, head_of_scope
+from rawws.http.responses import Response
+
+from .cursors import EARLIEST, cursor_of
+from .envelope import EnvelopeError, answer_of, distinct, error_of, listed, malformed, message_of, no_number, render
+from .names import TopicError, check_name
+from .rawws_v1 import FRESH, MAX_ANSWER, MISTAKES, answer_stream, place_of, refusal, refused_later
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from rawws.http.asgi import AsgiReceive, AsgiScope, AsgiSend
+    from rawws.http.requests import HttpRequest
+    from rawws.protocol.http11 import Headers
+
+    from .history import Publication
+    from .hub import Hub
+    from .subscribers import PublishResult
+
+__all__ = ["HubApi", "HubApiApplication"]
+
+# RFC 6750 2.1: "b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=""
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
+# A key is guessed at the speed of requests: of 16 random characters, none ever is.
+MIN_KEY = 16
+# As Pusher has it. All of them are published to in one turn of the event loop.
+MAX_BROADCAST = 100
+# Publications of one answer; a hub holds 100 of a topic by default.
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+# Of the body beside the message, in bytes: names, and what base64 and JSON add.
+ROOM = 65536
+METHODS = {"": "GET", "publish": "POST", "broadcast": "POST", "history": "GET", "presence": "GET", "subscribers": "GET"}
+
+
+@final
+class HubApi:
+    """The endpoints of the API of a hub, by their names below its path, for those who have one of the keys.
+
+    Raises ValueError without a key, and for one that is too short or cannot stand in a header.
+    """
+
+    __slots__ = ("_digests", "endpoints", "hub")
+
+    def __init__(self, hub: Hub, keys: Iterable[str]) -> None:
+        if isinstance(keys, str):
+            raise TypeError("keys is str, allowed is a list of them")
+        self.hub = hub
+        # Of one length, whatever the keys are.
+        self._digests = [digest(checked_key(key)) for key in keys]
+        if not self._digests:
+            raise ValueError("keys is empty, needed is at least one")
+        asked_for = (self._stream, self._publish, self._broadcast, self._history, self._presence, self._subscribers)
+        self.endpoints = {name: self._guarded(each) for name, each in zip(METHODS, asked_for, strict=True)}
+
+    def refuse(self, headers: Headers) -> Response | None:
+        """Return the answer to who has no key; None where a key is good."""
+        given = headers.get_all("Authorization")
+        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        came = digest(key.strip() if scheme.lower() == "bearer" else "")
+        # All are compared, and each in full.
+        if not sum([hmac.compare_digest(came, known) for known in self._digests]):
+            # RFC 9110 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
+            challenge = ("WWW-Authenticate", "Bearer")
+            return problem(401, "unauthorized", "needed is Authorization: Bearer, and a key", challenge)
+        if "Origin" in headers:
+            return problem(403, "refused", "a page asks, and the key is for programs")
+        return None
+
+    def _guarded(self, endpoint: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+        """Return an endpoint that asks for the key first, and tells mistakes in JSON."""
+
+        def answer(asked: HttpRequest) -> Any:
+            refused = self.refuse(asked.headers)
+            if refused is not None:
+                return refused
+            try:
+                found = endpoint(asked)
+            except MISTAKES as error:
+                return refusal(None, error_of(error))
+            return refused_later(found, None) if inspect.iscoroutine(found) else found
+
+        return answer
+
+    def _stream(self, asked: HttpRequest) -> Any:
+        """Send what is published to topics, as events."""
+        names = asked.query.get_all("topic")
+        for name in names:
+            check_name(name)
+        return answer_stream(self.hub, asked, names, None)
+
+    def _publish(self, asked: HttpRequest) -> Response | Awaitable[Response]:
+        """Publish to one topic."""
+        fields = fields_of(asked, "topic")
+        result = self.hub.publish(fields["topic"], message_in(fields), key=fields.get("key"))
+
+        async def answer_later() -> Response:
+            return told(place_of(await result))
+
+        return answer_later() if result.pending else told(place_of(result))
+
+    def _broadcast(self, asked: HttpRequest) -> Response | Awaitable[Response]:
+        """Publish the same to several topics: to all, or to none."""
+        fields = fields_of(asked, "topics")
+        topics, message, key = fields["topics"], message_in(fields), fields.get("key")
+        if not isinstance(topics, list):
+            raise malformed(f"topics is {type(topics).__name__}, allowed is a list")
+        if not topics:
+            raise TopicError("topic", "no topic is named, needed is at least one")
+        if len(topics) > MAX_BROADCAST:
+            raise TopicError("limit", f"the request has {len(topics)} topics, limit {MAX_BROADCAST}")
+        for topic in topics:
+            self.hub.check_publish(topic, message, key)
+        if len(set(topics)) < len(topics):
+            raise TopicError("topic", "a topic is named twice, allowed is once")
+        results = [(topic, self.hub.publish(topic, message, key=key)) for topic in topics]
+
+        def answer() -> Response:
+            return told({"results": [{"topic": topic, **place_of(result)} for topic, result in results]})
+
+        async def answer_later(pending: list[PublishResult]) -> Response:
+            await asyncio.gather(*pending)
+            return answer()
+
+        pending = [result for _, result in results if result.pending]
+        return answer_later(pending) if pending else answer()
+
+    def _history(self, asked: HttpRequest) -> Response | Awaitable[Response]:
+        """List the last publications of a topic, or the first ones behind a cursor."""
+        topic, limit = topic_of(asked), limit_of(asked)
+        since = cursor_of(asked.query.get("since", ""), topic)
+
+        def answer() -> Response:
+            cursor, publications, recovered = self.hub.history(topic, since=since or EARLIEST)
+            if since:
+                chosen = fitting(publications, limit)
+                if len(chosen) < len(publications):
+                    # Who asks again with it gets the next ones.
+                    cursor = publications[len(chosen) - 1].cursor if chosen else since
+            else:
+                chosen = fitting(publications[::-1], limit)[::-1]
+            return Response(200, answer_of(chosen, cursor, recovered).encode(), FRESH, "application/json")
+
+        return self.hub.when_ready([topic], since or EARLIEST, answer)
+
+    def _presence(self, asked: HttpRequest) -> Response | Awaitable[Response]:
+        """List who is present in a topic."""
+        topic = topic_of(asked)
+        return self.hub.when_ready([topic], "", lambda: told(listed(self.hub.presence(topic))))
+
+    def _subscribers(self, asked: HttpRequest) -> Response:
+        """Count the subscribers of a topic."""
+        return told({"count": self.hub.subscribers(topic_of(asked))})
+
+
+@final
+class HubApiApplication:
+    """The same as an ASGI application: what is asked for is the last part of the path."""
+
+    __slots__ = ("_api",)
+
+    def __init__(self, api: HubApi) -> None:
+        self._api = api
+
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        """Answer what an ASGI server brings."""
+        if scope["type"] == "websocket":
+            await receive()
+            # Before it is accepted, that is a 403.
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
+        if scope["type"] != "http":
+            raise ValueError(f"the scope is of type {scope['type']!r}, allowed are http and websocket")
+        # Before the body is read.
+        refused = self._api.refuse(head_of_scope(scope).headers) or wrong_place(scope["method"], scope["path"])
+        if refused is None:
+            name = scope["path"].rpartition("/")[2]
+            size = 2 * self._api.hub.max_size + ROOM if METHODS[name] == "POST" else None
+            await answer_asgi(scope, receive, send, self._api.endpoints[name], max_size=size)
+        else:
+            await answer_asgi(scope, receive, send, lambda _: refused)
+
+
+def wrong_place(method: str, path: str) -> Response | None:
+    """Return the answer where there is nothing, or where it is asked for otherwise."""
+    name = path.rpartition("/")[2]
+    if name not in METHODS:
+        return problem(404, "path", f"there is nothing at this path, there are {', '.join(filter(None, METHODS))}")
+    allowed = "GET, HEAD" if METHODS[name] == "GET" else "POST"
+    if method not in allowed.split(", "):
+        return problem(405, "method", f"the method is {method[:64]}, allowed is {allowed}", ("Allow", allowed))
+    return None
+
+
+def checked_key(key: str) -> str:
+    """Return a key that may be one."""
+    if not isinstance(key, str):
+        raise TypeError(f"a key is {type(key).__name__}, allowed is str")
+    # Not a word of it: errors stand in logs.
+    if len(key) < MIN_KEY:
+        raise ValueError(f"a key has {len(key)} characters, needed are {MIN_KEY}, at random")
+    if TOKEN.fullmatch(key) is None:
+        raise ValueError("a key has characters that no token has, allowed are letters, digits, -._~+/ and = at the end")
+    return key
+
+
+def digest(key: str) -> bytes:
+    """Return what stands for a key where it is compared."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def fields_of(asked: HttpRequest, where: str) -> dict[str, Any]:
+    """Return the members of the body, which says what is published, and `where`. Raises EnvelopeError."""
+    try:
+        fields = json.loads(asked.text(), object_pairs_hook=distinct, parse_constant=no_number)
+    except HttpError as error:
+        raise malformed(error.reason) from None
+    except (ValueError, RecursionError) as error:
+        raise malformed(f"the body is not JSON: {error}"[:200]) from None
+    if not isinstance(fields, dict):
+        raise malformed(f"the body is {type(fields).__name__}, allowed is an object")
+    for name in fields:
+        if name not in {where, "data", "base64", "key"}:
+            raise malformed(f"the body has {name[:64]!r}, allowed are {where}, data, base64 and key")
+    if where not in fields:
+        raise malformed(f"the body has no {where}")
+    return fields
+
+
+def message_in(fields: dict[str, Any]) -> str | bytes:
+    """Return what is to be published: a text as it is, and other JSON as its text. Raises EnvelopeError."""
+    data = fields.get("data", "")
+    if not isinstance(fields.get("base64", ""), str):
+        raise malformed(f"base64 is {type(fields['base64']).__name__}, allowed is str")
+    if not isinstance(data, str):
+        try:
+            fields["data"] = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except (ValueError, RecursionError) as error:
+            raise malformed(f"data is no JSON: {error}") from None
+    return message_of(fields)
+
+
+def topic_of(asked: HttpRequest) -> str:
+    """Return the one topic of a request. Raises TopicError."""
+    names = asked.query.get_all("topic")
+    if len(names) != 1:
+        raise TopicError("topic", f"the request names {len(names)} topics, needed is ?topic= once")
+    check_name(names[0])
+    return names[0]
+
+
+def limit_of(asked: HttpRequest) -> int:
+    """Return how many publications are asked for."""
+    text = asked.query.get("limit", "")
+    if not text:
+        return DEFAULT_LIMIT
+    if len(text) > 4 or not (text.isascii() and text.isdigit()) or int(text) > MAX_LIMIT:
+        raise EnvelopeError("malformed", f"limit is {text[:64]!r}, allowed are 0 to {MAX_LIMIT}")
+    return int(text)
+
+
+def fitting(publications: list[Publication], limit: int) -> list[str]:
+    """Return the first publications as envelopes, as many as one answer may have; one has room, however large."""
+    chosen: list[str] = []
+    size = 0
+    for publication in publications[:limit]:
+        text = render(publication)
+        size += len(text)
+        if chosen and size > MAX_ANSWER:
+            break
+        chosen.append(text)
+    return chosen
+
+
+def told(answer: dict[str, Any]) -> Response:
+    """Return an answer, which may be that something is wrong."""
+    return refusal(None, answer) if "error" in answer else Response.json(answer, headers=FRESH)
+
+
+def problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> Response:
+    """Return an answer that says what is wrong with a request."""
+    return Response.json({"error": code, "reason": reason}, status, [*FRESH.items(), *fields])
