@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 
     from rawws.net.websocket import WebSocket
 
-__all__ = ["add_commands"]
+__all__ = [
+    "BROKEN",
+    "FAILED",
+    "add_commands",
+    "add_connection",
+    "context_of",
+    "header_of",
+    "leave_pipe",
+    "legible",
+    "reason_of",
+    "refuse",
+    "seconds_above_0",
+]
 
 # The exit statuses, besides 2 for a wrong option and 130 for a second Ctrl-C.
 DONE, FAILED, BROKEN, SILENT = 0, 1, 3, 4
@@ -67,7 +79,10 @@ def add_commands(commands: Any, prog: str) -> None:
     talk = _add_command(commands, "connect", "talk to a server, line by line", CONNECT, EXAMPLES.format(prog=prog))
     talk.set_defaults(command=lambda options: run(options, converse))
     talk.add_argument(
-        "--ping", type=_seconds, metavar="SECONDS", help="send a ping so often, and show how long its answer took"
+        "--ping",
+        type=seconds_above_0,
+        metavar="SECONDS",
+        help="send a ping so often, and show how long its answer took",
     )
     talk.add_argument(
         "--linger",
@@ -82,7 +97,7 @@ def add_commands(commands: Any, prog: str) -> None:
     send.add_argument("message", metavar="MESSAGE", help="the text to send, or - for standard input")
     send.add_argument("--no-reply", action="store_true", help="do not wait for an answer")
     send.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", default=10.0, help="how long to wait for it (default: 10)"
+        "--timeout", type=seconds_above_0, metavar="SECONDS", default=10.0, help="how long to wait for it (default: 10)"
     )
 
 
@@ -100,7 +115,7 @@ def _add_command(
     parser.add_argument("uri", metavar="URL", type=_url, help="ws:// or wss://, or HOST:PORT for ws://")
     parser.add_argument(
         "--header",
-        type=_header,
+        type=header_of,
         action="append",
         metavar="'NAME: VALUE'",
         help="a header of the opening handshake; may be repeated",
@@ -108,15 +123,24 @@ def _add_command(
     parser.add_argument("--subprotocol", action="append", metavar="NAME", help="a subprotocol; may be repeated")
     parser.add_argument("--origin", metavar="URL", help="the site that a browser would name")
     parser.add_argument("--binary", action="store_true", help="send binary messages, and in a pipe copy them unchanged")
+    add_connection(parser)
+    parser.add_argument("--no-compression", action="store_true", help="do not offer compression")
+    parser.add_argument(
+        "--open-timeout",
+        type=seconds_above_0,
+        metavar="SECONDS",
+        default=10.0,
+        help="how long to connect (default: 10)",
+    )
+    return parser
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to reach a server."""
     parser.add_argument("--uds", dest="unix", metavar="PATH", help="a unix socket, instead of the host and port in URL")
     parser.add_argument("--proxy", metavar="URL", help="a proxy, instead of what the environment says; off for none")
     parser.add_argument("--ca", metavar="FILE", help="the authority whose certificates are trusted, in PEM")
     parser.add_argument("--insecure", action="store_true", help="take any certificate; for tests only")
-    parser.add_argument("--no-compression", action="store_true", help="do not offer compression")
-    parser.add_argument(
-        "--open-timeout", type=_seconds, metavar="SECONDS", default=10.0, help="how long to connect (default: 10)"
-    )
-    return parser
 
 
 def _url(text: str) -> str:
@@ -124,14 +148,16 @@ def _url(text: str) -> str:
     return text if "://" in text else f"ws://{text}"
 
 
-def _header(text: str) -> tuple[str, str]:
+def header_of(text: str) -> tuple[str, str]:
+    """Take a header apart. Raises ArgumentTypeError."""
     name, colon, value = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME: VALUE")
     return name.strip(), value.strip()
 
 
-def _seconds(text: str) -> float:
+def seconds_above_0(text: str) -> float:
+    """Return a time. Raises ArgumentTypeError."""
     with contextlib.suppress(ValueError):
         if 0 < float(text) < float("inf"):
             return float(text)
@@ -139,7 +165,7 @@ def _seconds(text: str) -> float:
 
 
 def _seconds_or_off(text: str) -> float | None:
-    return None if text == "off" else _seconds(text)
+    return None if text == "off" else seconds_above_0(text)
 
 
 def run(options: argparse.Namespace, conversation: Callable[..., Coroutine[Any, Any, int]]) -> int:
@@ -161,7 +187,7 @@ async def _hold(
     except InvalidURI as error:  # of a proxy, which is looked at when it is needed
         _refuse(str(error))
     except (OSError, HandshakeError) as error:
-        return screen.fail(f"cannot connect to {without_userinfo(options.uri)}: {_reason(error)}", FAILED)
+        return screen.fail(f"cannot connect to {without_userinfo(options.uri)}: {reason_of(error)}", FAILED)
     try:
         return await conversation(ws, options, screen)
     except ConnectionClosedOK:
@@ -169,8 +195,7 @@ async def _hold(
     except ConnectionClosed as error:
         return screen.fail(f"the connection ended: {error}", BROKEN)
     except BrokenPipeError:
-        # Who read standard output has enough. What Python still holds for it would raise again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_pipe()
         return DONE
     except asyncio.CancelledError:  # Ctrl-C, or SIGTERM
         return DONE
@@ -178,15 +203,15 @@ async def _hold(
         await ws.close()
 
 
+def leave_pipe() -> None:
+    """End standard output, of which its reader has enough: what Python still holds for it would raise at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _connection(options: argparse.Namespace) -> connect:
     """Return what connects; exits with 2 for options that cannot be."""
-    context: ssl.SSLContext | None = None
+    context = context_of(options)
     try:
-        if options.ca or options.insecure:
-            context = ssl.create_default_context(cafile=options.ca)
-            if options.insecure:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
         return connect(
             options.uri,
             additional_headers=options.header,
@@ -201,17 +226,31 @@ def _connection(options: argparse.Namespace) -> connect:
             max_size=1 << 26,
         )
     except (InvalidURI, LocalProtocolError) as error:
-        _refuse(str(error))
+        refuse(str(error))
+
+
+def context_of(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return what --ca and --insecure stand for, None without them; exits with 2 for certificates that are none."""
+    if not (options.ca or options.insecure):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
     except (OSError, ssl.SSLError) as error:
-        _refuse(f"cannot use the certificates in {options.ca}: {_reason(error)}")
+        refuse(f"cannot use the certificates in {options.ca}: {reason_of(error)}")
+    if options.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
-def _refuse(text: str) -> NoReturn:
+def refuse(text: str) -> NoReturn:
+    """Say in one line what is wrong with the options, and exit with 2."""
     print(f"rawws: {text}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return what a person is told of an error."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not good: {error.verify_message} (--ca names an authority, --insecure takes any)"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
@@ -341,7 +380,7 @@ class Screen:
     def show(self, message: str | bytes) -> None:
         """Show a message."""
         if sys.stdout.isatty():
-            self._above(f"{self._colour('32', '<')} {_legible(message)}")
+            self._above(f"{self._colour('32', '<')} {legible(message)}")
         else:
             data = message.encode() if isinstance(message, str) else message
             raw = self._binary and isinstance(message, bytes)
@@ -351,14 +390,14 @@ class Screen:
     def note(self, text: str) -> None:
         """Tell a person what happens; in a pipe there is none."""
         if self.prompts:
-            self._above(self._colour("2", _legible(text)))
+            self._above(self._colour("2", legible(text)))
 
     def fail(self, text: str, status: int) -> int:
         """Say in one line why it ends, and return the exit status."""
         if self.prompts:
             sys.stdout.write("\r\x1b[K")
             sys.stdout.flush()
-        print(f"rawws: {_legible(text)}", file=sys.stderr)
+        print(f"rawws: {legible(text)}", file=sys.stderr)
         return status
 
     def _colour(self, code: str, text: str) -> str:
@@ -444,7 +483,7 @@ def _piped() -> Iterator[bytes]:
         yield rest
 
 
-def _legible(message: str | bytes) -> str:
+def legible(message: str | bytes) -> str:
     """Return what a terminal may get: no message moves the cursor, or asks the terminal to answer."""
     if isinstance(message, bytes):
         rest = f" ... ({len(message)} bytes)" if len(message) > SHOWN else ""

@@ -24,7 +24,8 @@ from typing import Final, Self, final
 import pytest
 import trustme
 
-from rawws.cli.terminal import _fit, _legible, _width
+from rawws.cli.terminal import _fit, _width
+from rawws.cli.terminal import legible as _legible
 from tests.processes import LOOPBACK, ROOT, Process
 
 TALKER: Final = Path(__file__).with_name("talker.py")
