@@ -12,7 +12,7 @@ from tests.processes import ROOT
 # Each took a measurable part of the import, or is a room of its own that few enter.
 LAZY = frozenset({
     *("argparse", "curses", "email.utils", "http.client", "http.server", "mimetypes", "multiprocessing", "readline"),
-    *("rawws.backplanes", "rawws.cli", "rawws.demo", "rawws.integrations", "rawws.testing"),
+    *("rawws.backplanes", "rawws.cli", "rawws.demo", "rawws.integrations", "rawws.sync", "rawws.testing"),
     *("rawws.topics", "python_socks", "urllib.request", "uvloop", "xml"),
 })  # fmt: skip
 

@@ -23,17 +23,19 @@ LINES: Final = (
     {"rawws.net"},
     {"rawws.http"},
     {"rawws.server", "rawws.client", "rawws.topics"},
-    {"rawws.backplanes", "rawws.integrations", "rawws.metrics", "rawws.testing"},
+    {"rawws.backplanes", "rawws.integrations", "rawws.metrics", "rawws.sync", "rawws.testing"},
     {"rawws.gateway", "rawws.demo"},
     {"rawws.cli"},  # it starts the two
     {"rawws.__main__"},
 )
 # They stand where a user of the library stands, and import what is promised to users.
 USERS: Final = {"rawws.demo", "rawws.gateway"}
-PUBLIC: Final = re.compile(r"rawws|rawws\.(topics|testing|metrics|topics\.endpoints|(backplanes|integrations)\.\w+)")
+PUBLIC: Final = re.compile(
+    r"rawws|rawws\.(topics|testing|metrics|sync|topics\.endpoints|(backplanes|integrations)\.\w+)"
+)
 
-# Written with their module in front: `testing.serve`, `testing.run`, `asgi.serve`.
-QUALIFIED: Final = {"run", "serve"}
+# Written with their module in front: `testing.serve`, `testing.run`, `asgi.serve`, `sync.connect`.
+QUALIFIED: Final = {"connect", "run", "serve"}
 
 MOST_LINES: Final = 600
 LONGER: Final = {"rawws/net/websocket.py": 900}

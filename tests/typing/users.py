@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import assert_type
 
 import rawws
+import rawws.sync
 
 
 async def handler(ws: rawws.WebSocket) -> None:
@@ -109,3 +110,18 @@ async def main() -> None:
         assert_type(ws, rawws.WebSocket)
     rawws.connect("ws://127.0.0.1", prot=3)  # type: ignore[call-arg]
     rawws.connect("ws://127.0.0.1", max_size="1 MiB")  # type: ignore[arg-type]
+
+
+def without_asyncio() -> None:
+    with rawws.sync.connect("ws://x", open_timeout=1) as ws:
+        assert_type(ws.recv(timeout=1), str | bytes)
+        assert_type(ws.recv(decode=True), str)
+        assert_type(ws.recv(1, decode=False), bytes)
+        ws.send(["an", "iterable"])
+        ws.send(7)  # type: ignore[arg-type]
+        assert_type(ws.ping(), float)
+        for message in ws:
+            assert_type(message, str | bytes)
+    rawws.sync.connect("ws://x", open_timout=1)  # type: ignore[call-arg]
+    assert_type(rawws.sync.publish("http://x", "a", {"b": 1}, key="k"), str)
+    rawws.sync.publish("http://x", "a", "b")  # type: ignore[call-arg]
