@@ -158,6 +158,8 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 assert callable(pkgutil.resolve_name(name))
             case "varnishd", _:  # tests/proxies runs it
                 continue
+            case "redis-cli", ["EVAL", script, "0", "rawws", *_]:  # tests/backplanes/test_outside.py runs it
+                assert script == "$(redis-cli HGET rawws:hub publish)"
             case "curl", [url, *_]:
                 assert url.startswith(f"http://127.0.0.1:{PORT}/")
             case _:

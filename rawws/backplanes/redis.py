@@ -71,6 +71,8 @@ LUA: Final = Path(__file__).parent / "lua"
 PUBLISH: Final = script("place", "publish")
 HISTORY: Final = script("remember", "place", "history")
 BEAT: Final = script("beat")
+# For programs that are no hub, which take it from the Redis itself.
+OUTSIDE: Final = script("outside", "place", "publish")
 
 
 @final
@@ -335,6 +337,7 @@ class RedisBackplane:
             await self._ask_life(asked)
             for text in (PUBLISH, HISTORY, BEAT):
                 self._scripts[text] = await asked.ask("SCRIPT", "LOAD", text)
+            self._introduce(asked)
             heard.send("SUBSCRIBE", f"{self._channels}:servers")
             if isinstance(answer := await heard.read(), Exception):
                 raise answer
@@ -342,6 +345,17 @@ class RedisBackplane:
         for topic, ident in self._left:
             self.part(topic, ident)
         self._left.clear()
+
+    def _introduce(self, asked: RedisLine) -> None:
+        """Say what a program needs that publishes without a hub (docs/run/scaling.md)."""
+        bounds, verb = self._session.history, self._verbs[0]
+        age = max(1, int(bounds.age * 1000))
+        # One that is full refuses it, and nothing here needs it.
+        asked.ask(
+            *("HSET", f"{self.prefix}:hub", "publish", OUTSIDE, "life", self._life, "keeps", int(self._keeps)),
+            *("remember", PLACE_AGE, "verb", verb, "channels", self._channels),
+            *("count", bounds.count, "size", bounds.size, "age", age),
+        )
 
     async def _ask_life(self, asked: RedisLine) -> None:
         """Read which run of a Redis this is, and how it stores what it promises."""
