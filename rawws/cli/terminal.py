@@ -34,6 +34,7 @@ __all__ = [
     "header_of",
     "leave_pipe",
     "legible",
+    "read_input",
     "reason_of",
     "refuse",
     "seconds_above_0",
@@ -170,9 +171,16 @@ def _seconds_or_off(text: str) -> float | None:
 
 def run(options: argparse.Namespace, conversation: Callable[..., Coroutine[Any, Any, int]]) -> int:
     """Connect, hold the conversation and close; return the exit status."""
+    if getattr(options, "message", "") == "-":
+        options.message = read_input()
     screen = Screen(options.binary)
     with screen.kept(), asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_hold(options, conversation, screen))
+
+
+def read_input() -> bytes:
+    """Return all of standard input. In a loop, neither a thread nor a task that waits for it could be interrupted."""
+    return sys.stdin.buffer.read()
 
 
 async def _hold(
@@ -266,8 +274,6 @@ def reason_of(error: Exception) -> str:
 async def ask(ws: WebSocket, options: argparse.Namespace, screen: Screen) -> int:
     """Send one message and print the answer."""
     message: str | bytes = options.message
-    if message == "-":
-        message = await asyncio.to_thread(sys.stdin.buffer.read)
     if isinstance(message, str):
         message = message.encode("utf-8", "surrogateescape")
     try:

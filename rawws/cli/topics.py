@@ -27,6 +27,7 @@ from .terminal import (
     header_of,
     leave_pipe,
     legible,
+    read_input,
     reason_of,
     refuse,
     seconds_above_0,
@@ -129,6 +130,8 @@ def _count(text: str) -> int:
 
 def run(options: argparse.Namespace, work: Callable[..., Coroutine[Any, Any, int]]) -> int:
     """Do it until it is done, or somebody ends it; return the exit status."""
+    if getattr(options, "text", "") == "-":
+        options.text = read_input()
     options.key = options.key or os.environ.get("RAWWS_KEY") or None
     options.ssl = context_of(options) if options.uri.lower().startswith("https:") else None
     options.proxy = None if options.proxy == "off" else options.proxy or True
@@ -156,10 +159,7 @@ async def say(options: argparse.Namespace) -> int:
     """Publish."""
     if options.key is None:
         refuse("there is no key, needed is RAWWS_KEY in the environment, or --key")
-    if options.text == "-":
-        octets = await asyncio.to_thread(sys.stdin.buffer.read)
-    else:
-        octets = options.text.encode("utf-8", "surrogateescape")
+    octets = options.text if isinstance(options.text, bytes) else options.text.encode("utf-8", "surrogateescape")
     try:
         data = octets if options.binary else octets.decode()
         cursor = await post_publication(

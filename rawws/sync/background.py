@@ -22,7 +22,7 @@ from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine
+    from collections.abc import Callable, Collection, Coroutine
 
 __all__ = ["BackgroundLoop", "background"]
 
@@ -62,6 +62,11 @@ class BackgroundLoop:
             if self is not _running:
                 # The interpreter ends, so this is a daemon: as all that wait then, it is left waiting.
                 threading.Event().wait()
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """Have the loop do something, if it is that of this process, and wait for nothing."""
+        if self is _running:
+            self.loop.call_soon_threadsafe(work)
 
     def stop(self) -> None:
         """Close what is open, and end the thread."""

@@ -85,9 +85,9 @@ class ClientConnection:
                 yield self.recv()
 
     def __del__(self) -> None:
-        # It may be collected in any thread, after the loop's end, and in a child.
+        # It may be collected in any thread, as the loop ends, and in a child.
         with contextlib.suppress(RuntimeError):
-            self._loop.loop.call_soon_threadsafe(self._ws.close)
+            self._loop.begin(self._ws.close)
 
     @overload
     def recv(self, timeout: float | None = None, decode: None = None) -> str | bytes: ...

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rawws.cli.environment import options_in
 from tests.cli.hub import KEY
 from tests.processes import LOOPBACK, ROOT, Process, eventually, free_port
 
@@ -127,6 +128,26 @@ def test_a_server_that_says_nothing_is_not_waited_for(address: str) -> None:
         assert (status, "no answer from" in err) == (1, True)
         status, _, err = run("subscribe", url, "a", "--open-timeout", "0.2")
         assert (status, "no answer from" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("publish", "http://127.0.0.1:1", "a", "-", *BOLD), ("send", "ws://127.0.0.1:1", "-")]
+)
+def test_an_interrupt_ends_what_waits_for_its_input(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "rawws", *arguments]
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        # More than a pipe holds: when it is written, somebody reads.
+        process.stdin.write(300_000 * b"x")
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == b""
+
+
+def test_the_key_in_the_environment_is_no_option_of_serve() -> None:
+    assert options_in({"RAWWS_KEY": KEY}, ["serve", "chat:chat"]) == {}
 
 
 # -- subscribe
