@@ -24,13 +24,16 @@ TIMEOUT: Final = 60_000.0
 
 
 @contextmanager
-def browsing() -> Iterator[Browser]:
-    """Run a browser."""
+def browsing(*, back_forward_cache: bool = False) -> Iterator[Browser]:
+    """Run a browser; Playwright has it keep no pages that were left, unless it is told."""
     chromium = find_program("chromium", "apt-get install chromium")
     # It leaves its temporary files.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
         environment: dict[str, str | float | bool] = {**os.environ, "TMPDIR": folder}
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, env=environment)
+        left_out = ["--disable-back-forward-cache"] if back_forward_cache else []
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=ARGUMENTS, env=environment, ignore_default_args=left_out
+        )
         yield browser
         browser.close()
 

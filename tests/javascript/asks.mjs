@@ -50,13 +50,6 @@ for await (const { recovered } of lost) {
   found.recovered = recovered;
   break;
 }
-found.twice = (() => {
-  try {
-    hub.subscribe("token/open");
-  } catch ({ code }) {
-    return code;
-  }
-})();
 found.transport = hub.transport;
 found.presence = await hub.presence("told");
 hub.close();

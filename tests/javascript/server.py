@@ -32,6 +32,23 @@ delays = itertools.cycle([0.3, 0.2, 0.1, 0.0])
 hub = Hub(history=History(count=20_000, size=1 << 25), authorize=authorize)
 
 
+async def close(ws: rawws.WebSocket) -> None:
+    """Let a client in, and tell it by a code of its own that it may not be."""
+    ws.close(4401, "please log in")
+
+
+asked: list[str] = []
+
+
+def gate(ws: rawws.WebSocket, request: Any) -> rawws.Response | None:
+    """Let clients in at /guarded with the right token only, at /forbidden never; take note of them."""
+    path, _, query = request.path.partition("?")
+    asked.append(path)
+    if path == "/guarded" and "token=good" not in query:
+        return ws.respond(401, "who are you?")
+    return ws.respond(403, "not you") if path == "/forbidden" else None
+
+
 async def count() -> None:
     """Publish numbers for ever."""
     for number in itertools.count(1):
@@ -42,8 +59,14 @@ async def count() -> None:
 async def main(port: int) -> None:
     """Serve until the process is ended."""
     page = rawws.Route("/", lambda _: rawws.Response(200, PAGE, content_type="text/html; charset=utf-8"))
-    routes = rawws.Routes([page, *endpoints.routes(hub, "/topics")])
-    async with rawws.serve(routes, "127.0.0.1", port, subprotocols=["rawws.v1"], origins=["*", None]) as server:
+    rest = [
+        rawws.Route("/closing", close, websocket=True),
+        rawws.Route("/asked/{path}", lambda request: {"count": asked.count(f"/{request.path_params['path']}")}),
+        *endpoints.routes(hub, "/guarded"),
+    ]
+    routes = rawws.Routes([page, *endpoints.routes(hub, "/topics"), *rest])
+    options: Any = {"subprotocols": ["rawws.v1"], "origins": ["*", None], "process_request": gate}
+    async with rawws.serve(routes, "127.0.0.1", port, **options) as server:
         counting = asyncio.create_task(count())
         await server.serve_forever()
         counting.cancel()

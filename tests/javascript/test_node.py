@@ -38,12 +38,79 @@ def test_every_transport_does_the_same(server: Process, transport: str) -> None:
             "unknown": ["cursor"],
             "ready": False,
             "recovered": False,
-            "twice": "limit",
             "transport": transport,
             "presence": {"members": [], "count": 0},
             "closed": ["closed", "closed"],
             "timers": 0,
         }
+
+
+REFUSED = ["refused"] * 4
+
+
+def test_where_nobody_is_let_in_it_ends_and_where_nobody_is_it_does_not(server: Process) -> None:
+    with node("refused.mjs", f"http://{LOOPBACK}:{server.port}", f"http://{LOOPBACK}:{free_port()}/") as program:
+        found = json.loads(program.result(60))
+    # Of a WebSocket the status cannot be read: that takes a second request.
+    attempts = {"websocket": 11, "stream": 6, "poll": 6}
+    asked = 0
+    for transport, count in attempts.items():
+        of = found.pop(transport)
+        asked += count
+        assert of.pop("asked") == {"count": asked}
+        assert of == {
+            "401": ["refused 401", *REFUSED],
+            "403": ["refused 403", *REFUSED],
+            "404": ["refused 404", *REFUSED],
+            "renewed": ["connecting 401", transport, "closed"],
+            "wrong": ["connecting 401", "refused 401", *REFUSED],
+            "none": ["connecting 401", "refused 401", *REFUSED],
+        }
+    assert found == {
+        "raised": "no login",
+        "raises": ["connecting 401", "refused 401", *REFUSED],
+        "closing": ["refused 401", *REFUSED],
+        "first": ["websocket", "closed"],
+        "away": ["connecting,string"],
+        "sockets": 6,
+    }
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_subscriptions_to_one_topic_share_one(server: Process, transport: str) -> None:
+    # Its topics must be new.
+    with node("shared.mjs", address(server.port), transport) as program:
+        found = json.loads(program.result(30))
+    # Who is present is known to WebSockets.
+    room = {
+        "once": True,
+        "left": 0,
+        "room": [1, 1, 1, True, True],
+        "other": ["limit", 'room was joined by {"name":"Ann"}'],
+        "stays": 1,
+        "gone": 0,
+    }
+    assert found == {
+        "now": True,
+        "middle": True,
+        "logs": ["1234", "4", "1234", "34"],
+        "lost": False,
+        "gaps": [0, 1],
+        "told": False,
+        "ended": True,
+        "same": "123456",
+        **(room if transport == "websocket" else {}),
+        "wrong": [
+            "TypeError: there is no option reconnect",
+            "TypeError: the URL is localhost:8000/topics, allowed are http, https, ws and wss",
+            "TypeError: there is no option sinse",
+            "TypeError: join is a function, allowed is JSON",
+            "TypeError: there is no event mesage",
+            "TypeError: there is no option once",
+            "TypeError: there is no option kye",
+        ],
+        "heard": 0,
+    }
 
 
 def test_what_waits_has_a_bound_and_an_end(server: Process) -> None:

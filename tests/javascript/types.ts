@@ -6,8 +6,23 @@ hub.onstate = (event) => {
   if (event.state === "open") console.log(event.transport.length);
 };
 
+hub.addEventListener("state", (event) => {
+  if (event.state === "refused") console.log(event.status.toFixed(), event.reason);
+});
+hub.ontoken = async ({ status }) => (status === 401 ? "another" : null);
+
+interface Person {
+  name: string;
+  age?: number;
+}
+const person: Person = { name: "Ann" };
+hub.subscribe("chat", { join: person });
+connect("wss://example.com/topics", { WebSocket: globalThis.WebSocket });
+
 const chat = hub.subscribe("chat", { since: "earliest", join: { name: "Ann" }, watch: true });
 chat.onmessage = ({ data, cursor }: Publication) => console.log(typeof data === "string" ? data : data.byteLength, cursor);
+chat.addEventListener("message", ({ data }) => console.log(typeof data));
+chat.addEventListener("error", ({ code }) => console.log(code));
 chat.ongap = (cursor: string) => console.log(cursor);
 chat.onpresence = ({ members, count, join }) => {
   const infos: Json[] = [...members.values()];
@@ -31,5 +46,9 @@ export async function main(): Promise<void> {
 connect("/topics", { transports: ["telegraph"] });
 // @ts-expect-error a number is no message
 void hub.publish("chat", 7);
-// @ts-expect-error a function is no JSON
-hub.subscribe("chat", { join: () => 1 });
+// @ts-expect-error there is no such option
+hub.subscribe("chat", { sinse: "earliest" });
+// @ts-expect-error there is no such event
+chat.addEventListener("mesage", () => 1);
+// @ts-expect-error a token is no number
+hub.ontoken = () => 7;

@@ -14,6 +14,8 @@ export interface Options {
   queueSize?: number;
   /** Publications that may wait for `for await`. */
   buffer?: number;
+  /** Where there is no global one (Node 20): that of the package ws. */
+  WebSocket?: new (url: string, protocol: string) => SocketLike;
   /** The rest is in milliseconds. */
   openTimeout?: number;
   pingInterval?: number;
@@ -23,10 +25,23 @@ export interface Options {
   retryCap?: number;
 }
 
+/** What is used of a WebSocket. */
+export interface SocketLike {
+  send(data: string): void;
+  close(): void;
+}
+
+/** What a server answers that lets nobody in: also 404, where there never was a hub. */
+export interface Refusal {
+  status: number;
+  reason: string;
+}
+
 export type State =
-  | { state: "connecting"; transport: null; reason: string }
-  | { state: "open"; transport: Transport; reason: "" }
-  | { state: "closed"; transport: null; reason: "" };
+  | { state: "connecting"; transport: null; reason: string; status?: number }
+  | { state: "open"; transport: Transport; reason: ""; status?: undefined }
+  | { state: "refused"; transport: null; reason: string; status: number }
+  | { state: "closed"; transport: null; reason: string; status?: undefined };
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json };
 
@@ -58,7 +73,7 @@ export interface Presence {
   leave?: Member;
 }
 
-/** `code` is one of docs/use/rawws.v1.md, or "closed", "queue", "unanswered", "slow", "http". */
+/** `code` is one of docs/use/rawws.v1.md, or "closed", "queue", "unanswered", "slow", "http"; "refused" is said by both. */
 export class HubError extends Error {
   constructor(code: string, reason?: string);
   readonly code: string;
@@ -67,17 +82,39 @@ export class HubError extends Error {
 
 export function connect(url: string | URL, options?: Options): Hub;
 
-export interface Hub {
+/** Each event has a property for one function, and listeners, which get the same. */
+export interface Emitter<Events> {
+  addEventListener<Type extends keyof Events>(type: Type, listener: (event: Events[Type]) => void): void;
+  removeEventListener<Type extends keyof Events>(type: Type, listener: (event: Events[Type]) => void): void;
+}
+
+export interface TopicOptions {
+  since?: string;
+  /** What others get of the page: any JSON. */
+  join?: object | string | number | boolean | null;
+  watch?: boolean;
+}
+
+export interface Hub extends Emitter<{ state: State }> {
   onstate: ((state: State) => void) | null;
+  /** Asked once for a new token when the server lets nobody in; nothing ends the hub. */
+  ontoken: ((refusal: Refusal) => string | null | undefined | Promise<string | null | undefined>) | null;
   readonly state: State["state"];
   readonly transport: Transport | null;
-  subscribe(topic: string, options?: { since?: string; join?: Json; watch?: boolean }): Subscription;
+  subscribe(topic: string, options?: TopicOptions): Subscription;
   publish(topic: string, data: string | ArrayBuffer | ArrayBufferView, options?: { key?: string }): Promise<string>;
   presence(topic: string): Promise<{ members: Member[]; count: number }>;
   close(): void;
 }
 
-export interface Subscription extends AsyncIterable<Publication | Gap> {
+export interface SubscriptionEvents {
+  message: Publication;
+  gap: string;
+  presence: Presence;
+  error: HubError;
+}
+
+export interface Subscription extends AsyncIterable<Publication | Gap>, Emitter<SubscriptionEvents> {
   readonly topic: string;
   /** The `since` of a subscription that goes on here. */
   readonly cursor: string;
