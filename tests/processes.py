@@ -67,10 +67,11 @@ def find_program(name: str, install: str) -> str:
     raise MissingComponentError(f"{name} is not installed: {install}")
 
 
-def find_node() -> str:
-    """Return the path of the Node of `node/package-lock.json`; raise `MissingComponentError` if it is not installed."""
+def find_node(version: str = "22") -> str:
+    """Return the path of a Node of `node/package-lock.json`; raise `MissingComponentError` if it is not installed."""
     processor = NODE_PROCESSORS.get(platform.machine(), platform.machine())
-    path = NODE / "node_modules" / f"node-linux-{processor}" / "bin" / "node"
+    name = "node" if version == "22" else f"node-{version}"
+    path = NODE / "node_modules" / f"{name}-linux-{processor}" / "bin" / "node"
     if path.exists():
         return str(path)
     raise MissingComponentError(f"the node of the tests is not installed: npm ci --prefix {NODE.relative_to(ROOT)}")

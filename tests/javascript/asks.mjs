@@ -2,9 +2,10 @@
 // Arguments: the URL, and the transport.
 
 import { connect } from "../../rawws/topics/js/rawws.js";
+import { options } from "./options.mjs";
 
 const [url, transport] = process.argv.slice(2);
-const hub = connect(url, { transports: [transport], token: async () => "open" });
+const hub = connect(url, { ...options, transports: [transport], token: async () => "open" });
 const codes = (promises) => Promise.all(promises.map((promise) => promise.then(String, ({ code, name }) => code ?? name)));
 const found = {};
 

@@ -2,13 +2,14 @@
 // Arguments: a URL where a server is, and one where none is.
 
 import { connect } from "../../rawws/topics/js/rawws.js";
+import { options } from "./options.mjs";
 
 const [url, nowhere] = process.argv.slice(2);
 const code = (promise) => promise.then(() => "done", (error) => error.code);
 const found = {};
 
 // No server: so much may wait, and close() settles it.
-const offline = connect(nowhere, { queue: 3, queueSize: 1000, transports: ["poll"] });
+const offline = connect(nowhere, { ...options, queue: 3, queueSize: 1000, transports: ["poll"] });
 const waiting = [1, 2, 3].map((number) => code(offline.publish("told", String(number))));
 found.fourth = await code(offline.publish("told", "4"));
 const silent = offline.subscribe("told");
@@ -16,20 +17,20 @@ const ended = code(silent.ready);
 offline.close();
 found.waiting = await Promise.all(waiting);
 found.ended = await ended;
-const large = connect(nowhere, { queueSize: 1000, transports: ["poll"] });
+const large = connect(nowhere, { ...options, queueSize: 1000, transports: ["poll"] });
 found.large = await code(large.publish("told", "x".repeat(1000)));
 large.close();
 
 // What was published while there was no connection goes out when there is one.
 found.late = [];
 for (const transport of ["websocket", "stream", "poll"]) {
-  const hub = connect(url, { transports: [transport] });
+  const hub = connect(url, { ...options, transports: [transport] });
   found.late.push(/^[0-9a-f]+:\d+$/.test(await hub.publish("late", "first")));
   hub.close();
 }
 
 // Whoever takes nothing is told so, and holds no more than the buffer.
-const slow = connect(url, { buffer: 10 });
+const slow = connect(url, { ...options, buffer: 10 });
 const many = slow.subscribe("numbers");
 await many.ready;
 await new Promise((resolve) => setTimeout(resolve, 500));
@@ -43,18 +44,17 @@ try {
 process.once("uncaughtException", (error) => (found.raised = error.message));
 const both = slow.subscribe("numbers");
 let count = 0;
-await new Promise((resolve) => {
+found.count = await new Promise((resolve) => {
   both.onmessage = () => {
     count += 1;
     if (count === 1) throw new Error("of the user");
-    if (count === 3) resolve();
+    if (count === 3) resolve(count);
   };
 });
-found.count = count;
 slow.close();
 
 // What still comes for a subscription that was closed is not taken for that of the next one.
-const again = connect(url);
+const again = connect(url, options);
 const say = (count, from) => Array.from({ length: count }, (_, number) => again.publish("again", String(from + number)));
 await Promise.all(say(10, 0));
 const first = again.subscribe("again");
@@ -69,9 +69,9 @@ await second.ready;
 await again.publish("again", "100");
 found.again = log.length === 101 && log.every((number, index) => number === index);
 again.close();
-found.wrong = [{ retry: 1 }, { transports: ["carrier pigeon"] }, { transports: [] }].map((options) => {
+found.wrong = [{ retry: 1 }, { transports: ["carrier pigeon"] }, { transports: [] }].map((wrong) => {
   try {
-    connect(url, options);
+    connect(url, wrong);
   } catch (error) {
     return error.message;
   }

@@ -2,9 +2,10 @@
 // Arguments: the URL, and the options of connect in JSON.
 
 import { connect } from "../../rawws/topics/js/rawws.js";
+import { options } from "./options.mjs";
 
-const [url, options] = process.argv.slice(2);
-const hub = connect(url, JSON.parse(options));
+const [url, given] = process.argv.slice(2);
+const hub = connect(url, { ...options, ...JSON.parse(given) });
 const tell = (fields) => console.log(JSON.stringify(fields));
 const log = [];
 

@@ -26,10 +26,10 @@ def address(port: int | None) -> str:
     return f"http://{LOOPBACK}:{port}/topics"
 
 
-def node(program: str, *arguments: Any) -> Process:
+def node(program: str, *arguments: Any, version: str = "22") -> Process:
     """Run a program of this folder; what is no text is handed on as JSON."""
     texts = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
-    return Process([find_node(), HERE / program, *texts])
+    return Process([find_node(version), HERE / program, *texts])
 
 
 def tsc() -> Process:

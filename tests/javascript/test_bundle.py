@@ -54,6 +54,4 @@ def test_the_page_lists_every_option_with_its_default() -> None:
 
 
 def test_no_registry_is_named_in_the_lock() -> None:
-    lock = (HERE / "package-lock.json").read_text(encoding="utf-8")
-    assert "http" not in lock
-    assert "resolved" not in lock
+    assert '"resolved"' not in (HERE / "package-lock.json").read_text(encoding="utf-8")

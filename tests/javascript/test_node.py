@@ -1,4 +1,4 @@
-"""rawws.js in node: what clients ask for, what waits, and proxies that break the better transport."""
+"""rawws.js in Node: what clients ask for, who is let in, what waits, and proxies that break the better transport."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ from tests.javascript.proxy import Proxy
 from tests.processes import LOOPBACK, Process, free_port
 
 TRANSPORTS = ["websocket", "stream", "poll"]
+# 20 has no WebSocket, and gets that of ws; of 22, one that fails says `error` alone.
+NODES = ["20", "22", "24"]
 # As in the field, but in a hurry.
 HASTY = {"openTimeout": 500, "pingInterval": 1000, "stableAfter": 1500, "retryBase": 20, "betterAfter": 300_000}
 
 
+@pytest.fixture(scope="module", params=NODES)
+def version(request: pytest.FixtureRequest) -> str:
+    """The version of Node; all tests of one have a server of their own."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[Process]:
+def server(version: str) -> Iterator[Process]:
     with serving(free_port()) as process:
         yield process
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_every_transport_does_the_same(server: Process, transport: str) -> None:
-    with node("asks.mjs", address(server.port), transport) as program:
+def test_every_transport_does_the_same(server: Process, version: str, transport: str) -> None:
+    with node("asks.mjs", address(server.port), transport, version=version) as program:
         assert json.loads(program.result(30)) == {
             "refused": ["refused", "refused"],
             "cursors": True,
@@ -41,18 +49,21 @@ def test_every_transport_does_the_same(server: Process, transport: str) -> None:
             "transport": transport,
             "presence": {"members": [], "count": 0},
             "closed": ["closed", "closed"],
-            "timers": 0,
+            # The package ws has one of its own, until the server has closed too.
+            "timers": int(version == "20" and transport == "websocket"),
         }
 
 
 REFUSED = ["refused"] * 4
 
 
-def test_where_nobody_is_let_in_it_ends_and_where_nobody_is_it_does_not(server: Process) -> None:
-    with node("refused.mjs", f"http://{LOOPBACK}:{server.port}", f"http://{LOOPBACK}:{free_port()}/") as program:
+def test_where_nobody_is_let_in_it_ends_and_where_nobody_is_it_does_not(server: Process, version: str) -> None:
+    with node(
+        "refused.mjs", f"http://{LOOPBACK}:{server.port}", f"http://{LOOPBACK}:{free_port()}/", version=version
+    ) as program:
         found = json.loads(program.result(60))
-    # Of a WebSocket the status cannot be read: that takes a second request.
-    attempts = {"websocket": 11, "stream": 6, "poll": 6}
+    # Of a WebSocket the status cannot be read: that takes a second request. That of Node 24 asks twice by itself.
+    attempts = {"websocket": 16 if version == "24" else 11, "stream": 6, "poll": 6}
     asked = 0
     for transport, count in attempts.items():
         of = found.pop(transport)
@@ -77,9 +88,9 @@ def test_where_nobody_is_let_in_it_ends_and_where_nobody_is_it_does_not(server: 
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_subscriptions_to_one_topic_share_one(server: Process, transport: str) -> None:
+def test_subscriptions_to_one_topic_share_one(server: Process, version: str, transport: str) -> None:
     # Its topics must be new.
-    with node("shared.mjs", address(server.port), transport) as program:
+    with node("shared.mjs", address(server.port), transport, version=version) as program:
         found = json.loads(program.result(30))
     # Who is present is known to WebSockets.
     room = {
@@ -113,8 +124,8 @@ def test_subscriptions_to_one_topic_share_one(server: Process, transport: str) -
     }
 
 
-def test_what_waits_has_a_bound_and_an_end(server: Process) -> None:
-    with node("bounds.mjs", address(server.port), f"http://{LOOPBACK}:{free_port()}/") as program:
+def test_what_waits_has_a_bound_and_an_end(server: Process, version: str) -> None:
+    with node("bounds.mjs", address(server.port), f"http://{LOOPBACK}:{free_port()}/", version=version) as program:
         assert json.loads(program.result(30)) == {
             "fourth": "queue",
             "waiting": ["closed"] * 3,
@@ -139,8 +150,8 @@ def test_what_waits_has_a_bound_and_an_end(server: Process) -> None:
 class Numbers:
     """numbers.mjs behind a proxy, and what it said so far."""
 
-    def __init__(self, proxy: Proxy, **options: Any) -> None:
-        self.program = node("numbers.mjs", address(proxy.port), {**HASTY, **options})
+    def __init__(self, proxy: Proxy, version: str = "22", **options: Any) -> None:
+        self.program = node("numbers.mjs", address(proxy.port), {**HASTY, **options}, version=version)
 
     def said(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.program.output.splitlines(keepends=True) if line.endswith("\n")]
@@ -233,10 +244,10 @@ def test_a_better_transport_that_dies_again_is_given_up_at_once() -> None:
             assert_whole(numbers.log(server.port))
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_connections_that_break_all_the_time_lose_and_repeat_nothing(transport: str) -> None:
+@pytest.mark.parametrize(("transport", "version"), [*((each, "22") for each in TRANSPORTS), ("websocket", "20")])
+def test_connections_that_break_all_the_time_lose_and_repeat_nothing(transport: str, version: str) -> None:
     with serving(free_port()) as server, Proxy(server.port or 0) as proxy:
-        with Numbers(proxy, transports=[transport]) as numbers:
+        with Numbers(proxy, version, transports=[transport]) as numbers:
             for _ in range(10):
                 numbers.wait_more(100)
                 proxy.break_all()
