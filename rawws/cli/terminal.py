@@ -193,7 +193,7 @@ async def _hold(
     try:
         ws = await _connection(options)
     except InvalidURI as error:  # of a proxy, which is looked at when it is needed
-        _refuse(str(error))
+        refuse(str(error))
     except (OSError, HandshakeError) as error:
         return screen.fail(f"cannot connect to {without_userinfo(options.uri)}: {reason_of(error)}", FAILED)
     try:

@@ -21,9 +21,10 @@ from rawws.http.asgi import answer_asgi, head_of_scope
 from rawws.http.responses import Response
 
 from .cursors import EARLIEST, cursor_of
-from .envelope import EnvelopeError, answer_of, distinct, error_of, listed, malformed, message_of, no_number, render
+from .envelope import EnvelopeError, answer_of, distinct, error_of, malformed, message_of, no_number, render
 from .names import TopicError, check_name
-from .rawws_v1 import FRESH, MAX_ANSWER, MISTAKES, answer_stream, place_of, refusal, refused_later
+from .rawws_v1 import MISTAKES, place_of
+from .rawws_v1_http import FRESH, MAX_ANSWER, answer_stream, list_of, refusal, refused_later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -157,14 +158,14 @@ class HubApi:
                     cursor = publications[len(chosen) - 1].cursor if chosen else since
             else:
                 chosen = fitting(publications[::-1], limit)[::-1]
-            return Response(200, answer_of(chosen, cursor, recovered).encode(), FRESH, "application/json")
+            return Response(200, answer_of(chosen, cursor, recovered), FRESH, "application/json")
 
         return self.hub.when_ready([topic], since or EARLIEST, answer)
 
     def _presence(self, asked: HttpRequest) -> Response | Awaitable[Response]:
         """List who is present in a topic."""
         topic = topic_of(asked)
-        return self.hub.when_ready([topic], "", lambda: told(listed(self.hub.presence(topic))))
+        return self.hub.when_ready([topic], "", lambda: list_of(self.hub, topic, None))
 
     def _subscribers(self, asked: HttpRequest) -> Response:
         """Count the subscribers of a topic."""
@@ -277,16 +278,16 @@ def limit_of(asked: HttpRequest) -> int:
     return int(text)
 
 
-def fitting(publications: list[Publication], limit: int) -> list[str]:
+def fitting(publications: list[Publication], limit: int) -> list[bytes]:
     """Return the first publications as envelopes, as many as one answer may have; one has room, however large."""
-    chosen: list[str] = []
+    chosen: list[bytes] = []
     size = 0
     for publication in publications[:limit]:
-        text = render(publication)
-        size += len(text)
+        octets = publication.form_of(render).payload
+        size += len(octets)
         if chosen and size > MAX_ANSWER:
             break
-        chosen.append(text)
+        chosen.append(octets)
     return chosen
 
 

@@ -17,7 +17,7 @@ from rawws.http.responses import Response
 from rawws.net.turns import spend
 
 from .cursors import MAX_ID, cursors_of, is_short, join_cursors
-from .envelope import Command, EnvelopeError, answer_of, error_of, listed, place_fields, render, serialize
+from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields, render, serialize
 from .names import STATUSES, TopicError, check_name, unavailable
 from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, numbered, place_of, read
 from .subscribers import EventSubscriber
@@ -254,16 +254,16 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
     def go() -> Any:
         hub.account(asked, (command.topic,))
         if command.action == "presence":
-            return hub.when_ready([command.topic], "", lambda: list_of(hub, command))
+            return hub.when_ready([command.topic], "", lambda: list_of(hub, command.topic, command.id))
         result = hub.publish(command.topic, command.message, key=command.key)
         return answer_later(result) if result.pending else answer(place_of(result))
 
     return when_allowed(hub, asked, [command.topic], go, RIGHTS[command.action], command.id)
 
 
-def list_of(hub: HubCore, command: Command) -> Response:
+def list_of(hub: HubCore, topic: str, number: int | None) -> Response:
     """Return an answer that says who is present."""
-    text = listed(numbered(command.id), hub.members(command.topic))
+    text = listed(numbered(number), hub.members(topic))
     spend(len(text))
     return Response(200, text, {**FRESH, "X-Content-Type-Options": "nosniff"}, "application/json")
 

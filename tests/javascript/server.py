@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 import rawws
+from rawws.protocol.http11 import HttpResponse
 from rawws.topics import History, Hub, endpoints
 
 PAGE: Final = "<!doctype html><html lang=en><title>Topics</title><link rel=icon href=data:,><h1>Topics</h1></html>"
@@ -40,7 +41,7 @@ async def close(ws: rawws.WebSocket) -> None:
 asked: list[str] = []
 
 
-def gate(ws: rawws.WebSocket, request: Any) -> rawws.Response | None:
+def gate(ws: rawws.WebSocket, request: Any) -> HttpResponse | None:
     """Let clients in at /guarded with the right token only, at /forbidden never; take note of them."""
     path, _, query = request.path.partition("?")
     asked.append(path)
