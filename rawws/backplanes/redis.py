@@ -413,7 +413,7 @@ class RedisBackplane:
             asked.ask(self._verbs[0], self._channel(topic), f"-{self._lease} {ident} ")
 
     def _entered(self, topic: str, ident: str, error: BaseException | None) -> None:
-        """Take note of somebody present whom the Redis refused to hold, to try it again."""
+        """Remember somebody present whom the Redis refused to hold, to try it again."""
         if error is not None and is_refusal(error) and (topic, ident) in self._session.here:
             self._unheld[topic, ident] = None
             self._session.handler.on_doubt(topic, f"the Redis does not hold who is present: {error}")

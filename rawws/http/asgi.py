@@ -356,7 +356,7 @@ class AsgiConnection(Flow):
         self.wake()
 
     def lose(self) -> None:
-        """Take note that the client is gone, or has its response."""
+        """End, with the client or with its response, and tell whoever answers."""
         if self.lost:
             return
         if not self.ended:

@@ -181,7 +181,7 @@ class AsgiSocket(Flow):
         self.close(code, reason)
 
     def lose(self) -> None:
-        """Take note of the end of the connection."""
+        """End with the connection, and wake all who wait for it."""
         if not self.lost:
             self._queue.clear()
             self.scope.pop(REMEMBERED, None)

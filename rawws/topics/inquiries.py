@@ -67,13 +67,13 @@ class Inquiries:
         return task
 
     def finish(self, topic: Topic) -> None:
-        """Take note, in its task, that a topic was asked for."""
+        """Record, in its task, that a topic was asked for."""
         self._tasks.pop(topic, None)
         self._failed.pop(topic, None)
         self._start()
 
     def again(self, topic: Topic, retry: Callable[[], None]) -> None:
-        """Take note, in its task, that a topic could not be served, and call `retry` later, which may begin again."""
+        """Record, in its task, that a topic could not be served; call `retry` later, which may begin again."""
         failed = self._failed.get(topic, 0)
         self.finish(topic)
         self._failed[topic] = failed + 1

@@ -56,7 +56,7 @@ class TopicListener:
         self._wake()
 
     def move(self, topic: str, cursor: str, recovered: bool) -> None:  # noqa: ARG002 - what every receiver has
-        """Take note that something is missing, of a topic with a backplane."""
+        """Have the iteration raise: something of a topic with a backplane is missing."""
         if not recovered:
             self.lose(f"publications of {topic!r} were lost on their way")
 

@@ -38,7 +38,7 @@ def script(asked: HttpRequest) -> Response:
 
 @lru_cache(maxsize=1)
 def module() -> tuple[bytes, bytes, str]:
-    """Return rawws.js for browsers, compressed and not, and its entity tag: private names are short, comments are gone."""
+    """Return rawws.js without comments and with short private names, compressed and not, and its entity tag."""
     lines = (line.strip() for line in SCRIPT.read_text(encoding="utf-8").splitlines())
     code = (re.sub(r" // .*", "", line) for line in lines if line and not line.startswith(("//", "/**")))
     text = SPACED.sub(lambda found: found[1] or "", "\n".join(code))

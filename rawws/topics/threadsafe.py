@@ -63,7 +63,7 @@ class HubThread(LoopThread):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def enter(self) -> None:
-        """Take note of the loop that runs here. Raises RuntimeError in another thread than the hub's.
+        """Use the loop that runs here from now on. Raises RuntimeError in another thread than the hub's.
 
         Before the hub is used in a loop, any thread may use it, one at a time.
         """
