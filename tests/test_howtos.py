@@ -197,7 +197,7 @@ def test_the_api_of_the_page_publishes_with_curl_and_is_closed_without_a_key(
     key = "an-example-of-a-key"
     monkeypatch.setenv("RAWWS_KEY", f"another-key-of-some-length {key}")
     with running("use/api.md", "news.py", tmp_path) as host:
-        [shell] = blocks("use/api.md", "sh")
+        shell = "".join(blocks("use/api.md", "sh"))
         command = next(line for line in shell.splitlines() if line.startswith("curl "))
         words = shlex.split(command.replace("127.0.0.1:8765", host))
         find_program(words[0], "apt-get install curl")

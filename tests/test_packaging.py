@@ -133,7 +133,7 @@ def test_the_compiled_wheel_holds_both_twins(compiled_wheel: Path) -> None:
     }
     assert {"rawws/demo/page.html", "rawws/py.typed", "rawws_sse/py.typed"} <= held
     assert {"rawws/topics/js/rawws.js", "rawws/topics/js/rawws.d.ts"} <= held
-    assert {f"rawws/backplanes/lua/{name}.lua" for name in ("beat", "history", "place", "publish")} <= held
+    assert {f"rawws/backplanes/lua/{name}.lua" for name in ("beat", "history", "outside", "place", "publish")} <= held
     assert {name.split("/")[0] for name in held} == {*PACKAGES, f"rawws-{__version__}.dist-info"}
     assert f"rawws-{__version__}.dist-info/licenses/LICENSE" in held
 
