@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOOPBACK",
+    "NODE_PROCESSORS",
     "ROOT",
     "MissingComponentError",
     "Process",

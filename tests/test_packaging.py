@@ -132,7 +132,8 @@ def test_the_compiled_wheel_holds_both_twins(compiled_wheel: Path) -> None:
         inside(module).removesuffix(".py") + SUFFIX for module in COMPILED
     }
     assert {"rawws/demo/page.html", "rawws/py.typed", "rawws_sse/py.typed"} <= held
-    assert {"rawws/topics/js/rawws.js", "rawws/topics/js/rawws.d.ts"} <= held
+    script = ("rawws.js", "rawws.d.ts", "package.json", "LICENSE")
+    assert {f"rawws/topics/js/{name}" for name in script} <= held
     assert {f"rawws/backplanes/lua/{name}.lua" for name in ("beat", "history", "outside", "place", "publish")} <= held
     assert {name.split("/")[0] for name in held} == {*PACKAGES, f"rawws-{__version__}.dist-info"}
     assert f"rawws-{__version__}.dist-info/licenses/LICENSE" in held

@@ -160,6 +160,8 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 continue
             case "redis-cli", ["EVAL", script, "0", "rawws", *_]:  # tests/backplanes/test_outside.py runs it
                 assert script == "$(redis-cli HGET rawws:hub publish)"
+            case "npm", ["pack" | "install", _]:
+                assert block.page.name == "bundlers.md"  # tests/javascript/test_package.py runs it
             case "curl", [url, *_]:
                 assert url.startswith(f"http://127.0.0.1:{PORT}/")
             case _:

@@ -43,8 +43,7 @@ def module() -> tuple[bytes, bytes, str]:
     code = (re.sub(r" // .*", "", line) for line in lines if line and not line.startswith(("//", "/**")))
     text = SPACED.sub(lambda found: found[1] or "", "\n".join(code))
     # Private names are seen by nobody else, so they may be short.
-    names = {
-        name: f"#{chr(97 + at % 26)}{at // 26 or ''}" for at, name in enumerate(sorted(set(PRIVATE.findall(text))))
-    }
+    private = sorted(set(PRIVATE.findall(text)))
+    names = {name: f"#{chr(97 + at % 26)}{at // 26 or ''}" for at, name in enumerate(private)}
     plain = PRIVATE.sub(lambda found: names[found[0]], text).encode()
     return gzip.compress(plain, 9, mtime=0), plain, f'"{hashlib.sha256(plain).hexdigest()[:16]}"'

@@ -189,7 +189,7 @@ def test_the_page_of_another_site_uses_all_of_it_where_it_is_allowed(context: Br
 
 def test_the_module_of_the_docs_runs(context: BrowserContext, server: Process) -> None:
     text = (ROOT / "docs" / "use" / "javascript.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"^```js\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code, *_ = re.findall(r"^```js\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     page = visit(context, server.port)
     page.add_script_tag(content=code, type="module")
     eventually(page, "document.title === 'Hello from the page'")

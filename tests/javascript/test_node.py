@@ -124,6 +124,19 @@ def test_subscriptions_to_one_topic_share_one(server: Process, version: str, tra
     }
 
 
+def test_it_works_where_there_is_no_more_than_in_react_native(server: Process, version: str) -> None:
+    host = f"http://{LOOPBACK}:{server.port}"
+    with node(
+        "native.mjs", address(server.port), f"http://{LOOPBACK}:{free_port()}/", f"{host}/forbidden", version=version
+    ) as program:
+        assert json.loads(program.result(30)) == {
+            "websocket": [1, 2, 255],
+            "poll": [1, 2, 255],
+            "refused": 403,
+            "mute": 5,
+        }
+
+
 def test_what_waits_has_a_bound_and_an_end(server: Process, version: str) -> None:
     with node("bounds.mjs", address(server.port), f"http://{LOOPBACK}:{free_port()}/", version=version) as program:
         assert json.loads(program.result(30)) == {

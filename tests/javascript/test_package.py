@@ -1,0 +1,160 @@
+"""rawws.js as a package of npm: what is in it, its types, esbuild, and React and Vue built by vite, in Chromium."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser
+
+from rawws._version import __version__
+from tests.browser.chromium import eventually
+from tests.javascript.parts import HERE, address, publish, serving
+from tests.processes import LOOPBACK, NODE_PROCESSORS, ROOT, Process, find_node, find_program, free_port
+
+PACKAGE: Final = ROOT / "rawws" / "topics" / "js"
+MODULES: Final = HERE / "node_modules"
+ESBUILD: Final = MODULES / "@esbuild" / f"linux-{NODE_PROCESSORS.get(platform.machine())}" / "bin" / "esbuild"
+PAGE: Final = (ROOT / "docs" / "use" / "bundlers.md").read_text(encoding="utf-8")
+BLOCKS: Final = re.findall(r"^```js\n// (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+INDEX: Final = """<!doctype html><html lang=en><title>Chat</title><link rel=icon href=data:,>
+<div id=app></div><script type=module src="/main.js"></script>
+"""
+PROGRAM: Final = """import { connect } from "rawws";
+const hub = connect(process.argv[2]);
+const told = hub.subscribe("bundled");
+await told.ready;
+await hub.publish("bundled", "through esbuild");
+for await (const { data } of told) {
+  console.log(data);
+  break;
+}
+hub.close();
+"""
+TYPED: Final = """import { connect, type Subscription } from "rawws";
+const chat: Subscription = connect("/topics").subscribe("chat");
+chat.addEventListener("message", ({ data }) => console.log(data));
+// @ts-expect-error there is no such option
+connect("/topics", { reconnect: true });
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Process]:
+    with serving(free_port()) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first line of the page makes."""
+    folder = tmp_path_factory.mktemp("packed")
+    [line] = re.findall(r"^npm pack (.*)$", PAGE, re.MULTILINE)
+    find_program("npm", "apt-get install npm")
+    # npm would leave its cache at home.
+    options = f"--silent --offline --cache {folder / 'cache'}"
+    script = f"npm pack {options} {line.replace('python', sys.executable)}"
+    subprocess.run(["sh", "-c", script], cwd=folder, check=True, capture_output=True)
+    return folder / f"rawws-{__version__}.tgz"
+
+
+@pytest.fixture
+def project(packed: Path, tmp_path: Path) -> Path:
+    """A folder where the package and the libraries are installed."""
+    modules = tmp_path / "node_modules"
+    (modules / "rawws").mkdir(parents=True)
+    subprocess.run(["tar", "-xzf", packed, "--strip-components=1", "-C", modules / "rawws"], check=True)
+    for name in ("react", "react-dom", "vue"):
+        (modules / name).symlink_to(MODULES / name)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    return tmp_path
+
+
+def run(project: Path, *command: str | Path) -> str:
+    env = {"NODE_DISABLE_COMPILE_CACHE": "1"}
+    with Process(command, cwd=project, env=env) as process:
+        return process.result(120)
+
+
+def test_it_is_of_the_same_version_and_holds_the_module_and_its_types(project: Path) -> None:
+    package = json.loads((PACKAGE / "package.json").read_text(encoding="utf-8"))
+    assert package["version"] == __version__
+    assert f"rawws-{__version__}.tgz" in PAGE
+    assert "dependencies" not in package
+    held = project / "node_modules" / "rawws"
+    assert sorted(path.name for path in held.iterdir()) == ["LICENSE", "package.json", "rawws.d.ts", "rawws.js"]
+    assert (held / "LICENSE").read_text(encoding="utf-8") == (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert (held / "rawws.js").read_text(encoding="utf-8") == (PACKAGE / "rawws.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("module", "resolution"), [("nodenext", "nodenext"), ("esnext", "bundler")])
+def test_its_types_are_found(project: Path, module: str, resolution: str) -> None:
+    (project / "typed.ts").write_text(TYPED)
+    options = ["--strict", "--noEmit", "--target", "es2022", "--module", module, "--moduleResolution", resolution]
+    assert run(project, find_node(), MODULES / "typescript" / "bin" / "tsc", *options, "typed.ts") == ""
+
+
+def test_esbuild_bundles_it(project: Path, server: Process) -> None:
+    (project / "program.js").write_text(PROGRAM)
+    options = ["--bundle", "--minify", "--format=esm", "--platform=node", "--outfile=built.mjs", "--log-level=warning"]
+    assert run(project, ESBUILD, "program.js", *options) == ""
+    (project / "node_modules" / "rawws" / "rawws.js").unlink()
+    assert run(project, find_node(), "built.mjs", address(server.port)) == "through esbuild\n"
+
+
+@pytest.mark.parametrize("library", ["react", "vue"])
+def test_the_page_of_a_framework_is_built_by_vite_and_runs(browser: Browser, project: Path, library: str) -> None:
+    [(config_name, config), *blocks] = BLOCKS
+    files = dict(blocks[:2] if library == "react" else blocks[2:])
+    assert f'from "{library}"' in files["useTopic.js"]
+    hook = files["useTopic.js"]
+    assert len([line for line in hook.splitlines() if line and not line.startswith("import")]) <= 21
+    with serving(free_port()) as server:
+        (project / config_name).write_text(config.replace("8765", str(server.port)))
+        (project / "index.html").write_text(INDEX)
+        for name, text in files.items():
+            (project / name).write_text(text)
+        vite = MODULES / "vite" / "bin" / "vite.js"
+        run(project, find_node(), vite, "build", "--logLevel", "warn")
+        port = free_port()
+        command: list[str | Path] = [
+            find_node(),
+            vite,
+            "preview",
+            "--host",
+            LOOPBACK,
+            "--port",
+            str(port),
+            "--strictPort",
+        ]
+        publish(server.port, "chat", "before")
+        with Process(command, cwd=project, listens=port):
+            context = browser.new_context()
+            page, other = context.new_page(), context.new_page()
+            complaints: list[str] = []
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+            lines = "[...document.querySelectorAll('li')].map(({ textContent }) => textContent).join()"
+            here = "document.querySelector('p')?.textContent"
+            for each in (page, other):
+                each.goto(f"http://{LOOPBACK}:{port}/")
+                eventually(each, f"{lines} === 'before'")
+            for each in (page, other):
+                eventually(each, f"{here} === '2 here'")
+            other.click("text=say hello")
+            for each in (page, other):
+                eventually(each, f"{lines} === 'before,Hello'")
+            other.click("text=leave")
+            eventually(page, f"{here} === '1 here'")
+            other.click("text=leave")
+            eventually(other, f"{lines} === 'before,Hello'")
+            eventually(page, f"{here} === '2 here'")
+            assert complaints == []
+            context.close()
