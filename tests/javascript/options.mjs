@@ -2,4 +2,5 @@
 
 import { createRequire } from "node:module";
 
-export const options = globalThis.WebSocket ? {} : { WebSocket: createRequire(import.meta.url)("../interop/node/node_modules/ws") };
+const load = createRequire(import.meta.url);
+export const options = globalThis.WebSocket ? {} : { WebSocket: load("../interop/node/node_modules/ws") };

@@ -25,7 +25,8 @@ async function follow(path, more, prepare = () => {}, last = ["refused", "open"]
   const loop = code((async () => { for await (const _ of topic); })());
   const late = code(hub.publish("told", "x"));
   await over;
-  const after = hub.state === "refused" ? [await ready, await loop, await late, await code(hub.publish("told", "y"))] : [];
+  const after = [];
+  if (hub.state === "refused") after.push(await ready, await loop, await late, await code(hub.publish("told", "y")));
   hub.close();
   return [...told, ...after];
 }

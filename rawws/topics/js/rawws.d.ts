@@ -73,7 +73,8 @@ export interface Presence {
   leave?: Member;
 }
 
-/** `code` is one of docs/use/rawws.v1.md, or "closed", "queue", "unanswered", "slow", "http"; "refused" is said by both. */
+/** `code` is one of docs/use/rawws.v1.md, "refused" for the whole hub too, or "closed", "queue", "unanswered", "slow",
+ * "http". */
 export class HubError extends Error {
   constructor(code: string, reason?: string);
   readonly code: string;

@@ -656,7 +656,8 @@ class Hub extends Emitter {
       const error = answer.ok ? null : ((await errorOf(answer)) ?? new HubError("http", `status ${answer.status}`));
       this.#settle(ask, error, error ? null : await answer.json());
     } catch (error) {
-      this.#settle(ask, new HubError("unanswered", `the connection broke before the answer: it may be done, or not (${error})`));
+      const reason = `the connection broke before the answer: it may be done, or not (${error})`;
+      this.#settle(ask, new HubError("unanswered", reason));
     }
     this.#clear(control);
     this.#posting = null;
