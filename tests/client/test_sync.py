@@ -42,7 +42,10 @@ class Served:
         try:
             async for message in ws:
                 if message == "interrupt":
-                    os.kill(os.getpid(), signal.SIGINT)
+                    # One that came just before the thread began to wait does not wake it.
+                    while not self.go.is_set():
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                        await asyncio.to_thread(self.go.wait, 1)
                 elif message == "wait":
                     await asyncio.to_thread(self.go.wait)
                     await ws.send("waited")
@@ -169,6 +172,7 @@ def test_an_interrupt_ends_what_is_waited_for_and_loses_nothing(served: Served) 
         with pytest.raises(KeyboardInterrupt):
             ws.send("interrupt")
             ws.recv()
+        served.go.set()
         # The one that waited does so no more.
         ws.send("after")
         assert ws.recv() == "after"
