@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import random
 import re
 import shutil
 import signal
@@ -79,11 +80,13 @@ def find_node(version: str = "22") -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now (another may take it: only for programs that need a number)."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on now (another may take it: only for programs that need a number)."""
+    while True:
+        # Below those that the kernel gives to clients, of which there are many in other tests.
+        port = random.randrange(16384, 32768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 def eventually(condition: Callable[[], object]) -> None:

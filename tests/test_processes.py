@@ -40,9 +40,13 @@ def test_a_missing_program_is_an_error_that_tells_how_to_install_it() -> None:
 
 def test_node_is_the_one_that_is_pinned() -> None:
     locked = json.loads((ROOT / "tests" / "node" / "package-lock.json").read_text())["packages"]
-    [version] = {package["version"] for name, package in locked.items() if name}
-    with Process([find_node(), "--version"]) as process:
-        assert process.result(20) == f"v{version}\n"
+    for major, prefix in (("20", "node-20-linux-"), ("22", "node-linux-"), ("24", "node-24-linux-")):
+        [version] = {
+            package["version"] for name, package in locked.items() if name.startswith(f"node_modules/{prefix}")
+        }
+        with Process([find_node(major), "--version"]) as process:
+            assert process.result(20) == f"v{version}\n"
+        assert version.startswith(f"{major}.")
 
 
 def test_the_announced_port_is_known_and_the_output_outlives_the_program() -> None:

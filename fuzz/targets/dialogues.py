@@ -252,6 +252,7 @@ class Topics:
 
     def __init__(self, twin: Twin) -> None:
         self.clients = twin.load("rawws.topics.rawws_v1")
+        self.requests = twin.load("rawws.topics.rawws_v1_http")
         self.envelope = twin.load("rawws.topics.envelope")
         self.encoded = twin.load("rawws.topics.core").PreparedMessage
         self.hub = twin.load("rawws.topics.hub").Hub
@@ -283,7 +284,7 @@ class Topics:
     def post(self, hub: Any, body: bytes) -> str:
         """Say something over HTTP, and return how that ended."""
         asked = self.asked(body.decode("utf-8", "replace"))
-        answering = self.clients.answer_post(hub, SimpleNamespace(body=body))
+        answering = self.requests.answer_post(hub, SimpleNamespace(body=body))
         response = run(answering) if iscoroutine(answering) else answering
         ended = check_answer(json.loads(response.body), asked)
         assert response.status == ERRORS.get(ended, 200), response.status

@@ -144,8 +144,8 @@ class RedisEngine:
         self.ask("DEL", f"{self.arguments.get('prefix', 'rawws')}:{{{topic}}}:place")
 
     def names(self) -> int:
-        # One key has the leases of all servers.
-        return int(self.ask("DBSIZE")) - 1
+        # One key has the leases of all servers, one what programs need that are no hub.
+        return int(self.ask("DBSIZE")) - 2
 
     def end(self) -> None:
         if self.process is not None:
