@@ -24,6 +24,8 @@ __all__ = ["AllowedHosts", "check_hosts"]
 
 # RFC 6761 6.3: names below "localhost." are resolved to loopback by browsers themselves.
 LOOPBACK = ("localhost", "*.localhost")
+# So many of them are remembered; a server has few names.
+MAX_KNOWN = 64
 NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 
 
@@ -31,13 +33,15 @@ NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 class AllowedHosts:
     """The names that are answered to: exact ones, `*.example.com` for all below one, addresses; whatever the port."""
 
-    __slots__ = ("_any_address", "_below", "_names", "_text")
+    __slots__ = ("_any_address", "_below", "_known", "_names", "_text")
 
     def __init__(self, names: Iterable[str], *, any_address: bool = False) -> None:
         listed = [name.lower().removesuffix(".") for name in names]
         self._names = frozenset(_plain(name) for name in listed)
         self._below = tuple(name[1:] for name in listed if name.startswith("*."))
         self._any_address = any_address
+        # What was allowed before, as it stood in Host: to read an address takes 8 us, a tenth of a handshake.
+        self._known: set[str] = set()
         self._text = ", ".join(map(repr, listed)) + (" and addresses" if any_address else "")
 
     @classmethod
@@ -58,12 +62,14 @@ class AllowedHosts:
     def check(self, request: Request) -> None:
         """Raise HttpError with 421 for a request by another name. Without a Host (HTTP/1.0) it is by none."""
         host = request.headers.get("Host")
-        if host is None:
+        if host is None or host in self._known:
             # Every browser sends one.
             return
         name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
         name = _plain(name.lower().removesuffix("."))
         if name in self._names or name.endswith(self._below) or (self._any_address and _address(name) is not None):
+            if len(self._known) < MAX_KNOWN:
+                self._known.add(host)
             return
         # RFC 9110 15.5.20: 421 is for "a target URI that does not match an origin for which the server has been
         # configured". Django and Starlette answer 400 here, Vite and webpack 403; but the request is well-formed, and

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws import testing
+from rawws import HttpError, testing
 from rawws.integrations import asgi
-from rawws.server.hosts import AllowedHosts
+from rawws.protocol.http11 import Headers, Request
+from rawws.server.hosts import MAX_KNOWN, AllowedHosts
 from tests.server.answers import ask, get
 from tests.server.peers import Logged, Peer, request, serve
 
@@ -213,3 +214,14 @@ async def test_a_refusal_stands_in_the_log_with_its_reason(logged: Logged, caplo
         await status(server, named(EVIL))
     assert f"refused with 421: Host is '{EVIL}', allowed are" in caplog.text
     assert logged.left() == []
+
+
+def test_what_was_allowed_is_remembered_and_no_more_than_a_few_of_it() -> None:
+    allowed = AllowedHosts([], any_address=True)
+    for number in range(3 * MAX_KNOWN):
+        for _ in range(2):
+            allowed.check(Request("GET", "/", Headers([("Host", f"127.0.{number // 250}.{number % 250}:80")])))
+    assert len(allowed._known) == MAX_KNOWN
+    for _ in range(2):
+        with pytest.raises(HttpError, match=r"Host is 'evil\.example'"):
+            allowed.check(Request("GET", "/", Headers([("Host", "evil.example")])))
