@@ -3,7 +3,8 @@
 The page of another site can have its own name lead to this machine (DNS rebinding). To the browser the page is then of
 the same origin as this server, and so it is to `origins`: Origin and Host agree. What gives it away is the name itself.
 So a server that listens on loopback addresses alone answers to the names of loopback; the option `hosts` names others.
-An address is safe: there is no name that an attacker could lead elsewhere.
+An address is safe: there is no name that an attacker could lead elsewhere. So is a name without a dot,
+which this machine and its network resolve: a domain that can be had has one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class AllowedHosts:
         self._any_address = any_address
         # What was allowed before, as it stood in Host: to read an address takes 8 us, a tenth of a handshake.
         self._known: set[str] = set()
-        self._text = ", ".join(map(repr, listed)) + (" and addresses" if any_address else "")
+        self._text = ", ".join(map(repr, listed)) + (", names without a dot and addresses" if any_address else "")
 
     @classmethod
     def of(cls, hosts: str | Sequence[str] | None) -> AllowedHosts | None:
@@ -67,7 +68,7 @@ class AllowedHosts:
             return
         name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
         name = _plain(name.lower().removesuffix("."))
-        if name in self._names or name.endswith(self._below) or (self._any_address and _address(name) is not None):
+        if name in self._names or name.endswith(self._below) or (self._any_address and _is_local(name)):
             if len(self._known) < MAX_KNOWN:
                 self._known.add(host)
             return
@@ -102,6 +103,11 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(name)
     except ValueError:
         return None
+
+
+def _is_local(name: str) -> bool:
+    """Tell whether no attacker can have this name: it is an address, or has no dot."""
+    return bool(name) and ("." not in name or _address(name) is not None)
 
 
 def _is_loopback(address: Any) -> bool:
