@@ -69,6 +69,7 @@ class Client:
 
     subprotocol = "rawws.v1"
     hard_limit = HARD_LIMIT
+    remote_address = ("192.0.2.1", 1)
 
     def __init__(self, topics: Topics, hub: Any, *, whole: bool, hasty: bool) -> None:
         self.topics = topics
@@ -284,7 +285,7 @@ class Topics:
     def post(self, hub: Any, body: bytes) -> str:
         """Say something over HTTP, and return how that ended."""
         asked = self.asked(body.decode("utf-8", "replace"))
-        answering = self.requests.answer_post(hub, SimpleNamespace(body=body))
+        answering = self.requests.answer_post(hub, SimpleNamespace(body=body, remote_address=""))
         response = run(answering) if iscoroutine(answering) else answering
         ended = check_answer(json.loads(response.body), asked)
         assert response.status == ERRORS.get(ended, 200), response.status

@@ -6,8 +6,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, final
 
 from rawws import clock
-from rawws.http.requests import HttpRequest
+from rawws.net.websocket import WebSocket
 
+from .asgi_socket import AsgiSocket
 from .names import TopicError
 
 if TYPE_CHECKING:
@@ -78,4 +79,4 @@ class TopicRates:
 
 def key_of(client: Any) -> Any:
     """Return what a client is known by: a WebSocket, or the address of a request; None where it has none."""
-    return (client.remote_address or None) if isinstance(client, HttpRequest) else id(client)
+    return id(client) if isinstance(client, (WebSocket, AsgiSocket)) else client.remote_address or None
