@@ -29,8 +29,8 @@ test: lint ## lint, then every test compiled, then interpreted what has a compil
 	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
 	RAWWS_PURE=1 $(PYTEST) tests/attacks
 
-check: lint ## in a minute: lint, the import laws, and the core, rawws_sse and topics on few examples of each
-	HYPOTHESIS_PROFILE=quick $(PYTEST) -q tests/test_layers.py tests/test_imports.py tests/protocol tests/sse tests/topics
+check: lint ## in a minute: lint, the import laws, and the core, rawws_sse and topics (without other servers) on few examples
+	HYPOTHESIS_PROFILE=quick $(PYTEST) -q --ignore tests/topics/test_asgi.py tests/test_layers.py tests/test_imports.py tests/protocol tests/sse tests/topics
 
 pythons: .venv/.rawws ## test each Python that pyproject.toml claims, both twins on both loops (ARGS="3.12 3.13")
 	@$(BIN)/python .ci/pythons.py $(ARGS)
