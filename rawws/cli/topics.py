@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from rawws.client.events import events
 from rawws.client.publishing import post_publication
 from rawws.errors import HandshakeError, InvalidURI, LocalProtocolError
+from rawws.net.logs import without_userinfo
 from rawws.net.loops import loop_factory
 from rawws_sse import EventTooLarge
 
@@ -175,7 +176,7 @@ async def say(options: argparse.Namespace) -> int:
     except UnicodeDecodeError as error:
         return _fail(f"what is to be published is not UTF-8 at byte {error.start}; --binary takes any message", FAILED)
     except (OSError, HandshakeError) as error:
-        return _fail(f"cannot publish at {options.uri}: {reason_of(error)}", FAILED)
+        return _fail(f"cannot publish at {without_userinfo(options.uri)}: {reason_of(error)}", FAILED)
     _print(json.dumps({"topic": options.topic, "cursor": cursor}, ensure_ascii=False) if options.json else cursor)
     return DONE
 
@@ -204,7 +205,8 @@ async def listen(options: argparse.Namespace) -> int:
                 if listener.take(event.data or ""):
                     break
     except (OSError, HandshakeError, EventTooLarge, NoEnvelopeError) as error:
-        what = f"the subscription at {options.uri} ended" if listener.opened else f"cannot subscribe at {options.uri}"
+        uri = without_userinfo(options.uri)
+        what = f"the subscription at {uri} ended" if listener.opened else f"cannot subscribe at {uri}"
         return _fail(f"{what}: {reason_of(error)}", BROKEN if listener.opened else FAILED)
     return DONE
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rawws.errors import HttpError, InvalidMessage, InvalidStatus, InvalidURI
 from rawws.http.responses import Received
+from rawws.net.logs import without_userinfo
 from rawws.net.options import check_limits
 from rawws.net.transports import abort_transport, close_transport, write_first
 from rawws.protocol.bodies import Body
@@ -53,7 +54,7 @@ async def post_publication(
     """
     check_limits(timeout=timeout)
     if "?" in url or "#" in url:
-        raise InvalidURI(f"the URI is {url!r}, that of an API has no '?' and no '#'")
+        raise InvalidURI(f"the URI is {without_userinfo(url)!r}, that of an API has no '?' and no '#'")
     target = parse_uri(f"{url.rstrip('/')}/publish", HTTP)
     if target.authorization is not None:
         raise InvalidURI("the URI has a user name, needed for an API is a key")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import rawws
+import rawws.sync
 from rawws import testing
 from rawws.backplanes.redis import RedisBackplane
 from rawws.client.dialing import TransportOptions
@@ -78,6 +79,8 @@ WRONG: list[tuple[str, Callable[[str], object]]] = [
     (f"{USER}@", parse_proxy),
     (f"http://{USER}\t@proxy", parse_proxy),
     (f"http://{USER}@host", lambda url: testing.Host(None).connect(url)),  # type: ignore[arg-type]
+    (f"http://{USER}@host/api?a", lambda url: rawws.sync.publish(url, "t", "x", key="k" * 16)),
+    (f"ftp://{USER}@host/api", lambda url: rawws.sync.publish(url, "t", "x", key="k" * 16)),
     (f"http://{USER}@host", RedisBackplane),
     (f"redis://{USER}@host:port", RedisBackplane),
     (f"redis://ali-baba:a/{PASSWORD}@host:port", RedisBackplane),
@@ -161,6 +164,9 @@ async def test_no_redirect_says_a_password(location: str, caplog: pytest.LogCapt
         ["connect", f"ws://{USER}@{LOOPBACK}:1/"],
         ["send", f"{USER}@{LOOPBACK}:1", "x"],
         ["connect", f"http://{USER}@{LOOPBACK}/"],
+        ["publish", f"http://{USER}@{LOOPBACK}:1/api", "t", "x", "--key", "k" * 16],
+        ["publish", f"http://{USER}@{LOOPBACK}:1/api?a", "t", "x", "--key", "k" * 16],
+        ["subscribe", f"http://{USER}@{LOOPBACK}:1/api", "t", "--key", "k" * 16],
         ["connect", f"ws://{LOOPBACK}:1/", "--proxy", f"http://{USER}@{LOOPBACK}:1"],
         ["connect", f"ws://{LOOPBACK}:1/", "--proxy", f"{USER}@{LOOPBACK}:port"],
     ],
