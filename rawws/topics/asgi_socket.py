@@ -22,7 +22,6 @@ from rawws.http.event_stream import EventStream
 from rawws.net.awaitables import DONE, later
 from rawws.net.flow import Flow
 from rawws.net.loops import of_loop
-from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
@@ -278,13 +277,8 @@ class AsgiSubscriber(Subscriber):
         """Send the message."""
         if self.render is None:
             self.socket.send(publication.message)
-            return
-        if publication.forms is None:
-            publication.forms = {}
-        encoded = publication.forms.get(self.render)
-        if encoded is None:
-            encoded = publication.forms[self.render] = PreparedMessage(self.render(publication))
-        self.socket.send(encoded.message)
+        else:
+            self.socket.send(publication.form_of(self.render).message)
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it, behind all that it got, if it knows cursors."""

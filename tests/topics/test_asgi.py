@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 import rawws
+from rawws.net.prepared import FORM_COST
 from rawws.topics import AsgiSocket, Hub, endpoints, scope_of
 from tests.server.peers import Logged, eventually
 from tests.topics.asgi import SERVERS, in_asgi
@@ -586,3 +587,19 @@ async def test_an_asgi_socket_sends_and_closes_as_a_websocket() -> None:
     blocked.lose()
     with pytest.raises(rawws.ConnectionClosed):
         await ended
+
+
+async def test_what_is_made_for_clients_of_other_servers_is_counted_as_for_those_of_ours() -> None:
+    sent: list[Any] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    hub = Hub()
+    ws = AsgiSocket({"type": "websocket"}, None, send, subprotocol="rawws.v1")
+    hub.subscribe(ws, "news")
+    hub.publish("news", "hello")
+    assert hub._table.store.forms.size > FORM_COST
+    await eventually(lambda: sent)
+    assert [json.loads(event["text"])["data"] for event in sent] == ["hello"]
+    ws.lose()
