@@ -52,6 +52,9 @@ class Response(HttpResponse):
             content_type = "text/plain; charset=utf-8"
         if content_type is not None and "Content-Type" not in fields:
             fields["Content-Type"] = content_type
+        if content_type == "application/json" and "X-Content-Type-Options" not in fields:
+            # Text of users in JSON must be no page, whatever it looks like.
+            fields["X-Content-Type-Options"] = "nosniff"
         return super().__new__(cls, int(status), fields, body.encode() if isinstance(body, str) else body)
 
     @classmethod
@@ -61,11 +64,7 @@ class Response(HttpResponse):
         """Make a response of what `json` can write; raises TypeError or ValueError for what it cannot."""
         # Not a number is no JSON either (RFC 8259 section 6), and no browser reads it.
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        response = cls(status, text.encode(), headers, "application/json")
-        if "X-Content-Type-Options" not in response.headers:
-            # Text of users in JSON must be no page, whatever it looks like.
-            response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        return cls(status, text.encode(), headers, "application/json")
 
     @staticmethod
     def file(

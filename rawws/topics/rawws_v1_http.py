@@ -265,7 +265,7 @@ def list_of(hub: HubCore, topic: str, number: int | None) -> Response:
     """Return an answer that says who is present."""
     text = listed(numbered(number), hub.members(topic))
     spend(len(text))
-    return Response(200, text, {**FRESH, "X-Content-Type-Options": "nosniff"}, "application/json")
+    return Response(200, text, FRESH, "application/json")
 
 
 def when_allowed(

@@ -317,6 +317,7 @@ async def test_json_is_never_a_page_and_who_says_otherwise_is_believed() -> None
     for value, expected in (
         ({"a": 1}, "nosniff"),
         (rawws.Response.json([1]), "nosniff"),
+        (rawws.Response(200, "[1]", content_type="application/json"), "nosniff"),
         (rawws.Response.json([1], headers={"X-Content-Type-Options": "none"}), "none"),
     ):
         async with serve(on("/", lambda _, value=value: value)) as server:
