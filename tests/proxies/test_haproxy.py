@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from websockets import ConnectionClosedOK, InvalidStatus
 
+from rawws import ConnectionClosedOK, InvalidStatus
 from tests.browser.chromium import browsing, eventually
 from tests.processes import LOOPBACK, Process, free_port
 from tests.proxies.fronts import VISITOR, block, haproxy

@@ -13,8 +13,8 @@ from typing import Final
 import httpx
 import pytest
 from playwright.sync_api import Page
-from websockets import InvalidStatus
 
+from rawws import InvalidStatus
 from tests.browser.chromium import SERVER, browsing, eventually, serving
 from tests.processes import LOOPBACK, Process, find_program, free_port
 from tests.proxies.fronts import VISITOR, block, nginx

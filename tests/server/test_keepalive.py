@@ -109,7 +109,7 @@ async def test_a_peer_that_reads_slowly_what_waits_for_it_is_not_silent() -> Non
 
 
 async def test_a_peer_that_reads_slowly_what_the_kernel_holds_is_not_silent() -> None:
-    """All was written, and the Ping waits behind it in the kernel."""
+    """All was written, and the Ping waits behind it in the kernel, or for room there."""
     async with serve(Holding(), ping_interval=0.05, ping_timeout=0.2) as server:
         async with connected(server, receive_buffer=4096) as peer:
             (ws,) = server.connections
@@ -119,7 +119,7 @@ async def test_a_peer_that_reads_slowly_what_the_kernel_holds_is_not_silent() ->
             for _ in range(50):
                 assert await peer.read(4096)
                 await asyncio.sleep(0.02)
-            assert ws.buffered == 0
+            assert ws.buffered < 1000
             assert ws.ready_state is rawws.State.OPEN
 
 
@@ -146,7 +146,7 @@ async def test_a_server_that_reads_slowly_what_the_kernel_holds_is_not_silent() 
             for _ in range(50):
                 assert await loop.sock_recv(sock, 4096)
                 await asyncio.sleep(0.02)
-            assert ws.buffered == 0
+            assert ws.buffered < 1000
             assert ws.ready_state is rawws.State.OPEN
             ws.abort()
             await ws.wait_closed()
