@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from tests.processes import LOOPBACK, MissingComponentError, Process, find_node
+from tests.processes import LOOPBACK, NODE_PROCESSORS, MissingComponentError, Process, find_node
 
-__all__ = ["HERE", "address", "node", "publish", "serving", "tsc"]
+__all__ = ["ESBUILD", "HERE", "address", "node", "publish", "serving", "tsc"]
 
 HERE: Final = Path(__file__).parent
+PLATFORM: Final = f"linux-{NODE_PROCESSORS.get(platform.machine())}"
+ESBUILD: Final = HERE / "node_modules" / "@esbuild" / PLATFORM / "bin" / "esbuild"
 
 
 def serving(port: int) -> Process:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -16,12 +15,11 @@ from playwright.sync_api import Browser
 
 from rawws._version import __version__
 from tests.browser.chromium import eventually
-from tests.javascript.parts import HERE, address, publish, serving
-from tests.processes import LOOPBACK, NODE_PROCESSORS, ROOT, Process, find_node, find_program, free_port
+from tests.javascript.parts import ESBUILD, HERE, address, publish, serving
+from tests.processes import LOOPBACK, ROOT, Process, find_node, find_program, free_port
 
 PACKAGE: Final = ROOT / "rawws" / "topics" / "js"
 MODULES: Final = HERE / "node_modules"
-ESBUILD: Final = MODULES / "@esbuild" / f"linux-{NODE_PROCESSORS.get(platform.machine())}" / "bin" / "esbuild"
 PAGE: Final = (ROOT / "docs" / "use" / "bundlers.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```js\n// (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 INDEX: Final = """<!doctype html><html lang=en><title>Chat</title><link rel=icon href=data:,>
