@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from rawws.errors import HttpError, LocalProtocolError
 from rawws.net.awaitables import release
+from rawws.net.parameters import parse_cookies, query_of
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
+    from rawws.net.parameters import Query
     from rawws.protocol.http11 import Headers, Request
 
     from .serving import RunningServer
 
-__all__ = ["HttpRequest", "LastEventId", "Query"]
+__all__ = ["HttpRequest", "LastEventId"]
 
 
 @final
@@ -29,34 +30,6 @@ class LastEventId(str):
     """
 
     __slots__ = ()
-
-
-@final
-class Query(Mapping[str, str]):
-    """The parameters behind the `?`: a mapping from names to their first value; `get_all` gives all of one name."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, query: str) -> None:
-        self._values: dict[str, list[str]] = {}
-        for name, value in parse_qsl(query, keep_blank_values=True):
-            self._values.setdefault(name, []).append(value)
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name][0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Query({self._values!r})"
-
-    def get_all(self, name: str) -> list[str]:
-        """Return all values of a name in their order, an empty list if there is none."""
-        return list(self._values.get(name, ()))
 
 
 @final
@@ -131,19 +104,12 @@ class HttpRequest:
     @property
     def query(self) -> Query:
         """The parameters behind the `?`, read again at each call."""
-        return Query(self.head.path.partition("?")[2])
+        return query_of(self.head)
 
     @property
     def cookies(self) -> dict[str, str]:
         """The cookies, by name; of two with one name the first, whose path is the longer one (RFC 6265 section 5.4)."""
-        found: dict[str, str] = {}
-        for pair in ";".join(self.headers.get_all("Cookie")).split(";"):
-            name, equals, value = pair.partition("=")
-            value = value.strip()
-            if equals and name.strip():
-                quoted = len(value) > 1 and value[0] == value[-1] == '"'
-                found.setdefault(name.strip(), value[1:-1] if quoted else value)
-        return found
+        return parse_cookies(self.head)
 
     @property
     def last_event_id(self) -> LastEventId:

@@ -6,6 +6,7 @@ from rawws.protocol.connection cimport Connection
 from .awaitables cimport Waiter, later
 from .prepared cimport PreparedMessage
 from .settings cimport Settings
+from .handshaken cimport HandshakenSocket
 from .socket cimport AsyncSocket
 
 cdef Py_ssize_t QUEUE_SIZE
@@ -27,7 +28,7 @@ cdef class Receiver:
     cdef bint streams
 
 # Not final: Cython takes a method of a final class for final where the `.py` defines it, and so for one that overrides.
-cdef class WebSocket(AsyncSocket):
+cdef class WebSocket(HandshakenSocket):
     cdef public Settings settings
     cdef list queue
     cdef Py_ssize_t queue_at
@@ -48,14 +49,6 @@ cdef class WebSocket(AsyncSocket):
     cdef double pinged_at
     cdef double alive_at
     cdef readonly double latency
-    cdef public bytes request_head
-    cdef object _request
-    cdef public object response
-    cdef public object subprotocol
-    cdef public object username
-    cdef public object path_params
-    cdef object _state
-    cdef object _id
 
     cpdef check_open(self)
     cpdef begin_stream(self)

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import uuid
-from collections.abc import Mapping
-from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rawws import clock
@@ -25,6 +22,7 @@ from rawws.protocol.phases import State, state_of
 
 from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, release
 from .awaited import AwaitedBytes
+from .handshaken import HandshakenSocket
 from .logs import request_line
 from .prepared import control_payload, encode_part
 from .rate import RateLimiter
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
     from rawws.errors import RemoteProtocolError
     from rawws.protocol.connection import Connection, ConnectionEvent
-    from rawws.protocol.http11 import HttpResponse, Request
 
     from .awaitables import Started
     from .awaited import Claim
@@ -54,7 +51,6 @@ MESSAGE_COST = 64
 # How far the reading of a message in parts is: there is none; no part of it was taken yet; in the middle; broken off,
 # and what is left of it skipped; the same, and then the next one in parts; broken off before its first part, joined.
 NONE, WAITING, READING, SKIPPING, SKIPPING_FIRST, JOINING = range(6)
-NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 # A peer that broke the protocol has so many seconds to read the Close frame that says so, and no more: measured on
 # peers, those that wait for the end of what comes are held for 20 to 30 s by one that goes on sending.
 LINGER = 2.0
@@ -98,7 +94,7 @@ class Receiver:
         """Do nothing."""
 
 
-class WebSocket(AsyncSocket):
+class WebSocket(HandshakenSocket):
     """A WebSocket connection.
 
     `async for message in ws` gives its messages, str for text and bytes for binary, until it is closed; it ends where
@@ -106,10 +102,7 @@ class WebSocket(AsyncSocket):
     """
 
     __slots__ = (
-        "_id",
         "_iterator",
-        "_request",
-        "_state",
         "alive_at",
         "awaited",
         "ending",
@@ -118,21 +111,16 @@ class WebSocket(AsyncSocket):
         "latency",
         "messages_paused",
         "opened_at",
-        "path_params",
         "pinged_at",
         "pings",
         "queue",
         "queue_at",
         "queued",
-        "request_head",
-        "response",
         "retires_at",
         "settings",
         "stream",
-        "subprotocol",
         "task",
         "turn_paused",
-        "username",
         "waiter",
     )
 
@@ -162,17 +150,6 @@ class WebSocket(AsyncSocket):
         self.alive_at = 0.0
         # The latency in seconds that the last answered Ping measured; 0 before the first.
         self.latency = 0.0
-        self.request_head = b""
-        self._request: Request | None = None
-        # The response of the opening handshake, on a client.
-        self.response: HttpResponse | None = None
-        self.subprotocol: str | None = None
-        # Who this is, for `process_request` to say; a name of `websockets`.
-        self.username: Any = None
-        # What the path of its route has in braces.
-        self.path_params: Mapping[str, str] = NO_PARAMS
-        self._state: Any = None
-        self._id: uuid.UUID | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.WebSocket {self.ready_state.name} {self.remote_address}>"
@@ -842,48 +819,6 @@ class WebSocket(AsyncSocket):
         if self.lost:
             return State.CLOSED
         return State.CONNECTING if self.handler is not None else state_of(self.connection.phase)
-
-    @property
-    def state(self) -> Any:
-        """A place for the application's own data on this connection: an empty namespace, or what is assigned."""
-        if self._state is None:
-            self._state = SimpleNamespace()
-        return self._state
-
-    @state.setter
-    def state(self, value: Any) -> None:
-        self._state = value
-
-    @property
-    def sent_request(self) -> Request | None:
-        """The request of the opening handshake, on a client."""
-        return self._request
-
-    @sent_request.setter
-    def sent_request(self, request: Request) -> None:
-        self._request = request
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A unique name of the connection, for logs."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @property
-    def request(self) -> Request | None:
-        """The request of the opening handshake, parsed again when first asked for: few ask, and all would hold it."""
-        if self._request is None and self.request_head:
-            from rawws.protocol.http11 import parse_request  # noqa: PLC0415
-
-            self._request = parse_request(self.request_head)
-        return self._request
-
-    def respond(self, status: int, text: str) -> HttpResponse:
-        """Return an HTTP response of this status with this text, for `process_request` to return."""
-        from rawws.protocol.http11 import Headers, HttpResponse  # noqa: PLC0415
-
-        return HttpResponse(status, Headers([("Content-Type", "text/plain; charset=utf-8")]), text.encode())
 
     @property
     def close_code(self) -> int | None:

@@ -22,6 +22,7 @@ from rawws.http.event_stream import EventStream
 from rawws.net.awaitables import DONE, later
 from rawws.net.flow import Flow
 from rawws.net.loops import of_loop
+from rawws.net.parameters import parse_cookies, query_of
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from rawws.http.asgi import AsgiReceive, AsgiScope, AsgiSend
     from rawws.net.awaitables import Started
     from rawws.net.interfaces import Follower
+    from rawws.net.parameters import Query
     from rawws.net.prepared import DataLike
-    from rawws.protocol.http11 import Request
+    from rawws.protocol.http11 import Headers, Request
 
     from .history import Notice, Publication
     from .subscribers import Receiver, SubscriberOwner, Subscription
@@ -108,6 +110,21 @@ class AsgiSocket(Flow):
         if self._request is None:
             self._request = head_of_scope(self.scope)
         return self._request
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the request."""
+        return self.request.headers
+
+    @property
+    def query(self) -> Query:
+        """The parameters behind the `?` of the request, read again at each call."""
+        return query_of(self.request)
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies of the request, by name, read again at each call."""
+        return parse_cookies(self.request)
 
     @property
     def closed(self) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rawws.http.requests import HttpRequest, Query
 from rawws.http.routes import Route
 
 from .http_api import METHODS, HubApi, HubApiApplication
@@ -18,6 +17,7 @@ from .script import script
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rawws.http.requests import HttpRequest
     from rawws.net.websocket import WebSocket
 
     from .asgi_socket import AsgiSocket
@@ -56,5 +56,4 @@ def api_application(hub: Hub, *, keys: Iterable[str]) -> HubApiApplication:
 
 def token_of(client: WebSocket | AsgiSocket | HttpRequest) -> str:
     """Return what a client named as `?token=`, "" if it named nothing: for `authorize`."""
-    head = client.head if isinstance(client, HttpRequest) else client.request
-    return "" if head is None else Query(head.path.partition("?")[2]).get("token", "")
+    return client.query.get("token", "")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.http.requests import Query
+from rawws.net.parameters import Query
 from tests.server.answers import ask, get, on
 from tests.server.peers import serve
 

@@ -748,3 +748,49 @@ async def test_a_request_that_completes_while_the_server_closes_gets_503() -> No
         server.close()
         response, body = await peer.answer()
         assert (response.status, body) == (503, "the server is shutting down\n")
+
+
+# -- what a handler reads of the request
+
+
+async def test_a_websocket_has_headers_cookies_and_query_as_a_request_has() -> None:
+    found: list[Any] = []
+
+    def facts(asked: rawws.WebSocket | rawws.HttpRequest) -> Any:
+        return asked.headers["X-Who"], asked.cookies, dict(asked.query), asked.query.get_all("a")
+
+    async def handler(ws: rawws.WebSocket) -> None:
+        found.append(facts(ws))
+
+    routes = rawws.Routes()
+    routes.websocket("/")(handler)
+    routes.get("/plain")(lambda asked: found.append(facts(asked)))
+    fields = ("X-Who: ada", 'Cookie: bad; json={"a": 1}; session=3a8f', 'Cookie: theme="dark"')
+    async with serve(routes) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.shake_hands(*fields, line="GET /?a=1&a=%20&b= HTTP/1.1")
+        peer.close()
+        lines = "".join(f"{field}\r\n" for field in fields)
+        plain = f"GET /plain?a=1&a=%20&b= HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n"
+        await answer(server, plain.encode())
+    cookies = {"json": '{"a": 1}', "session": "3a8f", "theme": "dark"}
+    assert found == 2 * [("ada", cookies, {"a": "1", "b": ""}, ["1", " "])]
+
+
+async def test_before_there_is_a_request_it_has_no_headers_to_read() -> None:
+    seen: list[rawws.WebSocket] = []
+
+    async def handler(ws: rawws.WebSocket) -> None:
+        seen.append(ws)
+
+    async with serve(handler) as server:
+        async with rawws.connect(f"ws://{':'.join(map(str, server.sockets[0].getsockname()[:2]))}/?a=b") as ws:
+            # A client reads what it sent.
+            assert ws.query["a"] == "b"
+            assert ws.headers["Upgrade"] == "websocket"
+            assert ws.cookies == {}
+    nobody: Any = None
+    socket = rawws.WebSocket(seen[0].settings, nobody)
+    for name in ("headers", "cookies", "query"):
+        with pytest.raises(rawws.LocalProtocolError, match="there is no request"):
+            getattr(socket, name)

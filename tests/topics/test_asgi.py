@@ -110,6 +110,21 @@ async def test_all_transports_reach_one_hub(server: str) -> None:
     assert hub.stats().present == 0
 
 
+async def test_authorize_reads_headers_cookies_and_query_of_any_client(server: str) -> None:
+    found = []
+
+    def authorize(client: Any, _action: str, _topic: str) -> bool:
+        found.append((client.headers["X-Who"], client.cookies["a"], client.query["key"]))
+        return True
+
+    fields = {"X-Who": "ada", "Cookie": "a=b"}
+    async with mounted(server, Hub(authorize=authorize)) as address, httpx.AsyncClient(headers=fields) as client:
+        async with connect(f"ws://{address}/topics/?key=c", subprotocols=V1, additional_headers=fields) as ws:
+            await ask(ws, id=1, subscribe="x")
+        await client.get(f"http://{address}/topics/", params={"topic": "x", "key": "c"})
+    assert found == 2 * [("ada", "b", "c")]
+
+
 async def test_rawws_js_is_below_it(server: str) -> None:
     async with mounted(server, Hub()) as address, httpx.AsyncClient() as client:
         answer = await client.get(f"http://{address}/topics/rawws.js")
