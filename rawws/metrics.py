@@ -1,30 +1,42 @@
-"""Metrics: what a server and a hub count, to the text that Prometheus reads (its exposition format 0.0.4).
+"""Metrics: what servers and hubs count, to the text that Prometheus reads (its exposition format 0.0.4).
 
-Needs prometheus-client: `pip install 'rawws[metrics]'`. What is counted is read when it is asked for, and costs nothing
-in between.
+What is counted is read when it is asked for, and costs nothing in between. The endpoint needs prometheus-client:
+`pip install 'rawws[metrics]'`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+import platform
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from . import _twins
+from ._version import __version__
 from .http.responses import Response
+from .net.histogram import TIME_BOUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import asyncio
+    from collections.abc import Callable, Iterable, Iterator
 
-    from prometheus_client import CollectorRegistry, Metric
+    from prometheus_client import CollectorRegistry
 
     from .http.requests import HttpRequest
-    from .topics import Hub
+    from .http.serving import RunningServer, ServerFigures
+    from .net.histogram import TimeFigures
+    from .topics.core import HubCore
 
-__all__ = ["endpoint"]
+__all__ = ["METRICS", "Samples", "endpoint", "exposition", "lasting_samples", "samples_of", "sum_samples"]
 
-# The fields of Stats: the name (a counter's ends in _total, which the library adds), the help, and the label of those
-# that are counted by something.
+# By the name of a metric: what follows it in each line, such as `_total{code="1000"}`, and the number.
+Samples = dict[str, dict[str, float]]
+
+# The fields of Stats: the name (a counter's ends in _total), the help, and the label of those that are counted by
+# something.
 GAUGES = {
     "sockets": ("rawws_sockets", "TCP connections that are open"),
     "connections": ("rawws_connections", "WebSockets that are open"),
+    "streams": ("rawws_event_streams", "event streams that are open"),
+    "polls": ("rawws_long_polls", "long polls that wait for their answer"),
     "draining": ("rawws_draining", "1 from the moment on that the server is told to end"),
 }
 COUNTERS = {
@@ -39,6 +51,10 @@ COUNTERS = {
     "drained": ("rawws_connections_drained", "connections that a drain told to go", ""),
     "retired": ("rawws_connections_retired", "WebSockets that were closed for their age", ""),
     "aborted": ("rawws_connections_aborted", "connections that were ended without a closing handshake", ""),
+}
+TIMES = {
+    "lag": ("rawws_loop_lag_seconds", "by how much the event loop was late, looked at once a second"),
+    "round_trips": ("rawws_ping_round_trip_seconds", "from a Ping to its Pong"),
 }
 # The fields of the hub's Stats.
 HUB_GAUGES = {
@@ -61,10 +77,34 @@ HUB_COUNTERS = {
     "faults": ("rawws_hub_faults", "times that the backplane could not serve a topic, or told what cannot be read"),
 }
 OUTCOMES = ("delivered", "queued", "conflated", "dropped", "closed")
+DELIVERIES, BUILD = "rawws_hub_deliveries", "rawws_build_info"
 
 
-def endpoint(hub: Hub | None = None, *, registry: CollectorRegistry | None = None) -> Callable[[HttpRequest], Response]:
-    """Return an endpoint that answers Prometheus, for a route: what the server that is asked counts, and the hub.
+class Metric(NamedTuple):
+    """A metric: "gauge", "counter" or "histogram", what it says, and whether of several processes the highest counts.
+
+    Each worker knows the topics and those present of all: their sum would count them several times.
+    """
+
+    kind: str
+    text: str
+    highest: bool = False
+
+
+HIGHEST: Final = frozenset({"draining", "topics", "present", "degraded"})
+METRICS: Final = {
+    BUILD: Metric("gauge", "1, with what runs here", highest=True),
+    **{name: Metric("gauge", text, field in HIGHEST) for field, (name, text) in GAUGES.items()},
+    **{name: Metric("counter", text) for name, text, _ in COUNTERS.values()},
+    **{name: Metric("histogram", text) for name, text in TIMES.values()},
+    **{name: Metric("gauge", text, field in HIGHEST) for field, (name, text) in HUB_GAUGES.items()},
+    **{name: Metric("counter", text) for name, text in HUB_COUNTERS.values()},
+    DELIVERIES: Metric("counter", "what became of publications, once for each subscriber"),
+}
+
+
+def endpoint(*hubs: HubCore, registry: CollectorRegistry | None = None) -> Callable[[HttpRequest], Response]:
+    """Return an endpoint that answers Prometheus, for a route: what the server that is asked counts, and the hubs.
 
     With them comes what is in `registry`, by default that of prometheus-client: the process, and what the application
     counts itself. Raises ImportError where prometheus-client is not installed.
@@ -78,45 +118,86 @@ def endpoint(hub: Hub | None = None, *, registry: CollectorRegistry | None = Non
     chosen = REGISTRY if registry is None else registry
 
     def metrics(request: HttpRequest) -> Response:
-        counts: Any = Counts(request.server, hub)
-        text = generate_latest(chosen) + generate_latest(counts)
+        if request.server is None:
+            return Response(503, "another server got the request, and its figures are not known\n")
+        text = generate_latest(chosen) + exposition(samples_of(request.server, hubs)).encode()
         return Response(200, text, {"Cache-Control": "no-store"}, CONTENT_TYPE_LATEST)
 
     return metrics
 
 
-@final
-class Counts:
-    """A collector, as prometheus-client calls what it asks for metrics, of one moment."""
+def samples_of(server: RunningServer, hubs: Iterable[HubCore] = ()) -> Samples:
+    """Return what a server counts, and the hubs together."""
+    samples: Samples = {BUILD: {build_of(server.settings.loop): 1}, **samples_of_figures(server.stats())}
+    return sum_samples([samples, *map(samples_of_hub, hubs)])
 
-    __slots__ = ("_hub", "_server")
 
-    def __init__(self, server: Any, hub: Hub | None) -> None:
-        self._server = server
-        self._hub = hub
+def samples_of_figures(figures: ServerFigures) -> Samples:
+    """Return what a server counts."""
+    samples: Samples = {name: {"": int(getattr(figures, field))} for field, (name, _) in GAUGES.items()}
+    for field, (name, _, label) in COUNTERS.items():
+        value = getattr(figures, field)
+        by_label = {f'_total{{{label}="{key}"}}': count for key, count in value.items()} if label else {"_total": value}
+        samples[name] = by_label
+    return samples | {name: dict(histogram(getattr(figures, field))) for field, (name, _) in TIMES.items()}
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield all that is counted."""
-        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415 - an extra
 
-        stats = self._server.stats()
-        for field, (name, text) in GAUGES.items():
-            yield GaugeMetricFamily(name, text, getattr(stats, field))
-        for field, (name, text, label) in COUNTERS.items():
-            value = getattr(stats, field)
-            metric = CounterMetricFamily(name, text, None if label else value, [label] if label else None)
-            for key, count in value.items() if label else ():
-                metric.add_metric([str(key)], count)
-            yield metric
-        if self._hub is None:
-            return
-        held = self._hub.stats()
-        for field, (name, text) in HUB_GAUGES.items():
-            yield GaugeMetricFamily(name, text, getattr(held, field))
-        for field, (name, text) in HUB_COUNTERS.items():
-            yield CounterMetricFamily(name, text, getattr(held, field))
-        text = "what became of publications, once for each subscriber"
-        outcomes = CounterMetricFamily("rawws_hub_deliveries", text, labels=["outcome"])
-        for outcome in OUTCOMES:
-            outcomes.add_metric([outcome], getattr(held, outcome))
-        yield outcomes
+def samples_of_hub(hub: HubCore) -> Samples:
+    """Return what a hub counts."""
+    figures = hub.stats()
+    samples: Samples = {name: {"": int(getattr(figures, field))} for field, (name, _) in HUB_GAUGES.items()}
+    for field, (name, _) in HUB_COUNTERS.items():
+        samples[name] = {"_total": getattr(figures, field)}
+    samples[DELIVERIES] = {f'_total{{outcome="{name}"}}': getattr(figures, name) for name in OUTCOMES}
+    return samples
+
+
+def histogram(times: TimeFigures) -> Iterator[tuple[str, float]]:
+    """Yield the lines of a histogram: each bucket has what the shorter ones have, too."""
+    count = 0
+    for bound, more in zip((*TIME_BOUNDS, "+Inf"), times.counts, strict=True):
+        count += more
+        yield f'_bucket{{le="{bound}"}}', count
+    yield "_sum", times.total
+    yield "_count", count
+
+
+def build_of(loop: asyncio.AbstractEventLoop) -> str:
+    """Return what runs here, as labels."""
+    labels = {
+        "version": __version__,
+        "twin": _twins.running(),
+        "python": platform.python_version(),
+        "loop": type(loop).__module__.partition(".")[0],
+    }
+    return "{" + ",".join([f'{name}="{value}"' for name, value in labels.items()]) + "}"
+
+
+def sum_samples(parts: Iterable[Samples]) -> Samples:
+    """Return the sums of what several servers, hubs or processes count."""
+    whole: Samples = {}
+    for samples in parts:
+        for name, lines in samples.items():
+            known = whole.setdefault(name, {})
+            highest = METRICS[name].highest
+            for line, value in lines.items():
+                before = known.get(line, 0)
+                known[line] = max(before, value) if highest else before + value
+    return whole
+
+
+def lasting_samples(samples: Samples) -> Samples:
+    """Return the counters and histograms alone: what was, whatever becomes of the process that counted it."""
+    return {name: lines for name, lines in samples.items() if METRICS[name].kind != "gauge"}
+
+
+def exposition(samples: Samples) -> str:
+    """Return samples as Prometheus reads them."""
+    text = []
+    for name, metric in METRICS.items():
+        if name in samples:
+            # The format 0.0.4 has the suffix of a counter in its name.
+            full = f"{name}_total" if metric.kind == "counter" else name
+            text += [f"# HELP {full} {metric.text}\n", f"# TYPE {full} {metric.kind}\n"]
+            text += [f"{name}{line} {value}\n" for line, value in samples[name].items()]
+    return "".join(text)

@@ -36,6 +36,7 @@ def add_asgi(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lifespan", choices=("auto", "on", "off"), default="auto", help="whether it has a lifespan (default: auto)"
     )
+    group.add_argument("--probes", action="store_true", help="answer /healthz, /readyz and /metrics in its place")
 
 
 def add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:

@@ -9,13 +9,15 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rawws.http.routes import Routes
+from rawws.http.routes import Route, Routes
 from rawws.net.handlers import Handler, check_arguments, check_handler
+from rawws.server.probes import healthz, readyz
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
+    from rawws.http.application import HttpApplication
     from rawws.server.options import ServerHandler
 
 __all__ = ["CommandError", "as_application", "as_handler", "load_object"]
@@ -60,9 +62,23 @@ def as_application(found: object, target: str, options: argparse.Namespace) -> S
     except Exception as error:  # whatever the function of the user raised
         raise CommandError(f"{target} returned no application: {_fault(error)}") from error
     try:
-        return Application(app, root_path=options.root_path, lifespan=options.lifespan)
+        application = Application(app, root_path=options.root_path, lifespan=options.lifespan)
     except (TypeError, ValueError) as error:
         raise CommandError(f"{target}: {error}") from error
+    return _with_probes(application) if options.probes else application
+
+
+def _with_probes(application: HttpApplication) -> Routes:
+    """Return what answers the probes and Prometheus, and leaves all the rest to an application."""
+    from rawws.metrics import endpoint  # noqa: PLC0415 - only this option needs them
+    from rawws.topics.core import known_hubs  # noqa: PLC0415 - as above
+
+    try:
+        metrics = endpoint(*known_hubs())
+    except ImportError as error:
+        raise CommandError(f"--probes: {error}") from error
+    probes = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+    return Routes([*(Route(path, probe) for path, probe in probes.items()), Route("/{rest:path}", application)])
 
 
 def as_handler(found: object, target: str) -> ServerHandler:

@@ -81,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"):
         if getattr(options, name, None) and not options.ssl_certfile:
             whole.error(f"--{name.replace('_', '-')} needs --ssl-certfile")
-    if getattr(options, "factory", False) and not options.asgi:
-        whole.error("--factory needs --asgi")
+    for name in ("factory", "probes"):
+        if getattr(options, name, False) and not options.asgi:
+            whole.error(f"--{name} needs --asgi")
     try:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)

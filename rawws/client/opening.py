@@ -75,6 +75,11 @@ class Opening:
         """Whether it sends a response."""
         return False
 
+    @property
+    def kind(self) -> str:
+        """What it sends."""
+        return "http"
+
     def begin(self, ws: WebSocket) -> None:
         """Send the request."""
         self.ws = ws

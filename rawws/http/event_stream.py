@@ -221,6 +221,11 @@ class EventStream:
 
     # -- what the exchange calls
 
+    @property
+    def kind(self) -> str:
+        """What it sends."""
+        return "stream"
+
     def begin(self, exchange: Exchange, request: HttpRequest) -> None:
         """Begin the response. Raises LocalProtocolError for a stream that had one."""
         if self._exchange is not None:

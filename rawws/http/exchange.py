@@ -127,6 +127,10 @@ class HttpContext(Protocol):
 class ExchangeObserver(Protocol):
     """Who answers later or piece by piece, and so hears of what becomes of the exchange meanwhile."""
 
+    @property
+    def kind(self) -> str:
+        """What it sends: "stream" for events, "poll", or "http"."""
+
     def lose(self) -> None:
         """End the response: the client has left."""
 

@@ -179,6 +179,11 @@ class FileTransfer:
 
     # -- what the exchange calls
 
+    @property
+    def kind(self) -> str:
+        """What it sends."""
+        return "http"
+
     def lose(self) -> None:
         """Stop sending the file: the client has left."""
         self._task.cancel()

@@ -73,6 +73,11 @@ class LongPoll:
 
     # -- what the exchange calls
 
+    @property
+    def kind(self) -> str:
+        """What it sends."""
+        return "poll"
+
     def begin(self, exchange: Exchange, request: HttpRequest) -> None:  # noqa: ARG002 - an EventStream asks it
         """Hold the response back. Raises LocalProtocolError for a poll that was held already."""
         if self._exchange is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from rawws.net.histogram import TimeFigures
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
@@ -21,7 +23,9 @@ class ServerFigures(NamedTuple):
     the Close frame that came first, whichever side sent it, 1006 where there was none. `refusals` are requests that
     were answered with an error by the server itself, `responses` all HTTP responses, both by status. `slow` are peers
     that were closed because they read too slowly, `drained` those that a drain told to go, `retired` those over
-    `max_lifetime`, `aborted` those that this side ended without a closing handshake.
+    `max_lifetime`, `aborted` those that this side ended without a closing handshake. `streams` and `polls` are the
+    event streams and long polls that are open. `lag` is by how much the event loop was late when it was to look after
+    the connections, once a second while there are any; `round_trips` are how long the Pongs of WebSockets took.
     """
 
     sockets: int
@@ -38,6 +42,10 @@ class ServerFigures(NamedTuple):
     retired: int
     aborted: int
     draining: bool
+    streams: int = 0
+    polls: int = 0
+    lag: TimeFigures = TimeFigures()
+    round_trips: TimeFigures = TimeFigures()
 
 
 class RunningServer(Protocol):

@@ -244,6 +244,11 @@ class Upgrade:
 
     # -- what the exchange calls
 
+    @property
+    def kind(self) -> str:
+        """What it sends: nothing yet."""
+        return "http"
+
     def lose(self) -> None:
         """End the session: the client has left."""
         self.session.end()
@@ -340,6 +345,11 @@ class HttpSession:
             self.exchange.refuse(error)
 
     # -- what the exchange calls
+
+    @property
+    def kind(self) -> str:
+        """What it sends."""
+        return "stream" if self.streams else "http"
 
     def feed(self, data: bytes, whole: bool) -> None:
         """Take a piece of the body."""

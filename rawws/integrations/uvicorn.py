@@ -99,6 +99,11 @@ class UvicornConnection:
         """Whether it sends a response."""
         return False
 
+    @property
+    def kind(self) -> str:
+        """What it sends."""
+        return "http"
+
     def begin(self, ws: WebSocket) -> None:
         """Begin with a connection that uvicorn hands over."""
         self.ws = ws

@@ -16,6 +16,10 @@ class SocketHandler(Protocol[Spoken_contra]):
     def lasts(self) -> bool:
         """Whether it sends a response that lasts as long as it likes, and that is to be told to end."""
 
+    @property
+    def kind(self) -> str:
+        """What it sends now: "stream", "poll" or, for anything else, "http"."""
+
     def begin(self, socket: Spoken_contra, /) -> None:
         """Begin with a new connection."""
 

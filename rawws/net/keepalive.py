@@ -28,11 +28,13 @@ SWEEP = 1.0
 class Keepalive:
     """The timer. It runs while there are connections: those of `settings`."""
 
-    __slots__ = ("__weakref__", "_handle", "_interval", "settings")
+    __slots__ = ("__weakref__", "_due", "_handle", "_interval", "settings")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._interval = SWEEP
+        # When the next sweep is due.
+        self._due = 0.0
         self._handle: asyncio.TimerHandle | None = None
         self.tighten_interval(settings.shortest_time())
         let_go_in_children(self)
@@ -62,11 +64,15 @@ class Keepalive:
     def start(self) -> None:
         """Sweep from now on; nothing, if it does already."""
         if self._handle is None:
+            self._due = clock.monotonic() + self._interval
             self._handle = self.settings.loop.call_later(self._interval, self._sweep)
 
     def _sweep(self) -> None:
         self._handle = None
         now = clock.monotonic()
+        if self.settings.counters is not None:
+            # Whatever has to wait for its turn now waits as long as this did. A loop may be early by its own clock.
+            self.settings.counters.lag.observe(max(0.0, now - self._due))
         for connection in tuple(self.settings.connections):
             try:
                 connection.on_sweep(now)

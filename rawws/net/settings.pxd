@@ -20,3 +20,5 @@ cdef class Settings:
     cdef public double max_lifetime
     cdef public double message_rate
     cdef public double byte_rate
+
+    cpdef measure(self, double round_trip)

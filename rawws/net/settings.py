@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
+    from .histogram import Histogram
     from .socket import AsyncSocket, Sweeper
 
 __all__ = ["Callbacks", "ConnectionCounter", "ConnectionLimiter", "Settings"]
@@ -40,6 +41,9 @@ class ConnectionCounter(Protocol):
     # Peers that were closed because they read too slowly, and connections over `max_lifetime`.
     slow: int
     retired: int
+    # How long Pongs took, and how late the loop was with the sweeps of the keepalive.
+    round_trips: Histogram
+    lag: Histogram
 
     def close(self, socket: AsyncSocket, /) -> None:
         """Count the end of a connection."""
@@ -118,6 +122,11 @@ class Settings:
         settings.hard_limit = self.hard_limit
         settings.take_callbacks(handler)
         return settings
+
+    def measure(self, round_trip: float) -> None:
+        """Count how long a Pong took, where somebody counts."""
+        if self.counters is not None:
+            self.counters.round_trips.observe(round_trip)
 
     def shortest_time(self) -> float:
         """Return the shortest of the times, and `inf` where there is none."""

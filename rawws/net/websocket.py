@@ -585,6 +585,7 @@ class WebSocket(HandshakenSocket):
             if pending.payload == payload:
                 now = clock.monotonic()
                 self.latency = now - pending.sent_at
+                self.settings.measure(self.latency)
                 for answered in pings[: number + 1]:
                     answered.latency = now - answered.sent_at
                     if answered.future is not None:

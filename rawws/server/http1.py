@@ -87,6 +87,11 @@ class Http1Connection:
         """Whether who answers now is told of the end of the server: an event stream, a poll."""
         return self.observer is not None
 
+    @property
+    def kind(self) -> str:
+        """What is sent now: "stream", "poll" or "http"."""
+        return "http" if self.observer is None else self.observer.kind
+
     def begin(self, ws: WebSocket) -> None:
         """Begin with a new connection."""
         self.ws = ws

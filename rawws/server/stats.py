@@ -9,9 +9,11 @@ Laws:
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, final
 
 from rawws.http.serving import ServerFigures
+from rawws.net.histogram import Histogram
 from rawws.net.logs import first_line, printable, shown_address
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from rawws.errors import HttpError
     from rawws.net.socket import AsyncSocket
 
-__all__ = ["ConnectionLog", "ServerStats"]
+__all__ = ["ConnectionLog", "ServerStats", "kind_of"]
 
 access_logger = logging.getLogger("rawws.access")
 
@@ -98,11 +100,13 @@ class ServerStats:
         "accepted",
         "closes",
         "drained",
+        "lag",
         "log",
         "opened",
         "refusals",
         "responses",
         "retired",
+        "round_trips",
         "slow",
     )
 
@@ -114,6 +118,8 @@ class ServerStats:
         self.closes: dict[int, int] = {}
         self.refusals: dict[int, int] = {}
         self.responses: dict[int, int] = {}
+        self.lag = Histogram()
+        self.round_trips = Histogram()
 
     def open(self, ws: WebSocket) -> None:
         """Count a WebSocket."""
@@ -146,10 +152,11 @@ class ServerStats:
     def figures(self, sockets: Iterable[AsyncSocket], *, draining: bool) -> ServerFigures:
         """Return what was counted; `sockets` are the connections that there are."""
         there = tuple(sockets)
+        kinds = Counter(kind_of(ws) for ws in there)
         return ServerFigures(
             sockets=len(there),
             accepted=self.accepted,
-            connections=sum(ws.handler is None for ws in there),
+            connections=kinds["websocket"],
             opened=self.opened,
             closes=dict(self.closes),
             refusals=dict(self.refusals),
@@ -161,7 +168,16 @@ class ServerStats:
             retired=self.retired,
             aborted=self.aborted,
             draining=draining,
+            streams=kinds["stream"],
+            polls=kinds["poll"],
+            lag=self.lag.figures(),
+            round_trips=self.round_trips.figures(),
         )
+
+
+def kind_of(ws: AsyncSocket) -> str:
+    """Return what a connection is for now: "websocket", "stream", "poll" or "http"."""
+    return "websocket" if ws.handler is None else ws.handler.kind
 
 
 def path_of(head: bytes) -> str:

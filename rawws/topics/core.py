@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from rawws import clock
 from rawws.errors import LocalProtocolError
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from .backplane import Backplane, History
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
-__all__ = ["HubCore", "HubStats", "SubscribeResult"]
+__all__ = ["HubCore", "HubStats", "SubscribeResult", "known_hubs"]
 
 Answer = TypeVar("Answer")
 
@@ -89,6 +91,16 @@ class HubStats(NamedTuple):
     faults: int = 0
 
 
+# Those of this process that somebody holds.
+HUBS: WeakValueDictionary[int, HubCore] = WeakValueDictionary()
+NUMBERS = itertools.count()
+
+
+def known_hubs() -> list[HubCore]:
+    """Return the hubs of this process, in the order in which they were made."""
+    return [hub for _, hub in sorted(HUBS.items())]
+
+
 class SubscribeResult(NamedTuple):
     """A new subscription, the cursor at which it begins, and what is to be sent to it first."""
 
@@ -127,6 +139,7 @@ class HubCore:
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self._published = 0
         self._thread = HubThread(self.publish)
+        HUBS[next(NUMBERS)] = self
 
     def enter(self) -> None:
         """Begin in the event loop that runs here, and reach the engine of the backplane, if there is one."""

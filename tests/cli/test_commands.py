@@ -335,6 +335,29 @@ def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:
                 assert answer.read() == (b"/at/x" if "--factory" in options else b"/x")
 
 
+def test_the_probes_stand_beside_an_asgi_application(here: Path) -> None:
+    (here / "web.py").write_text("import rawws\n\nhub = rawws.Hub()\n" + ASGI)
+    with start(here, "serve", "--asgi", "web:app", "--lifespan", "off", "--probes", "--port", "0") as process:
+        assert get(port(process), "/healthz") == get(port(process), "/readyz") == (200, b"ok\n")
+        assert get(port(process), "/other") == (200, b"/other")
+        status, text = get(port(process), "/metrics")
+    assert status == 200
+    for line in (
+        b"rawws_sockets_accepted_total 4",
+        b"rawws_hub_published_total 0",
+        b'rawws_responses_total{status="200"} 3',
+    ):
+        assert b"\n" + line + b"\n" in text
+
+
+def test_the_metrics_of_an_asgi_application_say_what_they_need(here: Path) -> None:
+    (here / "web.py").write_text("import sys\n\nsys.modules['prometheus_client'] = None\n" + ASGI)
+    line = fails(run(here, "serve", "--asgi", "web:app", "--probes"), 1)
+    assert line.endswith(
+        "--probes: metrics need prometheus-client, which is not installed: pip install 'rawws[metrics]'"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [
@@ -343,6 +366,7 @@ def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:
         (["--asgi", "web:chat"], 1, "rawws: web:chat: app takes (ws), it is called with (scope, receive, send)\n"),
         (["--asgi", "web:fail", "--factory"], 1, "rawws: web:fail returned no application: ValueError: no settings"),
         (["web:app", "--factory"], 2, "--factory needs --asgi\n"),
+        (["web:app", "--probes"], 2, "--probes needs --asgi\n"),
         (["--asgi", "web:app", "--subprotocols", "a", "--lifespan", "off"], 1, "the application's to decide\n"),
     ],
 )

@@ -17,8 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import rawws
 import rawws.metrics
+from rawws import _twins
 from rawws.http.serving import ServerFigures
+from rawws.net.histogram import Histogram, TimeFigures
 from rawws.net.logs import LONGEST, printable
+from rawws.protocol.connection import Ping
+from rawws.protocol.http11 import parse_request
 from tests.processes import ROOT
 from tests.server.answers import ask, get, on
 from tests.server.peers import Logged, Peer, connected, eventually, request, serve
@@ -394,16 +398,92 @@ async def test_prometheus_reads_all_that_server_and_hub_count() -> None:
 
 
 async def test_every_field_of_the_counts_is_a_metric() -> None:
-    named = [*rawws.metrics.GAUGES, *rawws.metrics.COUNTERS]
+    named = [*rawws.metrics.GAUGES, *rawws.metrics.COUNTERS, *rawws.metrics.TIMES]
     assert sorted(named) == sorted(ServerFigures._fields)
     hub = [*rawws.metrics.HUB_GAUGES, *rawws.metrics.HUB_COUNTERS, *rawws.metrics.OUTCOMES]
     assert sorted(hub) == sorted(rawws.Hub().stats()._fields)
+
+
+async def test_streams_and_polls_are_counted_as_long_as_they_are_open() -> None:
+    stream, poll = rawws.EventStream(), rawws.LongPoll()
+    async with serve(rawws.Routes([on_("/stream", stream), on_("/poll", poll)])) as server:
+        peers = [await Peer.reach(server.sockets[0].getsockname()) for _ in range(2)]
+        for peer, path in zip(peers, ("/stream", "/poll"), strict=True):
+            await peer.write(get(path))
+        await eventually(lambda: (server.stats().streams, server.stats().polls) == (1, 1))
+        assert server.stats().sockets == 2
+        assert server.stats().connections == 0
+        stream.close()
+        poll.respond("x")
+        await eventually(lambda: (server.stats().streams, server.stats().polls) == (0, 0))
+        for peer in peers:
+            peer.close()
+
+
+def on_(path: str, answer: object) -> rawws.Route:
+    return rawws.Route(path, lambda _: answer)
+
+
+@pytest.mark.parametrize("handler", [rawws.Handler(), echo])
+async def test_round_trips_and_the_lag_of_the_loop_are_histograms(handler: Any) -> None:
+    def scraped(server: rawws.Server) -> dict[str, float]:
+        samples = rawws.metrics.samples_of(server)
+        return samples["rawws_ping_round_trip_seconds"] | {"lag": samples["rawws_loop_lag_seconds"]["_count"]}
+
+    # Short times make the sweeps frequent.
+    async with serve(handler, ping_timeout=0.05, ping_interval=None) as server, connected(server) as peer:
+        [ws] = server.connections
+        answer = asyncio.ensure_future(ws.ping(b"one"))
+        # The core of the peer answers it.
+        assert await peer.event() == Ping(b"one")
+        await peer.flush()
+        latency = float(await answer)
+        assert ws.latency == latency == server.stats().round_trips.last == server.stats().round_trips.total
+        await eventually(lambda: sum(server.stats().lag.counts) > 1)
+        lines = scraped(server)
+    assert lines["_count"] == lines['_bucket{le="+Inf"}'] == lines['_bucket{le="10.0"}'] == 1
+    assert lines["_sum"] == latency
+    assert lines["lag"] > 1
+    assert server.stats().lag.total >= server.stats().lag.last >= 0
+
+
+def test_a_histogram_counts_each_time_once() -> None:
+    times = Histogram()
+    for seconds in (0.0, 0.001, 0.0011, 10.0, 11.0):
+        times.observe(seconds)
+    assert times.figures() == TimeFigures((2, 1, *[0] * 10, 1, 1), 21.0021, 11.0)
+    lines = dict(rawws.metrics.histogram(times.figures()))
+    bounds = ("0.001", "0.0025", "5.0", "10.0", "+Inf")
+    assert [lines[f'_bucket{{le="{bound}"}}'] for bound in bounds] == [2, 3, 3, 4, 5]
+
+
+def test_the_sums_of_processes_have_the_highest_of_what_all_know() -> None:
+    def samples(connections: float, topics: float, status: int) -> rawws.metrics.Samples:
+        responses = {f'_total{{status="{status}"}}': 1.0}
+        return {"rawws_connections": {"": connections}, "rawws_hub_topics": {"": topics}, "rawws_responses": responses}
+
+    whole = rawws.metrics.sum_samples([samples(2, 3, 200), samples(1, 1, 404)])
+    assert whole == {
+        "rawws_connections": {"": 3.0},
+        "rawws_hub_topics": {"": 3.0},
+        "rawws_responses": {'_total{status="200"}': 1, '_total{status="404"}': 1},
+    }
+    assert list(rawws.metrics.lasting_samples(whole)) == ["rawws_responses"]
+
+
+async def test_what_another_server_counts_is_not_known() -> None:
+    answer = rawws.metrics.endpoint()(rawws.HttpRequest(parse_request(get("/metrics")), {}, None, "http"))
+    assert (answer.status, answer.body) == (503, b"another server got the request, and its figures are not known\n")
 
 
 async def test_without_a_hub_there_are_the_server_and_the_process() -> None:
     async with serve(rawws.Routes([rawws.Route("/metrics", rawws.metrics.endpoint())])) as server:
         found = await scrape(server)
     assert found["process_open_fds"] > 0
+    [build] = [name for name in found if name.startswith("rawws_build_info")]
+    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    assert f"version={rawws.__version__},twin={_twins.running()}," in build
+    assert build.endswith(f",loop={loop}}}")
     assert not [name for name in found if name.startswith("rawws_hub")]
 
 
