@@ -159,8 +159,7 @@ class RedisBackplane:
         # As if all were as large as this one: so what is held is at most twice the bytes that the history allows.
         entries = min(session.history.count, max(1, session.history.size // (len(record) + ENTRY_COST)))
         verb, channel = self._verbs[0], self._channel(topic)
-        age = max(1, int(session.history.age * 1000))
-        words = (verb, channel, session.server, number, record, entries, age)
+        words = (verb, channel, session.server, number, record, entries, self._age)
         return self._ask(lambda found: new_position(found[0].decode(), found[1]), PUBLISH, topic, *words)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
@@ -196,7 +195,7 @@ class RedisBackplane:
             before = tuple(new_position(each, int(last)) for each, _, last in places)
             return HistoryResult(epoch, offset, records if known else [], known, int(found[2]), before)
 
-        return self._ask(parse, HISTORY, topic, *(since or ("", 0)))
+        return self._ask(parse, HISTORY, topic, *(since or ("", 0)), self._age)
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """Enter somebody into the presence of a topic, and tell its followers."""
@@ -256,6 +255,11 @@ class RedisBackplane:
     @property
     def _lease(self) -> str:
         return f"{self._session.server}.{self._leases}"
+
+    @property
+    def _age(self) -> int:
+        """How long a publication is held, in milliseconds."""
+        return max(1, int(self._session.history.age * 1000))
 
     @property
     def _key_of_leases(self) -> str:
@@ -349,12 +353,11 @@ class RedisBackplane:
     def _introduce(self, asked: RedisLine) -> None:
         """Say what a program needs that publishes without a hub (docs/run/scaling.md)."""
         bounds, verb = self._session.history, self._verbs[0]
-        age = max(1, int(bounds.age * 1000))
         # One that is full refuses it, and nothing here needs it.
         asked.ask(
             *("HSET", f"{self.prefix}:hub", "publish", OUTSIDE, "life", self._life, "keeps", int(self._keeps)),
             *("remember", PLACE_AGE, "verb", verb, "channels", self._channels),
-            *("count", bounds.count, "size", bounds.size, "age", age),
+            *("count", bounds.count, "size", bounds.size, "age", self._age),
         )
 
     async def _ask_life(self, asked: RedisLine) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, final
 
+from rawws import clock
+
 from .backplane import Position
 from .cursors import EARLIEST, parse_cursor
 from .history import HistoryStore, Log, Missed, Publication
@@ -121,6 +123,7 @@ class ReplicaLog(Log):
         earlier = super().since(cursor)
         if local is None:
             return earlier
+        local.trim(clock.monotonic())
         if self.mixed or not earlier.recovered or len(local.held) < local.offset:
             return Missed(list(local.held), True) if cursor == EARLIEST else Missed([], False)
         return Missed([*earlier.publications, *local.held], True)

@@ -179,6 +179,24 @@ async def test_large_messages_are_held_within_twice_the_bytes(engine: Engine) ->
         assert 0 < sum(len(each.message) for each in held) <= 20_000
 
 
+async def test_what_is_older_than_its_age_is_not_given_out_though_the_topic_goes_on(engine: Engine) -> None:
+    async with opened(engine, "one", History(count=1000, age=0.5)) as one:
+        await reached(one)
+        ask, publish = one.backplane.history, one.backplane.publish
+        place = await publish("a", "first", None, 0)
+        for number in range(1, 1000):
+            # Each of them keeps the topic alive for as long as itself.
+            last = await publish("a", "more", None, number)
+            held = (await ask("a", None)).records
+            assert held[-1].offset == last.offset
+            if held[0].offset > place.offset:
+                break
+            await asyncio.sleep(0.02)
+        assert [each.offset for each in held] == [*range(held[0].offset, last.offset + 1)]
+        assert not (await ask("a", Position(place.epoch, 0))).recovered
+        assert (await ask("a", Position(last.epoch, last.offset - 1))).records == held[-1:]
+
+
 async def test_an_origin_is_taken_once(engine: Engine) -> None:
     async with opened(engine, "one") as one:
         await reached(one)

@@ -133,6 +133,17 @@ async def test_a_redis_that_keeps_all_goes_over_into_a_new_epoch_and_loses_nothi
         assert (await ask("a", again)).recovered
 
 
+async def test_what_a_server_of_before_wrote_is_read_though_it_does_not_say_when(engine: RedisEngine) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        place = await one.backplane.publish("a", "1", None, 1)
+        for offset in (place.offset + 1, place.offset + 2):
+            asked(engine, "XADD", "rawws:{a}:log", f"{offset}-0", "r", f"two {offset} t - {offset}")
+            asked(engine, "HSET", "rawws:{a}:place", "offset", offset)
+        past = await one.backplane.history("a", None)
+        assert [(each.offset, each.message) for each in past.records] == [(1, "1"), (2, "2"), (3, "3")]
+
+
 async def test_a_redis_that_loads_its_data_is_not_there_yet(tmp_path: Path, started: Started) -> None:
     # It answers each 1,024 commands, of which a publication is six: for four seconds.
     engine = started(tmp_path, *KEEPING, "--key-load-delay", "600")

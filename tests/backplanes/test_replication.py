@@ -230,6 +230,25 @@ async def test_an_engines_cursor_waits_until_what_was_said_without_it_has_its_pl
     logged.take_all("the backplane is back", 1)
 
 
+async def test_what_is_said_without_the_engine_is_not_given_out_when_it_is_older_than_its_age(logged: Logged) -> None:
+    hand = ByHand()
+    with still() as clock:
+        async with Hub(backplane=hand, history=History(age=10.0)) as hub:
+            await live(hub, hand)
+            hand.handler.on_away("a test")
+            local = hub.publish("a", "old").cursor.partition(":")[0]
+            clock.now += 6
+            hub.publish("a", "new")
+            for passed, found in ((0, ["old", "new"]), (5, ["new"]), (6, [])):
+                clock.now += passed
+                for since in ("earliest", f"{local}:0", "E:0"):
+                    reader = Reader()
+                    recovered = hub.subscribe(reader, "a", since=since).recovered
+                    is_known = passed == 0 or since == "earliest"
+                    assert (recovered, reader.got) == (is_known, found if is_known else [])
+    logged.take_all("the backplane is away", 1)
+
+
 async def test_a_cursor_of_the_future_that_waited_is_lost_and_harms_nobody_else(logged: Logged) -> None:
     hand = ByHand()
     async with Hub(backplane=hand) as hub:

@@ -19,7 +19,7 @@ end
 offset = offset + 1
 -- A log that is none is refused before the place is given.
 if ARGV[11] ~= '0' then
-  redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[11], offset .. '-0', 'r', ARGV[10])
+  redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[11], offset .. '-0', 'r', ARGV[10], 't', now())
   redis.call('PEXPIRE', KEYS[2], ARGV[12])
 end
 redis.call('HSET', KEYS[1], 'offset', offset, field, ARGV[9])
