@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BESIDE = {
     "subscribe": {"since", "join", "watch"},
     "unsubscribe": set[str](),
-    "publish": {"data", "base64", "key"},
+    "publish": {"data", "base64", "json", "event", "key"},
     "presence": set[str](),
 }
 # A cursor that the log of `Topics` gave, which has three publications and holds two.
@@ -63,11 +63,30 @@ def is_well_typed(fields: dict[str, Any], action: str) -> bool:
     if fields.keys() - BESIDE[action] - {action, "id"}:
         return False
     number = fields.get("id", 0)
-    if type(number) is not int or not 0 <= number < 2**53 or type(fields.get("watch", True)) is not bool:
+    if type(number) is not int or not 0 <= number < 2**53:
         return False
-    if not all(type(fields.get(name, "")) is str for name in (action, "since", "data", "base64", "key")):
+    if not all(type(fields.get(name, True)) is bool for name in ("watch", "json")):
         return False
-    return action != "publish" or (("data" in fields) != ("base64" in fields) and is_message(fields))
+    if not all(type(fields.get(name, "")) is str for name in (action, "since", "data", "base64", "event", "key")):
+        return False
+    if action != "publish":
+        return True
+    if (
+        ("data" in fields) == ("base64" in fields)
+        or not is_message(fields)
+        or not may_be_name(fields.get("event", "e"))
+    ):
+        return False
+    return not fields.get("json") or is_json(fields.get("data", ""))
+
+
+def is_json(text: str) -> bool:
+    """Tell whether a text is JSON, in which a name may stand twice."""
+    try:
+        json.loads(text, parse_constant=refuse)
+    except ValueError:
+        return False
+    return True
 
 
 def is_message(fields: dict[str, Any]) -> bool:
@@ -131,6 +150,7 @@ class Topics:
         self.history = twin.load("rawws.topics.history")
         self.backplane = twin.load("rawws.topics.backplane")
         self.names = twin.load("rawws.topics.names")
+        self.payloads = twin.load("rawws.topics.payloads")
         self.presence = twin.load("rawws.topics.presence")
         self.redis = twin.load("rawws.backplanes.redis")
         self.hub = twin.load("rawws.topics.hub").Hub(history=None, max_size=MAX_SIZE)
@@ -150,7 +170,7 @@ class Topics:
 
     def heard(self, said: dict[str, Any]) -> None:
         """Check that what is said is heard."""
-        text = self.envelope.serialize(said)
+        text = self.payloads.serialize(said)
         assert json.loads(self.encoded(text).payload) == said, said
 
     def use_name(self, topic: str) -> str:
@@ -194,7 +214,7 @@ class Topics:
         subscriber = Subscriber()
         self.hub.subscribe(subscriber, ask.topic)
         try:
-            cursor = self.hub.publish(ask.topic, ask.message, key=ask.key).cursor
+            cursor = self.hub.publish_payload(ask.topic, ask.message, ask.extra, ask.key).cursor
         except RawwsError as error:
             return self.told(error)
         finally:
@@ -204,9 +224,12 @@ class Topics:
         assert len((got.key or "").encode()) <= 255, got.key
         fields = json.loads(self.encoded(self.envelope.render(got)).payload)
         message = fields.pop("data") if "data" in fields else b64decode(fields.pop("base64"))
-        assert (message, fields) == (ask.message, {"topic": ask.topic, "cursor": cursor})
-        record = self.redis.unpack(ask.topic, got.epoch, got.offset, self.redis.pack("s", 1, ask.message, ask.key))
-        assert record == (ask.topic, got.epoch, got.offset, ask.message, ask.key, "s", 1), record
+        beside = json.loads(f"{{{ask.extra}}}")
+        assert (message, fields) == (ask.message, {"topic": ask.topic, "cursor": cursor, **beside})
+        self.payloads.check_extra(ask.extra)
+        packed = self.redis.pack("s", 1, ask.message, ask.key, ask.extra)
+        record = self.redis.unpack(ask.topic, got.epoch, got.offset, packed)
+        assert record == (ask.topic, got.epoch, got.offset, ask.message, ask.key, "s", 1, ask.extra), record
         return type(message).__name__
 
     def join(self, info: Any) -> str:
@@ -232,6 +255,7 @@ def written(ask: Any, nothing: object) -> dict[str, Any]:
     if ask.action == "publish":
         name, message = ("data", ask.message) if isinstance(ask.message, str) else ("base64", b64encode(ask.message))
         fields[name] = message if isinstance(message, str) else message.decode()
+        fields |= json.loads(f"{{{ask.extra}}}")
     fields = {name: value for name, value in fields.items() if value is not None}
     return fields | ({"watch": True} if ask.watch else {}) | ({} if ask.join is nothing else {"join": ask.join})
 
@@ -249,7 +273,7 @@ def make(twin: Twin) -> Callable[[bytes], object]:
             ask = parse(text)
         except refused as error:
             assert fields is None or is_padded_too_much(fields), fields
-            assert error.code == "malformed"
+            assert error.code in {"malformed", "event"}
             return topics.told(error, error.id), error.id is None, short(str(error))
         assert fields is not None, ask
         assert (ask.topic, ask.id) == (fields[ask.action], fields.get("id"))
@@ -272,6 +296,7 @@ TEXTS = [
     '{"id": 1, "subscribe": "chat"}',
     '{"id": 2, "unsubscribe": "chat"}',
     '{"id": 3, "publish": "chat", "data": "Hello", "key": "greeting"}',
+    '{"id": 3, "publish": "chat", "data": "{\\"x\\": [1, \\"[,\\"]}", "json": true, "event": "move"}',
     '{"id": 4, "presence": "chat"}',
     '{"subscribe": "chat", "since": "0123456789ab:1", "join": {"name": "Ann"}, "watch": true}',
     '{"subscribe": "a/b c", "since": "chat=0123456789ab:1&a/b%20c=0123456789ab:2"}',
@@ -295,6 +320,10 @@ TEXTS = [
     '{"id": 1, "publish": "a", "data": "\\ud800"}',
     '{"id": 1, "publish": "a", "data": "x", "key": "\\udfff"}',
     '{"id": 1, "publish": "a", "base64": "e"}',
+    '{"id": 1, "publish": "a", "base64": "", "json": true}',
+    '{"id": 1, "publish": "a", "data": "NaN", "json": true}',
+    '{"id": 1, "publish": "a", "data": "", "event": ""}',
+    '{"id": 1, "publish": "a", "data": "", "event": "\\ud800"}',
     '{"id": 1.0, "subscribe": "a"}',
     '{"id": true, "subscribe": "a"}',
     '{"id": 9007199254740992, "subscribe": "a"}',

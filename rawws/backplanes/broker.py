@@ -202,9 +202,11 @@ class BrokerBackplane:
         """End the lease of this server, and close the connection."""
         await self._session.close()
 
-    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+    def publish(
+        self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
+    ) -> asyncio.Future[Position]:
         """Store a message and send it to all followers of the topic. The future gets its position."""
-        return self._ask("publish", topic, message, key, number)
+        return self._ask("publish", topic, message, key, number, extra)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """Pass records of this topic to the handler, from when the future is done."""

@@ -79,7 +79,7 @@ class StoredTopic:
 
 def cost(record: Record) -> int:
     """Return what a record takes, in bytes of memory: text may have four for each character."""
-    return RECORD_COST + sys.getsizeof(record.message) + sys.getsizeof(record.key)
+    return RECORD_COST + sum(map(sys.getsizeof, (record.message, record.key, record.extra)))
 
 
 @final
@@ -230,7 +230,9 @@ class MemoryBackplane:
             self._fail("the backplane is closed")
             self._expire()
 
-    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+    def publish(
+        self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
+    ) -> asyncio.Future[Position]:
         """Store a message and send it to all followers of the topic. The future gets its position."""
 
         def act() -> Position:
@@ -238,7 +240,7 @@ class MemoryBackplane:
             if number <= stored.numbers.get(self._server, -1):
                 first = [each for _, each in stored.held if (each.server, each.number) == (self._server, number)]
                 return Position(stored.epoch, first[0].offset if first else 0)
-            record = Record(topic, stored.epoch, stored.offset + 1, message, key, self._server, number)
+            record = Record(topic, stored.epoch, stored.offset + 1, message, key, self._server, number, extra)
             self.engine.add(record, self._history)
             self.engine.tell(topic, lambda handler: handler.on_record(record))
             return Position(record.epoch, record.offset)

@@ -21,7 +21,7 @@ import secrets
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from rawws.client.retrying import full_jitter
 from rawws.net.logs import without_userinfo
@@ -58,6 +58,8 @@ PLACE_AGE = 24 * 3600 * 1000
 MAX_LEFT = 10_000
 # What a message takes of the stream beside its bytes.
 ENTRY_COST = 64
+# What stands as it is in the members beside a message; a space ends them.
+UNQUOTED = '"{}[]:,'
 # So many who are present, and could not be written, are tried again each quarter of a lease.
 MAX_ENTERED = 1000
 
@@ -152,10 +154,12 @@ class RedisBackplane:
             await asyncio.wait({gone}, timeout=self.timeout)
         await self._session.close()
 
-    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+    def publish(
+        self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
+    ) -> asyncio.Future[Position]:
         """Store a message and send it to all followers of the topic. The future gets its position."""
         session = self._session
-        record = pack(session.server, number, message, key)
+        record = pack(session.server, number, message, key, extra)
         # As if all were as large as this one: so what is held is at most twice the bytes that the history allows.
         entries = min(session.history.count, max(1, session.history.size // (len(record) + ENTRY_COST)))
         verb, channel = self._verbs[0], self._channel(topic)
@@ -528,9 +532,15 @@ class RedisBackplane:
         return True
 
 
-def pack(server: str, number: int, message: str | bytes, key: str | None) -> bytes:
-    """Return the bytes of a record: its origin, its kind, the length of its key; then the key and the message."""
+def pack(server: str, number: int, message: str | bytes, key: str | None, extra: str) -> bytes:
+    """Return the bytes of a record: its origin, its kind, the length of its key; then the key and the message.
+
+    What goes beside the message stands behind the name of the server, percent-encoded: a server of before takes it for
+    a part of that name, and has the rest.
+    """
     named = b"" if key is None else key.encode()
+    if extra:
+        server = f"{server},{quote(extra, safe=UNQUOTED)}"
     kind, body = ("t", message.encode()) if isinstance(message, str) else ("b", message)
     length = "-" if key is None else str(len(named))
     return f"{server} {number} {kind} {length} ".encode() + named + body
@@ -542,7 +552,8 @@ def unpack(topic: str, epoch: str, offset: int, data: bytes) -> Record:
     size = 0 if length == b"-" else int(length)
     key = None if length == b"-" else rest[:size].decode()
     message = rest[size:].decode() if kind == b"t" else rest[size:]
-    return new_record(topic, epoch, offset, message, key, server.decode(), int(number))
+    name, _, extra = server.decode().partition(",")
+    return new_record(topic, epoch, offset, message, key, name, int(number), unquote(extra, errors="strict"))
 
 
 def server_of(lease: bytes) -> str:

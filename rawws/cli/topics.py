@@ -47,6 +47,7 @@ the hub's HTTP API; TEXT is the message, or - for all of standard input.
 PUBLISH_EXAMPLES = """
 examples:
   {prog} publish http://127.0.0.1:8765/api news 'Hello'
+  {prog} publish http://127.0.0.1:8765/api board '{{"x": 1}}' --as-json --event move
   date | {prog} publish https://example.com/api clock -
 
 exit status: 0 when it is published, 1 where it could not be, 2 for a wrong
@@ -77,6 +78,8 @@ def add_topic_commands(commands: Any, prog: str) -> None:
     publish.add_argument("topic", metavar="TOPIC", help="the topic")
     publish.add_argument("text", metavar="TEXT", help="the text to publish, or - for standard input")
     publish.add_argument("--binary", action="store_true", help="publish octets, which need not be UTF-8")
+    publish.add_argument("--as-json", action="store_true", help="TEXT is JSON: subscribers get the value that it is")
+    publish.add_argument("--event", metavar="NAME", help="publish it as an event of this name")
     publish.add_argument("--json", action="store_true", help="print the topic and the cursor in JSON")
     publish.add_argument(
         "--timeout", type=seconds_above_0, metavar="SECONDS", default=10.0, help="how long it may take (default: 10)"
@@ -160,6 +163,8 @@ async def say(options: argparse.Namespace) -> int:
     """Publish."""
     if options.key is None:
         refuse("there is no key, needed is RAWWS_KEY in the environment, or --key")
+    if options.binary and options.as_json:
+        refuse("--binary and --as-json are two kinds of message, allowed is one")
     octets = options.text if isinstance(options.text, bytes) else options.text.encode("utf-8", "surrogateescape")
     try:
         data = octets if options.binary else octets.decode()
@@ -168,6 +173,8 @@ async def say(options: argparse.Namespace) -> int:
             options.topic.encode("utf-8", "surrogateescape").decode(),
             data,
             key=options.key,
+            event=options.event,
+            is_json=options.as_json,
             timeout=options.timeout,
             ssl=options.ssl,
             proxy=options.proxy,

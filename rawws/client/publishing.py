@@ -39,6 +39,8 @@ async def post_publication(
     data: Any,
     *,
     key: str,
+    event: str | None = None,
+    is_json: bool = False,
     timeout: float | None = 10,  # noqa: ASYNC109 - as `rawws.sync` and the command line call it
     ssl: ssl_module.SSLContext | bool | None = None,
     proxy: str | bool | None = True,
@@ -46,8 +48,9 @@ async def post_publication(
 ) -> str:
     """Publish to a topic, and return the cursor of the publication.
 
-    `url` is that of the API. `data` is a str, which is published as it is, bytes, or what JSON can say. `timeout` spans
-    all of it, in seconds; `ssl`, `proxy` and `path` are as with `connect`. No redirect is followed.
+    `url` is that of the API. `data` is a str, which is published as it is, bytes, or what JSON can say; with `is_json`
+    a str is JSON already. `event` is the name of an event. `timeout` spans all of it, in seconds; `ssl`, `proxy` and
+    `path` are as with `connect`. No redirect is followed.
 
     Raises OSError where it cannot connect or takes too long (TimeoutError), InvalidStatus for a refusal, whose reason
     is the server's, InvalidMessage for another answer, InvalidURI, and LocalProtocolError for what cannot be sent.
@@ -58,7 +61,7 @@ async def post_publication(
     target = parse_uri(f"{url.rstrip('/')}/publish", HTTP)
     if target.authorization is not None:
         raise InvalidURI("the URI has a user name, needed for an API is a key")
-    request = request_of(target, topic, data, key)
+    request = request_of(target, topic, data, key, event, is_json=is_json)
     try:
         async with asyncio.timeout(timeout) as limit:
             response = await exchange(request, target, TransportOptions(ssl=ssl, proxy=proxy, path=path))
@@ -70,12 +73,17 @@ async def post_publication(
     return cursor_in(response)
 
 
-def request_of(target: Target, topic: str, data: Any, key: str) -> bytes:
+def request_of(target: Target, topic: str, data: Any, key: str, event: str | None, *, is_json: bool) -> bytes:
     """Return the request. Raises LocalProtocolError for a key that cannot be sent."""
     if isinstance(data, (bytes, bytearray, memoryview)):
-        fields = {"topic": topic, "base64": b64encode(data).decode()}
+        fields: dict[str, Any] = {"topic": topic, "base64": b64encode(data).decode()}
     else:
         fields = {"topic": topic, "data": data}
+    # An API of before refuses what it does not know.
+    if is_json:
+        fields["json"] = True
+    if event is not None:
+        fields["event"] = event
     body = json.dumps(fields, allow_nan=False).encode()
     headers = [
         ("Host", target.authority),

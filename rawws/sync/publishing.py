@@ -20,6 +20,7 @@ def publish(
     data: Any,
     *,
     key: str,
+    event: str | None = None,
     timeout: float | None = 10,
     ssl: ssl_module.SSLContext | bool | None = None,
     proxy: str | bool | None = True,
@@ -27,13 +28,14 @@ def publish(
 ) -> str:
     """Publish to a topic by the HTTP API of a hub at `url`, with one of its keys; return the publication's cursor.
 
-    `data` is a str, which is published as it is, bytes, or what JSON can say, which is published as its text. `timeout`
-    spans all of it, in seconds; `ssl`, `proxy` and `path` are as with `rawws.connect`. No redirect is followed.
+    `data` is a str, which is published as it is, bytes, or what JSON can say, which is published as JSON. `event` is
+    the name of an event. `timeout` spans all of it, in seconds; `ssl`, `proxy` and `path` are as with `rawws.connect`.
+    No redirect is followed.
 
     Raises OSError where it cannot connect or takes too long (TimeoutError), InvalidStatus for a refusal, whose reason
     is the server's, InvalidMessage for another answer, InvalidURI, LocalProtocolError for a key that cannot be sent,
     TypeError and ValueError for what is no JSON. Where no answer came, it may be published nevertheless.
     """
     return background().run(
-        post_publication(url, topic, data, key=key, timeout=timeout, ssl=ssl, proxy=proxy, path=path)
+        post_publication(url, topic, data, key=key, event=event, timeout=timeout, ssl=ssl, proxy=proxy, path=path)
     )

@@ -96,7 +96,10 @@ class Position(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A publication as the engine gives it: its place, what it says, and which server published it as which number."""
+    """A publication as the engine gives it: its place, what it says, and which server published it as which number.
+
+    `extra` is what goes beside the message, as JSON without braces: `"json":true,"event":"move"`.
+    """
 
     topic: str
     epoch: str
@@ -105,6 +108,7 @@ class Record(NamedTuple):
     key: str | None
     server: str
     number: int
+    extra: str = ""
 
 
 class HistoryResult(NamedTuple):
@@ -154,6 +158,7 @@ def new_record(
     key: object,
     server: object,
     number: object,
+    extra: object = "",
 ) -> Record:
     """Return a record that an engine told. Raises ValueError for one that no server can have published."""
     position = new_position(epoch, offset)
@@ -163,10 +168,11 @@ def new_record(
         and (key is None or isinstance(key, str))
         and isinstance(server, str)
         and isinstance(number, int)
+        and isinstance(extra, str)
         and offset
     ):
         raise ValueError("it is no record, needed are a topic, an offset, a message, a key, a server and a number")
-    return Record(topic, *position, message, key, server, number)
+    return Record(topic, *position, message, key, server, number, extra)
 
 
 def new_entry(server: object, ident: object, info: object) -> PresenceEntry:
@@ -217,9 +223,12 @@ class Backplane(Protocol):
     async def close(self) -> None:
         """End the server's lease, with all that are present by it, and the connection."""
 
-    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+    def publish(
+        self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
+    ) -> asyncio.Future[Position]:
         """Give a message its place, hold it, and send it to all that follow the topic: all of that, or nothing.
 
+        `extra` goes with the message, as that of a Record.
         The future has its place. Where the engine has this origin already, nothing is published, and the place is that
         of the first time, or has offset 0 where that is not known any more. It fails with TopicUnavailable where the
         engine refuses it and will not take it.

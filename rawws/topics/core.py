@@ -23,6 +23,7 @@ from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, p
 from .history import JOIN, LEAVE, Log, Missed, Publication, cost
 from .listening import TopicListener
 from .names import TopicError, check_key, check_name
+from .payloads import check_extra, payload_of
 from .policies import Policy
 from .presence import NOTHING, PresenceSet, Present, new_present
 from .rates import TopicRates
@@ -134,11 +135,11 @@ class HubCore:
         self._renders = dict(protocols)
         self._table = TopicTable(history, protocols[0].render, Log if backplane is None else ReplicaLog)
         self._replication = (
-            None if backplane is None else Replication(self._table, backplane, history, self._check_size)
+            None if backplane is None else Replication(self._table, backplane, history, self._check_record)
         )
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self._published = 0
-        self._thread = HubThread(self.publish)
+        self._thread = HubThread(self.publish_payload)
         HUBS[next(NUMBERS)] = self
 
     def enter(self) -> None:
@@ -223,28 +224,18 @@ class HubCore:
         if topic is None or not subscriber.subscriptions:
             subscriber.leave()
 
-    def publish(self, topic: str, message: Any, *, key: str | None = None) -> PublishResult:
-        """Send a message to all subscribers of a topic at once: str as text, bytes-like as binary.
+    def publish(self, topic: str, message: Any, *, key: str | None = None, event: str | None = None) -> PublishResult:
+        """Send a message to all subscribers of a topic at once: str as text, bytes-like as binary, the rest as JSON.
 
-        Returns what became of it, which may be awaited. `key` says what the message is about, for "conflate". Raises
-        TopicError for a name that no topic may have, for such a key and for too large a message, TypeError for what is
-        no message, LocalProtocolError for text that has no UTF-8, RuntimeError in another thread than that of the event
-        loop in which the hub is used: that one calls `publish_threadsafe`.
+        JSON may be a dict, list, tuple, int, float, bool or None. `key` says what the message is about, for "conflate";
+        `event` is the name of an event, which subscribers get with the message. Returns what became of it, which may be
+        awaited. Raises TopicError for a name that no topic may have, for such a key or event and for too large a
+        message, TypeError for what is no message, LocalProtocolError for text that has no UTF-8, RuntimeError in
+        another thread than that of the event loop in which the hub is used: that one calls `publish_threadsafe`.
         """
-        if not self._thread.is_here():
-            self._thread.enter()
-        check_name(topic)
-        check_key(key)
-        encoded = PreparedMessage(message)
-        self._check_size(topic, encoded)
-        self._published += 1
-        if self._replication is not None:
-            return self._replication.publish(topic, encoded, key)
-        found = self._table.topics.get(topic) or self._table.make(topic)
-        publication = found.log.append(encoded, key)
-        outcome = PublishResult(publication.cursor)
-        self._table.distribute(found, publication, outcome)
-        return outcome
+        if event is None and isinstance(message, (str, bytes)):
+            return self.publish_payload(topic, message, "", key)
+        return self.publish_payload(topic, *payload_of(message, event), key)
 
     def presence(self, topic: str) -> list[Present]:
         """Return who is present in a topic."""
@@ -290,6 +281,23 @@ class HubCore:
         return result_of(verdict) if inspect.isawaitable(verdict) else bool(verdict)
 
     # -- what client protocols and subscribers call
+
+    def publish_payload(self, topic: str, message: Any, extra: str = "", key: str | None = None) -> PublishResult:
+        """Publish a message, and the members that go beside it in envelopes. Raises as `publish` does."""
+        if not self._thread.is_here():
+            self._thread.enter()
+        check_name(topic)
+        check_key(key)
+        encoded = PreparedMessage(message)
+        self._check_size(topic, encoded, extra)
+        self._published += 1
+        if self._replication is not None:
+            return self._replication.publish(topic, encoded, key, extra)
+        found = self._table.topics.get(topic) or self._table.make(topic)
+        publication = found.log.append(encoded, key, extra)
+        outcome = PublishResult(publication.cursor)
+        self._table.distribute(found, publication, outcome)
+        return outcome
 
     def account(self, client: Any, topics: Collection[str]) -> None:
         """Count the topics that a client brings up. Raises TopicError where those that are new are too many."""
@@ -354,20 +362,25 @@ class HubCore:
 
     # -- inside
 
-    def check_publish(self, topic: str, message: Any, key: str | None) -> None:
-        """Raise what `publish` would, in whatever thread."""
+    def check_publish(self, topic: str, message: Any, extra: str, key: str | None) -> None:
+        """Raise what `publish_payload` would, in whatever thread."""
         check_name(topic)
         check_key(key)
-        self._check_size(topic, PreparedMessage(message))
+        self._check_size(topic, PreparedMessage(message), extra)
 
-    def _check_size(self, topic: str, encoded: PreparedMessage) -> None:
+    def _check_record(self, topic: str, encoded: PreparedMessage, extra: str) -> None:
+        """Raise TopicError for what another server published, and no subscriber here may get."""
+        check_extra(extra)
+        self._check_size(topic, encoded, extra)
+
+    def _check_size(self, topic: str, encoded: PreparedMessage, extra: str) -> None:
         """Raise TopicError for a message that is too large, as it is or in what client protocols make of it."""
         size = encoded.size
         if size > self.max_size:
             raise TopicError("size", f"the message has {size} bytes, limit {self.max_size}")
         limit = max(self.max_size, LARGEST_ENVELOPE) - ENVELOPE_ROOM
         if size * ESCAPED > limit:
-            publication = Publication(topic, encoded)
+            publication = Publication(topic, encoded, extra=extra)
             for render in self._renders.values():
                 size = len(render(publication).encode())
                 if size > limit:

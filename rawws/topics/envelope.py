@@ -8,7 +8,6 @@ Laws:
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64decode, b64encode
 from itertools import islice
 from json.encoder import encode_basestring as serialize_text
@@ -19,6 +18,7 @@ from rawws.errors import RawwsError
 from .cursors import CursorError
 from .history import FAULT, MOVED, Notice
 from .names import TopicError, unavailable
+from .payloads import check_event, distinct, extra_of, has_many_values, no_number, parse_json, serialize
 from .presence import NOTHING
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ __all__ = [
     "parse",
     "place_fields",
     "render",
-    "serialize",
 ]
 
 SUBPROTOCOL: Final = "rawws.v1"
@@ -46,7 +45,7 @@ SUBPROTOCOL: Final = "rawws.v1"
 ACTIONS: Final[dict[str, frozenset[str]]] = {
     "subscribe": frozenset({"since", "join", "watch"}),
     "unsubscribe": frozenset(),
-    "publish": frozenset({"data", "base64", "key"}),
+    "publish": frozenset({"data", "base64", "json", "event", "key"}),
     "presence": frozenset(),
 }
 TYPES: Final[dict[str, type]] = {
@@ -55,6 +54,8 @@ TYPES: Final[dict[str, type]] = {
     "watch": bool,
     "data": str,
     "base64": str,
+    "json": bool,
+    "event": str,
     "key": str,
     **dict.fromkeys(ACTIONS, str),
 }
@@ -67,9 +68,6 @@ LISTED_COST = 40
 # The values in an envelope are at most as many as somebody present may tell of itself in 1 KiB. A message of 1 MiB can
 # be 350,000 lists, which take 30 MiB.
 MAX_VALUES = 512
-# A text of JSON, or one that does not end: so each is looked at once.
-STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-STARTS: Final = ("[", "{", ",")
 
 
 class EnvelopeError(RawwsError, ValueError):
@@ -93,6 +91,8 @@ class Command(NamedTuple):
     watch: bool = False
     message: str | bytes = ""
     key: str | None = None
+    # The members beside the message.
+    extra: str = ""
 
 
 def parse(text: str | bytes) -> Command:
@@ -129,6 +129,7 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         fields.get("watch", False),
         message_of(fields) if action == "publish" else "",
         fields.get("key"),
+        members_beside(fields) if action == "publish" else "",
     )
 
 
@@ -136,7 +137,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """Return the members of the JSON object that a message is."""
     if not isinstance(text, str):
         raise malformed("the message is binary, allowed is text")
-    if sum(map(text.count, STARTS)) > MAX_VALUES and has_many_values(text):
+    if has_many_values(text, MAX_VALUES):
         raise malformed(f"it is not JSON of at most {MAX_VALUES} values")
     try:
         fields = json.loads(text, object_pairs_hook=distinct, parse_constant=no_number)
@@ -145,17 +146,6 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise malformed(f"it is {type(fields).__name__}, allowed is an object")
     return fields
-
-
-def has_many_values(text: str) -> bool:
-    """Tell whether a text of JSON has too many values, without making any; what stands in strings is none."""
-    count = at = 0
-    for string in STRING.finditer(text):
-        count += sum(text.count(start, at, string.start()) for start in STARTS)
-        if count > MAX_VALUES:
-            return True
-        at = string.end()
-    return count + sum(text.count(start, at) for start in STARTS) > MAX_VALUES
 
 
 def message_of(fields: dict[str, Any]) -> str | bytes:
@@ -173,17 +163,24 @@ def message_of(fields: dict[str, Any]) -> str | bytes:
     return fields["data"]  # type: ignore[no-any-return]
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object whose members have different names."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return fields
+def members_beside(fields: dict[str, Any], *, is_json: bool = False) -> str:
+    """Return the members that go beside what is published; with `is_json`, it is known to be JSON.
 
-
-def no_number(name: str) -> None:
-    """Refuse what Python takes for a number and JSON does not (RFC 8259 section 6)."""
-    raise ValueError(f"{name} is no number")
+    Raises EnvelopeError for data that is said to be JSON and is not, and for no name of an event.
+    """
+    if fields.get("json") and not is_json:
+        if "data" not in fields:
+            raise malformed("json is beside base64, allowed is data")
+        try:
+            parse_json(fields["data"])
+        except ValueError as error:
+            raise malformed(f"data is not JSON: {error}"[:200]) from None
+    event = fields.get("event")
+    try:
+        check_event(event)
+    except TopicError as error:
+        raise EnvelopeError(error.code, str(error)) from None
+    return extra_of(event, is_json=is_json or fields.get("json", False))
 
 
 def malformed(reason: str) -> EnvelopeError:
@@ -197,15 +194,11 @@ def error_of(error: EnvelopeError | CursorError | TopicError) -> dict[str, Any]:
     return {"error": code, "reason": str(error)}
 
 
-def serialize(fields: dict[str, Any]) -> str:
-    """Return an envelope as JSON."""
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
 def render(publication: Publication) -> str:
     """Return the envelope of a publication, or of a notice."""
     fields = notice_fields(publication) if isinstance(publication, Notice) else publication_fields(publication)
-    return serialize(fields)
+    text = serialize(fields)
+    return f"{text[:-1]},{publication.extra}}}" if publication.extra else text
 
 
 def notice_fields(notice: Notice) -> dict[str, Any]:

@@ -8,6 +8,7 @@ cdef class Publication:
     cdef readonly object topic
     cdef readonly object key
     cdef readonly object epoch
+    cdef readonly object extra
     cdef readonly Py_ssize_t offset
     cdef readonly object cursor
     cdef public double at
@@ -19,9 +20,9 @@ cdef class Publication:
     cpdef adopt(self, topic, FormCache cache)
     @cython.locals(form=PreparedMessage)
     cpdef PreparedMessage form_of(self, render)
-    cpdef event_of(self, render, at)
+    cpdef event_of(self, render, at, name=*)
     cpdef forget_forms(self)
 
 cdef class Notice(Publication):
-    cdef readonly object event
+    cdef readonly object kind
     cdef readonly object present

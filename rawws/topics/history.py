@@ -10,6 +10,7 @@ Laws:
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from collections import OrderedDict, deque
@@ -21,6 +22,7 @@ from rawws.protocol.extensions import excerpt
 from rawws_sse import Event
 
 from .cursors import EARLIEST, CursorError, parse_cursor
+from .payloads import members_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,11 +59,22 @@ class Publication:
     """
 
     __slots__ = (
-        "__weakref__", "at", "cache", "cursor", "encoded", "epoch", "events", "forms", "key", "offset", "size", "topic",
+        "__weakref__", "at", "cache", "cursor", "encoded", "epoch", "events", "extra", "forms", "key", "offset", "size",
+        "topic",
     )  # fmt: skip
 
-    def __init__(self, topic: str, encoded: PreparedMessage, key: Any = None, epoch: str = "", offset: int = 0) -> None:
+    def __init__(
+        self,
+        topic: str,
+        encoded: PreparedMessage,
+        key: Any = None,
+        epoch: str = "",
+        offset: int = 0,
+        extra: str = "",
+    ) -> None:
         self.encoded = encoded
+        # What goes beside the message, as JSON without braces: `"json":true,"event":"move"`.
+        self.extra = extra
         self.topic = topic
         # Which of the topic's things it is about, for those who want only the latest of each.
         self.key = key
@@ -70,7 +83,7 @@ class Publication:
         # Where it stands: what `since` takes.
         self.cursor = f"{epoch}:{offset}" if offset else ""
         self.at = clock.monotonic()
-        self.size = encoded.size + MESSAGE_COST
+        self.size = encoded.size + len(extra) + MESSAGE_COST
         self.forms: dict[Callable[[Publication], str], PreparedMessage] | None = None
         self.events: dict[Callable[[Publication], str | None], Event] | None = None
         self.cache: FormCache | None = None
@@ -82,6 +95,27 @@ class Publication:
     def message(self) -> str | bytes:
         """The message, made of its frame: str for text, bytes for binary."""
         return self.encoded.message
+
+    @property
+    def event(self) -> str | None:
+        """The name of the event that it is, None where it was published under no name."""
+        event: str | None = members_of(self.extra).get("event")
+        return event
+
+    @property
+    def user(self) -> str | None:
+        """Who published it, as the server knows; None where it does not."""
+        user: str | None = members_of(self.extra).get("user")
+        return user
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it was published as JSON: its message is then the text of that."""
+        return members_of(self.extra).get("json") is True
+
+    def json(self) -> Any:
+        """Return the value that the message is as JSON. Raises ValueError for a message that is none."""
+        return json.loads(self.message)
 
     def move(self, epoch: str) -> None:
         """Have the same offset in another epoch."""
@@ -106,13 +140,16 @@ class Publication:
                 self.cache.keep(self, FORM_COST + form.size)
         return form
 
-    def event_of(self, render: Callable[[Publication], str | None], at: str | None) -> Event:
-        """Return what event streams get of it that are at this id, made once for all that are as far."""
+    def event_of(self, render: Callable[[Publication], str | None], at: str | None, name: str | None = None) -> Event:
+        """Return what event streams get of it that are at this id, made once for all that are as far.
+
+        `name` is that of the event, the same for all by this `render`.
+        """
         if self.events is None:
             self.events = {}
         event = known = self.events.get(render)
         if event is None or event.id != at:
-            event = self.events[render] = Event(render(self) if known is None else known.data, id=at)
+            event = self.events[render] = Event(render(self) if known is None else known.data, name, at)
             if self.cache is not None:
                 # The text stays, the id may be 4 KiB.
                 data = FORM_COST + sys.getsizeof(event.data) if known is None else -sys.getsizeof(known.id)
@@ -133,7 +170,7 @@ class Notice(Publication):
     topic for now. `render` makes the text for those who speak no protocol.
     """
 
-    __slots__ = ("event", "present")
+    __slots__ = ("kind", "present")
 
     def __init__(
         self,
@@ -145,11 +182,16 @@ class Notice(Publication):
         cursor: str = "",
     ) -> None:
         super().__init__(topic, EMPTY, ("place", event) if present is None else ("present", present.id))
-        self.event = event
+        self.kind = event
         self.present = present
         self.cursor = cursor
         self.encoded = PreparedMessage(render(self))
         self.size = self.encoded.size + MESSAGE_COST
+
+    @property
+    def event(self) -> str:
+        """What it tells."""
+        return self.kind
 
 
 class Missed(NamedTuple):
@@ -182,9 +224,9 @@ class Log:
         """Where the topic is now."""
         return f"{self.epoch}:{self.offset}"
 
-    def append(self, encoded: PreparedMessage, key: Any = None) -> Publication:
+    def append(self, encoded: PreparedMessage, key: Any = None, extra: str = "") -> Publication:
         """Give a message its place, and hold it."""
-        publication = Publication(self.topic, encoded, key, self.epoch, self.offset + 1)
+        publication = Publication(self.topic, encoded, key, self.epoch, self.offset + 1, extra)
         self.hold(publication)
         self.store.touch(self, publication.at)
         return publication
@@ -274,5 +316,6 @@ class HistoryStore:
 
 def cost(publication: Publication) -> int:
     """Return what a publication that is held takes of memory, in bytes."""
-    key = publication.key
-    return HELD_COST + len(publication.encoded.plain) + (0 if key is None else sys.getsizeof(key))
+    key, extra = publication.key, publication.extra
+    size = HELD_COST + len(publication.encoded.plain) + (0 if key is None else sys.getsizeof(key))
+    return size + sys.getsizeof(extra) if extra else size

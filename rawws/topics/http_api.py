@@ -21,8 +21,9 @@ from rawws.http.asgi import answer_asgi, head_of_scope
 from rawws.http.responses import Response
 
 from .cursors import EARLIEST, cursor_of
-from .envelope import EnvelopeError, answer_of, distinct, error_of, malformed, message_of, no_number, render
+from .envelope import EnvelopeError, answer_of, error_of, malformed, members_beside, message_of, render
 from .names import TopicError, check_name
+from .payloads import distinct, no_number, serialize
 from .rawws_v1 import MISTAKES, place_of
 from .rawws_v1_http import FRESH, MAX_ANSWER, answer_stream, list_of, refusal, refused_later
 
@@ -49,6 +50,8 @@ MAX_BROADCAST = 100
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 # Of the body beside the message, in bytes: names, and what base64 and JSON add.
 ROOM = 65536
+# What a body may have beside where it is published.
+BESIDE = ("data", "base64", "json", "event", "key")
 METHODS = {"": "GET", "publish": "POST", "broadcast": "POST", "history": "GET", "presence": "GET", "subscribers": "GET"}
 
 
@@ -111,7 +114,8 @@ class HubApi:
     def _publish(self, asked: HttpRequest) -> Response | Awaitable[Response]:
         """Publish to one topic."""
         fields = fields_of(asked, "topic")
-        result = self.hub.publish(fields["topic"], message_in(fields), key=fields.get("key"))
+        message, extra = payload_in(fields)
+        result = self.hub.publish_payload(fields["topic"], message, extra, fields.get("key"))
 
         async def answer_later() -> Response:
             return told(place_of(await result))
@@ -121,7 +125,7 @@ class HubApi:
     def _broadcast(self, asked: HttpRequest) -> Response | Awaitable[Response]:
         """Publish the same to several topics: to all, or to none."""
         fields = fields_of(asked, "topics")
-        topics, message, key = fields["topics"], message_in(fields), fields.get("key")
+        topics, (message, extra), key = fields["topics"], payload_in(fields), fields.get("key")
         if not isinstance(topics, list):
             raise malformed(f"topics is {type(topics).__name__}, allowed is a list")
         if not topics:
@@ -129,10 +133,10 @@ class HubApi:
         if len(topics) > MAX_BROADCAST:
             raise TopicError("limit", f"the request has {len(topics)} topics, limit {MAX_BROADCAST}")
         for topic in topics:
-            self.hub.check_publish(topic, message, key)
+            self.hub.check_publish(topic, message, extra, key)
         if len(set(topics)) < len(topics):
             raise TopicError("topic", "a topic is named twice, allowed is once")
-        results = [(topic, self.hub.publish(topic, message, key=key)) for topic in topics]
+        results = [(topic, self.hub.publish_payload(topic, message, extra, key)) for topic in topics]
 
         def answer() -> Response:
             return told({"results": [{"topic": topic, **place_of(result)} for topic, result in results]})
@@ -239,24 +243,29 @@ def fields_of(asked: HttpRequest, where: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise malformed(f"the body is {type(fields).__name__}, allowed is an object")
     for name in fields:
-        if name not in {where, "data", "base64", "key"}:
-            raise malformed(f"the body has {name[:64]!r}, allowed are {where}, data, base64 and key")
+        if name not in {where, *BESIDE}:
+            raise malformed(f"the body has {name[:64]!r}, allowed are {where}, {', '.join(BESIDE)}")
     if where not in fields:
         raise malformed(f"the body has no {where}")
     return fields
 
 
-def message_in(fields: dict[str, Any]) -> str | bytes:
-    """Return what is to be published: a text as it is, and other JSON as its text. Raises EnvelopeError."""
-    data = fields.get("data", "")
-    if not isinstance(fields.get("base64", ""), str):
-        raise malformed(f"base64 is {type(fields['base64']).__name__}, allowed is str")
-    if not isinstance(data, str):
+def payload_in(fields: dict[str, Any]) -> tuple[str | bytes, str]:
+    """Return what is to be published, and the members beside it: a text as it is, other JSON as its text.
+
+    Raises EnvelopeError.
+    """
+    for name, wanted in (("base64", str), ("json", bool)):
+        if not isinstance(fields.get(name, wanted()), wanted):
+            raise malformed(f"{name} is {type(fields[name]).__name__}, allowed is {wanted.__name__}")
+    if not isinstance(fields.get("data", ""), str):
         try:
-            fields["data"] = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            fields["data"] = serialize(fields["data"])
         except (ValueError, RecursionError) as error:
             raise malformed(f"data is no JSON: {error}") from None
-    return message_of(fields)
+        # It was read already, and need not be read again.
+        return message_of(fields), members_beside(fields, is_json=True)
+    return message_of(fields), members_beside(fields)
 
 
 def topic_of(asked: HttpRequest) -> str:

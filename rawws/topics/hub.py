@@ -11,6 +11,7 @@ from .backplane import History
 from .core import HubCore
 from .listening import TopicListener
 from .names import TopicError
+from .payloads import payload_of
 from .rates import TOPIC_RATE
 from .rawws_v1 import PROTOCOL, serve_client
 from .rawws_v1_http import answer_poll, answer_post, answer_stream
@@ -84,7 +85,9 @@ class Hub(HubCore):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def publish_threadsafe(self, topic: str, message: Any, *, key: str | None = None) -> Future[PublishResult]:
+    def publish_threadsafe(
+        self, topic: str, message: Any, *, key: str | None = None, event: str | None = None
+    ) -> Future[PublishResult]:
         """Publish from any thread: return a Future of what `await hub.publish(...)` returns in the hub's event loop.
 
         Of each thread, publications go in the order in which they were published. Where 10,000 of all threads wait for
@@ -94,8 +97,9 @@ class Hub(HubCore):
         Raises as `publish` does, at once; RuntimeError where the loop is closed, and where the hub has a backplane and
         was used in no loop yet: begin with `async with hub`.
         """
-        self.check_publish(topic, message, key)
-        return self._thread.post(topic, message, key, needs_loop=self._replication is not None)
+        payload, extra = payload_of(message, event)
+        self.check_publish(topic, payload, extra, key)
+        return self._thread.post(topic, payload, extra, key, needs_loop=self._replication is not None)
 
     def subscribers(self, topic: str) -> int:
         """Return how many are subscribed to a topic, of those that are connected to this process."""
@@ -107,10 +111,11 @@ class Hub(HubCore):
     ) -> AsyncGenerator[Publication, None]:
         """Iterate, with `async for`, over what is published to topics from the first step on, or since a cursor.
 
-        Each Publication has `topic`, `message`, `cursor` and `key`. It ends when the hub closes. What is published
-        while the loop body takes its time waits up to 1 MiB, and then the policy decides: with "disconnect" or "block"
-        it raises TopicError with the code "lost"; so it does where it is not known what came since a cursor, and where
-        a backplane lost something. The others drop what they say. To leave it early, `break`, or `aclose()`.
+        Each Publication has `topic`, `message`, `cursor`, `key`, `event` and `json()`. It ends when the hub closes.
+        What is published while the loop body takes its time waits up to 1 MiB, and then the policy decides: with
+        "disconnect" or "block" it raises TopicError with the code "lost"; so it does where it is not known what came
+        since a cursor, and where a backplane lost something. The others drop what they say. To leave it early, `break`,
+        or `aclose()`.
         """
         if not topics:
             raise TopicError("topic", "no topic is named, needed is at least one")

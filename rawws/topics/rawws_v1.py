@@ -27,9 +27,9 @@ from .envelope import (
     listed,
     parse,
     render,
-    serialize,
 )
 from .names import TopicError, check_name
+from .payloads import serialize
 from .presence import NOTHING
 from .subscribers import ClientProtocol
 
@@ -111,7 +111,7 @@ def execute(hub: HubCore, ws: ClientSocket, command: Command, allowed: bool) -> 
         if command.action != "unsubscribe":
             hub.account(ws, (command.topic,))
         if command.action == "publish":
-            result = hub.publish(command.topic, command.message, key=command.key)
+            result = hub.publish_payload(command.topic, command.message, command.extra, command.key)
             if result.pending and command.id is not None:
                 return confirm_later(ws, command, result)
             confirm(ws, command, place_of(result))

@@ -17,8 +17,9 @@ from rawws.http.responses import Response
 from rawws.net.turns import spend
 
 from .cursors import MAX_ID, cursors_of, is_short, join_cursors
-from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields, render, serialize
+from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields, render
 from .names import STATUSES, TopicError, check_name, unavailable
+from .payloads import serialize
 from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, numbered, place_of, read
 from .subscribers import EventSubscriber
 
@@ -255,7 +256,7 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
         hub.account(asked, (command.topic,))
         if command.action == "presence":
             return hub.when_ready([command.topic], "", lambda: list_of(hub, command.topic, command.id))
-        result = hub.publish(command.topic, command.message, key=command.key)
+        result = hub.publish_payload(command.topic, command.message, command.extra, command.key)
         return answer_later(result) if result.pending else answer(place_of(result))
 
     return when_allowed(hub, asked, [command.topic], go, RIGHTS[command.action], command.id)

@@ -21,15 +21,22 @@ from .history import HistoryStore, Log, Missed, Publication
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rawws.net.prepared import PreparedMessage
+
     from .backplane import PresenceEntry, Record
 
-__all__ = ["BEHIND", "LIVE", "ReplicaLog"]
+__all__ = ["BEHIND", "LIVE", "ReplicaLog", "publication_of"]
 
 # Live: all that comes is behind what is here. Else it waits, until the engine said what came between.
 BEHIND, LIVE = range(2)
 # How much waits so, in publications and in notices, and in bytes of text. What is over it is asked for once more.
 MAX_BUFFER = 1000
 MAX_BUFFER_SIZE = 4 << 20
+
+
+def publication_of(record: Record, encoded: PreparedMessage) -> Publication:
+    """Return the publication that a record is, with its message."""
+    return Publication(record.topic, encoded, record.key, record.epoch, record.offset, record.extra)
 
 
 @final
@@ -48,14 +55,14 @@ class RecordBuffer:
     def append(self, record: Record) -> None:
         """Have a record wait, and let go of those before it that are too much."""
         self.records.append(record)
-        self.size += len(record.message)
+        self.size += len(record.message) + len(record.extra)
         while len(self.records) > MAX_BUFFER or (self.size > MAX_BUFFER_SIZE and len(self.records) > 1):
             self.popleft()
 
     def popleft(self) -> Record:
         """Return the first one."""
         record = self.records.popleft()
-        self.size -= len(record.message)
+        self.size -= len(record.message) + len(record.extra)
         return record
 
     def clear(self) -> None:
@@ -146,7 +153,7 @@ class ReplicaLog(Log):
         """Return a publication as subscribers are told of it now."""
         if self.local is None:
             self.local = Log(self.topic, store)
-        return self.local.append(publication.encoded, publication.key)
+        return self.local.append(publication.encoded, publication.key, publication.extra)
 
     def release(self) -> None:
         """Let go of those who wait for the topic's place."""

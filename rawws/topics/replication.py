@@ -28,7 +28,7 @@ from .cursors import EARLIEST
 from .history import FAULT, MISSED, MOVED, HistoryStore, Log, Publication
 from .inquiries import Inquiries
 from .names import unavailable
-from .replica import BEHIND, LIVE, MAX_BUFFER, ReplicaLog
+from .replica import BEHIND, LIVE, MAX_BUFFER, ReplicaLog, publication_of
 from .roster import Roster
 from .subscribers import PublishResult
 
@@ -85,7 +85,7 @@ class PendingPublish:
 class Replication:
     """What a hub with a backplane does differently: a BackplaneHandler of the contract.
 
-    `check(topic, message)` raises TopicError for a message that no subscriber of this hub may get.
+    `check(topic, message, extra)` raises TopicError for a message that no subscriber of this hub may get.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Replication:
         table: TopicTable,
         backplane: Backplane,
         history: History,
-        check: Callable[[str, PreparedMessage], None],
+        check: Callable[[str, PreparedMessage, str], None],
     ) -> None:
         self.table = table
         table.on_forget = self.forget
@@ -139,13 +139,13 @@ class Replication:
 
     # -- what the hub calls
 
-    def publish(self, topic: str, encoded: PreparedMessage, key: str | None) -> PublishResult:
+    def publish(self, topic: str, encoded: PreparedMessage, key: str | None, extra: str) -> PublishResult:
         """Send a message to the engine, or have it wait for it."""
         self.open()
         self.number += 1
         outcome = PublishResult()
         outcome.accepted = False
-        sent = PendingPublish(self.number, Publication(topic, encoded, key), outcome)
+        sent = PendingPublish(self.number, Publication(topic, encoded, key, extra=extra), outcome)
         size = self.size + sent.publication.size
         if self.state != CLOSED and len(self.sent) < MAX_WAITING and size <= MAX_WAITING_SIZE:
             self.sent[sent.number] = sent
@@ -316,8 +316,8 @@ class Replication:
     # -- publications
 
     def _send(self, sent: PendingPublish) -> None:
-        publication = sent.publication
-        answer = self.backplane.publish(publication.topic, publication.message, publication.key, sent.number)
+        told = sent.publication
+        answer = self.backplane.publish(told.topic, told.message, told.key, sent.number, told.extra)
         answer.add_done_callback(partial(self._answered, sent))
 
     def _answered(self, sent: PendingPublish, answer: asyncio.Future[Position]) -> None:
@@ -368,7 +368,7 @@ class Replication:
         if encoded is None:
             self._begin_anew(found, record.epoch, record.offset)
             return
-        publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset)
+        publication = publication_of(record, encoded)
         replica.hold(publication)
         outcome = PublishResult(publication.cursor) if sent is None else sent.outcome
         if record.server == self.server and record.number in replica.shown:
@@ -401,7 +401,7 @@ class Replication:
         """Return the message of a record that another server wrote; None where no subscriber here may get it."""
         try:
             encoded = PreparedMessage(record.message)
-            self.check(record.topic, encoded)
+            self.check(record.topic, encoded, record.extra)
         except RawwsError as error:
             self._blame(record.topic, error)
             return None
@@ -544,7 +544,7 @@ class Replication:
                 replica.clear()
                 replica.offset = record.offset
                 continue
-            replica.hold(Publication(record.topic, encoded, record.key, record.epoch, record.offset))
+            replica.hold(publication_of(record, encoded))
             if record.server == self.server:
                 replica.shown.discard(record.number)
             if sent is not None:

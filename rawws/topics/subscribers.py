@@ -529,7 +529,9 @@ class EventSubscriber(Subscriber):
             self.cursors[publication.topic] = publication.cursor
             at = join_cursors(self.cursors)
             self.told = True
-        self.stream.send(publication.event_of(self.render, at))
+        # Envelopes have the name within; there, an EventSource of before knows no other event than "message".
+        name = publication.event if publication.extra and self.render is event_data else None
+        self.stream.send(publication.event_of(self.render, at, name))
 
     def tell_place(self, subscription: Subscription, place: Notice) -> None:
         """Tell it; of a topic at fault, only whoever renders envelopes."""

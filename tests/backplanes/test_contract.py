@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rawws.topics import History
-from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, TopicUnavailable
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, TopicUnavailable
 from tests.backplanes.engines import Engine
 from tests.backplanes.handlers import Told, opened
 from tests.server.peers import eventually
@@ -19,18 +19,25 @@ async def reached(*backplanes: Told) -> None:
     await eventually(lambda: all(told.backs for told in backplanes))
 
 
+# What stands beside a message, with all that may confuse who takes it apart.
+BESIDE = r'"json":true,"event":"é, %20 \\ \" { 1 t - "'
+
+
 async def test_a_publication_has_a_place_and_reaches_all_that_follow_its_publisher_too(engine: Engine) -> None:
     async with opened(engine, "one") as one, opened(engine, "two") as two:
         await reached(one, two)
         await asyncio.gather(one.backplane.follow("a"), two.backplane.follow("a"))
         first = await one.backplane.publish("a", "hi", None, 1)
-        second = await two.backplane.publish("a", b"\x00\xff\n", "key", 1)
+        second = await two.backplane.publish("a", b"\x00\xff\n", "key", 1, BESIDE)
         await one.backplane.publish("b", "for nobody", None, 2)
         assert (first.offset, second) == (1, Position(first.epoch, 2))
         await eventually(lambda: len(one.records) == len(two.records) == 2)
         assert one.records == two.records
-        assert one.records[0] == ("a", first.epoch, 1, "hi", None, "one", 1)
-        assert one.records[1] == ("a", first.epoch, 2, b"\x00\xff\n", "key", "two", 1)
+        assert one.records[0] == Record("a", first.epoch, 1, "hi", None, "one", 1)
+        assert one.records[1] == Record("a", first.epoch, 2, b"\x00\xff\n", "key", "two", 1, BESIDE)
+        assert (await one.backplane.history("a", None)).records == one.records
+        # The same origin once more is the same publication.
+        assert await two.backplane.publish("a", b"\x00\xff\n", "key", 1, BESIDE) == second
 
 
 MESSAGES = ["", b"", " ", "1 2 t - x", "=x", "Grüße\n\0", b"\xff" * 70_000, "x" * 300_000]

@@ -90,6 +90,30 @@ async def test_what_is_no_text_is_binary_and_a_key_is_kept(engine: RedisEngine) 
         assert publications[0].key is None
 
 
+async def test_an_event_and_json_are_named_behind_the_key_which_may_be_empty(engine: RedisEngine) -> None:
+    async with hubs(engine, 1) as (hub,):
+        reader = Reader()
+        await hub.subscribe(reader, "a")
+        said: list[tuple[str, ...]] = [
+            ("1", "k", "move"),
+            ("2", "", 'a "b\\ é%,'),
+            ("[3]", "", "", "json"),
+            ("4", "k", "", ""),
+            ('"5"', "", "e", "json"),
+        ]
+        for words in said:
+            evaluate(engine, "a", *words)
+        await eventually(lambda: len(reader.got) == len(said))
+        _, found, _ = hub.history("a", since="earliest")
+        assert [(each.message, each.key, each.event, each.is_json) for each in found] == [
+            ("1", "k", "move", False),
+            ("2", None, 'a "b\\ é%,', False),
+            ("[3]", None, None, True),
+            ("4", "k", None, False),
+            ('"5"', None, "e", True),
+        ]
+
+
 async def test_no_more_is_held_than_by_a_hub(engine: RedisEngine) -> None:
     async with hubs(engine, 1, history=History(count=3)) as (hub,):
         await hub.publish("another", "reached")
@@ -109,9 +133,18 @@ async def test_what_cannot_be_is_refused_with_a_reason(engine: RedisEngine) -> N
     async with hubs(engine, 1) as (hub,):
         await hub.publish("a", "begun")
         for words, reason in [
-            ((), "allowed are a prefix, a topic, a message and a key"),
-            (("a",), "allowed are a prefix, a topic, a message and a key"),
-            (("a", "x", "key", "more"), "allowed are a prefix, a topic, a message and a key"),
+            ((), "allowed are a prefix, a topic, a message, a key"),
+            (("a",), "allowed are a prefix, a topic, a message, a key"),
+            (
+                ("a", "x", "key", "e", "json", "more"),
+                "allowed are a prefix, a topic, a message, a key, an event and json",
+            ),
+            (("a", "x", "", 128 * "é"), "the event must have 1 to 255 printable bytes of UTF-8, or be empty"),
+            (("a", "x", "", "e\n"), "the event must have"),
+            (("a", "x", "", b"\xff"), "the event must have"),
+            (("a", "1", "", "e", "text"), "the last may be 'json', where the message is that"),
+            (("a", "{", "", "e", "json"), "the last may be 'json'"),
+            (("a", b"\xff", "", "e", "json"), "the last may be 'json'"),
             (("", "x"), "the topic must have 1 to 255 printable bytes of UTF-8"),
             (("a\n", "x"), "the topic must have"),
             ((b"\xff", "x"), "the topic must have"),

@@ -19,7 +19,7 @@ import redis as client
 from rawws.backplanes import redis
 from rawws.backplanes.redis import RedisBackplane, is_keeping
 from rawws.topics import History, Hub, TopicError, inquiries
-from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, TopicUnavailable
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, TopicUnavailable
 from tests.backplanes.engines import KEEPING, RedisEngine, Started
 from tests.backplanes.handlers import Reader, Told, hubs, opened
 from tests.processes import LOOPBACK, Process, find_program, free_port
@@ -36,6 +36,18 @@ def engine(tmp_path: Path) -> Iterator[RedisEngine]:
 def asked(engine: RedisEngine, *words: str | int) -> Any:
     """Ask the Redis itself."""
     return engine.ask(*words)
+
+
+def test_a_server_of_before_reads_a_record_as_its_message_alone_and_this_one_reads_those_of_before() -> None:
+    extra = r'"json":true,"event":"é, %20 \\ \" { 1 t - "'
+    packed = redis.pack("5f0e", 7, "[1, 2]", "a key", extra)
+    # As it was taken apart before there was anything beside a message.
+    server, number, kind, length, rest = packed.split(b" ", 4)
+    assert (int(number), kind, rest) == (7, b"t", b"a key[1, 2]")
+    assert rest[int(length) :] == b"[1, 2]"
+    assert server != b"5f0e"
+    assert redis.unpack("a", "E", 1, packed) == Record("a", "E", 1, "[1, 2]", "a key", "5f0e", 7, extra)
+    assert redis.unpack("a", "E", 1, b"5f0e 7 t - [1, 2]") == Record("a", "E", 1, "[1, 2]", None, "5f0e", 7)
 
 
 async def restarted(engine: RedisEngine, one: Told) -> None:

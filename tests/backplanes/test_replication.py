@@ -48,7 +48,9 @@ class ByHand:
             if not future.done():
                 future.set_exception(BackplaneAway("the backplane is closed"))
 
-    def publish(self, topic: str, message: str | bytes, key: str | None, number: int) -> asyncio.Future[Position]:
+    def publish(
+        self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
+    ) -> asyncio.Future[Position]:
         return self._ask("publish")
 
     def follow(self, topic: str) -> asyncio.Future[None]:

@@ -96,6 +96,17 @@ def test_publish_prints_the_cursor(address: str, api: httpx.Client) -> None:
     assert (found["data"], found["cursor"]) == ("Grüße", out.strip())
 
 
+def test_publish_says_that_a_text_is_json_and_names_an_event(address: str, api: httpx.Client) -> None:
+    url = f"http://{address}/api"
+    assert run("publish", url, "board", '{"x": 1}', "--as-json", "--event", "move", *BOLD)[0] == 0
+    [found] = history(api, "board")
+    assert (found["data"], found["json"], found["event"]) == ('{"x": 1}', True, "move")
+    status, _, err = run("publish", url, "board", "{", "--as-json", *BOLD)
+    assert (status, "data is not JSON" in err) == (1, True)
+    status, _, err = run("publish", url, "board", "{", "--as-json", "--binary", *BOLD)
+    assert (status, "--binary and --as-json are two kinds of message, allowed is one" in err) == (2, True)
+
+
 def test_the_key_is_in_the_environment_and_the_text_on_standard_input(address: str, api: httpx.Client) -> None:
     url = f"{address}/api/"
     status, out, _ = run("publish", url, "two", "-", "--json", stdin="two\nlines ü\n".encode(), RAWWS_KEY=KEY)

@@ -386,6 +386,10 @@ def test_publish_returns_the_cursor_from_any_thread(served: Served) -> None:
         assert int(cursor.partition(":")[2]) > 20
         _, publications, _ = asyncio.run_coroutine_threadsafe(_history(served), _loop_of(served)).result(20)
         assert publications[-1].message == published
+        assert publications[-1].is_json is isinstance(data, dict)
+    rawws.sync.publish(served.api, "news", [1], key=KEY, event="move")
+    _, publications, _ = asyncio.run_coroutine_threadsafe(_history(served), _loop_of(served)).result(20)
+    assert (publications[-1].event, publications[-1].json()) == ("move", [1])
 
 
 async def _history(served: Served) -> Any:

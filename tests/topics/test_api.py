@@ -89,6 +89,20 @@ async def test_what_is_no_text_is_published_as_json(server: str) -> None:
         for data in ({"price": 1.5, "é": [None, True]}, [], 7, "7", None):
             assert (await client.post("publish", json={"topic": "a", "data": data})).status_code == 200
     assert receiver.got == ['{"price":1.5,"é":[null,true]}', "[]", "7", "7", "null"]
+    assert [each.is_json for each in hub.history("a", since="earliest")[1]] == [True, True, True, False, True]
+
+
+async def test_a_text_that_is_json_and_an_event_are_published_as_they_are(server: str) -> None:
+    hub = Hub()
+    async with api(hub, server) as client:
+        first = await client.post("publish", json={"topic": "a", "data": '"x"', "json": True, "event": "e"})
+        second = await client.post("broadcast", json={"topics": ["a"], "data": {"x": 1}, "event": "f"})
+        assert (first.status_code, second.status_code) == (200, 200)
+        found = (await client.get("history?topic=a")).json()["publications"]
+    assert [{**each, "cursor": ""} for each in found] == [
+        {"topic": "a", "cursor": "", "data": '"x"', "json": True, "event": "e"},
+        {"topic": "a", "cursor": "", "data": '{"x":1}', "json": True, "event": "f"},
+    ]
 
 
 async def test_it_lists_history_presence_and_counts_subscribers(server: str) -> None:
@@ -269,6 +283,11 @@ def test_one_key_is_no_list_of_them() -> None:
         (b'{"topic":"a","data":1e999}', 400, "malformed", "data is no JSON"),
         (b'{"topic":"a","data":"\\ud800"}', 400, "malformed", "data has a lone surrogate"),
         (b'{"topic":"a","data":["\\ud800"]}', 400, "malformed", "data has a lone surrogate"),
+        (b'{"topic":"a","data":"{","json":true}', 400, "malformed", "data is not JSON"),
+        (b'{"topic":"a","base64":"","json":true}', 400, "malformed", "json is beside base64"),
+        (b'{"topic":"a","data":"","json":1}', 400, "malformed", "json is int, allowed is bool"),
+        (b'{"topic":"a","data":"","event":1}', 400, "event", "the event is int, allowed are str and None"),
+        (b'{"topic":"a","data":[],"event":""}', 400, "event", "the event is ''"),
         (b'{"topic":"","data":""}', 400, "topic", "the topic is ''"),
         (b'{"topic":1,"data":""}', 400, "topic", "the topic is int, allowed is str"),
         (b'{"topic":"a","data":"","key":1}', 400, "key", "the key is int"),

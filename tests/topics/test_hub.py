@@ -73,8 +73,8 @@ def test_too_large_a_message_and_what_is_none_take_no_place() -> None:
         hub.publish("a", "x" * 11)
     with pytest.raises(TopicError, match=r"^the message has 14 bytes, limit 10$"):
         hub.publish("a", "é" * 7)
-    with pytest.raises(TypeError, match="message is int"):
-        hub.publish("a", 7)
+    with pytest.raises(TypeError, match="message is set, allowed are str, bytes"):
+        hub.publish("a", {7})
     with pytest.raises(rawws.LocalProtocolError, match="surrogate"):
         hub.publish("a", "\udfff")
     assert hub.publish("a", "x" * 10).cursor.endswith(":1")

@@ -2,10 +2,11 @@
 local field = 's ' .. ARGV[8]
 local last = redis.call('HGET', KEYS[1], field)
 if last and tonumber(last) >= tonumber(ARGV[9]) then
-  local origin = ARGV[8] .. ' ' .. ARGV[9] .. ' '
+  -- Behind the name of the server may stand what goes beside the message.
   -- Not all that is held: those sent again may be thousands.
   for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 100)) do
-    if string.sub(entry[2][2], 1, #origin) == origin then
+    local server, number = string.match(entry[2][2], '^([^ ,]*)[^ ]* (%d+) ')
+    if server == ARGV[8] and number == tostring(ARGV[9]) then
       return {epoch, tonumber(string.match(entry[1], '%d+'))}
     end
   end
