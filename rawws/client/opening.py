@@ -196,7 +196,9 @@ class Opening:
         """Collect the body of a refusal up to its end, or to where it makes no sense any more."""
         decoder = self.decoder
         try:
-            self.body += decoder.receive(data) if decoder else b""
+            # By lines: what came before one that makes no sense is kept, also where both are in one read.
+            for line in data.splitlines(keepends=True):
+                self.body += decoder.receive(line) if decoder else b""
         except HttpError:
             decoder = None
         if decoder is None or decoder.done or len(self.body) >= BODY_SIZE:

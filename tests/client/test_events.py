@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -528,17 +529,21 @@ async def test_a_block_that_is_left_closes_its_connection_also_by_an_exception()
         await feed.aclose()
 
 
-@pytest.mark.parametrize("act", [stream(hold=True), answer(b"", hold=True), answer(HEAD[:20], hold=True)])
-async def test_a_task_that_is_cancelled_closes_its_connection(act: Act) -> None:
+@pytest.mark.parametrize(
+    ("act", "whole"),
+    [(stream(hold=True), True), (answer(b"", hold=True), False), (answer(HEAD[:20], hold=True), False)],
+)
+async def test_a_task_that_is_cancelled_closes_its_connection(act: Act, whole: bool) -> None:
     async with source(act) as server:
         before = descriptors()
-        task = asyncio.ensure_future(taken(events(server.url)))
-        await eventually(lambda: server.requests)
-        await asyncio.sleep(0.05)
+        feed = events(server.url)
+        task = asyncio.ensure_future(taken(feed))
+        # The last two have no whole head of a response, and wait for it from when they asked.
+        await eventually(partial(getattr, feed, "response") if whole else lambda: server.requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        del task
+        del task, feed
         gc.collect()
         await eventually(lambda: server.ended == 1 and descriptors() <= before)
 
@@ -573,11 +578,17 @@ async def test_a_cancelled_anext_loses_no_event_and_the_next_one_goes_on() -> No
 async def test_aclose_lets_a_task_go_that_waits_for_an_event() -> None:
     async with source(stream(b"data: 1\n\n", hold=True)) as server:
         feed = events(server.url)
-        task = asyncio.ensure_future(taken(feed))
-        await eventually(lambda: feed.response is not None)
-        await asyncio.sleep(0.05)
+        got: list[str | None] = []
+
+        async def take() -> None:
+            async for event in feed:
+                got.append(event.data)
+
+        task = asyncio.ensure_future(take())
+        await eventually(lambda: got)
         await feed.aclose()
-        assert await task == ["1"]
+        await task
+        assert got == ["1"]
         await eventually(lambda: server.ended == 1)
 
 
@@ -643,15 +654,18 @@ async def test_an_event_over_max_size_is_an_error(before: bytes, hold: bool) -> 
 
 
 async def test_an_event_that_breaks_off_over_max_size_is_an_error_too() -> None:
+    taken_one = asyncio.Event()
+
     async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request) -> None:
         writer.write(HEAD + b"data: 1\n\ndata: " + b"x" * 2000)
-        await asyncio.sleep(0.1)
+        await taken_one.wait()
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
     async with source(reset) as server:
         feed = events(server.url, max_size=1000)
         assert (await anext(feed)).data == "1"
+        taken_one.set()
         await eventually(lambda: server.ended)
         with pytest.raises(EventTooLarge):
             await anext(feed)

@@ -116,7 +116,7 @@ async def test_whatever_an_endpoint_may_return_is_an_answer() -> None:
 async def test_a_poll_waits_and_its_client_may_leave() -> None:
     poll, visit = rawws.LongPoll(), Visit()
     visiting = asyncio.create_task(visit.answer(lambda _: poll))
-    await asyncio.sleep(0.01)
+    await eventually(lambda: not visit.events)
     assert not visit.head
     poll.respond("a")
     await visiting
@@ -181,9 +181,10 @@ async def test_what_an_endpoint_raises_is_its_status_or_500(logged: Logged) -> N
 
 
 async def test_an_endpoint_whose_client_is_gone_runs_to_its_end() -> None:
-    go, ended = asyncio.Event(), asyncio.Event()
+    begun, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def endpoint(asked: rawws.HttpRequest) -> str:
+        begun.set()
         await asked.disconnected()
         await go.wait()
         ended.set()
@@ -191,7 +192,7 @@ async def test_an_endpoint_whose_client_is_gone_runs_to_its_end() -> None:
 
     visit = Visit()
     visiting = asyncio.create_task(visit.answer(endpoint))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     visit.gone.set()
     await visiting
     go.set()

@@ -428,7 +428,11 @@ async def test_a_peer_that_does_not_finish_its_tls_handshake_is_dropped_after_op
 async def test_a_server_closes_over_a_tls_handshake_that_hangs(server_tls: ssl.SSLContext) -> None:
     async with serve(echo, ssl=server_tls, open_timeout=0.3) as server:
         peer = await Peer.reach(server.sockets[0].getsockname())
-        await asyncio.sleep(0.02)
+        hello = ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+        await peer.write(hello.read())
+        assert await peer.read()
     await peer.read_to_end()
     peer.close()
 

@@ -17,7 +17,7 @@ import pytest
 
 import rawws
 from tests.processes import Process, free_port
-from tests.server.peers import Logged, Peer, connected, eventually, request, serve
+from tests.server.peers import Logged, Peer, connected, eventually, narrow, request, serve
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -191,9 +191,12 @@ async def test_serve_forever_of_a_closed_server_returns() -> None:
 
 
 async def test_serve_forever_starts_what_serve_returned() -> None:
-    task = asyncio.ensure_future(serve(echo).serve_forever())
-    await asyncio.sleep(0.02)
+    listening = narrow()
+    task = asyncio.ensure_future(rawws.serve(echo, sock=listening).serve_forever())
+    peer = await Peer.reach(listening.getsockname())
+    await peer.shake_hands()
     assert not task.done()
+    peer.close()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
