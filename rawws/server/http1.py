@@ -170,7 +170,7 @@ class Http1Connection:
 
     def _resume(self) -> None:
         """Go on with what was held."""
-        if self.phase == BUSY and not self.ws.lost:
+        if self.phase == BUSY:
             self._read_on()
 
     def _read_on(self, step: Callable[..., bytes] | None = None, *arguments: Any) -> None:
@@ -215,7 +215,7 @@ class Http1Connection:
         except Exception as error:  # noqa: BLE001 - as above
             self.fail(error)
         self.task = None
-        if self.phase == BUSY and not self.ws.lost:
+        if self.phase == BUSY:
             self._read_on(self._go_on, request, response)
 
     def _go_on(self, request: Request, response: Any, rest: bytes) -> bytes:

@@ -208,9 +208,12 @@ async def test_what_is_sent_behind_a_pending_request_is_held_up_to_a_limit() -> 
         await asyncio.wait([sending])
 
 
-async def test_a_client_that_does_not_read_is_not_answered_further(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count_of_requests", [1, 300])
+async def test_a_client_that_does_not_read_is_not_answered_further(
+    count_of_requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rawws.server.http1.PATIENCE", 0.3)
-    body = "x" * 50_000
+    body = "x" * 150_000
     count = 0
 
     def big(_: rawws.HttpRequest) -> str:
@@ -218,9 +221,10 @@ async def test_a_client_that_does_not_read_is_not_answered_further(monkeypatch: 
         count += 1
         return body
 
-    async with rawws.serve(on("/", big), sock=narrow(), open_timeout=1) as server:
+    # Also where it may stay for as long as it likes behind what it has read.
+    async with rawws.serve(on("/", big), sock=narrow(), open_timeout=1, keep_alive_timeout=None) as server:
         peer = await Peer.reach(server.sockets[0].getsockname(), 2048)
-        await peer.write(get() * 300)
+        await peer.write(get() * count_of_requests)
         await eventually(lambda: count)
         await eventually(lambda: not server.settings.connections)
         assert count <= 64

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import rawws
 from rawws import clock
 from rawws.net import keepalive
+from rawws.net.kernel import send_queue
 from rawws.net.settings import Settings
 from rawws.protocol.connection import Ping, Pong
 from rawws.protocol.handshake import accept, check_upgrade
@@ -150,6 +152,25 @@ async def test_a_server_that_reads_slowly_what_the_kernel_holds_is_not_silent() 
             assert ws.ready_state is rawws.State.OPEN
             ws.abort()
             await ws.wait_closed()
+
+
+async def test_a_window_that_opens_tells_that_a_program_reads_what_its_kernel_acknowledged_long_ago() -> None:
+    async with held(slow=True, ping_interval=None) as (ws, peer):
+        assert ws.transport is not None
+        look = partial(send_queue, ws.transport)
+        narrow = look().window // 4
+        while look().window > narrow:
+            acked = look().acked
+            await ws.send(bytes(100))
+            await eventually(lambda acked=acked: look().acked > acked)  # type: ignore[misc]
+            # That the kernel of the peer has it, and has less room, says nothing of its program.
+            assert not ws.makes_progress()
+        reading = asyncio.create_task(peer.read_to_end())
+        await eventually(lambda: look().window > narrow)
+        assert ws.makes_progress()
+        assert look().held == 0
+        ws.abort()
+        await reading
 
 
 async def test_a_peer_that_stands_still_with_what_its_kernel_has_is_dropped() -> None:
