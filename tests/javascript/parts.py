@@ -12,11 +12,11 @@ import httpx
 
 from tests.processes import LOOPBACK, NODE_PROCESSORS, MissingComponentError, Process, find_node
 
-__all__ = ["ESBUILD", "HERE", "address", "node", "publish", "serving", "tsc"]
+__all__ = ["ESBUILD", "HERE", "MODULES", "address", "node", "publish", "serving", "tsc"]
 
 HERE: Final = Path(__file__).parent
-PLATFORM: Final = f"linux-{NODE_PROCESSORS.get(platform.machine())}"
-ESBUILD: Final = HERE / "node_modules" / "@esbuild" / PLATFORM / "bin" / "esbuild"
+MODULES: Final = HERE / "node_modules"
+ESBUILD: Final = MODULES / "@esbuild" / f"linux-{NODE_PROCESSORS.get(platform.machine())}" / "bin" / "esbuild"
 
 
 def serving(port: int) -> Process:

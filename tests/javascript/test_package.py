@@ -15,11 +15,10 @@ from playwright.sync_api import Browser
 
 from rawws._version import __version__
 from tests.browser.chromium import eventually
-from tests.javascript.parts import ESBUILD, HERE, address, publish, serving
+from tests.javascript.parts import ESBUILD, MODULES, address, publish, serving
 from tests.processes import LOOPBACK, ROOT, Process, find_node, find_program, free_port
 
 PACKAGE: Final = ROOT / "rawws" / "topics" / "js"
-MODULES: Final = HERE / "node_modules"
 PAGE: Final = (ROOT / "docs" / "use" / "bundlers.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```js\n// (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 INDEX: Final = """<!doctype html><html lang=en><title>Chat</title><link rel=icon href=data:,>
