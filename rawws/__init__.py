@@ -50,7 +50,7 @@ from .server.server import Server, serve, unix_serve
 from .server.shutdown import Drain
 
 if TYPE_CHECKING:
-    from .topics import CursorError, History, Hub, HubHandler, Policy, TopicError
+    from .topics import CursorError, History, Hub, HubHandler, Identity, Policy, Refused, TopicError
 
 __all__ = [
     "Close",
@@ -71,6 +71,7 @@ __all__ = [
     "HttpRequest",
     "Hub",
     "HubHandler",
+    "Identity",
     "InvalidContentType",
     "InvalidHandshake",
     "InvalidMessage",
@@ -85,6 +86,7 @@ __all__ = [
     "ProxyError",
     "RawwsError",
     "Readiness",
+    "Refused",
     "RemoteProtocolError",
     "Request",
     "Response",
@@ -107,7 +109,7 @@ __all__ = [
     "unix_serve",
 ]
 
-TOPICS = frozenset({"CursorError", "History", "Hub", "HubHandler", "Policy", "TopicError"})
+TOPICS = frozenset({"CursorError", "History", "Hub", "HubHandler", "Identity", "Policy", "Refused", "TopicError"})
 
 
 def __getattr__(name: str) -> object:

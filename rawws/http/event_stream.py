@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from rawws.net.awaitables import Started
     from rawws.net.awaited import Claim
+    from rawws.net.identity import Identity
     from rawws.net.interfaces import Follower
 
     from .asgi import AsgiReceive, AsgiScope, AsgiSend
@@ -76,6 +77,7 @@ class EventStream:
         "_source",
         "_task",
         "_waiters",
+        "identity",
         "last_event_id",
         "on_close",
     )
@@ -95,6 +97,8 @@ class EventStream:
         self.on_close = on_close
         # The id that the client says it got last, empty where it says none: from when the response begins on.
         self.last_event_id = ""
+        # Who it is for, as `identify` of a hub said, or the application.
+        self.identity: Identity | None = None
         self._source = events
         self._keepalive = keepalive or 0.0
         # The line that goes out with the first event, in its block.

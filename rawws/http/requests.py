@@ -9,11 +9,12 @@ from urllib.parse import unquote
 
 from rawws.errors import HttpError, LocalProtocolError
 from rawws.net.awaitables import release
-from rawws.net.parameters import parse_cookies, query_of
+from rawws.net.parameters import parse_cookies, query_of, token_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
+    from rawws.net.identity import Identity
     from rawws.net.parameters import Query
     from rawws.protocol.http11 import Headers, Request
 
@@ -42,8 +43,8 @@ class HttpRequest:
     """
 
     __slots__ = (
-        "_body", "_ended", "_leaves", "_waiters", "_was_read", "head", "path_params", "remote_address", "scheme",
-        "scope", "server",
+        "_body", "_ended", "_leaves", "_waiters", "_was_read", "head", "identity", "path_params", "remote_address",
+        "scheme", "scope", "server",
     )  # fmt: skip
 
     def __init__(self, head: Request, path_params: Mapping[str, str], remote_address: Any, scheme: str) -> None:
@@ -53,6 +54,8 @@ class HttpRequest:
         self.scheme = scheme
         self.server: RunningServer | None = None
         self.scope: MutableMapping[str, Any] | None = None
+        # Who asks, as `identify` of a hub said, or the application.
+        self.identity: Identity | None = None
         self._body: bytes | None = b""
         # Whether nothing more can be answered, who waits for that, and whether the body goes once it was read.
         self._ended = self._leaves = self._was_read = False
@@ -110,6 +113,11 @@ class HttpRequest:
     def cookies(self) -> dict[str, str]:
         """The cookies, by name; of two with one name the first, whose path is the longer one (RFC 6265 section 5.4)."""
         return parse_cookies(self.head)
+
+    @property
+    def token(self) -> str:
+        """The token of `Authorization: Bearer` (RFC 6750), else of `?token=`; "" for none."""
+        return token_in(self.head)
 
     @property
     def last_event_id(self) -> LastEventId:

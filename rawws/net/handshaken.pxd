@@ -9,3 +9,5 @@ cdef class HandshakenSocket(AsyncSocket):
     cdef public object path_params
     cdef object _state
     cdef object _id
+    cdef public object identity
+    cdef object _token

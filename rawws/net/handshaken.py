@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rawws.errors import LocalProtocolError
 
-from .parameters import parse_cookies, query_of
+from .parameters import parse_cookies, query_of, token_in
 from .socket import AsyncSocket
 
 if TYPE_CHECKING:
     from rawws.protocol.http11 import Headers, HttpResponse, Request
 
+    from .identity import Identity
     from .interfaces import SocketHandler
     from .parameters import Query
     from .socket import Shared
@@ -28,7 +29,8 @@ class HandshakenSocket(AsyncSocket):
     """A connection that began with a request; `rawws.WebSocket` is the one that there is."""
 
     __slots__ = (
-        "_id", "_request", "_state", "path_params", "request_head", "response", "subprotocol", "username",
+        "_id", "_request", "_state", "_token", "identity", "path_params", "request_head", "response", "subprotocol",
+        "username",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, handler: SocketHandler[Any]) -> None:
@@ -40,6 +42,9 @@ class HandshakenSocket(AsyncSocket):
         self.subprotocol: str | None = None
         # Who this is, for `process_request` to say; a name of `websockets`.
         self.username: Any = None
+        # Who this is to a hub, as its `identify` said, or the application.
+        self.identity: Identity | None = None
+        self._token: str | None = None
         # What the path of its route has in braces.
         self.path_params: Mapping[str, str] = NO_PARAMS
         self._state: Any = None
@@ -55,6 +60,10 @@ class HandshakenSocket(AsyncSocket):
     @state.setter
     def state(self, value: Any) -> None:
         self._state = value
+
+    def lend_request(self, request: Request | None) -> None:
+        """Have the request at hand while a server judges it, and let go of it then: it may be one of several."""
+        self._request = request
 
     @property
     def sent_request(self) -> Request | None:
@@ -101,6 +110,15 @@ class HandshakenSocket(AsyncSocket):
     def cookies(self) -> dict[str, str]:
         """The cookies of the request, by name, read again at each call. Raises as `headers` does."""
         return parse_cookies(self.checked_request())
+
+    @property
+    def token(self) -> str:
+        """The token that it named last: of `Authorization: Bearer` or `?token=`, or what renewed that; "" for none."""
+        return token_in(self.checked_request()) if self._token is None else self._token
+
+    @token.setter
+    def token(self, token: str) -> None:
+        self._token = token
 
     def checked_request(self) -> Request:
         """Return the request. Raises LocalProtocolError before there is one."""

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 if TYPE_CHECKING:
     from rawws.protocol.http11 import Request
 
-__all__ = ["Query", "parse_cookies", "query_of"]
+__all__ = ["Query", "parse_cookies", "query_of", "token_in"]
 
 
 @final
@@ -59,3 +59,9 @@ def parse_cookies(request: Request) -> dict[str, str]:
             quoted = len(value) > 1 and value[0] == value[-1] == '"'
             found.setdefault(name.strip(), value[1:-1] if quoted else value)
     return found
+
+
+def token_in(request: Request) -> str:
+    """Return the token of a request: that of `Authorization: Bearer` (RFC 6750), else of `?token=`; "" for none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else query_of(request).get("token", "")

@@ -144,7 +144,10 @@ class ServerContext:
         if self.hosts is not None:
             self.hosts.check(request)
         process = self.options.process_request
-        return None if process is None else process(ws, request)
+        if process is None:
+            return None
+        ws.lend_request(request)
+        return process(ws, request)
 
     def shake_hands(self, ws: WebSocket, request: Request) -> str:
         """Judge the request of an opening handshake, and return its key. Raises HttpError for one that is refused."""

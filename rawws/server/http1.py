@@ -221,6 +221,7 @@ class Http1Connection:
     def _go_on(self, request: Request, response: Any, rest: bytes) -> bytes:
         """Answer a request as `process_request` said, or by its endpoint; return what is left of what came."""
         context = self.context
+        self.ws.lend_request(None)
         if response is not None:
             if not isinstance(response, HttpResponse):
                 raise TypeError(f"process_request returned {type(response).__name__}, allowed are a Response and None")

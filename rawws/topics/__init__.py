@@ -1,6 +1,7 @@
 """Topics: publications to subscribers, and to those who come back for what they missed."""
 
 from rawws.http.requests import LastEventId
+from rawws.net.identity import Identity
 
 from .asgi import scope_of
 from .asgi_socket import AsgiSocket
@@ -13,6 +14,7 @@ from .names import TopicError
 from .policies import Policy
 from .presence import Present
 from .rawws_v1 import HubHandler
+from .rules import Refused
 from .subscribers import PublishResult, Subscription
 
 __all__ = [
@@ -22,11 +24,13 @@ __all__ = [
     "Hub",
     "HubHandler",
     "HubStats",
+    "Identity",
     "LastEventId",
     "Policy",
     "Present",
     "Publication",
     "PublishResult",
+    "Refused",
     "Subscription",
     "TopicError",
     "scope_of",

@@ -22,7 +22,7 @@ from rawws.http.event_stream import EventStream
 from rawws.net.awaitables import DONE, later
 from rawws.net.flow import Flow
 from rawws.net.loops import of_loop
-from rawws.net.parameters import parse_cookies, query_of
+from rawws.net.parameters import parse_cookies, query_of, token_in
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rawws.http.asgi import AsgiReceive, AsgiScope, AsgiSend
     from rawws.net.awaitables import Started
+    from rawws.net.identity import Identity
     from rawws.net.interfaces import Follower
     from rawws.net.parameters import Query
     from rawws.net.prepared import DataLike
@@ -73,8 +74,8 @@ class AsgiSocket(Flow):
     """A WebSocket that was accepted, as a hub uses one; `async for` gives its messages, where `receive` is its own."""
 
     __slots__ = (
-        "_asgi_receive", "_asgi_send", "_close", "_due", "_pump", "_queue", "_request", "_writer", "hard_limit",
-        "max_size", "scope", "subprotocol",
+        "_asgi_receive", "_asgi_send", "_close", "_due", "_pump", "_queue", "_request", "_token", "_writer",
+        "hard_limit", "identity", "max_size", "scope", "subprotocol",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +95,9 @@ class AsgiSocket(Flow):
         self._asgi_receive = receive
         self._asgi_send = send
         self._request: Request | None = None
+        self._token: str | None = None
+        # Who this is, as `identify` of the hub said, or the application.
+        self.identity: Identity | None = None
         # The events that wait, each with what it counts; whether the pump has them to send, and the task that does.
         self._queue: deque[tuple[dict[str, Any], int]] = deque()
         self._pump = of_loop(PUMPS, self.shared.loop, AsgiPump)
@@ -125,6 +129,15 @@ class AsgiSocket(Flow):
     def cookies(self) -> dict[str, str]:
         """The cookies of the request, by name, read again at each call."""
         return parse_cookies(self.request)
+
+    @property
+    def token(self) -> str:
+        """The token that it named last, as that of a WebSocket."""
+        return token_in(self.request) if self._token is None else self._token
+
+    @token.setter
+    def token(self, token: str) -> None:
+        self._token = token
 
     @property
     def closed(self) -> bool:

@@ -5,16 +5,12 @@ It speaks no protocol of clients: those that there are, and how each says what i
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from rawws import clock
-from rawws.errors import LocalProtocolError
 from rawws.http.event_stream import EventStream
-from rawws.net.cancellation import result_of
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
@@ -29,6 +25,7 @@ from .presence import NOTHING, PresenceSet, Present, new_present
 from .rates import TopicRates
 from .replica import ReplicaLog
 from .replication import Replication
+from .sessions import ClientSessions
 from .subscribers import (
     EventSubscriber,
     ObjectSubscriber,
@@ -46,6 +43,7 @@ if TYPE_CHECKING:
 
     from .asgi_socket import AsgiWebSocket
     from .backplane import Backplane, History
+    from .rules import ClientRules
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
 __all__ = ["HubCore", "HubStats", "SubscribeResult", "known_hubs"]
@@ -123,14 +121,15 @@ class HubCore:
         max_topics: int,
         max_size: int,
         topic_rate: float | None,
-        authorize: Callable[[Any, str, str], bool | Awaitable[bool]] | None,
+        rules: ClientRules,
         backplane: Backplane | None,
         protocols: Sequence[ClientProtocol],
     ) -> None:
         self.policy = Policy.of(policy)
         self.max_topics = max_topics
         self.max_size = max_size
-        self.authorize = authorize
+        self.rules = rules
+        self.sessions = ClientSessions()
         self._rates = None if topic_rate is None else TopicRates(topic_rate)
         self._renders = dict(protocols)
         self._table = TopicTable(history, protocols[0].render, Log if backplane is None else ReplicaLog)
@@ -269,16 +268,6 @@ class HubCore:
     def degraded(self) -> bool:
         """Whether the backplane is away: publications of other servers do not arrive, and own ones wait."""
         return self._replication is not None and self._replication.is_away
-
-    def may(self, client: Any, action: str, topic: str) -> bool | Awaitable[bool]:
-        """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows."""
-        if self.authorize is None:
-            raise LocalProtocolError("the hub has no authorize, needed is a function that says what clients may do")
-        try:
-            verdict = self.authorize(client, action, topic)
-        except asyncio.CancelledError as error:
-            raise RuntimeError("authorize raised CancelledError") from error
-        return result_of(verdict) if inspect.isawaitable(verdict) else bool(verdict)
 
     # -- what client protocols and subscribers call
 

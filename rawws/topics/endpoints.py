@@ -55,5 +55,8 @@ def api_application(hub: Hub, *, keys: Iterable[str]) -> HubApiApplication:
 
 
 def token_of(client: WebSocket | AsgiSocket | HttpRequest) -> str:
-    """Return what a client named as `?token=`, "" if it named nothing: for `authorize`."""
-    return client.query.get("token", "")
+    """Return the token that a client named last, "" if it named none: for `identify` and `authorize`.
+
+    It is that of `Authorization: Bearer` or `?token=`; or the one that renewed it, over the connection.
+    """
+    return client.token

@@ -47,6 +47,7 @@ ACTIONS: Final[dict[str, frozenset[str]]] = {
     "unsubscribe": frozenset(),
     "publish": frozenset({"data", "base64", "json", "event", "key"}),
     "presence": frozenset(),
+    "renew": frozenset(),
 }
 TYPES: Final[dict[str, type]] = {
     "id": int,
@@ -80,7 +81,7 @@ class EnvelopeError(RawwsError, ValueError):
 
 
 class Command(NamedTuple):
-    """What a client asks for: one of ACTIONS, of a topic."""
+    """What a client asks for: one of ACTIONS, of a topic; "renew" is of none, and its message is the token."""
 
     action: str
     topic: str
@@ -120,6 +121,8 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         if not isinstance(value, wanted) or (wanted is int and value != number):
             allowed = "an integer from 0 to 2^53 - 1" if wanted is int else wanted.__name__
             raise malformed(f"{name} is {type(value).__name__}, allowed is {allowed}")
+    if action == "renew":
+        return Command(action, "", number, message=fields[action])
     return Command(
         action,
         fields[action],
@@ -191,7 +194,7 @@ def malformed(reason: str) -> EnvelopeError:
 def error_of(error: EnvelopeError | CursorError | TopicError) -> dict[str, Any]:
     """Return what a client is told of an error that it made."""
     code = "cursor" if isinstance(error, CursorError) else error.code
-    return {"error": code, "reason": str(error)}
+    return {"error": code, "reason": reason} if (reason := str(error)) else {"error": code}
 
 
 def render(publication: Publication) -> str:

@@ -15,6 +15,7 @@ from .payloads import payload_of
 from .rates import TOPIC_RATE
 from .rawws_v1 import PROTOCOL, serve_client
 from .rawws_v1_http import answer_poll, answer_post, answer_stream
+from .rules import ClientRules
 from .shared import default_backplane
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rawws.http.event_stream import EventStream
     from rawws.http.long_poll import LongPoll
     from rawws.http.responses import Response
+    from rawws.net.identity import Identity
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Origins
 
@@ -49,6 +51,11 @@ class Hub(HubCore):
     for no limit). `authorize(client, action, topic)` is asked whether a client, a WebSocket or an HttpRequest, may
     "subscribe" or "publish"; it returns a bool, or an awaitable of one. Without it, clients may ask for nothing.
 
+    `identify(client)` is asked once for each connection who it is: it returns an `Identity`, which is `client.identity`
+    from then on, or None for anybody, or raises HttpError(401). `on_subscribe(client, topic)` is called before a client
+    is subscribed, `on_publish(client, topic, data)` returns what is published of what a client says, None for nothing.
+    They may be asynchronous; either, and `authorize`, may raise `Refused` with a reason that the client is told.
+
     By default, the hubs of the workers of `rawws serve --workers` are joined, each to its like. With a `backplane`, it
     shares its topics with the hubs of other servers that have the same engine, and is used in one running loop, until
     `close`, or as `async with hub:`.
@@ -63,6 +70,9 @@ class Hub(HubCore):
         max_size: int = 1 << 20,
         topic_rate: float | None = TOPIC_RATE,
         authorize: Callable[[Any, str, str], bool | Awaitable[bool]] | None = None,
+        identify: Callable[[Any], Identity | Awaitable[Identity | None] | None] | None = None,
+        on_subscribe: Callable[[Any, str], Awaitable[None] | None] | None = None,
+        on_publish: Callable[[Any, str, Any], Any] | None = None,
         backplane: Backplane | Literal["workers"] | None = "workers",
     ) -> None:
         if history is not None and not isinstance(history, History):
@@ -73,7 +83,8 @@ class Hub(HubCore):
             raise ValueError(f"topic_rate is {topic_rate}, allowed are numbers above 0 and None")
         bounds = History(0, 0, 0.0, 0) if history is None else history
         shared = default_backplane() if backplane == "workers" else backplane
-        super().__init__(bounds, policy, max_topics, max_size, topic_rate, authorize, shared, PROTOCOLS)
+        rules = ClientRules(authorize, identify, on_subscribe, on_publish)
+        super().__init__(bounds, policy, max_topics, max_size, topic_rate, rules, shared, PROTOCOLS)
 
     def __repr__(self) -> str:
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"

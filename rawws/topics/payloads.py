@@ -24,6 +24,7 @@ __all__ = [
     "has_many_values",
     "members_of",
     "no_number",
+    "of_user",
     "parse_json",
     "payload_of",
     "serialize",
@@ -69,6 +70,13 @@ def extra_of(event: str | None = None, *, is_json: bool = False) -> str:
     if event is not None:
         extra += f'{"," if extra else ""}"event":{serialize(event)}'
     return extra
+
+
+def of_user(extra: str, user: str | None) -> str:
+    """Return the members beside a message, and who published it, where that is known."""
+    if user is None:
+        return extra
+    return f'{extra}{"," if extra else ""}"user":{serialize(user)}'
 
 
 def check_event(event: object) -> None:

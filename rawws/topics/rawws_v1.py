@@ -2,7 +2,8 @@
 
 Laws:
 1. A mistake of a client is told to that client alone, and its connection goes on.
-2. What a client may not do is refused without a reason, and nothing is done before that is known.
+2. What a client may not do is refused, with no other reason than the application gave, and nothing is done before that
+   is known. It may do nothing before it is known who it is.
 3. Requests of one connection are answered one after the other.
 4. What a request costs is counted in the work of the loop's turn: whoever asks for much waits for the others.
 """
@@ -10,12 +11,15 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
+from rawws.errors import ConnectionClosed, HttpError
 from rawws.net.handlers import Handler
 from rawws.net.turns import spend, turn_of
+from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
 from .cursors import CursorError, cursor_of
@@ -31,18 +35,18 @@ from .envelope import (
 from .names import TopicError, check_name
 from .payloads import serialize
 from .presence import NOTHING
+from .rules import Refused
+from .sessions import close_code_of, close_reason
 from .subscribers import ClientProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from rawws.net.websocket import WebSocket
-
     from .asgi_socket import AsgiSocket
     from .core import HubCore
     from .subscribers import PublishResult
 
-__all__ = ["PROTOCOL", "HubHandler", "serve_client"]
+__all__ = ["PROTOCOL", "HubHandler", "remind", "serve_client"]
 
 PROTOCOL: Final = ClientProtocol(SUBPROTOCOL, render)
 
@@ -55,7 +59,8 @@ MAX_PENDING_SIZE = 65536
 # What a request costs, and each topic of one that has several, as bytes of a turn's work: about 20 us, and so 5 ms.
 COMMAND_COST = 2048
 MISTAKES = (EnvelopeError, CursorError, TopicError)
-# What a client must be allowed to do for an action; for unsubscribing, nothing.
+# What a client must be allowed to do for an action; for these, nothing.
+FREE = frozenset({"unsubscribe", "renew"})
 RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "publish": "publish"}
 
 
@@ -66,11 +71,41 @@ async def serve_client(hub: HubCore, ws: ClientSocket) -> None:
     """Answer a client until it is gone."""
     if not speaks(ws):
         return
-    async for message in ws:
-        waiting = handle(hub, ws, message)
+    try:
+        waiting = hub.rules.introduce(ws)
         if waiting is not None:
             await waiting
-        await ws.drain()
+    except HttpError as error:
+        turn_away(ws, error)
+        return
+    begin_session(hub, ws)
+    try:
+        async for message in ws:
+            waiting = handle(hub, ws, message)
+            if waiting is not None:
+                await waiting
+            await ws.drain()
+    finally:
+        hub.sessions.end(ws)
+
+
+def begin_session(hub: HubCore, ws: ClientSocket) -> None:
+    """Have a client that is known now be told when its identity is about to expire."""
+    if isinstance(ws, WebSocket):
+        # `identify` read it, and few will again.
+        ws.lend_request(None)
+    hub.sessions.begin(ws, ws.identity, ws.close, lambda left: remind(ws, left))
+
+
+def remind(ws: ClientSocket, left: float) -> None:
+    """Tell a client for how many seconds it is who it is, unless it is about to leave."""
+    with contextlib.suppress(ConnectionClosed):
+        say(ws, serialize({"expires": round(left, 3)}))
+
+
+def turn_away(ws: ClientSocket, error: HttpError) -> None:
+    """Close a client that `identify` did not let in."""
+    ws.close(close_code_of(error.status), close_reason(error.reason))
 
 
 def speaks(ws: ClientSocket) -> bool:
@@ -84,22 +119,30 @@ def speaks(ws: ClientSocket) -> bool:
 def handle(hub: HubCore, ws: ClientSocket, message: str | bytes) -> Awaitable[Any] | None:
     """Do what a message asks for, and answer it; return what is to be waited for first, if anything."""
     spend(COMMAND_COST)
+    if hub.sessions.is_over(ws):
+        return None
     try:
         command = read(message)
     except EnvelopeError as error:
         reply(ws, error.id, error_of(error))
         return None
-    allowed = True if command.action == "unsubscribe" else hub.may(ws, RIGHTS[command.action], command.topic)
+    try:
+        allowed = command.action in FREE or hub.rules.may(ws, RIGHTS[command.action], command.topic)
+    except Refused as error:
+        reply(ws, command.id, error_of(error))
+        return None
     if inspect.isawaitable(allowed):
-        return handle_later(hub, ws, command, allowed)
+        return mistaken(ws, command, handle_later(hub, ws, command, allowed))
     return execute(hub, ws, command, bool(allowed))
 
 
 async def handle_later(hub: HubCore, ws: ClientSocket, command: Command, allowed: Awaitable[bool]) -> None:
     """Do the same where it takes time to know whether it is allowed."""
-    waiting = execute(hub, ws, command, bool(await allowed))
-    if waiting is not None:
-        await waiting
+    verdict = bool(await allowed)
+    if not hub.sessions.is_over(ws):
+        waiting = execute(hub, ws, command, verdict)
+        if waiting is not None:
+            await waiting
 
 
 def execute(hub: HubCore, ws: ClientSocket, command: Command, allowed: bool) -> Awaitable[Any] | None:
@@ -108,24 +151,57 @@ def execute(hub: HubCore, ws: ClientSocket, command: Command, allowed: bool) -> 
         reply(ws, command.id, {"error": "refused"})
         return None
     try:
-        if command.action != "unsubscribe":
+        if command.action not in FREE:
             hub.account(ws, (command.topic,))
-        if command.action == "publish":
-            result = hub.publish_payload(command.topic, command.message, command.extra, command.key)
-            if result.pending and command.id is not None:
-                return confirm_later(ws, command, result)
-            confirm(ws, command, place_of(result))
-            return result
-        if command.action == "unsubscribe":
-            hub.unsubscribe(ws, command.topic)
-            confirm(ws, command, {})
-        else:
-            answer = subscribe if command.action == "subscribe" else list_present
-            waiting: Any = hub.when_ready([command.topic], command.since, lambda: answer(hub, ws, command))
-            return None if waiting is None else mistaken(ws, command, waiting)
+        judged = judge(hub, ws, command)
+        if inspect.isawaitable(judged):
+            return mistaken(ws, command, perform_later(hub, ws, command, judged))
+        return perform(hub, ws, command, judged)
     except MISTAKES as error:
         reply(ws, command.id, error_of(error))
     return None
+
+
+def judge(hub: HubCore, ws: ClientSocket, command: Command) -> Any:
+    """Return what the application makes of a request, or an awaitable of that: of a publication, what it says."""
+    if command.action == "publish":
+        return hub.rules.edit(ws, command.topic, command.message, command.extra)
+    if command.action == "subscribe":
+        return hub.rules.admit(ws, command.topic)
+    if command.action == "renew":
+        return hub.rules.renewed(ws, str(command.message))
+    return None
+
+
+async def perform_later(hub: HubCore, ws: ClientSocket, command: Command, judged: Awaitable[Any]) -> None:
+    """Do what a client asks for where the application takes its time."""
+    found = await judged
+    if not hub.sessions.is_over(ws):
+        waiting = perform(hub, ws, command, found)
+        if waiting is not None:
+            await waiting
+
+
+def perform(hub: HubCore, ws: ClientSocket, command: Command, judged: Any) -> Awaitable[Any] | None:
+    """Do what a client may do, and answer; return what is to be waited for, if anything."""
+    if command.action == "publish":
+        result = hub.publish_payload(command.topic, *judged, command.key)
+        if result.pending and command.id is not None:
+            return confirm_later(ws, command, result)
+        confirm(ws, command, place_of(result))
+        return result
+    if command.action == "unsubscribe":
+        hub.unsubscribe(ws, command.topic)
+        confirm(ws, command, {})
+        return None
+    if command.action == "renew":
+        hub.sessions.renew(ws, judged)
+        left = judged.left()
+        confirm(ws, command, {} if left is None else {"expires": round(left, 3)})
+        return None
+    answer = subscribe if command.action == "subscribe" else list_present
+    waiting: Any = hub.when_ready([command.topic], command.since, lambda: answer(hub, ws, command))
+    return None if waiting is None else mistaken(ws, command, waiting)
 
 
 async def mistaken(ws: ClientSocket, command: Command, waiting: Awaitable[None]) -> None:
@@ -205,6 +281,11 @@ class PendingCommands:
         self.queue.append(message)
         self.size += len(message)
 
+    def clear(self) -> None:
+        """Forget those that wait."""
+        self.queue.clear()
+        self.size = 0
+
     def take(self) -> str | bytes:
         """Return the first of those that wait."""
         message = self.queue.popleft()
@@ -221,8 +302,18 @@ class HubHandler(Handler):
         self._busy: dict[WebSocket, PendingCommands] = {}
 
     def on_open(self, ws: WebSocket) -> None:
-        """Close a client that does not speak rawws.v1."""
-        speaks(ws)
+        """Find out who a client is; close one that does not speak rawws.v1, or that nobody knows."""
+        if not speaks(ws):
+            return
+        try:
+            waiting = self.hub.rules.introduce(ws)
+        except HttpError as error:
+            turn_away(ws, error)
+            return
+        if waiting is None:
+            begin_session(self.hub, ws)
+        else:
+            self._wait(ws, self._introduce(ws, waiting))
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         """Do what a client asks for, behind what is not decided yet."""
@@ -231,8 +322,7 @@ class HubHandler(Handler):
             waiting = handle(self.hub, ws, message)
             # A publisher that is not waited for cannot be slowed down.
             if inspect.iscoroutine(waiting):
-                pending = self._busy[ws] = PendingCommands()
-                pending.task = asyncio.get_running_loop().create_task(self._go_on(ws, waiting, pending))
+                self._wait(ws, waiting)
         elif len(pending.queue) < MAX_PENDING:
             pending.append(message)
             if pending.size > MAX_PENDING_SIZE:
@@ -242,9 +332,24 @@ class HubHandler(Handler):
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:  # noqa: ARG002 - as Handler has it
         """Ask no more what a client may do that is gone."""
+        self.hub.sessions.end(ws)
         pending = self._busy.pop(ws, None)
         if pending is not None and pending.task is not None:
             pending.task.cancel()
+
+    def _wait(self, ws: WebSocket, waiting: Awaitable[Any]) -> None:
+        """Have what a client asks for wait behind this."""
+        pending = self._busy[ws] = PendingCommands()
+        pending.task = asyncio.get_running_loop().create_task(self._go_on(ws, waiting, pending))
+
+    async def _introduce(self, ws: WebSocket, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except HttpError as error:
+            turn_away(ws, error)
+            self._busy[ws].clear()
+        else:
+            begin_session(self.hub, ws)
 
     async def _go_on(self, ws: WebSocket, waiting: Awaitable[Any] | None, pending: PendingCommands) -> None:
         try:
@@ -271,7 +376,8 @@ def read(message: str | bytes) -> Command:
     """Return what a client asks for. Raises EnvelopeError, also for a name that no topic may have."""
     command = parse(message)
     try:
-        check_name(command.topic)
+        if command.action != "renew":
+            check_name(command.topic)
     except TopicError as error:
         raise EnvelopeError(error.code, str(error), command.id) from None
     return command

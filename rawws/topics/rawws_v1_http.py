@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
     from rawws.http.requests import HttpRequest
+    from rawws.net.identity import Identity
 
     from .core import HubCore
     from .history import Publication
@@ -60,25 +61,31 @@ def answer_stream(
     # EventSource comes back to the URL that it began with: what it says beside that is newer.
     start = since if since is not None else asked.last_event_id or asked.query.get("since", "")
 
+    def begin() -> Any:
+        return hub.when_ready(names, start, lambda: begin_stream(hub, asked, names, start))
+
     def go() -> Any:
         hub.account(asked, names)
-        return hub.when_ready(names, start, lambda: begin_stream(hub, names, start))
+        return when_admitted(hub, asked, names, begin) if topics is None else begin()
 
-    return when_allowed(hub, asked, names if topics is None else (), go)
+    return when_allowed(hub, asked, names if topics is None else None, go)
 
 
-def begin_stream(hub: HubCore, names: list[str], since: str) -> EventStream:
+def begin_stream(hub: HubCore, asked: HttpRequest, names: list[str], since: str) -> EventStream:
     """Return a stream that is subscribed to topics, and what it missed of them."""
     check_some(names)
     spend(COMMAND_COST * len(names))
     starts = cursors_of(since, names)
     made = EventStream()
+    made.identity = asked.identity
     subscriber = EventSubscriber(hub, made, render)
     try:
         results = [hub.admit(subscriber, name, since=starts[name]) for name in names]
     except BaseException:
         subscriber.leave()
         raise
+    hub.sessions.begin(made, made.identity, lambda _code, _reason: made.close())
+    made.on_close = hub.sessions.end
     for subscription, cursor, _ in results:
         made.send(serialize(place_fields(subscription.topic, cursor, recovered=subscription.recovered)))
     for subscription, _, missed in results:
@@ -96,12 +103,16 @@ def answer_poll(
     def go() -> Any:
         seconds = seconds_of(asked) if timeout is None else timeout
         hub.account(asked, names)
-        return hub.when_ready(names, start, lambda: begin_poll(hub, names, start, seconds))
 
-    return when_allowed(hub, asked, names if topics is None else (), go)
+        def begin() -> Any:
+            return hub.when_ready(names, start, lambda: begin_poll(hub, asked, names, start, seconds))
+
+        return when_admitted(hub, asked, names, begin) if topics is None else begin()
+
+    return when_allowed(hub, asked, names if topics is None else None, go)
 
 
-def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> LongPoll | Response:
+def begin_poll(hub: HubCore, asked: HttpRequest, names: list[str], since: str, timeout: float) -> LongPoll | Response:
     """Return what came since a cursor, or a poll that waits for it."""
     check_some(names)
     spend(COMMAND_COST * len(names))
@@ -121,7 +132,11 @@ def begin_poll(hub: HubCore, names: list[str], since: str, timeout: float) -> Lo
         answer.fill(publications)
         spend(answer.size)
         return answer.response()
-    return PendingPoll(hub, answer, timeout).poll
+    left = None if asked.identity is None else asked.identity.left()
+    # Who is nobody any more hears so when it asks again.
+    poll = PendingPoll(hub, answer, timeout if left is None else max(min(timeout, left), 0.001))
+    poll.identity = asked.identity
+    return poll.poll
 
 
 @final
@@ -172,7 +187,7 @@ class PollAnswer:
 class PendingPoll:
     """A poll that waits: a subscriber for the rest of one turn of the loop in which something comes."""
 
-    __slots__ = ("answer", "congested", "hard_limit", "hub", "poll", "woken")
+    __slots__ = ("answer", "congested", "hard_limit", "hub", "identity", "poll", "woken")
 
     def __init__(self, hub: HubCore, answer: PollAnswer, timeout: float) -> None:
         self.hub = hub
@@ -180,6 +195,7 @@ class PendingPoll:
         self.congested = False
         self.hard_limit = 0
         self.woken = False
+        self.identity: Identity | None = None
         self.poll = LongPoll(timeout, on_close=self._over)
         subscriber = hub.subscriber_of(self)
         try:
@@ -256,7 +272,15 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
         hub.account(asked, (command.topic,))
         if command.action == "presence":
             return hub.when_ready([command.topic], "", lambda: list_of(hub, command.topic, command.id))
-        result = hub.publish_payload(command.topic, command.message, command.extra, command.key)
+        edited = hub.rules.edit(asked, command.topic, command.message, command.extra)
+        return edit_later(edited) if inspect.isawaitable(edited) else publish(edited)
+
+    async def edit_later(edited: Awaitable[Any]) -> Response:
+        answered = publish(await edited)
+        return await answered if inspect.isawaitable(answered) else answered
+
+    def publish(edited: tuple[Any, str]) -> Response | Awaitable[Response]:
+        result = hub.publish_payload(command.topic, *edited, command.key)
         return answer_later(result) if result.pending else answer(place_of(result))
 
     return when_allowed(hub, asked, [command.topic], go, RIGHTS[command.action], command.id)
@@ -272,20 +296,43 @@ def list_of(hub: HubCore, topic: str, number: int | None) -> Response:
 def when_allowed(
     hub: HubCore,
     asked: HttpRequest,
-    names: Collection[str],
+    names: Collection[str] | None,
     go: Callable[[], Answer],
     right: str = "subscribe",
     number: int | None = None,
 ) -> Answer | Response | Awaitable[Answer | Response]:
     """Return what `go` returns, or an answer that says what is wrong; or an awaitable of that.
 
-    How many topics a request may have is known before anybody is asked: who is asked may ask a database.
+    How many topics a request may have is known before anybody is asked: who is asked may ask a database. Where `names`
+    is None, it is the application's own request, and nobody is asked.
     """
+    if names is None:
+        return when_rest_allowed(hub, asked, iter(()), go, right, number)
     try:
         check_all(hub, names)
     except TopicError as error:
         return refusal(number, error_of(error))
+    waiting = hub.rules.introduce(asked)
+    if waiting is not None:
+        return after(waiting, lambda: when_rest_allowed(hub, asked, iter(names), go, right, number))
     return when_rest_allowed(hub, asked, iter(names), go, right, number)
+
+
+async def after(waiting: Awaitable[None], go: Callable[[], Any]) -> Any:
+    """Return what `go` returns, when the application has said what it has to say."""
+    await waiting
+    answer = go()
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def when_admitted(hub: HubCore, asked: HttpRequest, names: Iterable[str], go: Callable[[], Any]) -> Any:
+    """Tell the application what a client is about to subscribe to, and return what `go` returns."""
+    rest = iter(names)
+    for name in rest:
+        waiting = hub.rules.admit(asked, name)
+        if waiting is not None:
+            return after(waiting, lambda: when_admitted(hub, asked, rest, go))
+    return go()
 
 
 def when_rest_allowed(
@@ -294,9 +341,9 @@ def when_rest_allowed(
     """Do the same for the topics that are left."""
     try:
         for name in rest:
-            verdict = hub.may(asked, right, name)
+            verdict = hub.rules.may(asked, right, name)
             if inspect.isawaitable(verdict):
-                return when_allowed_later(hub, asked, rest, go, right, number, verdict)
+                return refused_later(when_allowed_later(hub, asked, rest, go, right, number, verdict), number)
             if not verdict:
                 return refusal(number, {"error": "refused"})
         answer = go()

@@ -16,6 +16,7 @@ from rawws.topics import History, Hub, Publication
 from rawws.topics.core import HubCore
 from rawws.topics.history import Notice
 from rawws.topics.rawws_v1 import PROTOCOL
+from rawws.topics.rules import ClientRules
 from rawws.topics.subscribers import ClientProtocol
 from tests.server.peers import Peer, connected, eventually, narrow, serve
 from tests.topics.receivers import Receiver
@@ -179,7 +180,7 @@ async def test_another_client_protocol_says_publications_and_notices_in_its_own_
         return f"say {publication.topic} {publication.message!r}"
 
     protocols = [PROTOCOL, ClientProtocol("shout", render)]
-    hub = HubCore(History(), "disconnect", 10, 1 << 20, None, None, None, protocols)
+    hub = HubCore(History(), "disconnect", 10, 1 << 20, None, ClientRules(), None, protocols)
 
     async def handler(ws: rawws.WebSocket) -> None:
         hub.subscribe(ws, "a", watch=True)

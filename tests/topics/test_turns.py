@@ -123,7 +123,7 @@ async def test_long_lists_of_those_present_leave_turns_to_others(callbacks: bool
         asked += 1
         return True
 
-    hub.authorize = counted
+    hub.rules.authorize = counted
     async with served(hub, callbacks=callbacks) as server, client(server) as one:
         await one.peer.send(*[json.dumps({"id": number, "presence": "a"}) for number in range(10)])
         heard = asyncio.ensure_future(all_of(one, 10))
