@@ -522,3 +522,53 @@ async def test_what_the_hooks_raise_otherwise_is_their_own_fault(logged: Logged,
                 await one.say(**asked)
                 assert await closed(one) == (1011, "internal error")
             logged.take("connection handler failed", ZeroDivisionError)
+
+
+# -- who said it
+
+
+@pytest.mark.parametrize("callbacks", [False, True])
+async def test_publications_of_clients_say_who_it_was_and_only_the_server_does(callbacks: bool) -> None:
+    hub = Hub(identify=known, authorize=allow)
+    listening = hub.listen("a", since="earliest")
+    async with served(hub, callbacks=callbacks) as server, client(server, *bearer("ann")) as ann:
+        async with client(server) as anybody, feed(server, "/stream?topic=a") as stream:
+            await stream.data()
+            await anybody.ask(id=1, subscribe="a")
+            await ann.ask(id=1, publish="a", data="[1]", json=True, event="move")
+            said = {"data": "[1]", "json": True, "event": "move", "user": "ann"}
+            for heard in (await anybody.hear(), await stream.data()):
+                assert {name: value for name, value in heard.items() if name not in {"topic", "cursor"}} == said
+            body = b'{"publish": "a", "data": "x"}'
+            post = get("/", *bearer('b"b'), "Connection: close", method="POST", body=body)
+            assert (await ask(server, post, ["POST"]))[0].status == 200
+            assert (await anybody.hear())["user"] == 'b"b'
+            assert "user" not in await anybody.ask(publish="a", data="y")
+            malformed = await anybody.ask(id=2, publish="a", data="x", user="ann")
+            assert malformed == {"id": 2, "error": "malformed", "reason": "publish has no 'user'"}
+            hub.publish("a", "z")
+            assert "user" not in await anybody.hear()
+    found = [await anext(listening) for _ in range(4)]
+    assert [each.user for each in found] == ["ann", 'b"b', None, None]
+    await listening.aclose()
+
+
+async def test_on_publish_gets_what_json_stands_for_and_may_make_anything_of_it() -> None:
+    def on_publish(_asker: Any, _topic: str, data: Any) -> Any:
+        if data == {"price": 1}:
+            return {**data, "checked": True}
+        return data if isinstance(data, (str, bytes)) else "no JSON"
+
+    hub = Hub(identify=known, authorize=allow, on_publish=on_publish)
+    async with served(hub) as server, client(server, *bearer("ann")) as ann:
+        await ann.ask(id=1, subscribe="a")
+        for asked, wanted in (
+            ({"data": '{"price":1}', "json": True, "event": "e"}, {"data": '{"price":1,"checked":true}', "json": True}),
+            ({"data": "7", "json": True}, {"data": "no JSON"}),
+            ({"data": '{"price":1}'}, {"data": '{"price":1}'}),
+            ({"base64": "AAE="}, {"base64": "AAE="}),
+        ):
+            heard = await ann.ask(publish="a", **asked)
+            event = {"event": "e"} if "event" in asked else {}
+            said = {name: value for name, value in heard.items() if name not in {"topic", "cursor"}}
+            assert said == {**wanted, **event, "user": "ann"}
