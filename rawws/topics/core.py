@@ -11,17 +11,19 @@ from weakref import WeakValueDictionary
 
 from rawws import clock
 from rawws.http.event_stream import EventStream
+from rawws.net.identity import Identity
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
 from .asgi_socket import AsgiSocket, AsgiSubscriber, receiver_of
+from .attendance import Attendance
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, parse_cursor
-from .history import JOIN, LEAVE, Log, Missed, Publication, cost
+from .history import Log, Missed, Publication, cost
 from .listening import TopicListener
 from .names import TopicError, check_key, check_name
 from .payloads import check_extra, payload_of
 from .policies import Policy
-from .presence import NOTHING, PresenceSet, Present, new_present
+from .presence import NOTHING, Present, new_present
 from .rates import TopicRates
 from .replica import ReplicaLog
 from .replication import Replication
@@ -124,6 +126,7 @@ class HubCore:
         rules: ClientRules,
         backplane: Backplane | None,
         protocols: Sequence[ClientProtocol],
+        presence_grace: float = 0.0,
     ) -> None:
         self.policy = Policy.of(policy)
         self.max_topics = max_topics
@@ -136,6 +139,7 @@ class HubCore:
         self._replication = (
             None if backplane is None else Replication(self._table, backplane, history, self._check_record)
         )
+        self.attendance = Attendance(self._table, self._replication, presence_grace)
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self._published = 0
         self._thread = HubThread(self.publish_payload)
@@ -155,6 +159,7 @@ class HubCore:
         """
         self._thread.enter()
         self._thread.take_all()
+        self.attendance.close()
         if self._replication is not None:
             await self._replication.close()
         for receiver in tuple(self._subscribers):
@@ -215,9 +220,8 @@ class HubCore:
         subscriber = self._subscribers.get(receiver_of(receiver))
         if subscriber is None:
             return
-        if topic is not None:
-            subscription = subscriber.subscriptions.get(topic)
-            if subscription is not None:
+        for subscription in list(subscriber.subscriptions.values()):
+            if topic in {None, subscription.topic}:
                 self._end(subscription)
                 subscriber.give_up(subscription)
         if topic is None or not subscriber.subscriptions:
@@ -239,6 +243,19 @@ class HubCore:
     def presence(self, topic: str) -> list[Present]:
         """Return who is present in a topic."""
         return list(self.members(topic))
+
+    def users(self, topic: str) -> dict[str, list[Present]]:
+        """Return the users that are present in a topic, each with its connections; those of no user are left out."""
+        found: dict[str, list[Present]] = {}
+        for present in self.members(topic):
+            if present.user:
+                found.setdefault(present.user, []).append(present)
+        return found
+
+    def user_count(self, topic: str) -> int:
+        """Return how many users are present in a topic, whatever they have of connections."""
+        found = self._table.topics.get(topic)
+        return 0 if found is None or found.presence is None else len(found.presence.users)
 
     def members(self, topic: str) -> Collection[Present]:
         """Return the same to look at now: it changes with who comes and goes."""
@@ -316,13 +333,14 @@ class HubCore:
         since: str = "",
         policy: str | Policy | None = None,
         join: Any = NOTHING,
+        is_claim: bool = False,
         watch: bool = False,
     ) -> SubscribeResult:
         """Make a subscription; the caller has `subscriber.replay` send what was missed. Raises as `subscribe` does.
 
-        `since` is a cursor of this topic alone.
+        `since` is a cursor of this topic alone. `is_claim` says that `join` is what a client says of itself.
         """
-        return self._enter(subscriber, topic, policy, join, watch=watch, since=since)
+        return self._enter(subscriber, topic, policy, join, is_claim=is_claim, watch=watch, since=since)
 
     def when_ready(self, topics: Iterable[str], since: str, go: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
         """Return what `go` returns, or an awaitable of it where it must be asked first what came since a cursor."""
@@ -347,7 +365,7 @@ class HubCore:
             del self._subscribers[subscriber.receiver]
             subscriber.receiver.unfollow(subscriber)
         for subscription in list(subscriber.subscriptions.values()):
-            self._end(subscription)
+            self._end(subscription, lost=True)
 
     # -- inside
 
@@ -383,6 +401,7 @@ class HubCore:
         join: Any,
         *,
         watch: bool,
+        is_claim: bool = False,
         since: str | None = None,
     ) -> SubscribeResult:
         """Make a subscription; without `since` it is pending."""
@@ -393,7 +412,11 @@ class HubCore:
         if len(subscriber.subscriptions) >= self.max_topics:
             raise TopicError("limit", f"the subscriber has {self.max_topics} topics already, the limit")
         chosen = self.policy if policy is None else Policy.of(policy)
-        present = None if join is NOTHING else new_present(join)
+        present = None
+        if join is not NOTHING:
+            found_identity = getattr(subscriber.receiver, "identity", None)
+            identity = found_identity if isinstance(found_identity, Identity) else None
+            present = new_present(join, identity, is_claim=is_claim, claims=self.rules.claims)
         found = self._table.topics.get(topic)
         log = self._table.new_log(topic, self._table.store) if found is None else found.log
         subscription = Subscription(subscriber, log, chosen)
@@ -411,7 +434,11 @@ class HubCore:
             found = self._table.topics[topic] = Topic(log)
         subscriber.subscriptions[topic] = found.subscriptions[subscriber] = subscription
         found.receivers = None
-        self._join(found, subscription, present, watch)
+        if present is not None:
+            self.attendance.join(found, subscription, present)
+        if watch:
+            subscription.watches = True
+            found.watchers[subscriber] = subscription
         return SubscribeResult(subscription, start, missed)
 
     def _wait(self, replication: Replication, subscription: Subscription, since: str) -> None:
@@ -474,21 +501,7 @@ class HubCore:
             missed = []
         return f"{missed[0].epoch}:{missed[0].offset - 1}" if missed else log.cursor, missed
 
-    def _join(self, topic: Topic, subscription: Subscription, present: Present | None, watch: bool) -> None:
-        """Have a new subscriber be present, and watch."""
-        if present is not None:
-            subscription.present = present.id
-            if topic.presence is None:
-                topic.presence = PresenceSet()
-            topic.presence.join(present)
-            self._table.tell(topic, JOIN, present)
-            if self._replication is not None:
-                self._replication.join(topic.log.topic, present.id, present.text)
-        if watch:
-            subscription.watches = True
-            topic.watchers[subscription.subscriber] = subscription
-
-    def _end(self, subscription: Subscription) -> None:
+    def _end(self, subscription: Subscription, *, lost: bool = False) -> None:
         subscriber = subscription.subscriber
         del subscriber.subscriptions[subscription.topic]
         subscriber.end(subscription)
@@ -497,14 +510,8 @@ class HubCore:
         del topic.subscriptions[subscriber]
         topic.receivers = None
         topic.watchers.pop(subscriber, None)
-        if subscription.present and topic.presence is not None:
-            present = topic.presence.leave(subscription.present)
-            if self._replication is not None:
-                self._replication.leave(subscription.topic, subscription.present)
-            if not topic.presence.members:
-                topic.presence = None
-            if present is not None:
-                self._table.tell(topic, LEAVE, present)
+        if subscription.present:
+            self.attendance.leave(topic, subscription, lost=lost)
         if not topic.subscriptions:
             # Its cursor was told: whoever comes back with it must find the same epoch.
             self._table.store.touch(topic.log, clock.monotonic())

@@ -65,7 +65,7 @@ MAX_LISTED = 1000
 # And so many bytes of them: a client takes an envelope of 1 MiB.
 MAX_LISTED_SIZE = 1 << 19
 # What an id, and what stands around it, takes there.
-LISTED_COST = 40
+LISTED_COST = 60
 # The values in an envelope are at most as many as somebody present may tell of itself in 1 KiB. A message of 1 MiB can
 # be 350,000 lists, which take 30 MiB.
 MAX_VALUES = 512
@@ -231,19 +231,36 @@ def publication_fields(publication: Publication) -> dict[str, Any]:
 
 def shown(present: Present) -> dict[str, Any]:
     """Return what clients are told of somebody present."""
-    return {"id": present.id, "info": present.info}
+    fields = {"id": present.id, "info": present.info}
+    if present.user:
+        fields["user"] = present.user
+        if present.claim_octets:
+            fields["claim"] = present.claim
+    elif present.claimed:
+        fields["claimed"] = True
+    return fields
 
 
-def listed(answer: dict[str, Any], members: Collection[Present]) -> str:
+def listed(answer: dict[str, Any], members: Collection[Present], users: int) -> str:
     """Return an answer that also says who is present, as JSON, made of the JSON that they told of themselves."""
     size, some = 0, []
     for present in islice(members, MAX_LISTED):
-        size += len(present.octets) + LISTED_COST
+        size += len(present.octets) + len(present.claim_octets) + len(present.user) + LISTED_COST
         if size > MAX_LISTED_SIZE:
             break
-        some.append(f'{{"id":{serialize_text(present.id)},"info":{present.text}}}')
-    rest = f'"members":[{",".join(some)}],"count":{len(members)}}}'
-    return f"{serialize(answer)[:-1]},{rest}" if answer else f"{{{rest}"
+        some.append(f'{{"id":{serialize_text(present.id)},"info":{present.text}{more_of(present)}}}')
+    rest = f'"members":[{",".join(some)}],"count":{len(members)}'
+    if users:
+        rest += f',"users":{users}'
+    return f"{serialize(answer)[:-1]},{rest}}}" if answer else f"{{{rest}}}"
+
+
+def more_of(present: Present) -> str:
+    """Return what clients are told of somebody present beside its id and info, as JSON."""
+    if not present.user:
+        return ',"claimed":true' if present.claimed else ""
+    claim = f',"claim":{present.claim_octets.decode()}' if present.claim_octets else ""
+    return f',"user":{serialize_text(present.user)}{claim}'
 
 
 def answer_of(publications: Iterable[bytes], cursor: str, recovered: bool) -> bytes:

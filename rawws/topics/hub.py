@@ -38,6 +38,8 @@ __all__ = ["Hub"]
 
 # What one subscriber may be subscribed to; a page that shows a hundred prices is at home with it.
 MAX_TOPICS = 1000
+# Who is away for longer has left, whatever the page shows.
+MAX_GRACE = 3600.0
 PROTOCOLS: Final = (PROTOCOL,)
 
 
@@ -56,6 +58,9 @@ class Hub(HubCore):
     is subscribed, `on_publish(client, topic, data)` returns what is published of what a client says, None for nothing.
     They may be asynchronous; either, and `authorize`, may raise `Refused` with a reason that the client is told.
 
+    `claims` says whether others are told what a client says of itself where it is present. A user whose connection is
+    lost stays present for `presence_grace` seconds, and nobody is told that it left and came back.
+
     By default, the hubs of the workers of `rawws serve --workers` are joined, each to its like. With a `backplane`, it
     shares its topics with the hubs of other servers that have the same engine, and is used in one running loop, until
     `close`, or as `async with hub:`.
@@ -73,6 +78,8 @@ class Hub(HubCore):
         identify: Callable[[Any], Identity | Awaitable[Identity | None] | None] | None = None,
         on_subscribe: Callable[[Any, str], Awaitable[None] | None] | None = None,
         on_publish: Callable[[Any, str, Any], Any] | None = None,
+        claims: bool = True,
+        presence_grace: float = 0.0,
         backplane: Backplane | Literal["workers"] | None = "workers",
     ) -> None:
         if history is not None and not isinstance(history, History):
@@ -83,8 +90,10 @@ class Hub(HubCore):
             raise ValueError(f"topic_rate is {topic_rate}, allowed are numbers above 0 and None")
         bounds = History(0, 0, 0.0, 0) if history is None else history
         shared = default_backplane() if backplane == "workers" else backplane
-        rules = ClientRules(authorize, identify, on_subscribe, on_publish)
-        super().__init__(bounds, policy, max_topics, max_size, topic_rate, rules, shared, PROTOCOLS)
+        if not 0 <= presence_grace <= MAX_GRACE:
+            raise ValueError(f"presence_grace is {presence_grace}, allowed are 0 to {MAX_GRACE:g} seconds")
+        rules = ClientRules(authorize, identify, on_subscribe, on_publish, claims=claims)
+        super().__init__(bounds, policy, max_topics, max_size, topic_rate, rules, shared, PROTOCOLS, presence_grace)
 
     def __repr__(self) -> str:
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"

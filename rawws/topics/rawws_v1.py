@@ -185,7 +185,8 @@ async def perform_later(hub: HubCore, ws: ClientSocket, command: Command, judged
 def perform(hub: HubCore, ws: ClientSocket, command: Command, judged: Any) -> Awaitable[Any] | None:
     """Do what a client may do, and answer; return what is to be waited for, if anything."""
     if command.action == "publish":
-        result = hub.publish_payload(command.topic, *judged, command.key)
+        message, extra = judged
+        result = hub.publish_payload(command.topic, message, extra, command.key)
         if result.pending and command.id is not None:
             return confirm_later(ws, command, result)
         confirm(ws, command, place_of(result))
@@ -230,21 +231,23 @@ def place_of(result: PublishResult) -> dict[str, Any]:
 def list_present(hub: HubCore, ws: ClientSocket, command: Command) -> None:
     """Answer who is present, to who can know that it is an answer."""
     if command.id is not None:
-        say(ws, listed({"id": command.id}, hub.members(command.topic)))
+        say(ws, listed({"id": command.id}, hub.members(command.topic), hub.user_count(command.topic)))
 
 
 def subscribe(hub: HubCore, ws: ClientSocket, command: Command) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
     subscriber = hub.subscriber_of(ws)
-    result = hub.admit(
-        subscriber, command.topic, since=cursor_of(command.since, command.topic), join=command.join, watch=command.watch
-    )
+    since = cursor_of(command.since, command.topic)
+    result = hub.admit(subscriber, command.topic, since=since, join=command.join, is_claim=True, watch=command.watch)
     subscription = result.subscription
     if command.id is not None:
         answer: dict[str, Any] = {"id": command.id, "cursor": result.cursor, "recovered": subscription.recovered}
         if command.join is not NOTHING:
             answer["present"] = subscription.present
-        say(ws, listed(answer, hub.members(command.topic)) if command.watch else serialize(answer))
+        if command.watch:
+            say(ws, listed(answer, hub.members(command.topic), hub.user_count(command.topic)))
+        else:
+            say(ws, serialize(answer))
     subscriber.replay(subscription, result.missed)
 
 

@@ -288,7 +288,7 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
 
 def list_of(hub: HubCore, topic: str, number: int | None) -> Response:
     """Return an answer that says who is present."""
-    text = listed(numbered(number), hub.members(topic))
+    text = listed(numbered(number), hub.members(topic), hub.user_count(topic))
     spend(len(text))
     return Response(200, text, FRESH, "application/json")
 

@@ -21,21 +21,23 @@ __all__ = ["Roster"]
 class Roster:
     """Has those of other servers come and go in the topics of a table.
 
-    `blame(topic, error)` is called for who cannot be shown to anybody.
+    `blame(topic, error)` is called for who cannot be shown to anybody, `on_taken(topic, id)` for who was away from this
+    server and is at another one now.
     """
 
-    __slots__ = ("_blame", "_table")
+    __slots__ = ("_blame", "_table", "on_taken")
 
     def __init__(self, table: TopicTable, blame: Callable[[str, TopicError], None]) -> None:
         self._table = table
         self._blame = blame
+        self.on_taken: Callable[[Topic, str], None] = lambda _topic, _id: None
 
     def meet_all(self, found: Topic, entries: list[PresenceEntry], server: str) -> None:
         """Have those be present who are, and nobody else of other servers than this one."""
-        there = {entry.id for entry in entries}
+        there = {(entry.server, entry.id) for entry in entries}
         for present in list(found.presence.members.values()) if found.presence is not None else ():
-            if present.server and present.id not in there:
-                self._leave(found, present.id)
+            if present.server and (present.server, present.id) not in there:
+                self._leave(found, present.id, present.server)
         for entry in entries:
             if entry.server != server:
                 self.meet(found, "join", entry)
@@ -51,7 +53,7 @@ class Roster:
     def meet(self, found: Topic, event: str, entry: PresenceEntry) -> None:
         """Have somebody come or go."""
         if event == "leave":
-            self._leave(found, entry.id)
+            self._leave(found, entry.id, entry.server)
             return
         try:
             present = present_of(entry.id, entry.info, entry.server)
@@ -60,7 +62,15 @@ class Roster:
             return
         if found.presence is None:
             found.presence = PresenceSet()
-        if found.presence.join(present):
+        known = found.presence.members.get(present.id)
+        if known is not None and known.server != present.server:
+            if present.away or not (known.server or known.away):
+                # That server does not know yet that it came back here, or somewhere else.
+                return
+            if not known.server:
+                self.on_taken(found, present.id)
+        found.presence.join(present)
+        if not present.looks_as(known):
             self._table.tell(found, JOIN, present)
 
     def part(self, found: Topic, server: str) -> None:
@@ -68,7 +78,9 @@ class Roster:
         for present in [] if found.presence is None else found.presence.leave_all(server):
             self._table.tell(found, LEAVE, present)
 
-    def _leave(self, found: Topic, ident: str) -> None:
-        present = None if found.presence is None else found.presence.leave(ident)
-        if present is not None:
-            self._table.tell(found, LEAVE, present)
+    def _leave(self, found: Topic, ident: str, server: str) -> None:
+        known = None if found.presence is None else found.presence.members.get(ident)
+        # One that came back by another server is there, whatever the first one says behind that.
+        if found.presence is not None and known is not None and known.server == server:
+            found.presence.leave(ident)
+            self._table.tell(found, LEAVE, known)

@@ -39,7 +39,7 @@ class Refused(TopicError):
 class ClientRules:
     """The functions that the application gave a hub, each None where it gave none; `rawws.Hub` explains them."""
 
-    __slots__ = ("authorize", "identify", "on_publish", "on_subscribe")
+    __slots__ = ("authorize", "claims", "identify", "on_publish", "on_subscribe")
 
     def __init__(
         self,
@@ -47,11 +47,15 @@ class ClientRules:
         identify: Callable[[Any], Identity | Awaitable[Identity | None] | None] | None = None,
         on_subscribe: Callable[[Any, str], Awaitable[None] | None] | None = None,
         on_publish: Callable[[Any, str, Any], Any] | None = None,
+        *,
+        claims: bool = True,
     ) -> None:
         self.authorize = authorize
         self.identify = identify
         self.on_subscribe = on_subscribe
         self.on_publish = on_publish
+        # Whether others are told what clients say of themselves.
+        self.claims = claims
 
     def may(self, client: Any, action: str, topic: str) -> bool | Awaitable[bool]:
         """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows."""

@@ -37,7 +37,7 @@ DELIVERY_SHARE = 16
 class Topic:
     """A topic: its log, who is subscribed to it, who watches and who is present."""
 
-    __slots__ = ("log", "presence", "receivers", "subscriptions", "watchers")
+    __slots__ = ("away", "log", "presence", "receivers", "subscriptions", "watchers")
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -46,6 +46,8 @@ class Topic:
         self.receivers: list[Subscription] | None = None
         self.watchers: dict[Subscriber, Subscription] = {}
         self.presence: PresenceSet | None = None
+        # How many are away who may come back here.
+        self.away = 0
 
 
 @final
@@ -110,7 +112,7 @@ class TopicTable:
             gone.append(topic.log)
         for log in gone:
             found = self.topics.get(log.topic)
-            if found is not None and not found.subscriptions and not log.waiters:
+            if found is not None and not found.subscriptions and not found.away and not log.waiters:
                 del self.topics[log.topic]
                 if self.on_forget is not None:
                     self.on_forget(found)

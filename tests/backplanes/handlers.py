@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, final
 
-from rawws.topics import History, Hub, Publication
+from rawws.topics import History, Hub, Identity, Publication
 from rawws.topics.backplane import Backplane, PresenceEntry, Record
 from tests.backplanes.engines import Engine
 
@@ -75,6 +75,7 @@ class Reader:
         # Topics of which it was told that they cannot be served.
         self.faults: list[str] = []
         self.member: Any = None
+        self.identity: Identity | None = None
 
     def send(self, publication: Publication) -> None:
         self.got.append(publication.message)
@@ -94,6 +95,10 @@ class Reader:
 
     def unfollow(self, member: Any) -> None:
         self.member = None
+
+    def die(self) -> None:
+        """Lose the connection."""
+        self.member.lost()
 
     def fail(self, code: int, reason: str) -> None:
         raise AssertionError((code, reason))

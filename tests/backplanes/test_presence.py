@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis as client
 
-from rawws.topics import Hub
+from rawws.topics import Hub, Identity
 from tests.backplanes.engines import Engine, Started
 from tests.backplanes.handlers import Reader, hubs
 from tests.processes import LOOPBACK
@@ -130,3 +131,69 @@ async def test_those_of_a_lease_that_ran_out_are_listed_no_more_and_forgotten(tm
             assert present(one) == {}
             await eventually(lambda: connection.hlen("rawws:{a}:roster") == 0)
         await other.close()
+
+
+# -- users that go from one server to another
+
+
+def person(user: str) -> Reader:
+    reader = Reader()
+    reader.identity = Identity(user, {"name": user})
+    return reader
+
+
+def has_nobody_away(hub: Hub) -> bool:
+    return not hub.attendance._timers
+
+
+async def test_users_are_known_at_every_server(engine: Engine) -> None:
+    async with hubs(engine) as (one, two):
+        watcher = Reader()
+        await one.subscribe(watcher, "a", watch=True)
+        await two.subscribe(Reader(), "a")
+        ann = await two.subscribe(person("ann"), "a", join="writes")
+        tab = await one.subscribe(person("ann"), "a", join="reads")
+        await eventually(lambda: len(one.presence("a")) == len(two.presence("a")) == 2)
+        for hub in (one, two):
+            assert {user: {each.id for each in found} for user, found in hub.users("a").items()} == {
+                "ann": {ann.present, tab.present}
+            }
+            assert {each.info for each in hub.presence("a")} == {"writes", "reads"}
+        assert seen(watcher) == {ann.present: "writes", tab.present: "reads"}
+
+
+async def test_a_user_that_comes_back_at_another_server_neither_leaves_nor_joins(engine: Engine) -> None:
+    async with hubs(engine, 3, presence_grace=60) as (one, two, three):
+        watchers = Reader(), Reader(), Reader()
+        for hub, watcher in zip((one, two, three), watchers, strict=True):
+            await hub.subscribe(watcher, "a", watch=True)
+        ann = person("ann")
+        ident = (await one.subscribe(ann, "a", join="x")).present
+        await eventually(lambda: all(len(watcher.got) == 1 for watcher in watchers))
+        for before, hub in ((one, two), (two, three), (three, one)):
+            ann.die()
+            await eventually(lambda: all(each.presence("a")[0].away for each in (one, two, three)))
+            ann = person("ann")
+            assert (await hub.subscribe(ann, "a", join="x")).present == ident
+            await eventually(lambda: not any(each.presence("a")[0].away for each in (one, two, three)))
+            await eventually(partial(has_nobody_away, before))
+        # Behind all that was told meanwhile.
+        last = [await hub.subscribe(person("bob"), "a", join=number) for number, hub in enumerate((one, two, three))]
+        await eventually(lambda: all(len(watcher.got) == 4 for watcher in watchers))
+        wanted = {ident: "x"} | {each.present: number for number, each in enumerate(last)}
+        assert all(seen(watcher) == wanted for watcher in watchers)
+        one.unsubscribe(ann)
+        del wanted[ident]
+        await eventually(lambda: all(seen(watcher) == wanted for watcher in watchers))
+        assert all(present(hub) == wanted for hub in (one, two, three))
+
+
+async def test_a_user_that_does_not_come_back_leaves_every_server(engine: Engine) -> None:
+    async with hubs(engine, presence_grace=0.2) as (one, two):
+        watcher, ann = Reader(), person("ann")
+        await two.subscribe(watcher, "a", watch=True)
+        await one.subscribe(ann, "a", join="x")
+        await eventually(lambda: len(seen(watcher)) == 1)
+        ann.die()
+        await eventually(lambda: seen(watcher) == present(one) == present(two) == {})
+        assert has_nobody_away(one)

@@ -8,7 +8,7 @@ from typing import Any, final
 from unittest.mock import patch
 
 import rawws
-from rawws.topics import Publication
+from rawws.topics import Identity, Publication
 
 __all__ = ["Clock", "Receiver", "still"]
 
@@ -24,6 +24,7 @@ class Receiver:
         self.breaks = False
         self.hard_limit = hard_limit
         self.member: Any = None
+        self.identity: Identity | None = None
         self.failed: tuple[int, str] | None = None
 
     def send(self, publication: Publication) -> None:
