@@ -267,7 +267,8 @@ class MemoryBackplane:
             count = len(stored.held) if since is None else stored.offset - since.offset
             known = since is None or since.epoch == stored.epoch or since in stored.before
             recovered = known and 0 <= count <= len(stored.held)
-            records = [record for _, record in stored.held][len(stored.held) - count :] if recovered else []
+            now, held = clock.monotonic(), list(stored.held)[len(stored.held) - count :] if recovered else []
+            records = [record._replace(age=now - at) for at, record in held]
             return HistoryResult(stored.epoch, stored.offset, records, recovered, 0, stored.before)
 
         return self._ask(topic, act)

@@ -187,12 +187,14 @@ class RedisBackplane:
         def parse(found: list[Any]) -> HistoryResult:
             epoch, offset = new_position(found[0].decode(), found[1])
             records: list[Record] = []
-            for at, each in reversed(found[4] if len(found) > 4 else []):
+            held, now = found[4:] or ([], b"0")
+            for at, each in reversed(held):
                 number = int(at.partition(b"-")[0])
                 # Where one was taken out, what is before it is not known to be all.
                 if number != offset - len(records):
                     break
-                records.append(unpack(topic, epoch, number, each[1]))
+                age = (int(now) - int(each[3])) / 1000 if len(each) > 3 else 0.0
+                records.append(unpack(topic, epoch, number, each[1], age))
             records.reverse()
             known = len(found) > 4 and (since is None or len(records) == offset - since.offset)
             places = (word.rpartition(":") for word in found[3].decode().split())
@@ -546,14 +548,14 @@ def pack(server: str, number: int, message: str | bytes, key: str | None, extra:
     return f"{server} {number} {kind} {length} ".encode() + named + body
 
 
-def unpack(topic: str, epoch: str, offset: int, data: bytes) -> Record:
+def unpack(topic: str, epoch: str, offset: int, data: bytes, age: float = 0.0) -> Record:
     """Return a record from its bytes. Raises ValueError for what is none."""
     server, number, kind, length, rest = data.split(b" ", 4)
     size = 0 if length == b"-" else int(length)
     key = None if length == b"-" else rest[:size].decode()
     message = rest[size:].decode() if kind == b"t" else rest[size:]
     name, _, extra = server.decode().partition(",")
-    return new_record(topic, epoch, offset, message, key, name, int(number), unquote(extra, errors="strict"))
+    return new_record(topic, epoch, offset, message, key, name, int(number), unquote(extra, errors="strict"), age)
 
 
 def server_of(lease: bytes) -> str:

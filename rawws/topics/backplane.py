@@ -98,7 +98,8 @@ class Position(NamedTuple):
 class Record(NamedTuple):
     """A publication as the engine gives it: its place, what it says, and which server published it as which number.
 
-    `extra` is what goes beside the message, as JSON without braces: `"json":true,"event":"move"`.
+    `extra` is what goes beside the message, as JSON without braces: `"json":true,"event":"move"`. `age` is how many
+    seconds ago it was published, where the engine had it in its history: hubs hold it for no longer than that allows.
     """
 
     topic: str
@@ -109,6 +110,7 @@ class Record(NamedTuple):
     server: str
     number: int
     extra: str = ""
+    age: float = 0.0
 
 
 class HistoryResult(NamedTuple):
@@ -159,6 +161,7 @@ def new_record(
     server: object,
     number: object,
     extra: object = "",
+    age: object = 0.0,
 ) -> Record:
     """Return a record that an engine told. Raises ValueError for one that no server can have published."""
     position = new_position(epoch, offset)
@@ -169,10 +172,11 @@ def new_record(
         and isinstance(server, str)
         and isinstance(number, int)
         and isinstance(extra, str)
+        and isinstance(age, (int, float))
         and offset
     ):
         raise ValueError("it is no record, needed are a topic, an offset, a message, a key, a server and a number")
-    return Record(topic, *position, message, key, server, number, extra)
+    return Record(topic, *position, message, key, server, number, extra, max(0.0, age))
 
 
 def new_entry(server: object, ident: object, info: object) -> PresenceEntry:

@@ -36,7 +36,9 @@ MAX_BUFFER_SIZE = 4 << 20
 
 def publication_of(record: Record, encoded: PreparedMessage) -> Publication:
     """Return the publication that a record is, with its message."""
-    return Publication(record.topic, encoded, record.key, record.epoch, record.offset, record.extra)
+    publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset, record.extra)
+    publication.at -= record.age
+    return publication
 
 
 @final

@@ -251,6 +251,22 @@ async def test_what_is_said_without_the_engine_is_not_given_out_when_it_is_older
     logged.take_all("the backplane is away", 1)
 
 
+async def test_what_the_engine_held_for_a_while_is_held_here_for_the_rest_of_its_age() -> None:
+    hand = ByHand()
+    with still() as clock:
+        async with Hub(backplane=hand, history=History(age=10.0)) as hub:
+            subscription = hub.subscribe(Reader(), "a")
+            hand.handler.on_back()
+            records = [record(1)._replace(age=7.0), record(2)._replace(age=2.0), record(3)]
+            await hand.place(HistoryResult("E", 3, records, True))
+            await subscription
+            for passed, got in ((0.0, ["1", "2", "3"]), (3.5, ["2", "3"]), (5.0, ["3"]), (2.0, [])):
+                clock.now += passed
+                reader = Reader()
+                hub.subscribe(reader, "a", since="earliest")
+                assert reader.got == got
+
+
 async def test_a_cursor_of_the_future_that_waited_is_lost_and_harms_nobody_else(logged: Logged) -> None:
     hand = ByHand()
     async with Hub(backplane=hand) as hub:

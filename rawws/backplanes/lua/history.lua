@@ -8,8 +8,8 @@ if last and at > last then
 end
 local answer = {epoch, offset, began, before}
 if last or asked == '' then
-  answer[5] = {}
-  local oldest = now() - ARGV[8]
+  answer[5], answer[6] = {}, now()
+  local oldest = answer[6] - ARGV[8]
   for _, entry in ipairs(place[1] and redis.call('XRANGE', KEYS[2], (at + 1) .. '-0', '+') or {}) do
     -- Newer records keep the stream for longer than its first ones. What servers of before wrote has no time.
     if (tonumber(entry[2][4]) or oldest) >= oldest then table.insert(answer[5], entry) end
