@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import _twins as _twins  # isort: skip - chooses the twin, so it comes first
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rawws_sse import Event
@@ -18,6 +19,7 @@ from .errors import (
     ConnectionClosedOK,
     HandshakeError,
     HttpError,
+    HubError,
     InvalidContentType,
     InvalidHandshake,
     InvalidMessage,
@@ -50,6 +52,9 @@ from .server.server import Server, serve, unix_serve
 from .server.shutdown import Drain
 
 if TYPE_CHECKING:
+    from .client.options import HubState
+    from .client.subscriptions import ReceivedPublication, SubscriptionStart, TopicPresence
+    from .client.topics import HubClient, TopicSubscription
     from .topics import CursorError, History, Hub, HubHandler, Identity, Policy, Refused, TopicError
 
 __all__ = [
@@ -70,7 +75,10 @@ __all__ = [
     "HttpError",
     "HttpRequest",
     "Hub",
+    "HubClient",
+    "HubError",
     "HubHandler",
+    "HubState",
     "Identity",
     "InvalidContentType",
     "InvalidHandshake",
@@ -86,6 +94,7 @@ __all__ = [
     "ProxyError",
     "RawwsError",
     "Readiness",
+    "ReceivedPublication",
     "Refused",
     "RemoteProtocolError",
     "Request",
@@ -95,7 +104,10 @@ __all__ = [
     "SecurityError",
     "Server",
     "State",
+    "SubscriptionStart",
     "TopicError",
+    "TopicPresence",
+    "TopicSubscription",
     "WebSocket",
     "WebSocketException",
     "broadcast",
@@ -109,13 +121,18 @@ __all__ = [
     "unix_serve",
 ]
 
-TOPICS = frozenset({"CursorError", "History", "Hub", "HubHandler", "Identity", "Policy", "Refused", "TopicError"})
+TOPICS = ("CursorError", "History", "Hub", "HubHandler", "Identity", "Policy", "Refused", "TopicError")
+# Where the names are that are imported when they are first asked for.
+LAZY = {
+    **dict.fromkeys(TOPICS, "rawws.topics"),
+    **dict.fromkeys(("HubClient", "TopicSubscription"), "rawws.client.topics"),
+    **dict.fromkeys(("ReceivedPublication", "SubscriptionStart", "TopicPresence"), "rawws.client.subscriptions"),
+    "HubState": "rawws.client.options",
+}
 
 
 def __getattr__(name: str) -> object:
     """Import what belongs to topics when it is first asked for: whoever needs none starts a tenth faster."""
-    if name not in TOPICS:
+    if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import topics  # noqa: PLC0415
-
-    return getattr(topics, name)
+    return getattr(import_module(LAZY[name]), name)

@@ -19,6 +19,7 @@ __all__ = [
     "ConnectionClosedOK",
     "HandshakeError",
     "HttpError",
+    "HubError",
     "InvalidContentType",
     "InvalidHandshake",
     "InvalidMessage",
@@ -167,6 +168,24 @@ class SecurityError(HandshakeError):
 
 class ProxyError(HandshakeError):
     """The proxy does not open a way to the server; `status` is that of an HTTP proxy, 0 elsewhere."""
+
+
+class HubError(RawwsError):
+    """What a hub refused to a `HubClient`, or what did not come about there.
+
+    `code` is one of rawws.v1, which the server said ("refused", "limit", "cursor", ...), or one of the client's own:
+    "unanswered", "queue", "slow", "closed", "failed". `status` is the HTTP status where the server let nobody in, else
+    0.
+    """
+
+    def __init__(self, code: str, reason: str = "", status: int = 0) -> None:
+        super().__init__(code, reason, status)
+        self.code = code
+        self.reason = reason
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}" if self.reason else self.code
 
 
 InvalidHandshake = HandshakeError

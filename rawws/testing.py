@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from . import clock
 from .client.connect import connect
 from .client.events import events
+from .client.topics import HubClient
 from .net.logs import without_userinfo
 from .server.options import ServerHandler, ServerOptions, takes_options
 from .server.server import start_serving
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .client.dialing import InMemory
-    from .client.options import ConnectKeywords, EventsKeywords
+    from .client.options import ConnectKeywords, EventsKeywords, HubKeywords
     from .client.transports import ProtocolFactory
     from .net.websocket import WebSocket
     from .server.server import Server
@@ -266,6 +267,19 @@ class Host:
         feed = events(_absolute(url, "http"), **options)
         feed.transport = feed.transport._replace(in_memory=self._link(to_server, to_client))
         return feed
+
+    def hub_client(
+        self,
+        url: str = "/",
+        *,
+        to_server: Line | None = None,
+        to_client: Line | None = None,
+        **options: Unpack[HubKeywords],
+    ) -> HubClient:
+        """Return a `rawws.HubClient` for this server; the lines are those of its first connection."""
+        client = HubClient(_absolute(url, "ws"), **options)
+        client.address.in_memory = self._link(to_server, to_client)
+        return client
 
     def _link(self, to_server: Line | None, to_client: Line | None) -> InMemory:
         lines = [to_server, to_client]

@@ -65,7 +65,7 @@ ELSEWHERE = {"frameworks.md", "http.md", "sse.md", "testing.md", "haproxy.md"} |
     f"{name}.md" for name in ("access", "api", "embedding", "reading", "scaling", "socketio", "tutorial")
 }
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]
-CLIENTS = [block for block in PROGRAMS if re.search(r"rawws\.(sync\.)?(connect|events)\(", block.text)]
+CLIENTS = [block for block in PROGRAMS if re.search(r"rawws\.((sync\.)?(connect|events)|HubClient)\(", block.text)]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
 
 

@@ -6,7 +6,7 @@ Times are in seconds, sizes in bytes, None is no limit.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from rawws._version import __version__
 from rawws.net.handlers import check_handler
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import logging
     import socket
     import ssl as ssl_module
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from rawws.net.handlers import Handler
 
@@ -30,10 +30,28 @@ __all__ = [
     "ConnectOptions",
     "EventsKeywords",
     "EventsOptions",
+    "HubKeywords",
+    "HubOptions",
+    "HubState",
     "UnixConnectKeywords",
 ]
 
 USER_AGENT = f"rawws/{__version__}"
+# What a hub can be reached by.
+TRANSPORTS = ("websocket", "stream")
+
+
+class HubState(NamedTuple):
+    """How a `HubClient` is connected: `state` is "connecting", "open", "refused", "failed" or "closed".
+
+    `transport` is "websocket" or "stream" while it is open, else None; `reason` says why it is not, and `status` is the
+    HTTP status where the server let nobody in.
+    """
+
+    state: str
+    transport: str | None = None
+    reason: str = ""
+    status: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,8 +153,49 @@ class EventsOptions(ClientOptions):
         check_limits(read_timeout=self.read_timeout)
 
 
-# The same as keywords, for type checkers: a function that takes `**options` says so by
-# `Unpack` (PEP 692). A test sees
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HubOptions(ClientOptions):
+    """The options of `HubClient`."""
+
+    # A message of 1 MiB, the most that a hub takes by default, can be 6 MiB of JSON.
+    max_size: int | None = 8 << 20
+    # Those that are used, the best first.
+    transports: Sequence[str] = TRANSPORTS
+    # Goes into the URL as ?token=: a string, or a function that is asked for one at each connection.
+    token: str | Callable[[], str | Awaitable[str]] = field(default="", repr=False)
+    # Told of each change.
+    on_state: Callable[[HubState], object] | None = None
+    # Requests that wait for an answer, and their bytes: as in rawws.js.
+    queue: int = 1000
+    queue_size: int = 4 << 20
+    # Publications that wait for the reader of a subscription, and the bytes of their messages: as in rawws.js.
+    buffer: int = 1000
+    buffer_size: int = 4 << 20
+    # Those of `connect`.
+    compression: str | Compression | None = "deflate"
+    close_timeout: float | None = 10
+    ping_interval: float | None = 20
+    ping_timeout: float | None = 20
+
+    def __post_init__(self) -> None:
+        ClientOptions.__post_init__(self)
+        if isinstance(self.transports, str):
+            raise TypeError(f"transports is {self.transports!r}, allowed is a list of them")
+        wrong = [name for name in self.transports if name not in TRANSPORTS]
+        if wrong or not self.transports or len({*self.transports}) != len(self.transports):
+            raise ValueError(f"transports is {self.transports!r}, allowed are {' and '.join(TRANSPORTS)}, each once")
+        if not isinstance(self.token, str) and not callable(self.token):
+            raise TypeError(f"token is {type(self.token).__name__}, allowed are a str and a function that returns one")
+        for name in ("queue", "queue_size", "buffer", "buffer_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}, allowed are whole numbers above 0")
+        check_limits(close_timeout=self.close_timeout, ping_interval=self.ping_interval, ping_timeout=self.ping_timeout)
+        object.__setattr__(self, "transports", tuple(self.transports))
+        Compression.of(self.compression)
+
+
+# The same as keywords, for type checkers: a function that takes `**options` says so by `Unpack` (PEP 692). A test sees
 # that the types agree.
 
 
@@ -184,3 +243,20 @@ class EventsKeywords(ClientKeywords, total=False):
     last_event_id: str
     reconnect: bool
     read_timeout: float | None
+
+
+class HubKeywords(ClientKeywords, total=False):
+    """The keywords of HubOptions."""
+
+    path: str | None
+    transports: Sequence[str]
+    token: str | Callable[[], str | Awaitable[str]]
+    on_state: Callable[[HubState], object] | None
+    queue: int
+    queue_size: int
+    buffer: int
+    buffer_size: int
+    compression: str | Compression | None
+    close_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .uri import Target
 
-__all__ = ["post_publication"]
+__all__ = ["exchange", "post_publication"]
 
 READ_SIZE = 65536
 # So many characters of what the server says stand in an error.
@@ -97,8 +97,8 @@ def request_of(target: Target, topic: str, data: Any, key: str, event: str | Non
     return serialize_request(Request("POST", target.path, Headers(headers))) + body
 
 
-async def exchange(request: bytes, target: Target, options: TransportOptions) -> Received:
-    """Send a request over a connection of its own, and return the response."""
+async def exchange(request: bytes, target: Target, options: TransportOptions, max_size: int = BODY_SIZE) -> Received:
+    """Send a request over a connection of its own, and return the response, with so much of its body."""
     reader = asyncio.StreamReader(READ_SIZE)
     transport = await create_connection(lambda: asyncio.StreamReaderProtocol(reader), target, options)
     try:
@@ -106,7 +106,7 @@ async def exchange(request: bytes, target: Target, options: TransportOptions) ->
         response, rest = await receive_response(lambda: reader.read(READ_SIZE))
         body, decoder = bytearray(), Body(response.headers, max_size=None, until_eof=response.status != 204)
         body += decoder.receive(rest)
-        while not decoder.done and len(body) < BODY_SIZE:
+        while not decoder.done and len(body) < max_size:
             octets = await reader.read(READ_SIZE)
             if not octets:
                 decoder.receive_eof()
@@ -117,7 +117,7 @@ async def exchange(request: bytes, target: Target, options: TransportOptions) ->
     finally:
         close_transport(transport)
         asyncio.get_running_loop().call_soon(abort_transport, transport)
-    return Received(*response._replace(body=bytes(body[:BODY_SIZE])))
+    return Received(*response._replace(body=bytes(body[:max_size])))
 
 
 def cursor_in(response: Received) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 import rawws
-from rawws.client.options import ConnectOptions
+from rawws.client.options import ConnectOptions, HubOptions
+from rawws.client.subscriptions import SLOW_POLICIES
 from tests.client.test_migration import PROGRAMS
 from tests.processes import ROOT
 
 CLIENT = (ROOT / "docs" / "use" / "client.md").read_text(encoding="utf-8")
+HUB_CLIENT = (ROOT / "docs" / "use" / "hub-client.md").read_text(encoding="utf-8")
 MOVING = (ROOT / "docs" / "move" / "websockets.md").read_text(encoding="utf-8")
 
 
@@ -47,3 +49,18 @@ def test_what_the_migration_page_imports_is_there(names: str) -> None:
 def test_the_migration_page_names_every_program() -> None:
     named = {Path(path).name for path in re.findall(r"\(\.\./\.\./tests/client/programs/(\w+\.py)\)", MOVING)}
     assert named == {path.name for path in PROGRAMS.glob("*.py")}
+
+
+def test_the_page_of_the_hub_client_lists_its_options_with_their_defaults() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", HUB_CLIENT, re.MULTILINE))
+    parameters = inspect.signature(HubOptions).parameters
+    defaults = {name: repr(parameter.default) for name, parameter in parameters.items()}
+    assert listed == {name: defaults[name] for name in listed}
+    # The others are those of `connect`, with the same default.
+    others = inspect.signature(ConnectOptions).parameters
+    assert all(parameters[name].default == others[name].default for name in parameters.keys() - listed.keys())
+
+
+def test_the_page_of_the_hub_client_lists_every_policy() -> None:
+    table = HUB_CLIENT.partition("## A slow reader")[2].partition("##")[0]
+    assert tuple(re.findall(r'^\| "(\w+)" \|', table, re.MULTILINE)) == SLOW_POLICIES

@@ -15,7 +15,14 @@ from typing import Any, Final
 import pytest
 
 import rawws
-from rawws.client.options import ConnectKeywords, ConnectOptions, EventsKeywords, EventsOptions
+from rawws.client.options import (
+    ConnectKeywords,
+    ConnectOptions,
+    EventsKeywords,
+    EventsOptions,
+    HubKeywords,
+    HubOptions,
+)
 from tests.client.peers import echo, port, tls
 from tests.client.sources import answer, source, stream
 from tests.server.peers import serve
@@ -27,7 +34,10 @@ HUGE: Final = 1 << 70
 # -- their types
 
 
-@pytest.mark.parametrize(("options", "keywords"), [(ConnectOptions, ConnectKeywords), (EventsOptions, EventsKeywords)])
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [(ConnectOptions, ConnectKeywords), (EventsOptions, EventsKeywords), (HubOptions, HubKeywords)],
+)
 def test_the_keywords_that_type_checkers_know_are_the_options(options: Any, keywords: Any) -> None:
     known = {name: reference.__forward_arg__ for name, reference in keywords.__annotations__.items()}
     assert known == {option.name: option.type for option in dataclasses.fields(options) if option.init}

@@ -1,0 +1,133 @@
+"""Envelopes: what a hub says in rawws.v1, JSON to its fields, and what is said to it (docs/use/rawws.v1.md).
+
+Laws:
+1. A member that is not known here is passed over: a newer server says more.
+2. One that is known and is of another type is an error of the server.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import Any, Final, NamedTuple
+
+from rawws.errors import RawwsError
+
+__all__ = ["HubEnvelope", "ServerEnvelopeError", "message_fields", "parse_envelope", "serialize_request_fields"]
+
+# RFC 8259 knows one kind of number; bool is no int here, though it is one in Python.
+TYPES: Final[dict[str, type]] = {
+    "id": int,
+    "topic": str,
+    "cursor": str,
+    "recovered": bool,
+    "data": str,
+    "base64": str,
+    "json": bool,
+    "event": str,
+    "user": str,
+    "members": list,
+    "count": int,
+    "present": str,
+    "join": dict,
+    "leave": dict,
+    "error": str,
+    "reason": str,
+}
+
+
+class ServerEnvelopeError(RawwsError):
+    """What a server said is no envelope of rawws.v1."""
+
+
+class HubEnvelope(NamedTuple):
+    """What a hub said. What it did not say is None, or empty."""
+
+    id: int | None = None
+    topic: str = ""
+    cursor: str = ""
+    # None where no place is told: then it is a publication, or an answer to something else.
+    recovered: bool | None = None
+    message: str | bytes | None = None
+    # What goes beside a message.
+    is_json: bool = False
+    event: str | None = None
+    user: str | None = None
+    # Who is present: ids, with what each told of itself.
+    members: dict[str, Any] | None = None
+    total: int = 0
+    present: str | None = None
+    # Who came, or went.
+    join: tuple[str, Any] | None = None
+    leave: tuple[str, Any] | None = None
+    error: str = ""
+    reason: str = ""
+
+
+def parse_envelope(text: str | bytes) -> HubEnvelope:
+    """Return what a hub said. Raises ServerEnvelopeError."""
+    if not isinstance(text, str):
+        raise ServerEnvelopeError("the server sent a binary message, rawws.v1 has text")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ServerEnvelopeError("the server sent what is no JSON") from None
+    if not isinstance(fields, dict):
+        raise ServerEnvelopeError(f"the server sent {type(fields).__name__}, an envelope is an object")
+    for name, kind in TYPES.items():
+        value = fields.get(name)
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise ServerEnvelopeError(f"the server sent {name} as {type(value).__name__}, allowed is {kind.__name__}")
+    said = {name: value for name in TYPES if (value := fields.get(name)) is not None}
+    return HubEnvelope(
+        said.get("id"),
+        said.get("topic", ""),
+        said.get("cursor", ""),
+        said.get("recovered"),
+        message_of(said),
+        said.get("json", False),
+        said.get("event"),
+        said.get("user"),
+        dict(map(person, said["members"])) if "members" in said else None,
+        said.get("count", 0),
+        said.get("present"),
+        person(said["join"]) if "join" in said else None,
+        person(said["leave"]) if "leave" in said else None,
+        said.get("error", ""),
+        said.get("reason", ""),
+    )
+
+
+def message_of(fields: dict[str, Any]) -> str | bytes | None:
+    """Return what is published: text, or octets."""
+    if "base64" not in fields:
+        return fields.get("data")
+    try:
+        return b64decode(fields["base64"], validate=True)
+    except ValueError:
+        raise ServerEnvelopeError("the server sent a base64 that is none (RFC 4648 section 4)") from None
+
+
+def person(fields: object) -> tuple[str, Any]:
+    """Return the id of somebody present, and what it told of itself."""
+    if not isinstance(fields, dict) or not isinstance(fields.get("id"), str):
+        raise ServerEnvelopeError("the server sent somebody without an id")
+    return fields["id"], fields.get("info")
+
+
+def message_fields(message: Any) -> dict[str, Any]:
+    """Return the members that say what is to be published. Raises TypeError, ValueError for what is no JSON."""
+    if isinstance(message, str):
+        return {"data": message}
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return {"base64": b64encode(message).decode()}
+    if isinstance(message, (dict, list, tuple, int, float, type(None))):
+        return {"data": json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")), "json": True}
+    allowed = "str, bytes, bytearray, memoryview, and dict, list, tuple, int, float, bool and None as JSON"
+    raise TypeError(f"the message is {type(message).__name__}, allowed are {allowed}")
+
+
+def serialize_request_fields(fields: dict[str, Any]) -> bytes:
+    """Return a request as JSON in UTF-8, without the members that are None. Raises ValueError for what has no UTF-8."""
+    said = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(said, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -1,0 +1,501 @@
+"""Hub links: a URL of a hub to what it says over one connection, a WebSocket or an event stream with posts beside it.
+
+Laws:
+1. A link lives as long as its connection: `run` returns never, and raises why it ended.
+2. What comes before the answer to the last request for a topic is of an earlier one, and is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from urllib.parse import quote
+
+from rawws.errors import HubError, InvalidStatus, InvalidURI, NegotiationError
+from rawws.net.logs import without_userinfo
+from rawws.protocol.http11 import Headers, Request, serialize_request
+
+from .connect import connect
+from .dialing import TransportOptions
+from .envelopes import ServerEnvelopeError, parse_envelope, serialize_request_fields
+from .events import events
+from .publishing import exchange
+from .redirects import added_headers
+from .uri import HTTP, parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rawws.http.responses import Received
+    from rawws.net.websocket import WebSocket
+
+    from .dialing import InMemory
+    from .envelopes import HubEnvelope
+    from .hub_requests import HubRequests, PendingRequest
+    from .options import HubOptions
+    from .subscriptions import Channel
+
+__all__ = ["HubAddress", "HubLink", "StreamLink", "WebSocketLink", "cancel_all"]
+
+PROTOCOL: Final = "rawws.v1"
+# So many messages at once, and then those who wait for them have their turn.
+TURN = 64
+# A stream brings a comment every 15 s; one that is silent for so long, in seconds, is lost.
+SILENCE = 40.0
+# Between two looks at who is there, in seconds, where nobody tells.
+PRESENCE_INTERVAL = 10.0
+
+
+class HubLink(Protocol):
+    """A connection to a hub, as the client uses it."""
+
+    @property
+    def kind(self) -> str:
+        """Its name among the transports."""
+
+    def enter(self, channel: Channel) -> None:
+        """Have it bring a topic too, or bring it anew."""
+
+    def leave(self, channel: Channel) -> None:
+        """Have it bring a topic no more."""
+
+    def flush(self) -> None:
+        """Send the requests that wait."""
+
+    async def run(self) -> None:
+        """Take what comes until the connection ends, and raise why it did."""
+
+
+async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they are over; what they raise is known already, or of no interest."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@final
+class HubAddress:
+    """The one URL of a hub, to the ways to it."""
+
+    __slots__ = ("in_memory", "logger", "options", "url")
+
+    def __init__(self, url: str, options: HubOptions) -> None:
+        # http and ws are the same server; parse_uri looks at the rest.
+        scheme, colon, rest = url.partition(":")
+        if scheme.lower() not in {"http", "https", "ws", "wss"} or not colon:
+            shown = without_userinfo(url)
+            raise InvalidURI(f"the URI is {shown!r}, it must begin with http://, https://, ws:// or wss://")
+        secure = scheme.lower().endswith("s") and scheme.lower() != "ws"
+        self.url = f"{'s' if secure else ''}:{rest}"
+        parse_uri(f"http{self.url}", HTTP)
+        self.options = options
+        self.logger = options.logger or logging.getLogger("rawws.client")
+        # What connects without a socket, for tests.
+        self.in_memory: InMemory | None = None
+
+    async def dial(self) -> WebSocket:
+        """Return a WebSocket whose handshake is done. Raises what `connect` raises."""
+        options = self.options
+        connecting = connect(
+            await self._complete("ws", ()),
+            subprotocols=[PROTOCOL],
+            compression=options.compression,
+            close_timeout=options.close_timeout,
+            ping_interval=options.ping_interval,
+            ping_timeout=options.ping_timeout,
+            # What waits to be sent is bounded by `queue_size`.
+            hard_limit=None,
+            additional_headers=options.headers,
+            user_agent_header=options.user_agent_header,
+            proxy=options.proxy,
+            open_timeout=options.open_timeout,
+            max_size=options.max_size,
+            ssl=options.ssl,
+            server_hostname=options.server_hostname,
+            local_addr=options.local_addr,
+            path=options.path,
+            logger=self.logger,
+        )
+        connecting.transport = connecting.transport._replace(in_memory=self.in_memory)
+        ws = await connecting
+        if ws.subprotocol != PROTOCOL:
+            ws.abort()
+            raise NegotiationError(101, f"the server speaks {ws.subprotocol or 'no subprotocol'}, needed is {PROTOCOL}")
+        return ws
+
+    async def follow(self, fields: Iterable[tuple[str, str]]) -> events:
+        """Return a feed of events, which connects once."""
+        options = self.options
+        feed = events(
+            await self._complete("http", fields),
+            reconnect=False,
+            read_timeout=SILENCE,
+            additional_headers=options.headers,
+            user_agent_header=options.user_agent_header,
+            proxy=options.proxy,
+            open_timeout=options.open_timeout,
+            max_size=options.max_size,
+            ssl=options.ssl,
+            server_hostname=options.server_hostname,
+            local_addr=options.local_addr,
+            path=options.path,
+            logger=self.logger,
+        )
+        feed.transport = feed.transport._replace(in_memory=self.in_memory)
+        return feed
+
+    async def request(self, method: str, fields: Iterable[tuple[str, str]] = (), body: bytes = b"") -> Received:
+        """Return the response to one request, within `open_timeout`."""
+        options = self.options
+        target = parse_uri(await self._complete("http", fields), HTTP)
+        headers = [("Host", target.authority), *added_headers(target, target, options), ("Connection", "close")]
+        if body:
+            headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        head = serialize_request(Request(method, target.path, Headers(headers)))
+        transport = TransportOptions(
+            options.ssl, options.server_hostname, options.proxy, options.local_addr, options.path
+        )._replace(in_memory=self.in_memory)
+        async with asyncio.timeout(options.open_timeout):
+            return await exchange(head + body, target, transport, options.max_size or 1 << 30)
+
+    async def _complete(self, scheme: str, fields: Iterable[tuple[str, str]]) -> str:
+        """Return the URL for one request, with the token that is good now."""
+        given = self.options.token
+        token: Any = given() if callable(given) else given
+        if inspect.isawaitable(token):
+            token = await token
+        if not isinstance(token, str):
+            raise TypeError(f"the token is {type(token).__name__}, allowed is a str")
+        pairs = [*fields, *([("token", token)] if token else [])]
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
+        return f"{scheme}{self.url}" + (("&" if "?" in self.url else "?") + query if query else "")
+
+
+class _Link:
+    """What both kinds of links have."""
+
+    __slots__ = ("channels", "opened", "requests")
+
+    def __init__(
+        self, channels: dict[str, Channel], requests: HubRequests, opened: Callable[[HubLink], object]
+    ) -> None:
+        self.channels = channels
+        self.requests = requests
+        self.opened = opened
+
+    def fail(self, channel: Channel, error: HubError, since: str) -> None:
+        """End the subscriptions that an error is about: a cursor is of those that named it."""
+        channel.end(error, since if error.code == "cursor" else None)
+        self.tidy(channel)
+
+    def tidy(self, channel: Channel) -> None:
+        """Forget a channel whose subscriptions are over."""
+        if not channel.receivers and self.channels.get(channel.topic) is channel:
+            del self.channels[channel.topic]
+
+
+@final
+class WebSocketLink(_Link):
+    """A WebSocket that speaks rawws.v1; `ws` is open."""
+
+    __slots__ = ("_answer_timeout", "_entries", "ws")
+
+    kind = "websocket"
+
+    def __init__(
+        self,
+        ws: WebSocket,
+        channels: dict[str, Channel],
+        requests: HubRequests,
+        opened: Callable[[HubLink], object],
+        answer_timeout: float | None,
+    ) -> None:
+        super().__init__(channels, requests, opened)
+        self.ws = ws
+        self._answer_timeout = answer_timeout
+        # What is subscribed to and not answered yet: the topic, and since which cursor.
+        self._entries: dict[int, tuple[Channel, str]] = {}
+
+    def enter(self, channel: Channel) -> None:
+        """Have it bring a topic too, or bring it anew."""
+        self.leave(channel)
+        if not channel.wanted:
+            return
+        number = channel.entry = self.requests.next_id()
+        since = channel.since
+        self._entries[number] = channel, since
+        text = serialize_request_fields(
+            {
+                "id": number,
+                "subscribe": channel.topic,
+                "since": since or None,
+                "watch": channel.watch or None,
+            }
+        )
+        if channel.told is not None:
+            text = text[:-1] + b',"join":' + channel.told.encode() + b"}"
+        self._say(text)
+
+    def leave(self, channel: Channel) -> None:
+        """Have it bring a topic no more."""
+        if channel.entry:
+            self._say(serialize_request_fields({"unsubscribe": channel.topic}))
+        channel.leave()
+
+    def flush(self) -> None:
+        """Send the requests that wait."""
+        while (request := self.requests.take()) is not None:
+            self._say(request.text)
+
+    async def run(self) -> None:
+        """Take what comes until the connection ends, and raise why it did."""
+        try:
+            self._ping()
+            for channel in tuple(self.channels.values()):
+                self.enter(channel)
+            await self._receive()
+            while True:
+                for _ in range(TURN):
+                    self._hear(parse_envelope(await self.ws.recv()))
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            await self.ws.close()
+            raise
+        finally:
+            self.ws.abort()
+
+    async def prove(self) -> None:
+        """Wait until the server says something: a proxy may let a handshake through, and nothing else."""
+        try:
+            self._ping()
+            await self._receive()
+        except BaseException:
+            self.ws.abort()
+            raise
+
+    async def _receive(self) -> None:
+        """Take the first answer."""
+        seconds = self._answer_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                text = await self.ws.recv()
+        except TimeoutError:
+            raise TimeoutError(f"the server said nothing for {seconds:g} s") from None
+        self._hear(parse_envelope(text))
+
+    def _ping(self) -> None:
+        """Ask for what is done already and is allowed to all."""
+        self._say(serialize_request_fields({"id": 0, "unsubscribe": f"ping {secrets.token_hex(8)}"}))
+
+    def _say(self, text: bytes) -> None:
+        # What becomes of it is told by `recv`.
+        if self.ws.close_code is None:
+            self.ws.send(text, True)
+
+    def _hear(self, envelope: HubEnvelope) -> None:
+        self.opened(self)
+        if self.requests.answer(envelope):
+            return
+        entry = None if envelope.id is None else self._entries.pop(envelope.id, None)
+        if entry is not None:
+            self._begin(*entry, envelope)
+            return
+        channel = self.channels.get(envelope.topic)
+        if channel is not None and channel.live:
+            channel.take(envelope)
+            self._look_after(channel)
+
+    def _begin(self, channel: Channel, since: str, envelope: HubEnvelope) -> None:
+        """Take the answer to a subscription, if it is to the last one."""
+        if channel.entry != envelope.id:
+            return
+        if envelope.error:
+            channel.entry = 0
+            self.fail(channel, HubError(envelope.error, envelope.reason), since)
+        if channel.receivers and (envelope.error or channel.begin(envelope, since)):
+            self.enter(channel)
+
+    def _look_after(self, channel: Channel) -> None:
+        """Leave a topic that nobody takes now."""
+        if not channel.wanted:
+            self.leave(channel)
+            self.tidy(channel)
+
+
+@final
+class StreamLink(_Link):
+    """An event stream, which begins anew where the topics change, and posts beside it."""
+
+    __slots__ = ("_address", "_asked", "_look", "_restart")
+
+    kind = "stream"
+
+    def __init__(
+        self,
+        address: HubAddress,
+        channels: dict[str, Channel],
+        requests: HubRequests,
+        opened: Callable[[HubLink], object],
+    ) -> None:
+        super().__init__(channels, requests, opened)
+        self._address = address
+        self._restart = asyncio.Event()
+        # Set when there is something to be posted, and when somebody wants to know who is there.
+        self._asked = asyncio.Event()
+        self._look = asyncio.Event()
+
+    def enter(self, channel: Channel) -> None:
+        """Have it bring a topic too, or bring it anew."""
+        self.leave(channel)
+        if channel.watch:
+            self._look.set()
+
+    def leave(self, channel: Channel) -> None:
+        """Have it bring a topic no more."""
+        channel.leave()
+        self._restart.set()
+
+    def flush(self) -> None:
+        """Post the requests that wait."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Take what comes until a stream ends, and raise why it did."""
+        tasks = [asyncio.ensure_future(work) for work in (self._follow(), self._post_all(), self._look_around())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await cancel_all(*tasks)
+
+    async def _follow(self) -> None:
+        """Bring what is subscribed to, by one stream after the other."""
+        while True:
+            # What is said in one turn needs one new stream.
+            await asyncio.sleep(0)
+            self._restart.clear()
+            wanted = [channel for channel in self.channels.values() if channel.wanted]
+            if not wanted:
+                await self._look_for_hub()
+                await self._restart.wait()
+                continue
+            reading = asyncio.ensure_future(self._read({channel: channel.since for channel in wanted}))
+            restarting = asyncio.ensure_future(self._restart.wait())
+            try:
+                await asyncio.wait([reading, restarting], return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    reading.result()
+            finally:
+                await cancel_all(reading, restarting)
+
+    async def _look_for_hub(self) -> None:
+        """Find out by a poll without a topic whether a hub is there, and lets this client in."""
+        response = await self._address.request("GET", [("timeout", "0")])
+        if error_in(response.body) is None:
+            raise InvalidStatus(response, f"the server answered {response.status} and not as a hub")
+        self.opened(self)
+
+    async def _read(self, asked: dict[Channel, str]) -> None:
+        """Take what one stream brings."""
+        starts = "&".join(f"{quote(channel.topic, safe='')}={since}" for channel, since in asked.items() if since)
+        fields = [("topic", channel.topic) for channel in asked]
+        feed = await self._address.follow([*fields, *([("since", starts)] if starts else [])])
+        count = 0
+        try:
+            async with feed:
+                async for event in feed:
+                    self._hear(parse_envelope(event.data or ""), asked)
+                    count += 1
+                    if not count % TURN:
+                        await asyncio.sleep(0)
+        except InvalidStatus as refusal:
+            await self._refused(refusal, asked)
+            return
+        raise ConnectionError("the server ended the stream")
+
+    def _hear(self, envelope: HubEnvelope, asked: dict[Channel, str]) -> None:
+        self.opened(self)
+        channel = self.channels.get(envelope.topic)
+        if channel is None or channel not in asked:
+            return
+        if channel.take(envelope, asked[channel]) or not channel.wanted:
+            self.tidy(channel)
+            self._restart.set()
+
+    async def _refused(self, refusal: InvalidStatus, asked: dict[Channel, str]) -> None:
+        """Find out what of a request was refused, and go on without it."""
+        error = error_in(refusal.response.body)
+        # These mean all of the hub, and not one topic.
+        if error is None or refusal.status in {401, 404} or (refusal.status == 403 and error.code != "refused"):
+            raise refusal
+        last: Channel | None = [*asked][-1]
+        for channel, since in asked.items() if len(asked) > 1 else ():
+            fields = [("topic", channel.topic), ("timeout", "0"), *([("since", since)] if since else [])]
+            response = await self._address.request("GET", fields)
+            why = None if response.status in {200, 204} else error_in(response.body)
+            if why is not None:
+                self.fail(channel, why, since)
+                last = None
+        # Each alone is allowed: they are too many.
+        if last is not None:
+            self.fail(last, error, asked[last])
+        self._restart.set()
+
+    async def _post_all(self) -> None:
+        """Post what is asked for, one request after the other, so they stay in order."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            while (request := self.requests.take()) is not None:
+                await self._post(request)
+
+    async def _post(self, request: PendingRequest) -> None:
+        try:
+            response = await self._address.request("POST", body=request.text)
+            error = None if response.status == 200 else error_in(response.body)
+            if response.status != 200 and error is None:
+                error = HubError("http", f"the server answered {response.status}", response.status)
+            if error is None:
+                self.requests.answer(parse_envelope(response.body.decode()))
+        except Exception as failure:  # noqa: BLE001 - all that can go wrong on the way to a server
+            reason = f"the connection broke before the answer: it may be done, or not ({failure})"
+            error = HubError("unanswered", reason)
+        if error is not None:
+            self.requests.forget(request)
+            request.fail(error)
+
+    async def _look_around(self) -> None:
+        """Ask who is there, for those who want to know: over HTTP nobody tells."""
+        while True:
+            self._look.clear()
+            for channel in tuple(self.channels.values()):
+                if channel.watch:
+                    body = serialize_request_fields({"id": self.requests.next_id(), "presence": channel.topic})
+                    try:
+                        response = await self._address.request("POST", body=body)
+                        found = parse_envelope(response.body.decode())
+                    except (OSError, ValueError, ServerEnvelopeError):
+                        continue  # the next look is due soon
+                    if found.members is not None:
+                        channel.list(found.members, found.total)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PRESENCE_INTERVAL):
+                    await self._look.wait()
+
+
+def error_in(body: bytes) -> HubError | None:
+    """Return what an answer says is wrong, None where it is none of a hub's."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict) or not isinstance(fields.get("error"), str):
+        return None
+    reason = fields.get("reason")
+    return HubError(fields["error"], reason if isinstance(reason, str) else "")

@@ -1,0 +1,488 @@
+"""`rawws.HubClient`: what it asks and what it is told, over each transport, as rawws.js does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+import rawws
+from rawws.client.options import HubState
+from rawws.client.subscriptions import ReceivedPublication, TopicPresence
+from tests.client.hubs import HASTY, TRANSPORTS, client_of, hub_of, hub_server, url_of
+from tests.processes import free_port
+from tests.server.peers import Logged, eventually
+
+
+async def code(work: Any) -> str:
+    """Return how something ended: "done", or the code of its HubError."""
+    try:
+        await work
+    except rawws.HubError as error:
+        return error.code
+    return "done"
+
+
+async def take(subscription: Any, count: int) -> list[str | bytes]:
+    return [(await anext(subscription)).message for _ in range(count)]
+
+
+# -- what is asked
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_every_transport_does_the_same(transport: str) -> None:
+    async with hub_server(hub_of()) as server, client_of(server, transport, token="open") as hub:
+        told, opaque = hub.subscribe("told"), hub.subscribe("token/open")
+        refused = [await code(hub.subscribe(name).ready()) for name in ("secret", "token/shut")]
+        assert refused == ["refused", "refused"]
+        await told.ready()
+        await opaque.ready()
+        octets = bytes(range(256)) * 80
+        said = ["", "Grüße ✓", octets, *map(str, range(50))]
+        cursors = await asyncio.gather(*(hub.publish("told", message) for message in said))
+        heard = [await anext(told) for _ in said]
+        assert [publication.message for publication in heard] == said
+        assert [publication.cursor for publication in heard] == cursors
+        assert told.cursor == cursors[-1]
+        assert [
+            await code(hub.publish("secret", "x")),
+            await code(hub.publish("a\nb", "x")),
+            await code(hub.publish("told", bytes(700_000))),
+            await code(hub.publish("told", "x" * (5 << 20))),
+        ] == ["refused", "topic", "done", "queue"]
+        # Each is decided on more quickly than the one before, and goes out behind it all the same.
+        slower = await asyncio.gather(*(hub.publish("slower", text) for text in "abcd"))
+        assert [int(cursor.partition(":")[2]) for cursor in slower] == [1, 2, 3, 4]
+        back = hub.subscribe("told", since=heard[50].cursor)
+        assert [len(message) for message in await take(back, 3)] == [2, 2, 700_000]
+        told.close()
+        back.close()
+        assert await code(hub.subscribe("told", since=f"{heard[0].cursor}999").ready()) == "cursor"
+        lost = hub.subscribe("told", since="0123456789ab:1")
+        start = await lost.ready()
+        assert not start.recovered
+        assert await anext(lost) == ReceivedPublication("told", start.cursor, "", recovered=False)
+        assert hub.transport == transport
+        assert await hub.presence("told") == TopicPresence({}, 0)
+    assert hub.state == "closed"
+    assert [await code(hub.publish("told", "x")), await code(hub.presence("told"))] == ["closed", "closed"]
+    with pytest.raises(rawws.HubError, match="closed"):
+        hub.subscribe("told")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_json_and_named_events_arrive_as_they_were_published(transport: str) -> None:
+    server_hub = hub_of()
+    async with hub_server(server_hub) as server, client_of(server, transport) as hub:
+        subscription = hub.subscribe("told", since="earliest")
+        await hub.publish("told", {"a": [1, None, "ü"]}, event="move")
+        server_hub.publish("told", [True], event="turn")
+        await hub.publish("told", "7", key="k")
+        heard = [await anext(subscription) for _ in range(3)]
+        assert [(each.event, each.user, each.json(), each.is_json) for each in heard] == [
+            ("move", None, {"a": [1, None, "ü"]}, True),
+            ("turn", None, [True], True),
+            (None, None, 7, False),
+        ]
+        with pytest.raises(rawws.HubError, match="event"):
+            await hub.publish("told", "x", event="")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_subscriptions_to_one_topic_share_one(transport: str) -> None:
+    server_hub = hub_of()
+    async with hub_server(server_hub) as server, client_of(server, transport) as hub:
+        for text in "12":
+            await hub.publish("shared", text)
+        everything = hub.subscribe("shared", since="earliest")
+        await everything.ready()
+        await hub.publish("shared", "3")
+        assert await take(everything, 3) == ["1", "2", "3"]
+        # One that wants no more than what comes has it at once, one that wants what was gets that alone.
+        now = hub.subscribe("shared")
+        assert (await now.ready()).recovered
+        again = hub.subscribe("shared", since="earliest")
+        epoch, _, offset = everything.cursor.partition(":")
+        middle = hub.subscribe("shared", since=f"{epoch}:{int(offset) - 1}")
+        assert (await again.ready()).recovered
+        assert (await middle.ready()).recovered
+        await hub.publish("shared", "4")
+        assert await take(everything, 1) == ["4"]
+        assert await take(now, 1) == ["4"]
+        assert await take(again, 4) == ["1", "2", "3", "4"]
+        assert await take(middle, 2) == ["3", "4"]
+        assert server_hub.subscribers("shared") <= 1
+        # An old cursor is a gap for the one that had it, and for nobody else.
+        lost = hub.subscribe("shared", since="0123456789ab:1")
+        assert not (await lost.ready()).recovered
+        await hub.publish("shared", "5")
+        assert await take(everything, 1) == ["5"]
+        assert not (await anext(lost)).recovered
+        for each in (lost, again, now, middle):
+            each.close()
+        await hub.publish("shared", "6")
+        assert await take(everything, 1) == ["6"]
+        with pytest.raises(StopAsyncIteration):
+            await anext(again)
+        everything.close()
+        await eventually(lambda: server_hub.subscribers("shared") == 0)
+
+
+async def test_who_joins_is_present_once_as_long_as_one_of_those_is_there() -> None:
+    async with hub_server(hub_of()) as server, client_of(server) as hub, client_of(server) as other:
+        told: list[TopicPresence] = []
+        plain = hub.subscribe("room")
+        here = hub.subscribe("room", join={"name": "Ann"}, watch=True)
+        await here.ready()
+        there = hub.subscribe("room", join={"name": "Ann"}, on_presence=told.append)
+        await there.ready()
+        assert here.present
+        assert here.present == there.present == plain.present
+        assert here.members == there.members == {here.present: {"name": "Ann"}}
+        assert [plain.count, here.count, there.count] == [1, 1, 1]
+        await eventually(lambda: told[-1:] == [TopicPresence(here.members, 1)])
+        with pytest.raises(rawws.HubError, match="limit: room was joined by"):
+            hub.subscribe("room", join={"name": "Bob"})
+        guest = other.subscribe("room", join=None)
+        await guest.ready()
+        ident = guest.present
+        assert ident is not None
+        await eventually(lambda: here.count == 2)
+        assert told[-1].join == (ident, None)
+        assert await hub.presence("room") == TopicPresence({here.present: {"name": "Ann"}, ident: None}, 2)
+        guest.close()
+        await eventually(lambda: here.count == 1)
+        assert told[-1].leave == (ident, None)
+        here.close()
+        assert (await hub.presence("room")).count == 1
+        there.close()
+        assert (await hub.presence("room")).count == 0
+        assert not plain.present
+
+
+async def test_over_streams_who_is_there_is_asked_for() -> None:
+    async with hub_server(hub_of()) as server, client_of(server) as ann, client_of(server, "stream") as hub:
+        here = ann.subscribe("room", join="Ann")
+        await here.ready()
+        told: list[TopicPresence] = []
+        room = hub.subscribe("room", on_presence=told.append)
+        await eventually(lambda: told[-1:] == [TopicPresence({here.present: "Ann"}, 1)])
+        assert room.count == 1
+        assert await code(hub.subscribe("told", join="Bob").ready()) == "done"
+
+
+async def test_a_loop_that_is_left_leaves_the_topic() -> None:
+    server_hub = hub_of()
+    async with hub_server(server_hub) as server, client_of(server) as hub:
+        await hub.publish("told", "x")
+        async for publication in hub.subscribe("told", since="earliest"):
+            assert publication.message == "x"
+            break
+        gc.collect()
+        await eventually(lambda: server_hub.subscribers("told") == 0)
+        async with hub.subscribe("told", since="earliest") as subscription:
+            assert await take(subscription, 1) == ["x"]
+            assert repr(subscription) == f"<rawws.TopicSubscription 'told' at '{subscription.cursor}'>"
+        await eventually(lambda: server_hub.subscribers("told") == 0)
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_loses_nothing() -> None:
+    async with hub_server(hub_of()) as server, client_of(server) as hub:
+        subscription = hub.subscribe("told")
+        await subscription.ready()
+        waiting = asyncio.ensure_future(anext(subscription))
+        await asyncio.sleep(0)
+        with pytest.raises(rawws.LocalProtocolError, match="another task waits"):
+            await anext(subscription)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await hub.publish("told", "x")
+        assert await take(subscription, 1) == ["x"]
+
+
+async def test_what_is_wrong_is_said_at_once() -> None:
+    url = "ws://localhost:1/topics"
+    wrongs: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"transports": ["pigeon"]}, ValueError, "transports is \\['pigeon'\\], allowed are websocket and stream"),
+        ({"transports": []}, ValueError, "allowed are websocket and stream, each once"),
+        ({"transports": "stream"}, TypeError, "transports is 'stream', allowed is a list"),
+        ({"token": 7}, TypeError, "token is int, allowed are a str and a function"),
+        ({"queue": 0}, ValueError, "queue is 0, allowed are whole numbers above 0"),
+        ({"buffer": None}, ValueError, "buffer is None, allowed are whole numbers above 0"),
+        ({"ping_interval": 0}, ValueError, "ping_interval is 0"),
+        ({"reconnect": True}, TypeError, "reconnect"),
+    ]
+    for wrong, kind, message in wrongs:
+        with pytest.raises(kind, match=message):
+            rawws.HubClient(url, **wrong)
+    for wrong_url in ("localhost:8000/topics", "ftp://localhost/", "ws://localhost/#a", "/topics"):
+        with pytest.raises(rawws.InvalidURI):
+            rawws.HubClient(wrong_url)
+    hub = rawws.HubClient(url)
+    assert repr(hub) == "<rawws.HubClient connecting, 0 topics>"
+    with pytest.raises(rawws.LocalProtocolError, match="begin with: async with"):
+        hub.subscribe("x")
+    with pytest.raises(rawws.LocalProtocolError, match="begin with: async with"):
+        await hub.publish("x", "y")
+    async with hub:
+        with pytest.raises(TypeError, match="the topic is int, allowed is str"):
+            hub.subscribe(7)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="the policy is 'block', allowed are resume, drop_oldest, disconnect"):
+            hub.subscribe("x", policy="block")
+        with pytest.raises(TypeError, match="the message is set, allowed are str, bytes"):
+            await hub.publish("x", set())
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            await hub.publish("x", [float("nan")])
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            hub.subscribe("x", join=object())
+        with pytest.raises(rawws.LocalProtocolError, match="used already"):
+            await hub.__aenter__()
+    await rawws.HubClient(url).aclose()
+
+
+# -- who is let in
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("path", "status"), [("/guarded", 401), ("/forbidden", 403), ("/nothing", 404)], ids=["401", "403", "404"]
+)
+async def test_where_nobody_is_let_in_it_ends(transport: str, path: str, status: int) -> None:
+    states: list[HubState] = []
+    async with hub_server(hub_of()) as server:
+        async with client_of(server, transport, path, on_state=states.append) as hub:
+            subscription = hub.subscribe("told")
+            late = asyncio.ensure_future(code(hub.publish("told", "x")))
+            error = await hub.wait_closed()
+            assert (error.code, error.status, hub.state) == ("refused", status, "refused")
+            assert isinstance(error.__cause__, rawws.InvalidStatus)
+            ends = [await code(work) for work in (subscription.ready(), anext(subscription), hub.publish("told", "y"))]
+            assert [*ends, await late, await code(hub.wait_open())] == ["refused"] * 5
+            with pytest.raises(StopAsyncIteration):
+                await anext(subscription)
+        assert [(state.state, state.status) for state in states] == [("refused", status)]
+        assert hub.state == "refused"
+
+
+@pytest.mark.parametrize(("close_code", "status"), [(3000, 401), (4403, 403), (4404, 404)])
+async def test_a_close_code_that_lets_nobody_in_ends_it_too(close_code: int, status: int) -> None:
+    async with hub_server(hub_of()) as server, client_of(server, path=f"/closing/{close_code}") as hub:
+        late = asyncio.ensure_future(code(hub.publish("told", "x")))
+        assert (await hub.wait_closed()).status == status
+        assert await late == "refused"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_function_is_asked_for_a_token_at_each_connection(transport: str, logged: Logged) -> None:
+    tokens = iter(["", "good", "good"])
+
+    async def later() -> str:
+        await asyncio.sleep(0)
+        token = next(tokens)
+        if not token:
+            raise OSError("no login now")
+        return token
+
+    async with hub_server(hub_of()) as server:
+        async with client_of(server, transport, "/guarded", token=later) as hub:
+            subscription = hub.subscribe("told", since="earliest")
+            await subscription.ready()
+        async with client_of(server, transport, "/guarded", token=lambda: "good") as hub:
+            await hub.subscribe("told").ready()
+        async with client_of(server, transport, "/guarded", token=lambda: "bad") as hub:
+            assert (await hub.wait_closed()).status == 401
+        async with client_of(server, transport, "/guarded", token=lambda: 7) as hub:
+            error = await hub.wait_closed()
+            assert (error.code, hub.state) == ("failed", "failed")
+            assert "the token is int, allowed is a str" in error.reason
+
+
+async def test_what_never_heals_ends_it_and_what_may_does_not() -> None:
+    async def echo(ws: rawws.WebSocket) -> None:
+        await ws.wait_closed()
+
+    states: list[HubState] = []
+    async with hub_server(hub_of()):
+        # No hub, but a server of WebSockets that knows no subprotocol; and then no event stream.
+        async with rawws.serve(echo, "127.0.0.1", 0) as plain:
+            async with rawws.HubClient(url_of(plain), **HASTY) as hub:
+                error = await hub.wait_closed()
+                assert (error.code, hub.state) == ("failed", "failed")
+        # Nobody is there: WebSocket is tried again and again, and nothing is said to be its fault.
+        nowhere = f"ws://127.0.0.1:{free_port()}/"
+        async with rawws.HubClient(nowhere, **HASTY, on_state=states.append) as hub:
+            await eventually(lambda: len(states) >= 6)
+            assert {(state.state, state.transport) for state in states} == {("connecting", None)}
+            assert "nothing listens" in states[0].reason
+        retries: list[float] = []
+        delays: Any = {
+            "reconnect_delays": lambda: iter([0.0, 0.0]),
+            "on_retry": lambda _, seconds: retries.append(seconds),
+        }
+        async with rawws.HubClient(nowhere, **delays) as hub:
+            subscription = hub.subscribe("told")
+            assert (await hub.wait_closed()).code == "failed"
+            assert await code(subscription.ready()) == "failed"
+        assert retries == [0.0, 0.0]
+
+
+async def test_a_message_over_the_limit_ends_it_for_it_would_come_again() -> None:
+    async with hub_server(hub_of()) as server, client_of(server, max_size=1000) as hub:
+        subscription = hub.subscribe("told")
+        await subscription.ready()
+        late = asyncio.ensure_future(code(hub.publish("told", "x" * 2000)))
+        error = await hub.wait_closed()
+        assert (error.code, "max_size, 1000 bytes" in error.reason) == ("failed", True)
+        assert await late in {"unanswered", "done"}
+        assert await code(anext(subscription)) == "failed"
+
+
+# -- what waits
+
+
+async def test_what_waits_has_a_bound_and_an_end() -> None:
+    nowhere = f"ws://127.0.0.1:{free_port()}/"
+    async with rawws.HubClient(nowhere, **HASTY, queue=3, queue_size=1000) as hub:
+        waiting = [asyncio.ensure_future(code(hub.publish("told", text))) for text in "123"]
+        silent = hub.subscribe("told")
+        await asyncio.sleep(0)
+        assert await code(hub.publish("told", "4")) == "queue"
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        assert await code(hub.publish("told", "x" * 1000)) == "queue"
+        fifth = asyncio.ensure_future(code(hub.publish("told", "5")))
+        await asyncio.sleep(0)
+    assert [await each for each in (*waiting[1:], fifth)] == ["closed"] * 3
+    assert await code(silent.ready()) == "closed"
+    assert [publication async for publication in silent] == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_what_was_published_without_a_connection_goes_out_when_there_is_one(transport: str) -> None:
+    async with hub_server(hub_of()) as server, client_of(server, transport) as hub:
+        cursor = await hub.publish("late", "first")
+        assert cursor.endswith(":1")
+        await hub.wait_open()
+
+
+async def test_a_slow_reader_is_brought_what_it_missed_when_there_is_room() -> None:
+    server_hub = hub_of()
+    async with hub_server(server_hub) as server, client_of(server, buffer=10) as hub:
+        slow, quick = hub.subscribe("told"), hub.subscribe("told")
+        await slow.ready()
+        await quick.ready()
+        for number in range(100):
+            await hub.publish("told", str(number))
+            assert await take(quick, 1) == [str(number)]
+        assert await take(slow, 100) == [str(number) for number in range(100)]
+        # Where all are full, the server is asked for nothing.
+        alone = hub.subscribe("alone")
+        await alone.ready()
+        await asyncio.gather(*(hub.publish("alone", str(number)) for number in range(50)))
+        await eventually(lambda: server_hub.subscribers("alone") == 0)
+        assert await take(alone, 50) == [str(number) for number in range(50)]
+        await eventually(lambda: server_hub.subscribers("alone") == 1)
+        # One that is larger than all room is taken alone.
+    async with hub_server(server_hub) as server, client_of(server, buffer_size=100) as hub:
+        large = hub.subscribe("large")
+        await large.ready()
+        await asyncio.gather(*(hub.publish("large", letter * 200) for letter in "abc"))
+        assert await take(large, 3) == [letter * 200 for letter in "abc"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_slow_reader_of_a_hub_without_history_is_told_what_it_lost(transport: str) -> None:
+    async with hub_server(hub_of(history=None)) as server, client_of(server, transport, buffer=2) as hub:
+        slow = hub.subscribe("told")
+        await slow.ready()
+        for number in range(5):
+            await hub.publish("told", str(number))
+        other = hub.subscribe("other")
+        await other.ready()
+        assert await take(slow, 2) == ["0", "1"]
+        assert not (await anext(slow)).recovered
+        await hub.publish("told", "more")
+        assert await take(slow, 1) == ["more"]
+
+
+async def test_a_reader_may_choose_to_end_or_to_drop_the_oldest() -> None:
+    async with hub_server(hub_of()) as server, client_of(server, buffer=3) as hub:
+        ends = hub.subscribe("told", policy="disconnect")
+        drops = hub.subscribe("told", policy="drop_oldest")
+        for each in (ends, drops):
+            await each.ready()
+        for number in range(10):
+            await hub.publish("told", str(number))
+        await hub.presence("told")
+        assert await take(ends, 3) == ["0", "1", "2"]
+        with pytest.raises(rawws.HubError, match="slow: over 3 publications"):
+            await anext(ends)
+        gap = await anext(drops)
+        assert not gap.recovered
+        assert gap.cursor.endswith(":7")
+        assert await take(drops, 3) == ["7", "8", "9"]
+        # What ended goes on behind what came.
+        again = hub.subscribe("told", since=ends.cursor)
+        assert await take(again, 3) == ["3", "4", "5"]
+
+
+async def test_what_a_callback_raises_is_logged_and_disturbs_nobody(logged: Logged) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    async with hub_server(hub_of()) as server, client_of(server) as hub:
+        await hub.subscribe("room", on_presence=fail).ready()
+        logged.take("on_presence raised", ZeroDivisionError, "rawws.client")
+        assert (await hub.publish("room", "x")).endswith(":1")
+    async with hub_server(hub_of()) as server:
+        async with client_of(server, on_state=fail) as hub:
+            await hub.wait_open()
+            logged.take("on_state raised", ZeroDivisionError, "rawws.client")
+        logged.take("on_state raised", ZeroDivisionError, "rawws.client")
+
+
+async def test_what_still_comes_for_a_subscription_that_was_closed_is_not_taken_for_the_next_one() -> None:
+    async with hub_server(hub_of()) as server, client_of(server) as hub:
+        for number in range(10):
+            await hub.publish("again", str(number))
+        first = hub.subscribe("again")
+        await first.ready()
+        published = [asyncio.ensure_future(hub.publish("again", str(number))) for number in range(10, 100)]
+        await asyncio.sleep(0)
+        first.close()
+        first.close()
+        second = hub.subscribe("again", since="earliest")
+        await asyncio.gather(*published)
+        assert await take(second, 100) == [str(number) for number in range(100)]
+
+
+async def test_what_a_server_says_that_is_no_envelope_breaks_the_connection_and_what_is_new_does_not() -> None:
+    wrong: list[Any] = ["[]", "no JSON", b"octets", '{"topic": 7}', '{"id": true}', '{"join": {}}', '{"base64": "?"}']
+    said = iter([None, *wrong])
+    states: list[HubState] = []
+    served: list[rawws.WebSocket] = []
+    heard: list[str] = []
+
+    async def odd(ws: rawws.WebSocket) -> None:
+        await ws.recv()
+        text = next(said, None)
+        await ws.send('{"id": 0, "hint": [1]}' if text is None else text)
+        served.append(ws)
+        if len(served) == 1:
+            return
+        async for message in ws:
+            heard.append(str(message))
+            await ws.send('{"topic": "told", "unknown": {"a": [1, 2]}}')
+            await ws.send('{"id": 1, "cursor": "a:1", "recovered": true, "new": 7}')
+            await ws.send('{"topic": "told", "cursor": "a:2", "data": "x", "later": null}')
+
+    async with rawws.serve(odd, "127.0.0.1", 0, subprotocols=["rawws.v1"]) as server:
+        async with client_of(server, on_state=states.append) as hub:
+            await eventually(lambda: len(states) == 10)
+            assert [state.state for state in states] == ["open", *["connecting"] * 8, "open"]
+            subscription = hub.subscribe("told")
+            assert (await anext(subscription)).message == "x"
+            assert heard == ['{"id":1,"subscribe":"told"}']
