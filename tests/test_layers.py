@@ -24,14 +24,14 @@ LINES: Final = (
     {"rawws.http"},
     {"rawws.server", "rawws.client", "rawws.topics"},
     {"rawws.backplanes", "rawws.integrations", "rawws.metrics", "rawws.sync", "rawws.testing"},
-    {"rawws.gateway", "rawws.demo"},
-    {"rawws.cli"},  # it starts the two
+    {"rawws.gateway", "rawws.demo", "rawws.admin"},
+    {"rawws.cli"},  # it starts them
     {"rawws.__main__"},
 )
 # They stand where a user of the library stands, and import what is promised to users.
 USERS: Final = {"rawws.demo", "rawws.gateway"}
 PUBLIC: Final = re.compile(
-    r"rawws|rawws\.(topics|testing|metrics|sync|topics\.endpoints|(backplanes|integrations)\.\w+)"
+    r"rawws|rawws\.(topics|testing|metrics|sync|admin|topics\.endpoints|(backplanes|integrations)\.\w+)"
 )
 
 # Written with their module in front: `testing.serve`, `testing.run`, `asgi.serve`, `sync.connect`.

@@ -62,7 +62,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Those of sse.md are no servers of rawws: tests/sse/test_documentation.py runs them. Those of http.md are no echo:
 # tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and some a test of their own.
 ELSEWHERE = {"frameworks.md", "http.md", "sse.md", "testing.md", "haproxy.md"} | {
-    f"{name}.md" for name in ("access", "api", "embedding", "reading", "scaling", "socketio", "tutorial")
+    f"{name}.md" for name in ("access", "admin", "api", "embedding", "reading", "scaling", "socketio", "tutorial")
 }
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]
 CLIENTS = [block for block in PROGRAMS if re.search(r"rawws\.((sync\.)?(connect|events)|HubClient)\(", block.text)]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["EnvironmentParser", "options_in", "variable_of"]
 
 PREFIX = "RAWWS_"
-# Which twin runs, whether it has to be compiled, and the key of `publish` and `subscribe`: no options of `serve`.
-OTHERS = frozenset({"RAWWS_KEY", "RAWWS_PURE", "RAWWS_REQUIRE_COMPILED"})
+# Which twin runs, whether it has to be compiled, and the keys: no options of `serve`.
+OTHERS = frozenset({"RAWWS_ADMIN_KEY", "RAWWS_KEY", "RAWWS_PURE", "RAWWS_REQUIRE_COMPILED"})
 # Options without a value; of those that are on where nothing is said, the word that turns them off.
 FLAGS = {"--access-log": "", "--asgi": "", "--compression": "--no-compression", "--factory": "", "--log-json": "",
          "--probes": "", "--reload": ""}  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from . import terminal, topics
+from .admin import add_admin
 from .arguments import add_asgi, add_end, add_limits, add_reload, add_tls, add_where, target_of, workers_of
 from .environment import EnvironmentParser, options_in, variable_of
 from .loading import CommandError
@@ -145,6 +146,7 @@ def parser() -> EnvironmentParser:
     add_tls(run)
     add_limits(run)
     add_end(run)
+    add_admin(run)
     add_reload(run)
 
     demo = commands.add_parser(

@@ -12,6 +12,7 @@ import ssl
 import sys
 import threading
 import webbrowser
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from rawws.server.run import until_signal
 from rawws.server.server import serve
 from rawws.server.shutdown import Drain
 
+from .admin import admin_plan
 from .arguments import LIMITS
 from .loading import CommandError, as_application, as_handler, load_object
 from .logs import begin_logging
@@ -31,12 +33,14 @@ from .streams import complain, print_line
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from rawws.server.options import ServerHandler
     from rawws.server.server import Server
     from rawws.topics.backplane import Backplane
     from rawws.topics.shared import SharedBackplane
 
+    from .admin import AdminPlan
     from .supervisor import SupervisorChannel
 
 __all__ = ["product", "serve_application", "serve_demo"]
@@ -47,6 +51,7 @@ def serve_application(options: argparse.Namespace) -> int:
     if options.reload:
         return run_again(options.words)
     sys.path.insert(0, str(Path.cwd()))
+    admin = admin_plan(options)
     shared = _offer_broker() if options.workers > 1 else None
     found = load_object(*options.target)
     target = ":".join(options.target)
@@ -62,6 +67,7 @@ def serve_application(options: argparse.Namespace) -> int:
         lambda address: f"listening on {scheme}{'s' if options.ssl_certfile else ''}://{address}",
         given,
         shared,
+        admin,
     )
 
 
@@ -85,6 +91,7 @@ def _run(
     announce: Callable[[str], str],
     given: dict[str, Any],
     shared: SharedBackplane | None = None,
+    admin: AdminPlan | None = None,
 ) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
     begin_logging(options.log_level, as_json=options.log_json)
@@ -109,14 +116,19 @@ def _run(
             print_line(f"{announce(_address(sock.getsockname()))} ({product()}; Ctrl-C ends it)")
 
     if shared is None:
-        _live(handler, given, show)
+        _live(handler, given, show, admin and admin.listen)
     else:
-        _serve_shared(shared, options.workers, handler, given, announce)
+        _serve_shared(shared, options.workers, handler, given, announce, admin)
     return 0
 
 
-def _live(handler: ServerHandler, given: dict[str, Any], show: Callable[[Server], None]) -> None:
-    """Serve in this process."""
+def _live(
+    handler: ServerHandler,
+    given: dict[str, Any],
+    show: Callable[[Server], None],
+    look_in: Callable[[Server], AbstractAsyncContextManager[None]] | None = None,
+) -> None:
+    """Serve in this process; `look_in` is entered meanwhile."""
 
     async def main() -> None:
         try:
@@ -128,7 +140,7 @@ def _live(handler: ServerHandler, given: dict[str, Any], show: Callable[[Server]
             raise CommandError(f"cannot listen on {place}: {reason}") from error
         except (RuntimeError, TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
-        async with running:
+        async with running, nullcontext() if look_in is None else look_in(running):
             show(running)
             await until_signal(running)
 
@@ -154,22 +166,31 @@ def _offer_broker() -> SharedBackplane:
 
 
 def _serve_shared(
-    shared: SharedBackplane, count: int, handler: ServerHandler, given: dict[str, Any], announce: Callable[[str], str]
+    shared: SharedBackplane,
+    count: int,
+    handler: ServerHandler,
+    given: dict[str, Any],
+    announce: Callable[[str], str],
+    admin: AdminPlan | None,
 ) -> None:
-    """Serve in several processes, on one port, and be a broker in one more, where there are hubs."""
+    """Serve in several processes on one port; one more is a broker, where there are hubs, and one answers `admin`."""
     from .supervisor import ReservedPort, StartError, Supervisor  # noqa: PLC0415 - not on every system
 
     shared.forked = True
+    folder = Path(shared.path).parent
 
     def work(channel: SupervisorChannel) -> None:
         try:
-            if channel.number == count:
+            if channel.number == count + bool(shared.count) and admin is not None:
+                admin.run(folder, count, channel)
+            elif channel.number == count:
                 from rawws.backplanes.broker import keep  # noqa: PLC0415 - only hubs need it
 
                 with asyncio.Runner(loop_factory=loop_factory()) as runner:
                     runner.run(keep(shared.path, channel.ready))
             else:
-                _live(handler, given, channel.ready)
+                look_in = None if admin is None else functools.partial(admin.offer, folder, channel)
+                _live(handler, given, channel.ready, look_in)
         except CommandError as error:
             complain(str(error))
             raise SystemExit(1) from None
@@ -177,15 +198,21 @@ def _serve_shared(
             raise SystemExit(130) from None
 
     try:
-        with ReservedPort(given["host"], given["port"]) as reserved:
+        with ExitStack() as held:
+            if admin is not None:
+                admin = held.enter_context(admin.reserve())
+            reserved = held.enter_context(ReservedPort(given["host"], given["port"]))
             given |= {"port": reserved.port, "reuse_port": True}
             addresses = [_address(sock.getsockname()) for sock in reserved.sockets]
 
             def show() -> None:
+                if admin is not None:
+                    admin.announce(admin.port)
                 for address in addresses:
                     print_line(f"{announce(address)} ({count} workers; {product()}; Ctrl-C ends it)")
 
-            Supervisor(count + bool(shared.count), work, show, reloads="ssl" in given).run()
+            processes = count + bool(shared.count) + bool(admin)
+            Supervisor(processes, work, show, reloads="ssl" in given).run()
     except OSError as error:
         raise CommandError(f"cannot listen on {_place(given)}: {_reason(error)}") from error
     except (StartError, RuntimeError) as error:

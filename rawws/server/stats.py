@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rawws.errors import HttpError
     from rawws.net.socket import AsyncSocket
 
-__all__ = ["ConnectionLog", "ServerStats", "kind_of"]
+__all__ = ["ConnectionLog", "ServerStats", "kind_of", "path_of"]
 
 access_logger = logging.getLogger("rawws.access")
 

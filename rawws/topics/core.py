@@ -18,6 +18,7 @@ from rawws.net.websocket import WebSocket
 from .asgi_socket import AsgiSocket, AsgiSubscriber, receiver_of
 from .attendance import Attendance
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, parse_cursor
+from .figures import each_subscriber, each_topic
 from .history import Log, Missed, Publication, cost
 from .listening import TopicListener
 from .names import TopicError, check_key, check_name
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from .asgi_socket import AsgiWebSocket
     from .backplane import Backplane, History
+    from .figures import SubscriberFigures, TopicFigures
     from .rules import ClientRules
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
@@ -261,6 +263,14 @@ class HubCore:
         """Return the same to look at now: it changes with who comes and goes."""
         found = self._table.topics.get(topic)
         return () if found is None or found.presence is None else found.presence.members.values()
+
+    def topic_figures(self) -> list[TopicFigures]:
+        """Return the topics as they are now."""
+        return list(each_topic(self._table))
+
+    def subscriber_figures(self) -> list[SubscriberFigures]:
+        """Return the subscribers as they are now."""
+        return list(each_subscriber(self._subscribers.values()))
 
     def stats(self) -> HubStats:
         """Return what the hub did so far, and what it holds."""

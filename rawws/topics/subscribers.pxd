@@ -39,7 +39,7 @@ cdef class Subscriber:
     cdef readonly dict subscriptions
     cdef readonly object queue
     cdef Py_ssize_t last
-    cdef Py_ssize_t size
+    cdef readonly Py_ssize_t size
     cdef public Py_ssize_t replayed
     cdef object waiters
 

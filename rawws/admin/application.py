@@ -1,0 +1,191 @@
+"""Application: the requests of whoever looks on to answers: probes, metrics, JSON, a page and what it shows live."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+from rawws.errors import HttpError
+from rawws.http.event_stream import EventStream
+from rawws.http.responses import Response
+from rawws.http.routes import Route, Routes
+from rawws.server.probes import healthz
+from rawws_sse import Event
+
+from .guard import AccessGuard, problem
+from .inspector import ORDERS, Inspector
+from .overview import Overview
+from .sources import LocalSource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from rawws.http.requests import HttpRequest
+    from rawws.server.server import Server
+    from rawws.topics.core import HubCore
+
+    from .sources import Answer
+
+__all__ = ["admin_routes", "routes_of"]
+
+PAGE: Final = Path(__file__).parent / "page"
+FILES: Final = {"/": "index.html", "/admin.js": "admin.js", "/admin.css": "admin.css"}
+TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+# The page is this server's alone: nothing of others, nothing inline, in no frame, and no form that leads elsewhere.
+PAGE_FIELDS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+FIELDS: Final = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+# Pages that look on at once; each is a connection, and costs a copy of the status a second.
+MOST_STREAMS: Final = 32
+INTERVAL: Final = 1.0
+DEFAULT_LIMIT, LARGEST_LIMIT = 100, 1000
+# A policy of the server is what was broken (RFC 6455 section 7.4.1).
+KICK_CODE, KICK_REASON = 1008, "closed by the administrator"
+NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+def admin_routes(server: Server, *hubs: HubCore, key: str | None = None) -> Routes:
+    """Return what answers those who look into a server, for `rawws.serve` at another port.
+
+    Without hubs, those of the process are looked at. Without a key, only this machine may look; with one, whoever has
+    it. Raises ValueError for a key that is easily guessed.
+    """
+    return routes_of(Overview([LocalSource(Inspector(server, hubs))]), key)
+
+
+def routes_of(overview: Overview, key: str | None) -> Routes:
+    """Return the same for an overview."""
+    admin, guard = AdminEndpoints(overview), AccessGuard(key)
+
+    def guarded(endpoint: Callable[[HttpRequest], Any], check: Callable[[HttpRequest], Response | None]) -> Any:
+        def answer(request: HttpRequest) -> Any:
+            refused = check(request)
+            return endpoint(request) if refused is None else refused
+
+        return answer
+
+    open_to_all = dict.fromkeys(FILES, static) | {"/healthz": healthz, "/readyz": admin.readyz}
+    looks = {
+        "/metrics": admin.metrics,
+        "/v1/status": admin.status,
+        "/v1/connections": admin.connections,
+        "/v1/topics": admin.topics,
+        "/v1/presence": admin.presence,
+        "/v1/stream": admin.stream,
+    }
+    return Routes(
+        [
+            *(Route(path, endpoint) for path, endpoint in open_to_all.items()),
+            *(Route(path, guarded(endpoint, guard.check)) for path, endpoint in looks.items()),
+            Route("/v1/kick", guarded(admin.kick, guard.check_action), ("POST",)),
+        ]
+    )
+
+
+@final
+class AdminEndpoints:
+    """What answers, once it is known that it may."""
+
+    __slots__ = ("_overview", "_streams")
+
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+        self._streams: set[EventStream] = set()
+
+    async def readyz(self, request: HttpRequest) -> Response:
+        """Answer 200 while some process serves and none is told to end; with ?backplane, and has its backplane."""
+        why = await self._overview.readiness(backplane="backplane" in request.query)
+        return Response(503 if why else 200, f"{why or 'ok'}\n", FIELDS)
+
+    async def metrics(self, request: HttpRequest) -> Response:  # noqa: ARG002 - an endpoint, as those that follow
+        """Answer Prometheus."""
+        text = await self._overview.metrics()
+        return Response(200, text, FIELDS, "text/plain; version=0.0.4; charset=utf-8")
+
+    async def status(self, request: HttpRequest) -> Response:  # noqa: ARG002
+        """Answer with what there is, and the rates."""
+        return Response.json(await self._overview.status(), 200, FIELDS)
+
+    async def connections(self, request: HttpRequest) -> Response:
+        """Answer with connections."""
+        sort = request.query.get("sort", "waiting")
+        if sort not in ORDERS:
+            return problem(400, f"sort is {sort[:32]!r}, allowed are {', '.join(ORDERS)}")
+        return Response.json(await self._overview.connections(limit_of(request), sort), 200, FIELDS)
+
+    async def topics(self, request: HttpRequest) -> Response:
+        """Answer with topics."""
+        return Response.json(await self._overview.topics(limit_of(request)), 200, FIELDS)
+
+    async def presence(self, request: HttpRequest) -> Response:
+        """Answer with who is there in a topic."""
+        topics = request.query.get_all("topic")
+        if len(topics) != 1:
+            return problem(400, f"there are {len(topics)} topics, needed is one: ?topic=NAME")
+        return Response.json(await self._overview.presence(topics[0]), 200, FIELDS)
+
+    async def kick(self, request: HttpRequest) -> Response:
+        """Close a connection."""
+        fields = fields_of(request)
+        wrong = await self._overview.kick(fields["id"], fields["code"], fields["reason"])
+        if wrong is None:
+            return problem(404, f"there is no connection {fields['id'][:64]!r}")
+        return problem(400, wrong) if wrong else Response.json({"kicked": fields["id"]}, 200, FIELDS)
+
+    def stream(self, request: HttpRequest) -> EventStream | Response:  # noqa: ARG002
+        """Send the status each second."""
+        if len(self._streams) >= MOST_STREAMS:
+            return problem(503, f"{MOST_STREAMS} look on already, the limit")
+        stream = EventStream(self._ticks(), on_close=self._streams.discard)
+        self._streams.add(stream)
+        return stream
+
+    async def _ticks(self) -> AsyncIterator[Event]:
+        while True:
+            yield Event(json.dumps(await self._overview.status(), separators=(",", ":")))
+            await asyncio.sleep(INTERVAL)
+
+
+def limit_of(request: HttpRequest) -> int:
+    """Return how many are asked for. Raises HttpError for what is no such number."""
+    text = request.query.get("limit", str(DEFAULT_LIMIT))
+    if not NUMBER.fullmatch(text) or not 0 < int(text) <= LARGEST_LIMIT:
+        raise HttpError(400, f"limit is {text[:32]!r}, allowed are 1 to {LARGEST_LIMIT}")
+    return int(text)
+
+
+def fields_of(request: HttpRequest) -> Answer:
+    """Return what the body of a kick says. Raises HttpError for what makes no sense."""
+    found = request.json()
+    fields = {"code": KICK_CODE, "reason": KICK_REASON, **(found if isinstance(found, dict) else {})}
+    if set(fields) != {"id", "code", "reason"}:
+        raise HttpError(400, 'the body is not {"id": ...}, allowed beside it are code and reason')
+    for name, kind in (("id", str), ("code", int), ("reason", str)):
+        if type(fields[name]) is not kind:
+            raise HttpError(400, f"{name} is {type(fields[name]).__name__}, allowed is {kind.__name__}")
+    return fields
+
+
+def static(request: HttpRequest) -> Response:
+    """Answer with the page, or what belongs to it: nothing of it is secret."""
+    name = FILES[request.path]
+    fields = {**FIELDS, **PAGE_FIELDS, "Cache-Control": "no-cache"}
+    return Response(200, contents(name), fields, f"{TYPES[Path(name).suffix]}; charset=utf-8")
+
+
+@lru_cache(maxsize=len(FILES))
+def contents(name: str) -> bytes:
+    """Return a file of the page."""
+    return (PAGE / name).read_bytes()

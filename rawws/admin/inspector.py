@@ -1,0 +1,190 @@
+"""Inspector: one server with its hubs to what is asked about it, in what JSON can say.
+
+Laws:
+1. A look costs what it shows, and at most one pass over the connections: nothing is counted for it in between.
+2. No text of a client is shown whole that could be long, and no query of a path: tokens stand there.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import secrets
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from rawws.errors import LocalProtocolError
+from rawws.metrics import samples_of
+from rawws.net.logs import printable, shown_address
+from rawws.net.websocket import WebSocket
+from rawws.protocol.closing import serialize_close
+from rawws.server.http1 import Http1Connection
+from rawws.server.stats import kind_of, path_of
+from rawws.topics.core import known_hubs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rawws.server.server import Server
+    from rawws.topics.core import HubCore
+
+    from .sources import Answer
+
+__all__ = ["MOST", "ORDERS", "Inspector"]
+
+logger = logging.getLogger("rawws.admin")
+
+# Of what is listed in one answer.
+MOST: Final = 10_000
+# How many slow consumers come with each snapshot.
+SLOW: Final = 20
+
+
+class Seen(NamedTuple):
+    """A connection, and what waits for its peer: bytes of the socket and of the hubs, and its topics."""
+
+    ws: WebSocket
+    waiting: int
+    topics: int
+
+
+# What connections are sorted by, the largest first.
+ORDERS: Final[dict[str, Callable[[Seen], float]]] = {
+    "waiting": lambda seen: seen.waiting,
+    "sent": lambda seen: seen.ws.bytes_sent,
+    "received": lambda seen: seen.ws.bytes_received,
+    "topics": lambda seen: seen.topics,
+    "age": lambda seen: age_of(seen.ws),
+    "latency": lambda seen: seen.ws.latency,
+}
+
+
+@final
+class Inspector:
+    """What is asked about a server. Without hubs, those of the process are looked at.
+
+    `worker` is its place among the workers of a server.
+    """
+
+    __slots__ = ("_began", "_hubs", "_life", "_questions", "_server", "_worker")
+
+    def __init__(self, server: Server, hubs: Sequence[HubCore] = (), worker: int = 0) -> None:
+        self._server = server
+        self._hubs = tuple(hubs)
+        self._worker = worker
+        # Which of all the processes that had this place it is.
+        self._life = secrets.token_hex(8)
+        self._began = time.time()
+        self._questions: dict[str, Callable[..., Answer]] = {
+            "snapshot": self.snapshot,
+            "connections": self.connections,
+            "topics": self.topics,
+            "presence": self.presence,
+            "kick": self.kick,
+        }
+
+    @property
+    def hubs(self) -> Sequence[HubCore]:
+        """The hubs that are looked at."""
+        return self._hubs or known_hubs()
+
+    def answer(self, ask: Answer) -> Answer:
+        """Return the answer to a question."""
+        fields = dict(ask)
+        return self._questions[fields.pop("ask")](**fields)
+
+    def snapshot(self) -> Answer:
+        """Return what it counts, and who is slow."""
+        server = self._server
+        figures = server.stats()
+        return {
+            "worker": self._worker,
+            "life": self._life,
+            "pid": os.getpid(),
+            "began": self._began,
+            "serving": server.is_serving(),
+            "draining": server.draining,
+            "degraded": any(hub.degraded for hub in self.hubs),
+            "connections": figures.connections,
+            "streams": figures.streams,
+            "polls": figures.polls,
+            "lag": figures.lag.last,
+            "samples": samples_of(server, self.hubs),
+            "slow": self.connections(SLOW, "waiting", waiting=True)["connections"],
+        }
+
+    def connections(self, limit: int, sort: str, *, waiting: bool = False) -> Answer:
+        """Return connections, the first in an order; with `waiting`, those alone for whose peers something waits."""
+        seen = [each for each in self._seen() if each.waiting or not waiting]
+        first = heapq.nlargest(limit, seen, key=ORDERS[sort])
+        return {"total": len(seen), "connections": [self._shown(each) for each in first]}
+
+    def _seen(self) -> Iterator[Seen]:
+        topics, waiting = Counter[int](), Counter[int]()
+        for hub in self.hubs:
+            for figures in hub.subscriber_figures():
+                topics[id(figures.connection)] += figures.topics
+                waiting[id(figures.connection)] += figures.waiting
+        for ws in self._sockets():
+            # What a hub knows of an event stream is what answers on the connection.
+            known = id(ws.handler.observer if isinstance(ws.handler, Http1Connection) else ws)
+            yield Seen(ws, ws.buffered + waiting[known], topics[known])
+
+    def _sockets(self) -> Iterator[WebSocket]:
+        """Yield the connections, which are WebSockets or may become one."""
+        return (ws for ws in self._server.settings.connections if isinstance(ws, WebSocket))
+
+    def _shown(self, seen: Seen) -> Answer:
+        ws, waiting, topics = seen
+        return {
+            "id": str(ws.id),
+            "worker": self._worker,
+            "kind": kind_of(ws),
+            "remote": shown_address(ws.remote_address),
+            "path": path_of(ws.request_head).partition("?")[0] if ws.request_head else "",
+            "subprotocol": ws.subprotocol or "",
+            "seconds": round(age_of(ws), 3),
+            "received": ws.bytes_received,
+            "sent": ws.bytes_sent,
+            "waiting": waiting,
+            "topics": topics,
+            "latency": round(ws.latency, 6),
+        }
+
+    def topics(self, limit: int) -> Answer:
+        """Return topics, those with the most subscribers first."""
+        found: dict[str, list[int]] = {}
+        for hub in self.hubs:
+            for topic, *counts in hub.topic_figures():
+                found[topic] = [a + b for a, b in zip(found.get(topic, (0, 0, 0)), counts, strict=True)]
+        first = heapq.nsmallest(limit, found.items(), key=lambda item: (-item[1][0], item[0]))
+        return {"total": len(found), "topics": [[topic, *counts] for topic, counts in first]}
+
+    def presence(self, topic: str) -> Answer:
+        """Return who is present in a topic."""
+        there = {present.id: present.info for hub in self.hubs for present in hub.members(topic)}
+        subscribers = sum(each.subscribers for hub in self.hubs for each in hub.topic_figures() if each.topic == topic)
+        first = list(there.items())[:MOST]
+        return {"subscribers": subscribers, "total": len(there), "present": [[ident, info] for ident, info in first]}
+
+    def kick(self, ident: str, code: int, reason: str) -> Answer:
+        """Close a connection; `found` says whether it is here, `wrong` what is wrong with the code or the reason."""
+        ws = next((each for each in self._sockets() if str(each.id) == ident), None)
+        if ws is None:
+            return {"found": False}
+        try:
+            serialize_close(code, reason)
+        except LocalProtocolError as error:
+            return {"found": True, "wrong": str(error)}
+        logger.info(
+            "%s is closed with %d%s", shown_address(ws.remote_address), code, reason and f" ({printable(reason)})"
+        )
+        self._server.close_gracefully(ws, code, reason)
+        return {"found": True}
+
+
+def age_of(ws: WebSocket) -> float:
+    """Return for how many seconds there has been a WebSocket; 0 for what is none yet."""
+    return ws.age() if ws.handler is None else 0.0
