@@ -1,0 +1,241 @@
+// The live page: the status that comes once a second, to numbers, small curves and tables. No text of a client is ever
+// HTML here. The key, where one is needed, is kept for this tab alone.
+
+const POINTS = 120;
+const LONGEST_WAIT = 10_000;
+const SVG = "http://www.w3.org/2000/svg";
+
+const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const element = (id) => document.getElementById(id);
+
+const bytes = (value) => {
+  for (const unit of ["B", "KiB", "MiB", "GiB"]) {
+    if (value < 1024 || unit === "GiB") return `${number.format(value)} ${unit}`;
+    value /= 1024;
+  }
+};
+
+const span = (seconds) => {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`;
+};
+
+// What the cards show: a name, where the status has it, and how it is written.
+const CARDS = [
+  ["WebSockets", (status) => status.connections, number.format],
+  ["event streams", (status) => status.streams, number.format],
+  ["long polls", (status) => status.polls, number.format],
+  ["opened a second", (status) => status.rates.opened, number.format],
+  ["published a second", (status) => status.rates.published, number.format],
+  ["delivered a second", (status) => status.rates.delivered, number.format],
+  ["received a second", (status) => status.rates.received, bytes],
+  ["sent a second", (status) => status.rates.sent, bytes],
+];
+
+class Curve {
+  #points = [];
+  #line = document.createElementNS(SVG, "polyline");
+
+  constructor() {
+    this.svg = document.createElementNS(SVG, "svg");
+    this.svg.setAttribute("viewBox", `0 0 ${POINTS - 1} 20`);
+    this.svg.setAttribute("preserveAspectRatio", "none");
+    this.svg.setAttribute("aria-hidden", "true");
+    this.svg.append(this.#line);
+  }
+
+  add(value) {
+    this.#points.push(value);
+    if (this.#points.length > POINTS) this.#points.shift();
+    const highest = Math.max(...this.#points) || 1;
+    const start = POINTS - this.#points.length;
+    const places = this.#points.map((point, at) => `${start + at},${(19 - (18 * point) / highest).toFixed(1)}`);
+    this.#line.setAttribute("points", places.join(" "));
+  }
+}
+
+const cards = CARDS.map(([name, value, written]) => {
+  const item = document.createElement("li");
+  const label = document.createElement("span");
+  const shown = document.createElement("strong");
+  const curve = new Curve();
+  label.textContent = name;
+  shown.textContent = "-";
+  item.append(label, shown, curve.svg);
+  element("numbers").append(item);
+  return (status) => {
+    shown.textContent = written(value(status));
+    curve.add(value(status));
+  };
+});
+
+// A table whose rows stay the same elements as long as they are about the same: so no focus is lost.
+class Table {
+  #rows = new Map();
+  #body;
+
+  constructor(id) {
+    this.#body = element(id).tBodies[0];
+  }
+
+  show(items, key, fill) {
+    const keys = new Set(items.map(key));
+    for (const [known, row] of this.#rows) {
+      if (!keys.has(known)) {
+        row.remove();
+        this.#rows.delete(known);
+      }
+    }
+    items.forEach((item, at) => {
+      let row = this.#rows.get(key(item));
+      if (!row) {
+        row = document.createElement("tr");
+        this.#rows.set(key(item), row);
+      }
+      fill(row, item);
+      if (this.#body.rows[at] !== row) this.#body.insertBefore(row, this.#body.rows[at] ?? null);
+    });
+  }
+}
+
+// Write the cells of a row, the first one its heading.
+const write = (row, texts) => {
+  texts.forEach((text, at) => {
+    const cell = row.cells[at] ?? row.appendChild(document.createElement(at ? "td" : "th"));
+    if (!at) cell.scope = "row";
+    if (cell.textContent !== String(text)) cell.textContent = text;
+    if (!at) cell.title = text;
+  });
+};
+
+const workers = new Table("workers");
+const topics = new Table("topics");
+const slow = new Table("slow");
+
+const stateOf = (worker) => {
+  if (worker.busy) return "busy";
+  if (worker.draining) return "draining";
+  if (worker.degraded) return "backplane away";
+  return worker.serving ? "serving" : "closed";
+};
+
+const show = (status) => {
+  for (const card of cards) card(status);
+  workers.show(
+    status.workers,
+    (worker) => worker.pid,
+    (row, worker) => {
+      write(row, [
+        worker.worker, stateOf(worker), worker.pid, number.format(worker.connections), number.format(worker.streams),
+        number.format(worker.polls), `${number.format(worker.lag * 1000)} ms`,
+      ]);
+      row.cells[1].classList.toggle("bad", stateOf(worker) !== "serving");
+      if (!row.curve) {
+        row.curve = new Curve();
+        row.insertCell().append(row.curve.svg);
+      }
+      row.curve.add(worker.lag);
+    },
+  );
+  element("no-topics").hidden = status.topics.topics.length > 0;
+  topics.show(
+    status.topics.topics,
+    (topic) => topic.topic,
+    (row, topic) => write(row, [topic.topic, ...[topic.subscribers, topic.present, topic.held].map(number.format)]),
+  );
+  element("no-slow").hidden = status.slow.length > 0;
+  slow.show(
+    status.slow,
+    (connection) => connection.id,
+    (row, connection) => {
+      const { remote, waiting, kind, path, worker, seconds } = connection;
+      write(row, [remote, bytes(waiting), kind, path, worker, span(seconds)]);
+      if (!row.button) {
+        row.button = document.createElement("button");
+        row.button.textContent = "Close";
+        row.button.ariaLabel = `Close ${remote}`;
+        row.button.addEventListener("click", () => kick(connection));
+        row.insertCell().append(row.button);
+      }
+    },
+  );
+  const missing = status.expected - status.workers.length;
+  const running = status.workers.length === 1 ? "1 process" : `${status.workers.length} processes`;
+  say(missing ? `live: ${running}, ${missing} missing` : `live: ${running}`, missing > 0);
+};
+
+// What stands there already is not said again, and read out again.
+const say = (text, bad) => {
+  const state = element("state");
+  if (state.textContent !== text) state.textContent = text;
+  state.classList.toggle("bad", bad);
+};
+
+const fields = () => {
+  const key = sessionStorage.getItem("key");
+  return key ? { Authorization: `Bearer ${key}` } : {};
+};
+
+const kick = async ({ id, remote }) => {
+  if (!confirm(`Close the connection of ${remote}?`)) return;
+  const answer = await fetch("v1/kick", {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...fields() },
+    body: JSON.stringify({ id }),
+  });
+  if (!answer.ok) say(`not closed: ${(await answer.json()).error}`, true);
+};
+
+// Events of the stream: the field is always `data`, and a line each. An EventSource could not send the key.
+const listen = async (body) => {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ; ) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data: ")) show(JSON.parse(line.slice(6)));
+  }
+};
+
+let wait = 0;
+let current;
+
+const look = async () => {
+  current = new AbortController();
+  try {
+    const answer = await fetch("v1/stream", { headers: fields(), signal: current.signal });
+    if (answer.status === 401) {
+      element("wrong").textContent = sessionStorage.getItem("key") ? "That is not the key." : "";
+      element("door").hidden = false;
+      say("a key is needed", true);
+      element("key").focus();
+      return;
+    }
+    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+    wait = 0;
+    await listen(answer.body);
+    throw new Error("the stream ended");
+  } catch (error) {
+    // Nobody looks at a page that is hidden.
+    if (document.hidden) return;
+    wait = Math.min(LONGEST_WAIT, wait ? 2 * wait : 500);
+    say(`not connected (${error.message}), trying again`, true);
+    setTimeout(look, wait * (0.5 + Math.random() / 2));
+  }
+};
+
+element("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", element("key").value);
+  element("door").hidden = true;
+  look();
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) current.abort();
+  else if (current.signal.aborted && element("door").hidden) look();
+});
+
+look();
