@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BESIDE = {
     "subscribe": {"since", "join", "watch"},
     "unsubscribe": set[str](),
-    "publish": {"data", "base64", "json", "event", "key"},
+    "publish": {"data", "base64", "json", "event", "key", "exclude"},
     "presence": set[str](),
 }
 # A cursor that the log of `Topics` gave, which has three publications and holds two.
@@ -65,7 +65,7 @@ def is_well_typed(fields: dict[str, Any], action: str) -> bool:
     number = fields.get("id", 0)
     if type(number) is not int or not 0 <= number < 2**53:
         return False
-    if not all(type(fields.get(name, True)) is bool for name in ("watch", "json")):
+    if not all(type(fields.get(name, True)) is bool for name in ("watch", "json", "exclude")):
         return False
     if not all(type(fields.get(name, "")) is str for name in (action, "since", "data", "base64", "event", "key")):
         return False
@@ -257,7 +257,8 @@ def written(ask: Any, nothing: object) -> dict[str, Any]:
         fields[name] = message if isinstance(message, str) else message.decode()
         fields |= json.loads(f"{{{ask.extra}}}")
     fields = {name: value for name, value in fields.items() if value is not None}
-    return fields | ({"watch": True} if ask.watch else {}) | ({} if ask.join is nothing else {"join": ask.join})
+    fields |= {name: True for name in ("watch", "exclude") if getattr(ask, name)}
+    return fields | ({} if ask.join is nothing else {"join": ask.join})
 
 
 def make(twin: Twin) -> Callable[[bytes], object]:

@@ -229,18 +229,43 @@ class HubCore:
         if topic is None or not subscriber.subscriptions:
             subscriber.leave()
 
-    def publish(self, topic: str, message: Any, *, key: str | None = None, event: str | None = None) -> PublishResult:
+    def publish(
+        self,
+        topic: str,
+        message: Any,
+        *,
+        key: str | None = None,
+        event: str | None = None,
+        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
+    ) -> PublishResult:
         """Send a message to all subscribers of a topic at once: str as text, bytes-like as binary, the rest as JSON.
 
         JSON may be a dict, list, tuple, int, float, bool or None. `key` says what the message is about, for "conflate";
-        `event` is the name of an event, which subscribers get with the message. Returns what became of it, which may be
-        awaited. Raises TopicError for a name that no topic may have, for such a key or event and for too large a
-        message, TypeError for what is no message, LocalProtocolError for text that has no UTF-8, RuntimeError in
-        another thread than that of the event loop in which the hub is used: that one calls `publish_threadsafe`.
+        `event` is the name of an event, which subscribers get with the message; `exclude` is a subscriber that does not
+        get it, such as who said it. Returns what became of it, which may be awaited. Raises TopicError for a name that
+        no topic may have, for such a key or event and for too large a message, TypeError for what is no message,
+        LocalProtocolError for text that has no UTF-8, RuntimeError in another thread than that of the event loop in
+        which the hub is used: that one calls `publish_threadsafe`.
         """
         if event is None and isinstance(message, (str, bytes)):
-            return self.publish_payload(topic, message, "", key)
-        return self.publish_payload(topic, *payload_of(message, event), key)
+            return self.publish_payload(topic, message, "", key, exclude)
+        return self.publish_payload(topic, *payload_of(message, event), key, exclude)
+
+    def broadcast(
+        self,
+        topics: Iterable[str],
+        message: Any,
+        *,
+        key: str | None = None,
+        event: str | None = None,
+        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
+    ) -> list[PublishResult]:
+        """Publish the same to several topics, each named once; return what became of it in each, in their order.
+
+        All is checked before anything is published, so that it is published to all of them or to none. Raises as
+        `publish` does, and TopicError where no topic is named, or one twice.
+        """
+        return self.broadcast_payload(topics, *payload_of(message, event), key, exclude)
 
     def presence(self, topic: str) -> list[Present]:
         """Return who is present in a topic."""
@@ -298,7 +323,34 @@ class HubCore:
 
     # -- what client protocols and subscribers call
 
-    def publish_payload(self, topic: str, message: Any, extra: str = "", key: str | None = None) -> PublishResult:
+    def broadcast_payload(
+        self,
+        topics: Iterable[str],
+        message: Any,
+        extra: str = "",
+        key: str | None = None,
+        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
+    ) -> list[PublishResult]:
+        """Publish a message, and the members that go beside it, to several topics. Raises as `broadcast` does."""
+        if isinstance(topics, str):
+            raise TypeError("topics is str, allowed is a list of them")
+        names = list(topics)
+        if not names:
+            raise TopicError("topic", "no topic is named, needed is at least one")
+        for name in names:
+            self.check_publish(name, message, extra, key)
+        if len(set(names)) < len(names):
+            raise TopicError("topic", "a topic is named twice, allowed is once")
+        return [self.publish_payload(name, message, extra, key, exclude) for name in names]
+
+    def publish_payload(
+        self,
+        topic: str,
+        message: Any,
+        extra: str = "",
+        key: str | None = None,
+        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
+    ) -> PublishResult:
         """Publish a message, and the members that go beside it in envelopes. Raises as `publish` does."""
         if not self._thread.is_here():
             self._thread.enter()
@@ -306,12 +358,16 @@ class HubCore:
         check_key(key)
         encoded = PreparedMessage(message)
         self._check_size(topic, encoded, extra)
+        excluded = None if exclude is None else self._subscribers.get(receiver_of(exclude))
         self._published += 1
         if self._replication is not None:
-            return self._replication.publish(topic, encoded, key, extra)
+            outcome = PublishResult()
+            outcome.excluded = excluded
+            return self._replication.publish(Publication(topic, encoded, key, extra=extra), outcome)
         found = self._table.topics.get(topic) or self._table.make(topic)
         publication = found.log.append(encoded, key, extra)
         outcome = PublishResult(publication.cursor)
+        outcome.excluded = excluded
         self._table.distribute(found, publication, outcome)
         return outcome
 

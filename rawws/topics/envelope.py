@@ -45,7 +45,7 @@ SUBPROTOCOL: Final = "rawws.v1"
 ACTIONS: Final[dict[str, frozenset[str]]] = {
     "subscribe": frozenset({"since", "join", "watch"}),
     "unsubscribe": frozenset(),
-    "publish": frozenset({"data", "base64", "json", "event", "key"}),
+    "publish": frozenset({"data", "base64", "json", "event", "key", "exclude"}),
     "presence": frozenset(),
     "renew": frozenset(),
 }
@@ -57,6 +57,7 @@ TYPES: Final[dict[str, type]] = {
     "base64": str,
     "json": bool,
     "event": str,
+    "exclude": bool,
     "key": str,
     **dict.fromkeys(ACTIONS, str),
 }
@@ -94,6 +95,8 @@ class Command(NamedTuple):
     key: str | None = None
     # The members beside the message.
     extra: str = ""
+    # Whether the client itself is not to get it.
+    exclude: bool = False
 
 
 def parse(text: str | bytes) -> Command:
@@ -133,6 +136,7 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         message_of(fields) if action == "publish" else "",
         fields.get("key"),
         members_beside(fields) if action == "publish" else "",
+        fields.get("exclude", False),
     )
 
 

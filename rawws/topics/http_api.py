@@ -128,15 +128,9 @@ class HubApi:
         topics, (message, extra), key = fields["topics"], payload_in(fields), fields.get("key")
         if not isinstance(topics, list):
             raise malformed(f"topics is {type(topics).__name__}, allowed is a list")
-        if not topics:
-            raise TopicError("topic", "no topic is named, needed is at least one")
         if len(topics) > MAX_BROADCAST:
             raise TopicError("limit", f"the request has {len(topics)} topics, limit {MAX_BROADCAST}")
-        for topic in topics:
-            self.hub.check_publish(topic, message, extra, key)
-        if len(set(topics)) < len(topics):
-            raise TopicError("topic", "a topic is named twice, allowed is once")
-        results = [(topic, self.hub.publish_payload(topic, message, extra, key)) for topic in topics]
+        results = list(zip(topics, self.hub.broadcast_payload(topics, message, extra, key), strict=True))
 
         def answer() -> Response:
             return told({"results": [{"topic": topic, **place_of(result)} for topic, result in results]})

@@ -186,7 +186,8 @@ def perform(hub: HubCore, ws: ClientSocket, command: Command, judged: Any) -> Aw
     """Do what a client may do, and answer; return what is to be waited for, if anything."""
     if command.action == "publish":
         message, extra = judged
-        result = hub.publish_payload(command.topic, message, extra, command.key)
+        exclude = ws if command.exclude else None
+        result = hub.publish_payload(command.topic, message, extra, command.key, exclude)
         if result.pending and command.id is not None:
             return confirm_later(ws, command, result)
         confirm(ws, command, place_of(result))

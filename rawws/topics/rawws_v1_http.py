@@ -255,6 +255,9 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
             raise EnvelopeError(
                 "malformed", f"{command.action} needs a WebSocket, allowed are publish and presence", command.id
             )
+        if command.exclude:
+            # Nobody knows which stream or poll is that of who posts.
+            raise EnvelopeError("malformed", "exclude needs a WebSocket", command.id)
     except EnvelopeError as error:
         return refusal(error.id, error_of(error))
 

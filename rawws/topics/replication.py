@@ -139,13 +139,12 @@ class Replication:
 
     # -- what the hub calls
 
-    def publish(self, topic: str, encoded: PreparedMessage, key: str | None, extra: str) -> PublishResult:
-        """Send a message to the engine, or have it wait for it."""
+    def publish(self, publication: Publication, outcome: PublishResult) -> PublishResult:
+        """Send a publication to the engine, or have it wait for it."""
         self.open()
         self.number += 1
-        outcome = PublishResult()
         outcome.accepted = False
-        sent = PendingPublish(self.number, Publication(topic, encoded, key, extra=extra), outcome)
+        sent = PendingPublish(self.number, publication, outcome)
         size = self.size + sent.publication.size
         if self.state != CLOSED and len(self.sent) < MAX_WAITING and size <= MAX_WAITING_SIZE:
             self.sent[sent.number] = sent

@@ -20,6 +20,7 @@ cdef class PublishResult:
     cdef public Py_ssize_t dropped
     cdef public Py_ssize_t closed
     cdef object blocked
+    cdef public object excluded
 
 cdef class Subscription:
     cdef readonly Subscriber subscriber

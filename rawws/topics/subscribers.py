@@ -108,8 +108,8 @@ class PublishResult:
     """
 
     __slots__ = (
-        "accepted", "blocked", "closed", "conflated", "cursor", "delivered", "dropped", "pending", "queued", "refused",
-        "waiter",
+        "accepted", "blocked", "closed", "conflated", "cursor", "delivered", "dropped", "excluded", "pending", "queued",
+        "refused", "waiter",
     )  # fmt: skip
 
     def __init__(self, cursor: str = "") -> None:
@@ -126,6 +126,8 @@ class PublishResult:
         self.dropped = 0
         self.closed = 0
         self.blocked: list[Subscriber] | None = None
+        # Who does not get it, though it is subscribed.
+        self.excluded: Subscriber | None = None
 
     def __repr__(self) -> str:
         names = ("delivered", "queued", "conflated", "dropped", "closed")

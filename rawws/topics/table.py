@@ -76,11 +76,13 @@ class TopicTable:
         return made
 
     def distribute(self, topic: Topic, publication: Publication, outcome: PublishResult) -> None:
-        """Send a publication to all subscribers of its topic."""
+        """Send a publication to all subscribers of its topic, but for who is excluded."""
         if topic.subscriptions:
             receivers = topic.receivers
             if receivers is None:
                 receivers = topic.receivers = [each for each in topic.subscriptions.values() if not each.pending]
+            if outcome.excluded is not None:
+                receivers = [each for each in receivers if each.subscriber is not outcome.excluded]
             self.send(receivers, publication, outcome)
         self.tidy(topic)
 
