@@ -28,7 +28,9 @@ BESIDE = {
     "unsubscribe": set[str](),
     "publish": {"data", "base64", "json", "event", "key", "exclude"},
     "presence": set[str](),
+    "history": {"since", "before", "limit"},
 }
+TEXTUAL = ("since", "before", "data", "base64", "event", "key")
 # A cursor that the log of `Topics` gave, which has three publications and holds two.
 EPOCH = "0123456789ab"
 HELD = 2
@@ -65,9 +67,12 @@ def is_well_typed(fields: dict[str, Any], action: str) -> bool:
     number = fields.get("id", 0)
     if type(number) is not int or not 0 <= number < 2**53:
         return False
+    limit = fields.get("limit", 0)
+    if type(limit) is not int or not 0 <= limit <= 1000:
+        return False
     if not all(type(fields.get(name, True)) is bool for name in ("watch", "json", "exclude")):
         return False
-    if not all(type(fields.get(name, "")) is str for name in (action, "since", "data", "base64", "event", "key")):
+    if not all(type(fields.get(name, "")) is str for name in (action, *TEXTUAL)):
         return False
     if action != "publish":
         return True
@@ -252,6 +257,8 @@ class Topics:
 def written(ask: Any, nothing: object) -> dict[str, Any]:
     """Return the envelope of a Command."""
     fields: dict[str, Any] = {ask.action: ask.topic, "id": ask.id, "since": ask.since or None, "key": ask.key}
+    if ask.action == "history":
+        fields |= {"before": ask.before, "limit": ask.limit}
     if ask.action == "publish":
         name, message = ("data", ask.message) if isinstance(ask.message, str) else ("base64", b64encode(ask.message))
         fields[name] = message if isinstance(message, str) else message.decode()
@@ -285,7 +292,7 @@ def make(twin: Twin) -> Callable[[bytes], object]:
         again = json.dumps(written(ask, nothing))
         assert parse(again) == ask, again
         name = topics.use_name(ask.topic)
-        since = topics.use_cursor(ask.since, ask.topic) if ask.since else ""
+        since = topics.use_cursor(ask.since or ask.before, ask.topic) if ask.since or ask.before else ""
         done = topics.publish(ask) if ask.action == "publish" and name == "named" else ""
         return ask.action, ask.id is None, name, since, done, info, ask.watch, ask.key is None
 
@@ -299,6 +306,7 @@ TEXTS = [
     '{"id": 3, "publish": "chat", "data": "Hello", "key": "greeting"}',
     '{"id": 3, "publish": "chat", "data": "{\\"x\\": [1, \\"[,\\"]}", "json": true, "event": "move"}',
     '{"id": 4, "presence": "chat"}',
+    '{"id": 5, "history": "chat", "before": "0123456789ab:2", "limit": 10}',
     '{"subscribe": "chat", "since": "0123456789ab:1", "join": {"name": "Ann"}, "watch": true}',
     '{"subscribe": "a/b c", "since": "chat=0123456789ab:1&a/b%20c=0123456789ab:2"}',
     '{"id": 9007199254740991, "publish": "Gr\u00fc\u00dfe \u20ac\U0001f600", "base64": "AP8="}',

@@ -11,6 +11,7 @@ from .cursors import CursorError
 from .history import Publication
 from .hub import Hub
 from .names import TopicError
+from .pages import HistoryPage
 from .policies import Policy
 from .presence import Present
 from .rawws_v1 import HubHandler
@@ -21,6 +22,7 @@ __all__ = [
     "AsgiSocket",
     "CursorError",
     "History",
+    "HistoryPage",
     "Hub",
     "HubHandler",
     "HubStats",

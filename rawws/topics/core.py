@@ -412,7 +412,7 @@ class HubCore:
         """Return what `go` returns, or an awaitable of it where it must be asked first what came since a cursor."""
         return go() if self._replication is None else self._when_ready(self._replication, list(topics), since, go)
 
-    def history(self, topic: str, *, since: str) -> tuple[str, list[Publication], bool]:
+    def recall(self, topic: str, *, since: str) -> tuple[str, list[Publication], bool]:
         """Return where a topic is, what came since a cursor, and whether that is known; remember that it was told."""
         self._thread.enter()
         check_name(topic)
@@ -424,6 +424,11 @@ class HubCore:
         publications, recovered = _since(log, since) if since else ([], True)
         self._table.tidy(found)
         return log.cursor, publications, recovered
+
+    def place_of(self, topic: str, cursor: str) -> tuple[str, int, str]:
+        """Return the epoch and the offset that a cursor of a topic stands for now, and where the topic is."""
+        found = self._table.topics.get(topic) or self._table.make(topic)
+        return *found.log.place_of(cursor), found.log.cursor
 
     def forget(self, subscriber: Subscriber) -> None:
         """End all subscriptions of a subscriber."""

@@ -48,10 +48,13 @@ ACTIONS: Final[dict[str, frozenset[str]]] = {
     "publish": frozenset({"data", "base64", "json", "event", "key", "exclude"}),
     "presence": frozenset(),
     "renew": frozenset(),
+    "history": frozenset({"since", "before", "limit"}),
 }
 TYPES: Final[dict[str, type]] = {
     "id": int,
     "since": str,
+    "before": str,
+    "limit": int,
     "watch": bool,
     "data": str,
     "base64": str,
@@ -63,6 +66,9 @@ TYPES: Final[dict[str, type]] = {
 }
 # So many who are present are listed to a client; the rest is a number.
 MAX_LISTED = 1000
+# And so many publications of a history, and by default; a hub holds 100 of a topic by default.
+MAX_LIMIT: Final = 1000
+DEFAULT_LIMIT: Final = 100
 # And so many bytes of them: a client takes an envelope of 1 MiB.
 MAX_LISTED_SIZE = 1 << 19
 # What an id, and what stands around it, takes there.
@@ -97,6 +103,9 @@ class Command(NamedTuple):
     extra: str = ""
     # Whether the client itself is not to get it.
     exclude: bool = False
+    # Of history.
+    before: str = ""
+    limit: int = DEFAULT_LIMIT
 
 
 def parse(text: str | bytes) -> Command:
@@ -121,11 +130,14 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         if name not in {"id", action} and name not in ACTIONS[action]:
             raise malformed(f"{action} has no {name[:64]!r}")
         wanted = TYPES.get(name, object)
-        if not isinstance(value, wanted) or (wanted is int and value != number):
-            allowed = "an integer from 0 to 2^53 - 1" if wanted is int else wanted.__name__
+        if not isinstance(value, wanted) or (name == "id" and value != number):
+            allowed = "an integer from 0 to 2^53 - 1" if name == "id" else wanted.__name__
             raise malformed(f"{name} is {type(value).__name__}, allowed is {allowed}")
     if action == "renew":
         return Command(action, "", number, message=fields[action])
+    limit = fields.get("limit", DEFAULT_LIMIT)
+    if isinstance(limit, bool) or not 0 <= limit <= MAX_LIMIT:
+        raise malformed(f"limit is {str(limit)[:64]}, allowed is an integer from 0 to {MAX_LIMIT}")
     return Command(
         action,
         fields[action],
@@ -137,6 +149,8 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         fields.get("key"),
         members_beside(fields) if action == "publish" else "",
         fields.get("exclude", False),
+        fields.get("before", ""),
+        limit,
     )
 
 
@@ -267,7 +281,7 @@ def more_of(present: Present) -> str:
     return f',"user":{serialize_text(present.user)}{claim}'
 
 
-def answer_of(publications: Iterable[bytes], cursor: str, recovered: bool) -> bytes:
-    """Return what a poll is answered, of envelopes of publications."""
-    rest = serialize({"cursor": cursor, "recovered": recovered})
+def answer_of(publications: Iterable[bytes], cursor: str, recovered: bool, answer: dict[str, Any]) -> bytes:
+    """Return an answer that has envelopes of publications, and a cursor."""
+    rest = serialize({**answer, "cursor": cursor, "recovered": recovered})
     return b'{"publications":[' + b",".join(publications) + b"]," + rest[1:].encode()

@@ -21,11 +21,12 @@ from rawws.http.asgi import answer_asgi, head_of_scope
 from rawws.http.responses import Response
 
 from .cursors import EARLIEST, cursor_of
-from .envelope import EnvelopeError, answer_of, error_of, malformed, members_beside, message_of, render
+from .envelope import DEFAULT_LIMIT, MAX_LIMIT, EnvelopeError, error_of, malformed, members_beside, message_of
 from .names import TopicError, check_name
+from .pages import MAX_ANSWER, answer_page, check_page, page_of
 from .payloads import distinct, no_number, serialize
 from .rawws_v1 import MISTAKES, place_of
-from .rawws_v1_http import FRESH, MAX_ANSWER, answer_stream, list_of, refusal, refused_later
+from .rawws_v1_http import FRESH, answer_stream, list_of, refusal, refused_later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from rawws.http.requests import HttpRequest
     from rawws.protocol.http11 import Headers
 
-    from .history import Publication
     from .hub import Hub
     from .subscribers import PublishResult
 
@@ -46,8 +46,6 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 MIN_KEY = 16
 # As Pusher has it. All of them are published to in one turn of the event loop.
 MAX_BROADCAST = 100
-# Publications of one answer; a hub holds 100 of a topic by default.
-DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 # Of the body beside the message, in bytes: names, and what base64 and JSON add.
 ROOM = 65536
 # What a body may have beside where it is published.
@@ -143,22 +141,16 @@ class HubApi:
         return answer_later(pending) if pending else answer()
 
     def _history(self, asked: HttpRequest) -> Response | Awaitable[Response]:
-        """List the last publications of a topic, or the first ones behind a cursor."""
+        """List the last publications of a topic, the last ones before a cursor, or the first ones behind one."""
         topic, limit = topic_of(asked), limit_of(asked)
-        since = cursor_of(asked.query.get("since", ""), topic)
+        since, before = (cursor_of(asked.query.get(name, ""), topic) for name in ("since", "before"))
+        check_page(since, before)
 
         def answer() -> Response:
-            cursor, publications, recovered = self.hub.history(topic, since=since or EARLIEST)
-            if since:
-                chosen = fitting(publications, limit)
-                if len(chosen) < len(publications):
-                    # Who asks again with it gets the next ones.
-                    cursor = publications[len(chosen) - 1].cursor if chosen else since
-            else:
-                chosen = fitting(publications[::-1], limit)[::-1]
-            return Response(200, answer_of(chosen, cursor, recovered), FRESH, "application/json")
+            page = page_of(self.hub, topic, since, before, limit, MAX_ANSWER)
+            return Response(200, answer_page(page, {}), FRESH, "application/json")
 
-        return self.hub.when_ready([topic], since or EARLIEST, answer)
+        return self.hub.when_ready([topic], since or before or EARLIEST, answer)
 
     def _presence(self, asked: HttpRequest) -> Response | Awaitable[Response]:
         """List who is present in a topic."""
@@ -279,19 +271,6 @@ def limit_of(asked: HttpRequest) -> int:
     if len(text) > 4 or not (text.isascii() and text.isdigit()) or int(text) > MAX_LIMIT:
         raise EnvelopeError("malformed", f"limit is {text[:64]!r}, allowed are 0 to {MAX_LIMIT}")
     return int(text)
-
-
-def fitting(publications: list[Publication], limit: int) -> list[bytes]:
-    """Return the first publications as envelopes, as many as one answer may have; one has room, however large."""
-    chosen: list[bytes] = []
-    size = 0
-    for publication in publications[:limit]:
-        octets = publication.form_of(render).payload
-        size += len(octets)
-        if chosen and size > MAX_ANSWER:
-            break
-        chosen.append(octets)
-    return chosen
 
 
 def told(answer: dict[str, Any]) -> Response:

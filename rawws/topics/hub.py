@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from rawws.http.requests import HttpRequest
@@ -9,8 +10,11 @@ from rawws.http.requests import HttpRequest
 from .asgi import HubApplication
 from .backplane import History
 from .core import HubCore
+from .cursors import EARLIEST, cursor_of
+from .envelope import DEFAULT_LIMIT
 from .listening import TopicListener
-from .names import TopicError
+from .names import TopicError, check_name
+from .pages import HistoryPage, check_page, page_of
 from .payloads import payload_of
 from .rates import TOPIC_RATE
 from .rawws_v1 import PROTOCOL, serve_client
@@ -125,6 +129,27 @@ class Hub(HubCore):
         """Return how many are subscribed to a topic, of those that are connected to this process."""
         found = self._table.topics.get(topic)
         return 0 if found is None else len(found.subscriptions)
+
+    async def history(
+        self, topic: str, *, limit: int = DEFAULT_LIMIT, before: str | None = None, since: str | None = None
+    ) -> HistoryPage:
+        """Return the last publications of a topic that are held: of all, or of those before a cursor.
+
+        With `since`, the first ones behind that cursor. They are at most `limit`, in their order. With a backplane,
+        the engine is asked, and holds what it holds. Raises ValueError for a negative limit and for both cursors,
+        CursorError for one that the topic never gave; TopicError for a name that no topic may have, and where the
+        backplane cannot serve the topic.
+        """
+        if limit < 0:
+            raise ValueError(f"limit is {limit}, allowed are numbers from 0")
+        check_page(since, before)
+        check_name(topic)
+        behind, ahead = (cursor_of(cursor or "", topic) for cursor in (since, before))
+        found: Any = self.when_ready(
+            [topic], behind or ahead or EARLIEST, lambda: page_of(self, topic, behind, ahead, limit)
+        )
+        page: HistoryPage = await found if inspect.isawaitable(found) else found
+        return page
 
     async def listen(
         self, *topics: str, since: str | None = None, policy: str | Policy = "disconnect"

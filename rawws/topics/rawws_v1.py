@@ -22,7 +22,7 @@ from rawws.net.turns import spend, turn_of
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
-from .cursors import CursorError, cursor_of
+from .cursors import EARLIEST, CursorError, cursor_of
 from .envelope import (
     SUBPROTOCOL,
     Command,
@@ -33,6 +33,7 @@ from .envelope import (
     render,
 )
 from .names import TopicError, check_name
+from .pages import MAX_ANSWER, answer_page, check_page, page_of
 from .payloads import serialize
 from .presence import NOTHING
 from .rules import Refused
@@ -61,7 +62,7 @@ COMMAND_COST = 2048
 MISTAKES = (EnvelopeError, CursorError, TopicError)
 # What a client must be allowed to do for an action; for these, nothing.
 FREE = frozenset({"unsubscribe", "renew"})
-RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "publish": "publish"}
+RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "history": "subscribe", "publish": "publish"}
 
 
 # -- WebSocket
@@ -201,8 +202,10 @@ def perform(hub: HubCore, ws: ClientSocket, command: Command, judged: Any) -> Aw
         left = judged.left()
         confirm(ws, command, {} if left is None else {"expires": round(left, 3)})
         return None
-    answer = subscribe if command.action == "subscribe" else list_present
-    waiting: Any = hub.when_ready([command.topic], command.since, lambda: answer(hub, ws, command))
+    answer, since = ANSWERS[command.action], command.since
+    if command.action == "history":
+        since = "".join(history_of(command)) or EARLIEST
+    waiting: Any = hub.when_ready([command.topic], since, lambda: answer(hub, ws, command))
     return None if waiting is None else mistaken(ws, command, waiting)
 
 
@@ -235,6 +238,13 @@ def list_present(hub: HubCore, ws: ClientSocket, command: Command) -> None:
         say(ws, listed({"id": command.id}, hub.members(command.topic), hub.user_count(command.topic)))
 
 
+def list_held(hub: HubCore, ws: ClientSocket, command: Command) -> None:
+    """Answer what is held, to who can know that it is an answer."""
+    if command.id is not None:
+        page = page_of(hub, command.topic, *history_of(command), command.limit, MAX_ANSWER)
+        say(ws, answer_page(page, {"id": command.id}).decode())
+
+
 def subscribe(hub: HubCore, ws: ClientSocket, command: Command) -> None:
     """Subscribe, answer, and send what was missed behind the answer."""
     subscriber = hub.subscriber_of(ws)
@@ -250,6 +260,9 @@ def subscribe(hub: HubCore, ws: ClientSocket, command: Command) -> None:
         else:
             say(ws, serialize(answer))
     subscriber.replay(subscription, result.missed)
+
+
+ANSWERS: Final = {"subscribe": subscribe, "presence": list_present, "history": list_held}
 
 
 def confirm(ws: ClientSocket, command: Command, answer: dict[str, Any]) -> None:
@@ -385,6 +398,12 @@ def read(message: str | bytes) -> Command:
     except TopicError as error:
         raise EnvelopeError(error.code, str(error), command.id) from None
     return command
+
+
+def history_of(command: Command) -> tuple[str, str]:
+    """Return the cursors of its topic that history is asked for behind, and before. Raises as `check_page` does."""
+    check_page(command.since, command.before)
+    return cursor_of(command.since, command.topic), cursor_of(command.before, command.topic)
 
 
 def numbered(number: int | None) -> dict[str, Any]:

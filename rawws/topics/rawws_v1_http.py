@@ -16,11 +16,12 @@ from rawws.http.long_poll import POLL_TIMEOUT, LongPoll
 from rawws.http.responses import Response
 from rawws.net.turns import spend
 
-from .cursors import MAX_ID, cursors_of, is_short, join_cursors
+from .cursors import EARLIEST, MAX_ID, cursors_of, is_short, join_cursors
 from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields, render
 from .names import STATUSES, TopicError, check_name, unavailable
+from .pages import MAX_ANSWER, answer_page, page_of
 from .payloads import serialize
-from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, numbered, place_of, read
+from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, history_of, numbered, place_of, read
 from .subscribers import EventSubscriber
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ __all__ = ["answer_get", "answer_poll", "answer_post", "answer_stream"]
 
 Answer = TypeVar("Answer")
 
-# The publications of one answer to a poll have so many bytes; a single one may be larger.
-MAX_ANSWER = 1 << 19
+# What may be asked for by a request of its own.
+POSTED = ("publish", "presence", "history")
 # From a proxy's memory, a client would get the same again.
 FRESH = {"Cache-Control": "no-store"}
 
@@ -122,7 +123,7 @@ def begin_poll(hub: HubCore, asked: HttpRequest, names: list[str], since: str, t
     complete = True
     for name in names:
         start = starts[name]
-        answer.cursors[name], missed, known = hub.history(name, since=start)
+        answer.cursors[name], missed, known = hub.recall(name, since=start)
         publications += missed
         # Who has no cursor gets one, and asks again with it: else it would miss what comes between two requests.
         complete = complete and bool(start)
@@ -179,7 +180,7 @@ class PollAnswer:
 
     def response(self) -> Response:
         """Return the answer."""
-        octets = answer_of(self.publications, join_cursors(self.cursors), self.recovered)
+        octets = answer_of(self.publications, join_cursors(self.cursors), self.recovered, {})
         return Response(200, octets, FRESH, "application/json")
 
 
@@ -247,13 +248,13 @@ class PendingPoll:
 
 
 def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Response]:
-    """Publish what the body says, or list who is present."""
+    """Publish what the body says, list who is present, or what is held."""
     spend(COMMAND_COST)
     try:
         command = read(asked.body.decode("utf-8", "replace"))
-        if command.action not in {"publish", "presence"}:
+        if command.action not in POSTED:
             raise EnvelopeError(
-                "malformed", f"{command.action} needs a WebSocket, allowed are publish and presence", command.id
+                "malformed", f"{command.action} needs a WebSocket, allowed are {', '.join(POSTED)}", command.id
             )
         if command.exclude:
             # Nobody knows which stream or poll is that of who posts.
@@ -271,10 +272,17 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
     async def answer_later(result: PublishResult) -> Response:
         return answer(place_of(await result))
 
+    def look_back() -> Response:
+        page = page_of(hub, command.topic, *history_of(command), command.limit, MAX_ANSWER)
+        return Response(200, answer_page(page, numbered(command.id)), FRESH, "application/json")
+
     def go() -> Any:
         hub.account(asked, (command.topic,))
         if command.action == "presence":
             return hub.when_ready([command.topic], "", lambda: list_of(hub, command.topic, command.id))
+        if command.action == "history":
+            since, before = history_of(command)
+            return hub.when_ready([command.topic], since or before or EARLIEST, look_back)
         edited = hub.rules.edit(asked, command.topic, command.message, command.extra)
         return edit_later(edited) if inspect.isawaitable(edited) else publish(edited)
 

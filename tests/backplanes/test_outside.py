@@ -85,7 +85,7 @@ async def test_what_is_no_text_is_binary_and_a_key_is_kept(engine: RedisEngine) 
         await eventually(lambda: reader.got == messages)
         evaluate(engine, "a", "with a key", "é")
         await eventually(lambda: reader.got[-1] == "with a key")
-        _, publications, _ = hub.history("a", since="earliest")
+        _, publications, _ = hub.recall("a", since="earliest")
         assert publications[-1].key == "é"
         assert publications[0].key is None
 
@@ -104,7 +104,7 @@ async def test_an_event_and_json_are_named_behind_the_key_which_may_be_empty(eng
         for words in said:
             evaluate(engine, "a", *words)
         await eventually(lambda: len(reader.got) == len(said))
-        _, found, _ = hub.history("a", since="earliest")
+        _, found, _ = hub.recall("a", since="earliest")
         assert [(each.message, each.key, each.event, each.is_json) for each in found] == [
             ("1", "k", "move", False),
             ("2", None, 'a "b\\ é%,', False),

@@ -393,7 +393,7 @@ def test_publish_returns_the_cursor_from_any_thread(served: Served) -> None:
 
 
 async def _history(served: Served) -> Any:
-    return served.hub.history("news", since="earliest")
+    return served.hub.recall("news", since="earliest")
 
 
 def _loop_of(served: Served) -> asyncio.AbstractEventLoop:

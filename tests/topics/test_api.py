@@ -71,10 +71,10 @@ async def test_it_publishes_to_one_topic_and_to_many(server: str) -> None:
     async with api(hub, server) as client:
         answer = await client.post("publish", json={"topic": "a/b", "data": "Grüße"})
         assert (answer.status_code, list(answer.json())) == (200, ["cursor"])
-        assert hub.history("a/b", since="earliest")[1][0].cursor == answer.json()["cursor"]
+        assert hub.recall("a/b", since="earliest")[1][0].cursor == answer.json()["cursor"]
         await client.post("publish", json={"topic": "c d", "base64": "AP8=", "key": "k"})
         assert receiver.got == ["Grüße", b"\x00\xff"]
-        assert hub.history("c d", since="earliest")[1][0].key == "k"
+        assert hub.recall("c d", since="earliest")[1][0].key == "k"
         answer = await client.post("broadcast", json={"topics": ["a/b", "c d"], "data": "all"})
         assert [each["topic"] for each in answer.json()["results"]] == ["a/b", "c d"]
         assert all(each["cursor"].endswith(":2") for each in answer.json()["results"])
@@ -89,7 +89,7 @@ async def test_what_is_no_text_is_published_as_json(server: str) -> None:
         for data in ({"price": 1.5, "é": [None, True]}, [], 7, "7", None):
             assert (await client.post("publish", json={"topic": "a", "data": data})).status_code == 200
     assert receiver.got == ['{"price":1.5,"é":[null,true]}', "[]", "7", "7", "null"]
-    assert [each.is_json for each in hub.history("a", since="earliest")[1]] == [True, True, True, False, True]
+    assert [each.is_json for each in hub.recall("a", since="earliest")[1]] == [True, True, True, False, True]
 
 
 async def test_a_text_that_is_json_and_an_event_are_published_as_they_are(server: str) -> None:

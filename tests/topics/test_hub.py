@@ -374,15 +374,15 @@ def test_what_is_shown_in_a_log_says_what_it_is() -> None:
 def test_a_topic_of_which_a_place_was_told_is_remembered_as_long_as_its_history() -> None:
     with still() as clock:
         hub = Hub(history=History(age=10.0))
-        cursor, missed, known = hub.history("a", since="")
+        cursor, missed, known = hub.recall("a", since="")
         assert (missed, known, hub.stats().topics) == ([], True, 1)
         clock.now += 10
-        assert hub.history("a", since=cursor) == (cursor, [], True)
+        assert hub.recall("a", since=cursor) == (cursor, [], True)
         clock.now += 10
         assert hub.stats().topics == 1
         clock.now += 0.5
         assert hub.stats().topics == 0
-        assert hub.history("a", since=cursor)[2] is False
+        assert hub.recall("a", since=cursor)[2] is False
 
 
 @pytest.mark.parametrize("key", ["", "x" * 255, "é" * 127 + "x"], ids=["none", "ascii", "bytes"])

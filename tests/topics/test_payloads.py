@@ -42,7 +42,7 @@ PAYLOADS: list[tuple[Any, str | None, str | bytes, str]] = [
 
 def held(hub: Hub, topic: str) -> list[Publication]:
     """Return what is held of a topic."""
-    return hub.history(topic, since="earliest")[1]
+    return hub.recall(topic, since="earliest")[1]
 
 
 @pytest.mark.parametrize(("data", "event", "message", "extra"), PAYLOADS)

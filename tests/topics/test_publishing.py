@@ -93,7 +93,7 @@ def test_several_topics_get_the_same_or_none_of_them_does() -> None:
     results = hub.broadcast((topic for topic in "ab"), [1], event="e", exclude=receivers["a"])
     assert [(each.cursor[-2:], each.delivered) for each in results] == [(":1", 0), (":1", 1)]
     assert [each.got for each in receivers.values()] == [[], ["[1]"]]
-    assert [hub.history(topic, since="earliest")[1][0].event for topic in "ab"] == ["e", "e"]
+    assert [hub.recall(topic, since="earliest")[1][0].event for topic in "ab"] == ["e", "e"]
     for topics, reason in (
         ([], "no topic is named, needed is at least one"),
         (["a", "b", "a"], "a topic is named twice, allowed is once"),

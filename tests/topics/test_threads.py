@@ -107,7 +107,7 @@ async def test_a_hub_takes_nothing_of_another_thread(others: ThreadPoolExecutor)
         lambda: hub.subscribe(Receiver(), "t"),
         lambda: hub.subscribe(receiver, "u"),
         lambda: hub.unsubscribe(receiver, "t"),
-        lambda: hub.history("t", since="earliest"),
+        lambda: hub.recall("t", since="earliest"),
         lambda: asyncio.run(hub.close()),
     )
     assert hub.publish("t", "in time").delivered == 1
