@@ -64,7 +64,7 @@ MISTAKES = [
     ("{", None, "malformed", "it is not JSON"),
     ("[1]", None, "malformed", "it is list, allowed is an object"),
     ("7", None, "malformed", "it is int"),
-    ('{"id": 1}', 1, "malformed", "it has none of subscribe, unsubscribe, publish, presence, renew, history, needed is one"),
+    ('{"id": 1}', 1, "malformed", "it has none of subscribe, unsubscribe, publish, presence, renew, history"),
     ('{"id": 1, "subscribe": "a", "publish": "a", "data": ""}', 1, "malformed", "it has subscribe and publish of"),
     ('{"id": 1, "subscribe": "a", "sinc": "x"}', 1, "malformed", "subscribe has no 'sinc'"),
     ('{"id": 1, "unsubscribe": "a", "since": "x"}', 1, "malformed", "unsubscribe has no 'since'"),
