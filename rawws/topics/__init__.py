@@ -6,8 +6,8 @@ from rawws.net.identity import Identity
 from .asgi import scope_of
 from .asgi_socket import AsgiSocket
 from .backplane import History
-from .core import HubStats
 from .cursors import CursorError
+from .figures import HubStats
 from .history import Publication
 from .hub import Hub
 from .names import TopicError

@@ -315,6 +315,11 @@ class AsgiSubscriber(Subscriber):
         if self.render is not None:
             self.deliver(subscription, place, PublishResult())
 
+    def tell_end(self, notice: Notice) -> None:
+        """Tell it, if it speaks a client protocol."""
+        if self.render is not None:
+            self.write_form(notice)
+
 
 def native_socket(scope: AsgiScope) -> WebSocket | None:
     """Return the WebSocket of ours that is below one of ASGI, None where another server brought it."""

@@ -5,11 +5,13 @@ It speaks no protocol of clients: those that there are, and how each says what i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from rawws import clock
+from rawws.errors import ConnectionClosed
 from rawws.http.event_stream import EventStream
 from rawws.net.identity import Identity
 from rawws.net.prepared import PreparedMessage
@@ -17,12 +19,13 @@ from rawws.net.websocket import WebSocket
 
 from .asgi_socket import AsgiSocket, AsgiSubscriber, receiver_of
 from .attendance import Attendance
-from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, is_lenient, parse_cursor
-from .figures import each_subscriber, each_topic
-from .history import Log, Missed, Publication, cost
+from .control import UserControl
+from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
+from .figures import HubStats, each_subscriber, each_topic
+from .history import ENDED, Log, Publication, cost
 from .listening import TopicListener
-from .names import TopicError, check_key, check_name
-from .payloads import check_extra, payload_of
+from .names import CONTROL, TopicError, check_key, check_name
+from .payloads import check_extra, payload_of, serialize
 from .policies import Policy
 from .presence import NOTHING, Present, new_present
 from .rates import TopicRates
@@ -38,7 +41,7 @@ from .subscribers import (
     Subscriber,
     Subscription,
 )
-from .table import Topic, TopicTable
+from .table import Topic, TopicTable, missed_since
 from .threadsafe import HubThread
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     from .rules import ClientRules
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
-__all__ = ["HubCore", "HubStats", "SubscribeResult", "known_hubs"]
+__all__ = ["HubCore", "SubscribeResult", "known_hubs"]
 
 Answer = TypeVar("Answer")
 
@@ -64,34 +67,6 @@ LARGEST_ENVELOPE = 1 << 20
 ENVELOPE_ROOM = 8192
 # A control character is six bytes of JSON.
 ESCAPED = 6
-
-
-class HubStats(NamedTuple):
-    """What a hub holds now, and what it did since it was made."""
-
-    topics: int
-    subscribers: int
-    subscriptions: int
-    present: int
-    held: int
-    held_bytes: int
-    waiting: int
-    published: int
-    delivered: int
-    queued: int
-    conflated: int
-    dropped: int
-    closed: int
-    # Of the backplane: whether it is away, what waits for it, what was given up, where something was found missing
-    # and asked for, where it could not be had, and how often the engine was tried to be reached again.
-    degraded: bool = False
-    unsent: int = 0
-    lost: int = 0
-    gaps: int = 0
-    declared: int = 0
-    retries: int = 0
-    # How often it could not serve a topic, or told of one what cannot be read.
-    faults: int = 0
 
 
 # Those of this process that somebody holds.
@@ -143,6 +118,7 @@ class HubCore:
         )
         self.attendance = Attendance(self._table, self._replication, presence_grace)
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
+        self.control = UserControl(self, self._subscribers, self.sessions, self._replication)
         self._published = 0
         self._thread = HubThread(self.publish_payload)
         HUBS[next(NUMBERS)] = self
@@ -152,6 +128,8 @@ class HubCore:
         self._thread.enter()
         if self._replication is not None:
             self._replication.open()
+            if self.rules.identify is not None:
+                self.listen_to_orders()
 
     async def close(self) -> None:
         """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost.
@@ -215,19 +193,21 @@ class HubCore:
         return result.subscription
 
     def unsubscribe(
-        self, receiver: WebSocket | EventStream | Receiver | AsgiWebSocket, topic: str | None = None
+        self,
+        receiver: WebSocket | EventStream | Receiver | AsgiWebSocket | str,
+        topic: str | None = None,
+        *,
+        reason: str = "",
     ) -> None:
-        """End a subscription, or all of them; nothing, where there is none."""
+        """End a subscription, or all of them; nothing, where there is none. A client of rawws.v1 is told.
+
+        A str is a user: then it is done to all connections of the user, with a backplane at all servers.
+        """
         self._thread.enter()
-        subscriber = self._subscribers.get(receiver_of(receiver))
-        if subscriber is None:
-            return
-        for subscription in list(subscriber.subscriptions.values()):
-            if topic in {None, subscription.topic}:
-                self._end(subscription)
-                subscriber.give_up(subscription)
-        if topic is None or not subscriber.subscriptions:
-            subscriber.leave()
+        if isinstance(receiver, str):
+            self.control.unsubscribe(receiver, topic, reason)
+        else:
+            self.leave(receiver_of(receiver), topic, reason=reason)
 
     def publish(
         self,
@@ -300,10 +280,12 @@ class HubCore:
     def stats(self) -> HubStats:
         """Return what the hub did so far, and what it holds."""
         self._table.tidy()
+        # That of the orders is none of the application's.
+        hidden = CONTROL in self._table.topics
         return HubStats(
-            topics=len(self._table.topics),
-            subscribers=len(self._subscribers),
-            subscriptions=sum(len(subscriber.subscriptions) for subscriber in self._subscribers.values()),
+            topics=len(self._table.topics) - hidden,
+            subscribers=len(self._subscribers) - hidden,
+            subscriptions=sum(len(subscriber.subscriptions) for subscriber in self._subscribers.values()) - hidden,
             present=sum(
                 len(topic.presence.members) for topic in self._table.topics.values() if topic.presence is not None
             ),
@@ -371,6 +353,30 @@ class HubCore:
         self._table.distribute(found, publication, outcome)
         return outcome
 
+    def leave(self, receiver: SubscriberConnection, topic: str | None = None, *, reason: str | None = None) -> None:
+        """End a subscription, or all of them; with a reason, "" too, a client hears that the application ended them."""
+        subscriber = self._subscribers.get(receiver)
+        if subscriber is None:
+            return
+        for subscription in list(subscriber.subscriptions.values()):
+            if topic in {None, subscription.topic}:
+                found = self._table.topics[subscription.topic]
+                self._end(subscription)
+                subscriber.give_up(subscription)
+                if reason is not None:
+                    extra = f'"reason":{serialize(reason)}' if reason else ""
+                    with contextlib.suppress(ConnectionClosed):
+                        subscriber.tell_end(self._table.notice(found, ENDED, extra=extra))
+        if not subscriber.subscriptions:
+            subscriber.leave()
+
+    def listen_to_orders(self) -> None:
+        """Begin to do what other servers order for users, if that was not begun."""
+        if self._replication is not None and CONTROL not in self._table.topics:
+            subscriber = ObjectSubscriber(self, self.control)
+            result = self._enter(subscriber, CONTROL, None, NOTHING, watch=False)
+            self._wait(self._replication, result.subscription, "")
+
     def account(self, client: Any, topics: Collection[str]) -> None:
         """Count the topics that a client brings up. Raises TopicError where those that are new are too many."""
         if self._rates is not None:
@@ -421,7 +427,7 @@ class HubCore:
         if self._replication is not None:
             self._replication.prepare(log)
         self._table.store.touch(log, clock.monotonic())
-        publications, recovered = _since(log, since) if since else ([], True)
+        publications, recovered = missed_since(log, since) if since else ([], True)
         self._table.tidy(found)
         return log.cursor, publications, recovered
 
@@ -477,7 +483,8 @@ class HubCore:
     ) -> SubscribeResult:
         """Make a subscription; without `since` it is pending."""
         self._thread.enter()
-        check_name(topic)
+        if subscriber.receiver is not self.control:
+            check_name(topic)
         if topic in subscriber.subscriptions:
             raise TopicError("limit", "the subscriber has this topic already, allowed is one subscription")
         if len(subscriber.subscriptions) >= self.max_topics:
@@ -565,7 +572,7 @@ class HubCore:
             self._replication.prepare(log)
         if not since:
             return log.cursor, []
-        missed, subscription.recovered = _since(log, since)
+        missed, subscription.recovered = missed_since(log, since)
         size = subscription.subscriber.replayed + sum(map(cost, missed))
         if missed and size > max(MAX_REPLAY, MAX_REPLAYS * self._table.store.bounds.size):
             subscription.recovered = False
@@ -587,13 +594,3 @@ class HubCore:
             # Its cursor was told: whoever comes back with it must find the same epoch.
             self._table.store.touch(topic.log, clock.monotonic())
             self._table.tidy(topic)
-
-
-def _since(log: Log, cursor: str) -> Missed:
-    """Return what came after a cursor. Raises CursorError for one that the topic never gave, if that is a mistake."""
-    try:
-        return log.since(str(cursor))
-    except CursorError:
-        if not is_lenient(cursor):
-            raise
-        return Missed([], False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rawws.errors import RawwsError
 
 from .cursors import CursorError
-from .history import FAULT, MOVED, Notice
+from .history import ENDED, FAULT, MOVED, Notice
 from .names import TopicError, unavailable
 from .payloads import check_event, distinct, extra_of, has_many_values, no_number, parse_json, serialize
 from .presence import NOTHING
@@ -228,6 +228,8 @@ def notice_fields(notice: Notice) -> dict[str, Any]:
         return {"topic": notice.topic, notice.event: shown(notice.present)}
     if notice.event == FAULT:
         return {"topic": notice.topic, **error_of(unavailable(notice.topic))}
+    if notice.event == ENDED:
+        return {"topic": notice.topic, "error": "unsubscribed"}
     return place_fields(notice.topic, notice.cursor, recovered=notice.event == MOVED)
 
 

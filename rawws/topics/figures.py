@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from .names import CONTROL
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .subscribers import Subscriber, SubscriberConnection
     from .table import TopicTable
 
-__all__ = ["SubscriberFigures", "TopicFigures", "each_subscriber", "each_topic"]
+__all__ = ["HubStats", "SubscriberFigures", "TopicFigures", "each_subscriber", "each_topic"]
 
 
 class TopicFigures(NamedTuple):
@@ -30,9 +32,39 @@ class SubscriberFigures(NamedTuple):
     waiting: int
 
 
+class HubStats(NamedTuple):
+    """What a hub holds now, and what it did since it was made."""
+
+    topics: int
+    subscribers: int
+    subscriptions: int
+    present: int
+    held: int
+    held_bytes: int
+    waiting: int
+    published: int
+    delivered: int
+    queued: int
+    conflated: int
+    dropped: int
+    closed: int
+    # Of the backplane: whether it is away, what waits for it, what was given up, where something was found missing
+    # and asked for, where it could not be had, and how often the engine was tried to be reached again.
+    degraded: bool = False
+    unsent: int = 0
+    lost: int = 0
+    gaps: int = 0
+    declared: int = 0
+    retries: int = 0
+    # How often it could not serve a topic, or told of one what cannot be read.
+    faults: int = 0
+
+
 def each_topic(table: TopicTable) -> Iterator[TopicFigures]:
     """Yield the topics of a hub."""
     for name, topic in table.topics.items():
+        if name == CONTROL:
+            continue
         present = 0 if topic.presence is None else len(topic.presence.members)
         yield TopicFigures(name, len(topic.subscriptions), present, len(topic.log.held))
 
@@ -40,4 +72,5 @@ def each_topic(table: TopicTable) -> Iterator[TopicFigures]:
 def each_subscriber(subscribers: Iterable[Subscriber]) -> Iterator[SubscriberFigures]:
     """Yield the subscribers of a hub."""
     for subscriber in subscribers:
-        yield SubscriberFigures(subscriber.receiver, len(subscriber.subscriptions), subscriber.size)
+        if CONTROL not in subscriber.subscriptions:
+            yield SubscriberFigures(subscriber.receiver, len(subscriber.subscriptions), subscriber.size)

@@ -30,10 +30,22 @@ if TYPE_CHECKING:
     from .backplane import History
     from .presence import Present
 
-__all__ = ["FAULT", "JOIN", "LEAVE", "MISSED", "MOVED", "HistoryStore", "Log", "Missed", "Notice", "Publication"]
+__all__ = [
+    "ENDED",
+    "FAULT",
+    "JOIN",
+    "LEAVE",
+    "MISSED",
+    "MOVED",
+    "HistoryStore",
+    "Log",
+    "Missed",
+    "Notice",
+    "Publication",
+]
 
 # What a notice may tell.
-JOIN, LEAVE, MISSED, MOVED, FAULT = "join", "leave", "missed", "moved", "fault"
+JOIN, LEAVE, MISSED, MOVED, FAULT, ENDED = "join", "leave", "missed", "moved", "fault", "ended"
 
 # The size of a publication that waits is that of its message and so many bytes: it has places in the queue of its
 # subscriber and among those of its subscription.
@@ -167,7 +179,8 @@ class Notice(Publication):
 
     `event` is JOIN or LEAVE of somebody `present`; or MISSED or MOVED, where subscribers are at `cursor` from now on,
     and it is not known what they missed, or known that it is nothing; or FAULT, where the backplane cannot serve the
-    topic for now. `render` makes the text for those who speak no protocol.
+    topic for now; or ENDED, where the application ended the subscription, and `extra` may have the reason. `render`
+    makes the text for those who speak no protocol.
     """
 
     __slots__ = ("kind", "present")
@@ -180,8 +193,10 @@ class Notice(Publication):
         *,
         present: Present | None = None,
         cursor: str = "",
+        extra: str = "",
     ) -> None:
-        super().__init__(topic, EMPTY, ("place", event) if present is None else ("present", present.id))
+        key = ("place", event) if present is None else ("present", present.id)
+        super().__init__(topic, EMPTY, key, extra=extra)
         self.kind = event
         self.present = present
         self.cursor = cursor

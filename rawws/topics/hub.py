@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from rawws.http.requests import HttpRequest
+from rawws.protocol.closing import serialize_close
 
 from .asgi import HubApplication
 from .backplane import History
@@ -20,6 +21,7 @@ from .rates import TOPIC_RATE
 from .rawws_v1 import PROTOCOL, serve_client
 from .rawws_v1_http import answer_poll, answer_post, answer_stream
 from .rules import ClientRules
+from .sessions import UNAUTHORIZED
 from .shared import default_backplane
 
 if TYPE_CHECKING:
@@ -124,6 +126,17 @@ class Hub(HubCore):
         payload, extra = payload_of(message, event)
         self.check_publish(topic, payload, extra, key)
         return self._thread.post(topic, payload, extra, key, needs_loop=self._replication is not None)
+
+    def disconnect(self, user: str, *, code: int = UNAUTHORIZED, reason: str = "disconnected") -> int:
+        """Close all connections of a user, with a backplane at all servers; return how many there were at this one.
+
+        Whoever comes back is asked again who it is: end the session of the user before. `code` is the close code of
+        WebSockets, with which `rawws.js` asks for a new token; event streams end, polls are answered. Raises
+        LocalProtocolError for a code or a reason that no Close frame may have.
+        """
+        self._thread.enter()
+        serialize_close(code, reason)
+        return self.control.disconnect(user, int(code), reason)
 
     def subscribers(self, topic: str) -> int:
         """Return how many are subscribed to a topic, of those that are connected to this process."""

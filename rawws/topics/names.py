@@ -5,10 +5,12 @@ from __future__ import annotations
 from rawws.errors import HttpError
 from rawws.protocol.extensions import excerpt
 
-__all__ = ["STATUSES", "TopicError", "check_key", "check_name", "unavailable"]
+__all__ = ["CONTROL", "STATUSES", "TopicError", "check_key", "check_name", "unavailable"]
 
 # A name is in every envelope and every log: 255 bytes are as many as a file name has, and about as Kafka takes.
 MAX_NAME = 255
+# The topic by which servers tell each other what becomes of users: nobody else may name it.
+CONTROL = "rawws:control"
 
 
 # The status of what a client is told where an endpoint lets such an error out; else it is 400.
@@ -37,6 +39,8 @@ def check_name(topic: object) -> None:
     # The first comparison is for a name of megabytes; a lone surrogate is not printable.
     if not topic or len(topic) > MAX_NAME or not topic.isprintable() or len(topic.encode()) > MAX_NAME:
         raise TopicError("topic", f"the topic is {excerpt(topic)}, allowed are 1 to {MAX_NAME} printable bytes")
+    if topic == CONTROL:
+        raise TopicError("topic", f"the topic {CONTROL!r} is reserved, allowed are others")
 
 
 def unavailable(topic: str) -> TopicError:

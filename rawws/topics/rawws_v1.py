@@ -95,6 +95,8 @@ def begin_session(hub: HubCore, ws: ClientSocket) -> None:
     if isinstance(ws, WebSocket):
         # `identify` read it, and few will again.
         ws.lend_request(None)
+    if ws.identity is not None:
+        hub.listen_to_orders()
     hub.sessions.begin(ws, ws.identity, ws.close, lambda left: remind(ws, left))
 
 
@@ -194,7 +196,7 @@ def perform(hub: HubCore, ws: ClientSocket, command: Command, judged: Any) -> Aw
         confirm(ws, command, place_of(result))
         return result
     if command.action == "unsubscribe":
-        hub.unsubscribe(ws, command.topic)
+        hub.leave(ws, command.topic)
         confirm(ws, command, {})
         return None
     if command.action == "renew":

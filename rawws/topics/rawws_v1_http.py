@@ -85,6 +85,8 @@ def begin_stream(hub: HubCore, asked: HttpRequest, names: list[str], since: str)
     except BaseException:
         subscriber.leave()
         raise
+    if asked.identity is not None:
+        hub.listen_to_orders()
     hub.sessions.begin(made, made.identity, lambda _code, _reason: made.close())
     made.on_close = hub.sessions.end
     for subscription, cursor, _ in results:
@@ -220,7 +222,7 @@ class PendingPoll:
 
     def fault(self, topic: str) -> None:
         """Answer that the backplane cannot serve one of the topics for now."""
-        self.hub.unsubscribe(self)
+        self.hub.leave(self)
         self.poll.respond(refusal(None, error_of(unavailable(topic))))
 
     def follow(self, subscriber: Subscriber) -> None:
@@ -240,11 +242,11 @@ class PendingPoll:
             asyncio.get_running_loop().call_soon(self._answer)
 
     def _answer(self) -> None:
-        self.hub.unsubscribe(self)
+        self.hub.leave(self)
         self.poll.respond(self.answer.response())
 
     def _over(self, _: LongPoll) -> None:
-        self.hub.unsubscribe(self)
+        self.hub.leave(self)
 
 
 def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Response]:

@@ -40,13 +40,18 @@ def close_reason(reason: str) -> str:
 
 @final
 class ClientSession:
-    """One connection of an identified client: `end(code, reason)` closes it, `tell(seconds)` says how long it lasts."""
+    """The connection of an identified client: `end(code, reason)` closes it, `tell(seconds)` says how long it lasts."""
 
-    __slots__ = ("end", "identity", "notice", "over", "tell", "timer")
+    __slots__ = ("connection", "end", "identity", "notice", "over", "tell", "timer")
 
     def __init__(
-        self, identity: Identity, end: Callable[[int, str], object], tell: Callable[[float], object] | None
+        self,
+        connection: Any,
+        identity: Identity,
+        end: Callable[[int, str], object],
+        tell: Callable[[float], object] | None,
     ) -> None:
+        self.connection = connection
         self.end = end
         self.tell = tell
         self.timer: asyncio.TimerHandle | None = None
@@ -108,7 +113,7 @@ class ClientSessions:
     ) -> None:
         """Have a connection last as long as its identity; it is nobody's where that is None."""
         if identity is not None:
-            session = self._sessions[connection] = ClientSession(identity, end, tell)
+            session = self._sessions[connection] = ClientSession(connection, identity, end, tell)
             self._users.setdefault(identity.user, set()).add(session)
 
     def end(self, connection: Any) -> None:
@@ -136,5 +141,5 @@ class ClientSessions:
         return session.over
 
     def of(self, user: str) -> list[ClientSession]:
-        """Return the sessions of a user."""
-        return list(self._users.get(user, ()))
+        """Return the sessions of a user that are not over."""
+        return [session for session in self._users.get(user, ()) if not session.over]

@@ -253,6 +253,9 @@ class Subscriber:
         """Tell it where it is from now on, behind all that it got; whoever knows no cursors is told nothing."""
         self.deliver(subscription, place, PublishResult())
 
+    def tell_end(self, notice: Notice) -> None:
+        """Tell it that the application ended a subscription, where it speaks a client protocol."""
+
     # -- publications
 
     def deliver(self, subscription: Subscription, publication: Publication, outcome: PublishResult) -> None:
@@ -498,6 +501,10 @@ class ProtocolSocketSubscriber(SocketSubscriber):
         """Tell it, behind all that it got."""
         self.deliver(subscription, place, PublishResult())
 
+    def tell_end(self, notice: Notice) -> None:
+        """Tell it."""
+        self.write_form(notice)
+
 
 def event_data(publication: Publication) -> str | None:
     """Return the data of an event for those who speak no protocol: the message."""
@@ -539,6 +546,11 @@ class EventSubscriber(Subscriber):
         """Tell it; of a topic at fault, only whoever renders envelopes."""
         if place.event != FAULT or self.render is not event_data:
             super().tell_place(subscription, place)
+
+    def tell_end(self, notice: Notice) -> None:
+        """Tell it, if it renders envelopes."""
+        if self.render is not event_data:
+            self.write_form(notice)
 
     def begin(self, subscription: Subscription, cursor: str) -> None:
         """Say where the stream is, before anything came: a client that is cut off now must miss nothing later."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, final
 from rawws import clock
 from rawws.net.turns import EVENT_COST, spend
 
-from .history import HistoryStore, Log, Notice
+from .cursors import CursorError, is_lenient
+from .history import HistoryStore, Log, Missed, Notice
 from .subscribers import PublishResult, fan_out
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .presence import PresenceSet, Present
     from .subscribers import Subscriber, Subscription
 
-__all__ = ["COUNTED", "Topic", "TopicTable"]
+__all__ = ["COUNTED", "Topic", "TopicTable", "missed_since"]
 
 COUNTED: Final = ("delivered", "queued", "conflated", "dropped", "closed")
 # What it costs to send a publication to one subscriber, as bytes of a turn's work: as much as any message, so that a
@@ -86,9 +87,11 @@ class TopicTable:
             self.send(receivers, publication, outcome)
         self.tidy(topic)
 
-    def notice(self, topic: Topic, event: str, *, present: Present | None = None, cursor: str = "") -> Notice:
+    def notice(
+        self, topic: Topic, event: str, *, present: Present | None = None, cursor: str = "", extra: str = ""
+    ) -> Notice:
         """Return a notice of a topic."""
-        notice = Notice(topic.log.topic, event, self.render, present=present, cursor=cursor)
+        notice = Notice(topic.log.topic, event, self.render, present=present, cursor=cursor, extra=extra)
         notice.adopt(notice.topic, self.store.forms)
         return notice
 
@@ -118,3 +121,13 @@ class TopicTable:
                 del self.topics[log.topic]
                 if self.on_forget is not None:
                     self.on_forget(found)
+
+
+def missed_since(log: Log, cursor: str) -> Missed:
+    """Return what came after a cursor. Raises CursorError for one that the topic never gave, if that is a mistake."""
+    try:
+        return log.since(str(cursor))
+    except CursorError:
+        if not is_lenient(cursor):
+            raise
+        return Missed([], False)

@@ -393,7 +393,8 @@ async def test_who_is_about_to_leave_is_not_told_and_what_is_over_does_nothing_m
     sessions = ClientSessions()
     sessions.begin("x", None, lambda *_: None)
     sessions.begin("y", Identity("ann", None, time.time() + 0.001), lambda *end: ended.append(end))
-    while (sessions.of("ann")[0].identity.left() or 0.0) > 0:
+    [session] = sessions.of("ann")
+    while (session.identity.left() or 0.0) > 0:
         pass
     # Its time is over before the loop looked.
     assert (sessions.is_over("x"), sessions.is_over("y"), sessions.is_over("y")) == (False, True, True)
