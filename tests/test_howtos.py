@@ -7,15 +7,18 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import httpx
+import jwt
 import pytest
 from websockets import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from rawws.cli import main as cli
 from tests.browser.chromium import browsing, eventually
@@ -117,6 +120,22 @@ def test_a_ticket_is_good_once(tmp_path: Path) -> None:
             with connect(f"ws://{host}/hello") as ws:
                 ws.send(wrong)
                 with pytest.raises(ConnectionClosed, match="1008"):
+                    ws.recv(timeout=10)
+
+
+def test_a_json_web_token_says_who_it_is(tmp_path: Path) -> None:
+    secret = "of the identity provider and this server, 32 bytes or more"
+    claims = {"sub": "ada", "name": "Ada", "aud": "chat", "exp": time.time() + 600}
+    with running("use/access.md", "tokens.py", tmp_path) as host:
+        token = jwt.encode(claims, secret, "HS256")
+        with connect(f"ws://{host}/?token={token}", subprotocols=[Subprotocol("rawws.v1")]) as ws:
+            ws.send('{"id": 1, "subscribe": "user/ada", "join": null, "watch": true}')
+            assert json.loads(str(heard(ws)[0]))["members"][0]["info"] == {"name": "Ada"}
+            ws.send('{"id": 2, "subscribe": "user/bob"}')
+            assert json.loads(str(heard(ws)[0])) == {"id": 2, "error": "refused"}
+        for wrong in (jwt.encode(claims, "x" * 32, "HS256"), jwt.encode(claims | {"aud": "x"}, secret, "HS256")):
+            with connect(f"ws://{host}/?token={wrong}", subprotocols=[Subprotocol("rawws.v1")]) as ws:
+                with pytest.raises(ConnectionClosed, match="4401"):
                     ws.recv(timeout=10)
 
 

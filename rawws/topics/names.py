@@ -10,7 +10,7 @@ __all__ = ["CONTROL", "STATUSES", "TopicError", "check_key", "check_name", "unav
 # A name is in every envelope and every log: 255 bytes are as many as a file name has, and about as Kafka takes.
 MAX_NAME = 255
 # The topic by which servers tell each other what becomes of users: nobody else may name it.
-CONTROL = "rawws:control"
+CONTROL = "~rawws/control"
 
 
 # The status of what a client is told where an endpoint lets such an error out; else it is 400.

@@ -198,7 +198,7 @@ def test_the_topic_of_orders_is_nobodys() -> None:
         lambda: hub.subscribe(Receiver(), CONTROL),
         lambda: hub.publish_threadsafe(CONTROL, "x"),
     ):
-        with pytest.raises(TopicError, match="the topic 'rawws:control' is reserved"):
+        with pytest.raises(TopicError, match="the topic '~rawws/control' is reserved"):
             act()
 
 
