@@ -14,6 +14,7 @@ from rawws.integrations import asgi
 from rawws.protocol.connection import Connection, Role
 from tests.integrations.serving import Receive, Recorder, Send, Speaker, echo
 from tests.server.peers import Logged, Peer, eventually, narrow, request
+from tests.topics.receivers import still
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -265,7 +266,7 @@ async def test_a_body_over_the_limit_is_413_and_a_disconnect() -> None:
         while (event := await receive())["type"] == "http.request":
             pass
         heard.append(event["type"])
-        with pytest.raises(asgi.ClientDisconnectedError):
+        with pytest.raises(asgi.ClientDisconnectedError, match="the client is gone"):
             await send({"type": "http.response.start", "status": 200})
 
     chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n6\r\n"
@@ -289,6 +290,22 @@ async def test_a_body_that_is_waited_for_too_long_is_408_however_it_trickles() -
                 await peer.write(b"x")
             await asyncio.sleep(0.02)
         assert answered.result().startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_body_has_the_time_that_it_is_given_up_to_the_last_of_it() -> None:
+    waits = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["body"] == b"a"
+        waits.set()
+        await read_body(scope, receive, send)
+
+    with still():
+        async with visited(app, open_timeout=0.5) as (peer, _):
+            await peer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+            await waits.wait()
+            await peer.write(b"b")
+            assert (await peer.response()).status == 200
 
 
 async def test_a_body_whose_time_is_up_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

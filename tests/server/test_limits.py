@@ -183,6 +183,21 @@ async def test_a_client_over_byte_rate_waits_and_loses_nothing() -> None:
             assert time.monotonic() - began >= 0.7
 
 
+async def test_bytes_are_counted_as_they_came_whatever_messages_they_are() -> None:
+    with still():
+        async with held(byte_rate=1024) as (ws, peer):
+            # Each takes 128 with its header: the ninth is over the limit, and nothing is read behind it.
+            for number in range(9):
+                await peer.send(f"{number:0122}")
+                assert await ws.recv() == f"{number:0122}"
+            await peer.send("behind")
+            waiting = asyncio.ensure_future(ws.recv())
+            done, _ = await asyncio.wait([waiting], timeout=0.1)
+            assert not done
+            waiting.cancel()
+            ws.abort()
+
+
 async def test_a_client_that_waits_for_its_rate_can_be_closed() -> None:
     async with serve(echo, message_rate=1, close_timeout=5) as server:
         async with rawws.connect(f"ws://127.0.0.1:{port_of(server)}/") as ws:

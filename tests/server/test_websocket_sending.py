@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, final
 
 import pytest
 
@@ -418,6 +418,36 @@ async def test_send_waits_while_the_peer_does_not_read_and_goes_on_when_it_does(
         ws.close()
         await eventually(lambda: ws.buffered == 0)
         reader.cancel()
+
+
+@final
+class Following:
+    """Follows a connection, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def drained(self) -> None:
+        self.told.append("drained")
+
+    def lost(self) -> None:
+        self.told.append("lost")
+
+
+async def test_whoever_follows_no_more_is_told_nothing_and_the_others_are() -> None:
+    async with held(slow=True) as (ws, peer):
+        stays, leaves = Following(), Following()
+        for follower in (leaves, stays):
+            ws.follow(follower)
+        ws.unfollow(leaves)
+        task = await fill(ws)
+        reading = asyncio.create_task(peer.read_to_end())
+        await task
+        await eventually(lambda: stays.told)
+        ws.abort()
+        await ws.wait_closed()
+        await reading
+        assert (stays.told, leaves.told) == (["drained", "lost"], [])
 
 
 async def test_buffered_grows_with_what_waits_and_returns_to_zero() -> None:
