@@ -382,6 +382,12 @@ class HubCore:
         if self._rates is not None:
             self._rates.account(client, topics, self._table.topics)
 
+    def forget_client(self, client: Any) -> None:
+        """Have a client that is gone have no session, and owe nothing to those that come after it."""
+        self.sessions.end(client)
+        if self._rates is not None:
+            self._rates.forget(client)
+
     def subscriber_of(self, receiver: WebSocket | AsgiSocket | EventStream | Receiver) -> Subscriber:
         """Return the subscriber that a receiver is, or would be."""
         known = self._subscribers.get(receiver)

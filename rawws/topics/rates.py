@@ -63,6 +63,10 @@ class TopicRates:
             self._due.move_to_end(key)
             self._forget(now)
 
+    def forget(self, client: Any) -> None:
+        """Forget a connection that is gone: the next one may be the object where this one was."""
+        self._due.pop(key_of(client), None)
+
     def _has(self, name: int) -> bool:
         return name in self._names or name in self._older
 

@@ -87,7 +87,7 @@ async def serve_client(hub: HubCore, ws: ClientSocket) -> None:
                 await waiting
             await ws.drain()
     finally:
-        hub.sessions.end(ws)
+        hub.forget_client(ws)
 
 
 def begin_session(hub: HubCore, ws: ClientSocket) -> None:
@@ -351,7 +351,7 @@ class HubHandler(Handler):
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:  # noqa: ARG002 - as Handler has it
         """Ask no more what a client may do that is gone."""
-        self.hub.sessions.end(ws)
+        self.hub.forget_client(ws)
         pending = self._busy.pop(ws, None)
         if pending is not None and pending.task is not None:
             pending.task.cancel()

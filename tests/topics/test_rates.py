@@ -11,7 +11,7 @@ import rawws
 from rawws.topics import Hub, TopicError, rates
 from rawws.topics.rates import TOPIC_BURST, TopicRates, key_of
 from tests.server.answers import ask, get
-from tests.server.peers import serve
+from tests.server.peers import eventually, serve
 from tests.topics.test_http import poll_of
 
 
@@ -117,3 +117,20 @@ async def test_requests_that_bring_up_too_many_topics_get_429_and_a_hub_without_
             ]
             answers = await ask(server, b"".join(requests), ["GET", "GET", "GET", "POST"])
             assert [answer.status for answer in answers] == [200, 200, status, status]
+
+
+@pytest.mark.parametrize("kind", ["callbacks", "coroutine"])
+async def test_a_client_that_comes_where_another_one_was_owes_nothing_of_what_that_one_brought_up(kind: str) -> None:
+    """Its connection may be the object that the other one's was: what is freed is taken again."""
+    hub = Hub(authorize=lambda *_: True, topic_rate=0.1)
+    handler = rawws.HubHandler(hub) if kind == "callbacks" else hub.serve
+    async with serve(handler, subprotocols=["rawws.v1"]) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for number in range(20):
+            async with rawws.connect(uri, subprotocols=["rawws.v1"]) as ws:
+                await ws.send(json.dumps({"id": number, "subscribe": f"{number}"}))
+                assert "cursor" in json.loads(await ws.recv())
+        await eventually(lambda: not server.connections)
+    rates = hub._rates
+    assert rates is not None
+    assert not rates._due
