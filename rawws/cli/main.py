@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from . import terminal, topics
+from . import looking, terminal, topics
 from .admin import add_admin
 from .arguments import add_asgi, add_end, add_limits, add_reload, add_tls, add_where, target_of, workers_of
 from .environment import EnvironmentParser, options_in, variable_of
@@ -160,6 +160,7 @@ def parser() -> EnvironmentParser:
     demo.add_argument("--open", action="store_true", help="open the page in a browser")
     terminal.add_commands(commands, prog)
     topics.add_topic_commands(commands, prog)
+    looking.add_looking_commands(commands, prog)
     whole.commands = commands.choices
     return whole
 
