@@ -93,7 +93,7 @@ clean: ## remove all that was built and installed here
 # npm: the third format of lock files; it brings the Node of the tests, so any Node that runs npm will do. redis-server:
 # SPUBLISH. varnishd: `vcl 4.1`.
 PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy \
-	nginx:1.19.5=nginx-light npm:7=npm redis-server:7.0=redis-server varnishd:6.0=varnish
+	nginx:1.19.5=nginx-light npm:7=npm promtool:2=prometheus redis-server:7.0=redis-server varnishd:6.0=varnish
 
 .venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json \
 		tests/javascript/package-lock.json tests/typing/package-lock.json

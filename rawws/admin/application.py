@@ -32,9 +32,21 @@ if TYPE_CHECKING:
 
 __all__ = ["admin_routes", "routes_of"]
 
-PAGE: Final = Path(__file__).parent / "page"
-FILES: Final = {"/": "index.html", "/admin.js": "admin.js", "/admin.css": "admin.css"}
-TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+HERE: Final = Path(__file__).parent
+FILES: Final = {
+    "/": "page/index.html",
+    "/admin.js": "page/admin.js",
+    "/admin.css": "page/admin.css",
+    "/grafana/dashboard.json": "grafana/dashboard.json",
+    "/grafana/alerts.yml": "grafana/alerts.yml",
+}
+TYPES: Final = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".yml": "application/yaml",
+}
 # The page is this server's alone: nothing of others, nothing inline, in no frame, and no form that leads elsewhere.
 PAGE_FIELDS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -179,7 +191,7 @@ def fields_of(request: HttpRequest) -> Answer:
 
 
 def static(request: HttpRequest) -> Response:
-    """Answer with the page, or what belongs to it: nothing of it is secret."""
+    """Answer with the page, what belongs to it, and what Grafana and Prometheus take: nothing of it is secret."""
     name = FILES[request.path]
     fields = {**FIELDS, **PAGE_FIELDS, "Cache-Control": "no-cache"}
     return Response(200, contents(name), fields, f"{TYPES[Path(name).suffix]}; charset=utf-8")
@@ -187,5 +199,5 @@ def static(request: HttpRequest) -> Response:
 
 @lru_cache(maxsize=len(FILES))
 def contents(name: str) -> bytes:
-    """Return a file of the page."""
-    return (PAGE / name).read_bytes()
+    """Return a file."""
+    return (HERE / name).read_bytes()

@@ -15,6 +15,7 @@ from rawws.admin.application import DEFAULT_LIMIT, KICK_CODE, LARGEST_LIMIT
 from rawws.admin.inspector import ORDERS
 from rawws.admin.listening import DEFAULT_PORT
 from rawws.admin.overview import RATES, TOPICS
+from tests.admin.test_grafana import ALERTS, promtool
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
 PAGE: Final = (ROOT / "docs" / "run" / "admin.md").read_text(encoding="utf-8")
@@ -29,6 +30,15 @@ def test_the_program_is_looked_into(tmp_path: Path) -> None:
         status = httpx.get(f"http://{LOOPBACK}:{admin_port}/v1/status", timeout=20).json()
         assert [worker["pid"] for worker in status["workers"]] == [process.pid]
         assert "Traceback" not in process.output
+
+
+def test_the_configuration_of_prometheus_is_one(tmp_path: Path) -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef", encoding="utf-8")
+    (tmp_path / "prometheus.yml").write_text(text.replace("/etc/rawws/admin-key", str(key)), encoding="utf-8")
+    (tmp_path / "alerts.yml").write_text(ALERTS.read_text(encoding="utf-8"), encoding="utf-8")
+    assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
 
 
 async def test_the_paths_are_those_that_there_are() -> None:
