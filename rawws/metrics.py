@@ -47,6 +47,7 @@ COUNTERS = {
     "responses": ("rawws_responses", "HTTP responses, by status", "status"),
     "bytes_received": ("rawws_received_bytes", "bytes that were received, inside TLS", ""),
     "bytes_sent": ("rawws_sent_bytes", "bytes that were sent, inside TLS", ""),
+    "proxies_refused": ("rawws_proxies_refused", "connections without the PROXY header of a trusted proxy", ""),
     "slow": ("rawws_slow_consumers", "connections that were closed because their peer read too slowly", ""),
     "drained": ("rawws_connections_drained", "connections that a drain told to go", ""),
     "retired": ("rawws_connections_retired", "WebSockets that were closed for their age", ""),

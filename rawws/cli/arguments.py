@@ -91,6 +91,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}", type=kind, metavar=metavar, default=argparse.SUPPRESS, help=shown
         )
     group.add_argument(
+        "--proxy-protocol",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="every connection begins with the PROXY header of a trusted proxy; others are closed",
+    )
+    group.add_argument(
         "--compression",
         action=argparse.BooleanOptionalAction,
         default=True,

@@ -18,7 +18,7 @@ PREFIX = "RAWWS_"
 OTHERS = frozenset({"RAWWS_ADMIN_KEY", "RAWWS_KEY", "RAWWS_PURE", "RAWWS_REQUIRE_COMPILED"})
 # Options without a value; of those that are on where nothing is said, the word that turns them off.
 FLAGS = {"--access-log": "", "--asgi": "", "--compression": "--no-compression", "--factory": "", "--log-json": "",
-         "--probes": "", "--reload": ""}  # fmt: skip
+         "--probes": "", "--proxy-protocol": "", "--reload": ""}  # fmt: skip
 SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 

@@ -26,6 +26,7 @@ class ServerFigures(NamedTuple):
     `max_lifetime`, `aborted` those that this side ended without a closing handshake. `streams` and `polls` are the
     event streams and long polls that are open. `lag` is by how much the event loop was late when it was to look after
     the connections, once a second while there are any; `round_trips` are how long the Pongs of WebSockets took.
+    `proxies_refused` are connections that were closed for want of a PROXY header of a trusted proxy.
     """
 
     sockets: int
@@ -46,6 +47,7 @@ class ServerFigures(NamedTuple):
     polls: int = 0
     lag: TimeFigures = TimeFigures()
     round_trips: TimeFigures = TimeFigures()
+    proxies_refused: int = 0
 
 
 class RunningServer(Protocol):

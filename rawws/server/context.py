@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rawws.protocol.http11 import Request
 
     from .options import ServerHandler, ServerOptions
+    from .proxy_header import ProxiedClient
 
 __all__ = ["ServerContext", "WebSocketEndpoint"]
 
@@ -131,15 +132,17 @@ class ServerContext:
 
     # -- what is judged of a request before anybody answers it
 
-    def judge(self, ws: WebSocket, request: Request) -> Any:
+    def judge(self, ws: WebSocket, request: Request, client: ProxiedClient) -> Any:
         """Judge a request by who sent it and by what name; return what `process_request` answers, None for nothing.
+
+        `client` is who a PROXY header names.
 
         Raises HttpError for one that is refused.
         """
         if self.proxies is not None:
             # A proxy may send the requests of several clients over one connection.
-            ws.remote = ws.secure = None
-            self.proxies.apply(ws, request)
+            ws.remote, ws.secure = client
+            self.proxies.apply(ws, request, client.address)
             self.admission.enter(ws)
         if self.hosts is not None:
             self.hosts.check(request)

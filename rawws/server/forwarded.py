@@ -14,6 +14,7 @@ from rawws.errors import HttpError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rawws.net.socket import SocketAddress
     from rawws.net.websocket import WebSocket
     from rawws.protocol.http11 import Request
 
@@ -38,17 +39,23 @@ class TrustedProxies:
         self._unix = self._all or "unix" in proxies
         self._networks = [_network(proxy) for proxy in proxies if proxy not in {"*", "unix"}]
 
+    @property
+    def trusts_unix(self) -> bool:
+        """Whether the peers of a unix socket are proxies."""
+        return self._unix
+
     def trusts(self, address: Address) -> bool:
         """Tell whether this address is that of a proxy."""
         address = _plain(address)
         return self._all or any(address in network for network in self._networks)
 
-    def apply(self, ws: WebSocket, request: Request) -> None:
+    def apply(self, ws: WebSocket, request: Request, client: SocketAddress | None = None) -> None:
         """Note the client's address and scheme on the connection, if its peer is a trusted proxy.
 
-        Raises HttpError(400) where a trusted proxy sends what cannot be read.
+        `client` is the peer that a PROXY header names: what that says counts only if it is a trusted proxy, too. Raises
+        HttpError(400) where a trusted proxy sends what cannot be read.
         """
-        peer = ws.extra("peername")
+        peer = ws.extra("peername") if client is None else client
         if not (self.trusts(ipaddress.ip_address(peer[0])) if isinstance(peer, tuple) else self._unix):
             return
         chain = ",".join(request.headers.get_all("X-Forwarded-For")).split(",")

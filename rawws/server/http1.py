@@ -29,6 +29,7 @@ from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, co
 
 from . import heads
 from .forwarded import scheme_of
+from .proxy_header import ProxiedClient
 from .upgrade import WebSocketUpgrade, open_websocket, read_on
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ BATCH = 32
 # Of a chunked body, so much at a time: 16 KiB may be 2,700 chunks, which take 10 ms.
 SLICE = 16384
 FAILED = HttpError(500, "the server failed")
+UNKNOWN = ProxiedClient()
 NO_BODY = Body(Headers(), max_size=None)
 
 
@@ -60,12 +62,14 @@ class Http1Connection:
     """The HTTP side of one connection, up to its end or to a WebSocket."""
 
     __slots__ = (
-        "body", "context", "exchange", "held", "line", "modern", "observer", "persistent", "phase", "reader",
+        "body", "client", "context", "exchange", "held", "line", "modern", "observer", "persistent", "phase", "reader",
         "taken", "task", "ws",
     )  # fmt: skip
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self, context: ServerContext, client: ProxiedClient = UNKNOWN) -> None:
         self.context = context
+        # Who a PROXY header names.
+        self.client = client
         self.reader: HeadReader | None = HeadReader()
         self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
         self.phase = READING
@@ -95,6 +99,8 @@ class Http1Connection:
     def begin(self, ws: WebSocket) -> None:
         """Begin with a new connection."""
         self.ws = ws
+        if self.client is not UNKNOWN:
+            ws.remote, ws.secure = self.client
         ws.set_deadline(self.context.settings.open_timeout)
         self.context.settings.connections.add(ws)
         self.context.keepalive.start()
@@ -195,7 +201,7 @@ class Http1Connection:
         if not reader.receive(data):
             return b""
         request = parse_request(reader.head)
-        answer = self.context.judge(self.ws, request)
+        answer = self.context.judge(self.ws, request, self.client)
         if answer is not None and inspect.isawaitable(answer):
             # More must not arrive meanwhile; the deadline of the handshake goes on.
             self.ws.pause_reading()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
@@ -135,11 +136,16 @@ class ServerOptions:
         check_limits(**{name: getattr(self, name) for name in LIMITS})
 
     def at(
-        self, *, path: str | None = None, mode: int | None = None, sock: Sequence[socket.socket] | None = None
+        self,
+        *,
+        path: str | None = None,
+        mode: int | None = None,
+        sock: Sequence[socket.socket] | None = None,
+        proxy_protocol: bool = False,
     ) -> ListenOptions:
         """Return the same options for a server at a unix socket, or at these sockets."""
         same = {field.name: getattr(self, field.name) for field in fields(ServerOptions)}
-        return ListenOptions(path=path, mode=mode, sock=sock, **same)
+        return ListenOptions(path=path, mode=mode, sock=sock, proxy_protocol=proxy_protocol, **same)
 
 
 LIMITS = (
@@ -176,10 +182,14 @@ class ListenOptions(ServerOptions):
     sock: socket.socket | Sequence[socket.socket] | None = None
     # Whether other processes may listen at the same port: the kernel spreads the connections.
     reuse_port: bool | None = None
+    # Whether every connection begins with a PROXY header, versions 1 and 2, of one of the trusted proxies; others are
+    # closed.
+    proxy_protocol: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_mode(self.mode, self.path)
+        check_proxy_protocol(self)
         if self.port is not None and not isinstance(self.port, int):
             raise TypeError(f"port is {type(self.port).__name__}, allowed are whole numbers")
         if self.port is not None and not 0 <= self.port <= 65535:
@@ -198,6 +208,8 @@ class UnixOptions(ServerOptions):
     path: str
     _: KW_ONLY
     mode: int | None = None
+    # Whether every connection begins with a PROXY header.
+    proxy_protocol: bool = False
 
 
 def takes_options(
@@ -240,6 +252,16 @@ def check_origins(origins: Any) -> None:
                 f"origins has {origin!r}, allowed are a scheme, a host and maybe a port, "
                 f"such as {meant[0] if meant else 'https://example.com'}"
             )
+
+
+def check_proxy_protocol(options: ListenOptions) -> None:
+    """Raise TypeError or ValueError where PROXY headers are expected of nobody, or cannot be."""
+    if not isinstance(options.proxy_protocol, bool):
+        raise TypeError(f"proxy_protocol is {type(options.proxy_protocol).__name__}, allowed are True and False")
+    if options.proxy_protocol and not options.trusted_proxies:
+        raise ValueError("proxy_protocol is True without trusted_proxies, needed are those that send the headers")
+    if options.proxy_protocol and os.name != "posix":
+        raise ValueError("proxy_protocol is True, allowed on POSIX systems only")
 
 
 def check_subprotocols(subprotocols: Any) -> None:

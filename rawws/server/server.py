@@ -15,9 +15,11 @@ from rawws.protocol.opcodes import CloseCode
 
 from .admission import ACCEPTS
 from .context import ServerContext
+from .forwarded import TrustedProxies
 from .hosts import AllowedHosts
 from .http1 import Http1Connection
 from .options import ListenOptions, ServerHandler, UnixOptions, check_server_handler, takes_options
+from .proxy_protocol import ListeningServer, ProxyListener, ProxyTerms
 from .shutdown import Drain, drain
 from .tls import TlsReloader
 from .unix import bind_unix
@@ -47,7 +49,7 @@ class Server:
         # A program that gives sockets may mean children of its own to listen with them, too.
         self._listens_with_given = False
         self._drain: asyncio.Task[None] | None = None
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[ListeningServer] = []
         self._tls = TlsReloader(None)
         self._stopped: asyncio.Future[None] | None = None
 
@@ -65,6 +67,8 @@ class Server:
                 more["ssl_shutdown_timeout"] = self.settings.close_timeout
         try:
             await self._bind(options, more)
+            if options.proxy_protocol:
+                self._read_proxy_headers({name: value for name, value in more.items() if name.startswith("ssl")})
             if options.hosts is None and not options.trusted_proxies:
                 # RFC 9110 7.4 excepts "a trusted gateway": what it passes on is by the name of its site.
                 self.context.hosts = AllowedHosts.at(self.sockets, options.host)
@@ -102,6 +106,20 @@ class Server:
             more["reuse_port"] = options.reuse_port
             port = options.port or 0
             self._servers.append(await loop.create_server(self.make_protocol, options.host, port, **more))
+
+    def _read_proxy_headers(self, tls: dict[str, Any]) -> None:
+        """Have every connection begin with a PROXY header."""
+        context = self.context
+        terms = ProxyTerms(
+            TrustedProxies(context.options.trusted_proxies),
+            lambda client: WebSocket(self.settings, Http1Connection(context, client)),  # type: ignore[arg-type,return-value]
+            context.counters.refuse_proxy,
+            open_timeout=context.options.open_timeout,
+            most=context.max_connections,
+            tls=tls,
+            logger=self.settings.logger,
+        )
+        self._servers = [ProxyListener(server, terms) for server in self._servers]
 
     # -- what users call
 
@@ -243,7 +261,10 @@ class Server:
 
     def descriptors(self) -> list[int]:
         """Return those that it listens with, for the children of this process to close; not those it was given."""
-        return [] if self._listens_with_given else [listening.fileno() for listening in self.sockets]
+        if self._listens_with_given:
+            return []
+        more = [one for server in self._servers if isinstance(server, ProxyListener) for one in server.descriptors()]
+        return [*more, *(listening.fileno() for listening in self.sockets)]
 
     # -- what the loop calls
 
@@ -336,7 +357,8 @@ def serve(handler: ServerHandler, options: ListenOptions) -> Serve:
     `drain` says how the server ends on a signal. `access_log` has each HTTP response logged, by `rawws.access`.
 
     `trusted_proxies` are addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; by default
-    none.
+    none. With `proxy_protocol`, every connection must begin with a PROXY header of one of them (version 1 or 2), before
+    TLS, too; others are closed.
 
     Raises ValueError or TypeError for options that make no sense, OSError where it cannot listen.
     """
@@ -350,4 +372,5 @@ def unix_serve(handler: ServerHandler, options: UnixOptions) -> Serve:
     `mode` are the permissions of the socket, such as 0o660. Raises OSError where another server listens there; the
     socket of one that is gone is replaced.
     """
-    return start_serving(handler, options.at(path=options.path, mode=options.mode))
+    where = options.at(path=options.path, mode=options.mode, proxy_protocol=options.proxy_protocol)
+    return start_serving(handler, where)

@@ -103,6 +103,7 @@ class ServerStats:
         "lag",
         "log",
         "opened",
+        "proxies_refused",
         "refusals",
         "responses",
         "retired",
@@ -115,6 +116,7 @@ class ServerStats:
         self.accepted = self.opened = self.slow = self.drained = self.retired = self.aborted = 0
         # Of the connections that are gone.
         self._bytes_received = self._bytes_sent = 0
+        self.proxies_refused = 0
         self.closes: dict[int, int] = {}
         self.refusals: dict[int, int] = {}
         self.responses: dict[int, int] = {}
@@ -138,6 +140,10 @@ class ServerStats:
         code, reason = (int(CloseCode.ABNORMAL_CLOSURE), "") if close is None else close
         self.closes[code] = self.closes.get(code, 0) + 1
         self.log.closed(ws, code, reason, "nobody" if close is None else by)
+
+    def refuse_proxy(self) -> None:
+        """Count a connection that is closed for want of a PROXY header of a trusted proxy."""
+        self.proxies_refused += 1
 
     def refuse(self, ws: WebSocket, error: HttpError, head: bytes) -> None:
         """Count a request that is refused."""
@@ -172,6 +178,7 @@ class ServerStats:
             polls=kinds["poll"],
             lag=self.lag.figures(),
             round_trips=self.round_trips.figures(),
+            proxies_refused=self.proxies_refused,
         )
 
 

@@ -17,8 +17,9 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, final
+from urllib.request import urlopen
 
-from .hostile import flood, frame, hold, plain, request, until_closed, upgrade
+from .hostile import HANGS, HOST, flood, frame, hold, plain, request, until_closed, upgrade
 
 __all__ = ["ATTACKS", "Attack"]
 
@@ -184,6 +185,31 @@ def dribbled_requests(port: int) -> None:
                 return
             time.sleep(0.02)
     raise AssertionError("a request that took over its time was waited for")
+
+
+def proxy_headers(port: int) -> None:
+    """Connections whose PROXY header does not come, does not end, or is none; the server ends them."""
+    with urlopen(f"http://{HOST}:{port}/facts", timeout=HANGS) as response:
+        proxied = json.load(response)["proxied"]
+    signature = b"\r\n\r\n\0\r\nQUIT\n"
+    starts = [
+        b"",
+        b"PROXY ",
+        b"PROXY TCP4 " + b"1" * 96,
+        b"PROXY UNKNOWN " + b"x" * 65536,
+        request(),
+        signature,
+        signature + b"\x21\x11\x10\x00",
+        signature + b"\x21\x11\xff\xff" + bytes(65535),
+        signature + b"\x21\x11\x10\x00" + bytes(12) + b"\x04\xff\xff" + bytes(4081),
+        signature + b"\x20\x00\x10\x00" + bytes(4095),
+    ]
+    with hold(lambda: plain(proxied), 200) as socks:
+        for number, sock in enumerate(socks):
+            with suppress(OSError):
+                sock.sendall(starts[number % len(starts)])
+        for sock in socks:
+            until_closed(sock)
 
 
 def half_open(port: int) -> None:
@@ -472,6 +498,7 @@ ATTACKS = [
     Attack("silent connects", silent_connects, 200, http=True),
     Attack("half requests", half_requests, 200, http=True),
     Attack("dribbled requests", dribbled_requests, 50, http=True),
+    Attack("PROXY headers", proxy_headers, 200, http=True),
     Attack("half-open connections", half_open, 100, http=True),
     Attack("connections that come and go", churn),
     Attack("handshakes that come and go", reconnecting),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-__all__ = ["HOST", "answer", "flood", "frame", "hold", "plain", "request", "until_closed", "upgrade"]
+__all__ = ["HANGS", "HOST", "answer", "flood", "frame", "hold", "plain", "request", "until_closed", "upgrade"]
 
 HOST = "127.0.0.1"
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

@@ -15,6 +15,9 @@ FILE_SIZE = 8 << 20
 # None of the limits of memory is changed here; what lasts ten seconds elsewhere is over in one, to be seen.
 SHORT: dict[str, Any] = {"open_timeout": 1, "close_timeout": 1, "keep_alive_timeout": 1}
 
+# The port of our server where connections begin with a PROXY header.
+PROXIED: list[int] = []
+
 
 def announce(sockets: Any) -> None:
     """Say where the server listens, as the tests wait for it."""
@@ -78,6 +81,7 @@ def rawws_routes(folder: Path) -> Any:
                     "tasks": tasks,
                     "connections": len(request.server.settings.connections),
                     "names": len(engine.topics),
+                    "proxied": PROXIED[0],
                 }
             ),
         )
@@ -147,7 +151,10 @@ async def rawws_server(options: dict[str, Any]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         routes = rawws_routes(Path(folder))
-        async with rawws.serve(routes, HOST, 0, select_subprotocol=select, **SHORT, **options) as server:
+        behind = rawws.serve(routes, HOST, 0, proxy_protocol=True, trusted_proxies=[HOST], **SHORT)
+        serving = rawws.serve(routes, HOST, 0, select_subprotocol=select, **SHORT, **options)
+        async with behind as proxied, serving as server:
+            PROXIED.append(proxied.sockets[0].getsockname()[1])
             announce(server.sockets)
             await server.serve_forever()
 

@@ -54,6 +54,7 @@ def test_options_come_from_variables_and_the_command_line_counts_first(
         ({"PORT": "1", "RAWWS_PORT": "65536"}, "RAWWS_PORT: '65536' is not a port", 2),
         ({"RAWWS_ASGI": "maybe"}, "RAWWS_ASGI is 'maybe', allowed are 1, true, yes, on, 0, false, no, off", 2),
         ({"RAWWS_FACTORY": "1"}, "--factory needs --asgi", 2),
+        ({"RAWWS_PROXY_PROTOCOL": "yes"}, "proxy_protocol is True without trusted_proxies, needed are those", 1),
         ({"RAWWS_ASGI": "1", "RAWWS_PURE": "1"}, "chat:echo: app takes (ws)", 1),
     ],
 )

@@ -21,7 +21,7 @@ import trustme
 from rawws.sync import ClientConnection, connect
 from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, eventually, find_program, free_port
 
-__all__ = ["PROXIES", "VISITOR", "Front", "block", "caddy", "haproxy", "nginx"]
+__all__ = ["PROXIES", "VISITOR", "Front", "Secret", "block", "caddy", "haproxy", "nginx", "replaced", "running"]
 
 # Where clients come from: not from LOOPBACK, which is trusted as the proxy's address, and which Envoy does not tell.
 VISITOR: Final = "127.0.0.2"
