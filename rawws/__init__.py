@@ -55,9 +55,10 @@ if TYPE_CHECKING:
     from .client.options import HubState
     from .client.subscriptions import ReceivedPublication, SubscriptionStart, TopicPresence
     from .client.topics import HubClient, TopicSubscription
-    from .topics import CursorError, History, Hub, HubHandler, Identity, Policy, Refused, TopicError
+    from .topics import CallError, CursorError, History, Hub, HubHandler, Identity, Policy, Refused, TopicError
 
 __all__ = [
+    "CallError",
     "Close",
     "CloseCode",
     "Compression",
@@ -121,7 +122,7 @@ __all__ = [
     "unix_serve",
 ]
 
-TOPICS = ("CursorError", "History", "Hub", "HubHandler", "Identity", "Policy", "Refused", "TopicError")
+TOPICS = ("CallError", "CursorError", "History", "Hub", "HubHandler", "Identity", "Policy", "Refused", "TopicError")
 # Where the names are that are imported when they are first asked for.
 LAZY = {
     **dict.fromkeys(TOPICS, "rawws.topics"),

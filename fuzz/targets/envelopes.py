@@ -29,8 +29,10 @@ BESIDE = {
     "publish": {"data", "base64", "json", "event", "key", "exclude"},
     "presence": set[str](),
     "history": {"since", "before", "limit"},
+    "call": {"data"},
+    "answer": {"data", "error", "reason"},
 }
-TEXTUAL = ("since", "before", "data", "base64", "event", "key")
+TEXTUAL = ("since", "before", "base64", "event", "key", "error", "reason")
 # A cursor that the log of `Topics` gave, which has three publications and holds two.
 EPOCH = "0123456789ab"
 HELD = 2
@@ -72,7 +74,11 @@ def is_well_typed(fields: dict[str, Any], action: str) -> bool:
         return False
     if not all(type(fields.get(name, True)) is bool for name in ("watch", "json", "exclude")):
         return False
-    if not all(type(fields.get(name, "")) is str for name in (action, *TEXTUAL)):
+    if not all(type(fields.get(name, "")) is str for name in TEXTUAL):
+        return False
+    if type(fields[action]) is not (int if action == "answer" else str):
+        return False
+    if action == "publish" and type(fields.get("data", "")) is not str:
         return False
     if action != "publish":
         return True
@@ -257,6 +263,10 @@ class Topics:
 def written(ask: Any, nothing: object) -> dict[str, Any]:
     """Return the envelope of a Command."""
     fields: dict[str, Any] = {ask.action: ask.topic, "id": ask.id, "since": ask.since or None, "key": ask.key}
+    if ask.action in {"call", "answer"}:
+        fields["data"] = ask.data
+    if ask.action == "answer":
+        fields |= {"answer": ask.number, "error": ask.error, "reason": ask.reason}
     if ask.action == "history":
         fields |= {"before": ask.before, "limit": ask.limit}
     if ask.action == "publish":
@@ -266,6 +276,15 @@ def written(ask: Any, nothing: object) -> dict[str, Any]:
     fields = {name: value for name, value in fields.items() if value is not None}
     fields |= {name: True for name in ("watch", "exclude") if getattr(ask, name)}
     return fields | ({} if ask.join is nothing else {"join": ask.join})
+
+
+def is_finite(value: Any) -> bool:
+    """Tell whether what was read as JSON can be written as JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def make(twin: Twin) -> Callable[[bytes], object]:
@@ -284,10 +303,12 @@ def make(twin: Twin) -> Callable[[bytes], object]:
             assert error.code in {"malformed", "event"}
             return topics.told(error, error.id), error.id is None, short(str(error))
         assert fields is not None, ask
-        assert (ask.topic, ask.id) == (fields[ask.action], fields.get("id"))
+        about = ask.number if ask.action == "answer" else ask.topic
+        assert (about, ask.id) == (fields[ask.action], fields.get("id"))
         info = "" if ask.join is nothing else topics.join(ask.join)
         # 1e400 can be read, not written: it is no JSON to tell others.
         ask = ask._replace(join=nothing) if info == "limit" else ask
+        ask = ask if is_finite(ask.data) else ask._replace(data=None)
         # With escapes, for there may be lone surrogates.
         again = json.dumps(written(ask, nothing))
         assert parse(again) == ask, again
@@ -306,6 +327,9 @@ TEXTS = [
     '{"id": 3, "publish": "chat", "data": "Hello", "key": "greeting"}',
     '{"id": 3, "publish": "chat", "data": "{\\"x\\": [1, \\"[,\\"]}", "json": true, "event": "move"}',
     '{"id": 4, "presence": "chat"}',
+    '{"id": 6, "call": "f", "data": {"x": [1, null]}}',
+    '{"answer": 7, "data": {"name": "Ann"}}',
+    '{"answer": 7, "error": "busy", "reason": "later"}',
     '{"id": 5, "history": "chat", "before": "0123456789ab:2", "limit": 10}',
     '{"subscribe": "chat", "since": "0123456789ab:1", "join": {"name": "Ann"}, "watch": true}',
     '{"subscribe": "a/b c", "since": "chat=0123456789ab:1&a/b%20c=0123456789ab:2"}',

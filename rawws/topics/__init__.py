@@ -6,6 +6,7 @@ from rawws.net.identity import Identity
 from .asgi import scope_of
 from .asgi_socket import AsgiSocket
 from .backplane import History
+from .calls import CallError
 from .cursors import CursorError
 from .figures import HubStats
 from .history import Publication
@@ -20,6 +21,7 @@ from .subscribers import PublishResult, Subscription
 
 __all__ = [
     "AsgiSocket",
+    "CallError",
     "CursorError",
     "History",
     "HistoryPage",

@@ -19,6 +19,7 @@ from rawws.net.websocket import WebSocket
 
 from .asgi_socket import AsgiSocket, AsgiSubscriber, receiver_of
 from .attendance import Attendance
+from .calls import Calls
 from .control import UserControl
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
 from .figures import HubStats, each_subscriber, each_topic
@@ -120,6 +121,7 @@ class HubCore:
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self.control = UserControl(self, self._subscribers, self.sessions, self._replication)
         self._published = 0
+        self.calls = Calls()
         self._thread = HubThread(self.publish_payload)
         HUBS[next(NUMBERS)] = self
 
@@ -140,6 +142,7 @@ class HubCore:
         self._thread.enter()
         self._thread.take_all()
         self.attendance.close()
+        self.calls.close()
         if self._replication is not None:
             await self._replication.close()
         for receiver in tuple(self._subscribers):
@@ -230,22 +233,6 @@ class HubCore:
         if event is None and isinstance(message, (str, bytes)):
             return self.publish_payload(topic, message, "", key, exclude)
         return self.publish_payload(topic, *payload_of(message, event), key, exclude)
-
-    def broadcast(
-        self,
-        topics: Iterable[str],
-        message: Any,
-        *,
-        key: str | None = None,
-        event: str | None = None,
-        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
-    ) -> list[PublishResult]:
-        """Publish the same to several topics, each named once; return what became of it in each, in their order.
-
-        All is checked before anything is published, so that it is published to all of them or to none. Raises as
-        `publish` does, and TopicError where no topic is named, or one twice.
-        """
-        return self.broadcast_payload(topics, *payload_of(message, event), key, exclude)
 
     def presence(self, topic: str) -> list[Present]:
         """Return who is present in a topic."""

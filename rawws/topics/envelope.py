@@ -49,6 +49,8 @@ ACTIONS: Final[dict[str, frozenset[str]]] = {
     "presence": frozenset(),
     "renew": frozenset(),
     "history": frozenset({"since", "before", "limit"}),
+    "call": frozenset({"data"}),
+    "answer": frozenset({"data", "error", "reason"}),
 }
 TYPES: Final[dict[str, type]] = {
     "id": int,
@@ -62,8 +64,13 @@ TYPES: Final[dict[str, type]] = {
     "event": str,
     "exclude": bool,
     "key": str,
+    "error": str,
+    "reason": str,
     **dict.fromkeys(ACTIONS, str),
+    "answer": int,
 }
+# Whose data is any JSON; that of others is text.
+CALLING: Final = frozenset({"call", "answer"})
 # So many who are present are listed to a client; the rest is a number.
 MAX_LISTED = 1000
 # And so many publications of a history, and by default; a hub holds 100 of a topic by default.
@@ -106,6 +113,11 @@ class Command(NamedTuple):
     # Of history.
     before: str = ""
     limit: int = DEFAULT_LIMIT
+    # Of a call, whose name is the topic, and of an answer, whose number is that of the call.
+    data: Any = None
+    number: int = 0
+    error: str = ""
+    reason: str = ""
 
 
 def parse(text: str | bytes) -> Command:
@@ -129,7 +141,7 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
     for name, value in fields.items():
         if name not in {"id", action} and name not in ACTIONS[action]:
             raise malformed(f"{action} has no {name[:64]!r}")
-        wanted = TYPES.get(name, object)
+        wanted = object if name == "data" and action in CALLING else TYPES.get(name, object)
         if not isinstance(value, wanted) or (name == "id" and value != number):
             allowed = "an integer from 0 to 2^53 - 1" if name == "id" else wanted.__name__
             raise malformed(f"{name} is {type(value).__name__}, allowed is {allowed}")
@@ -140,7 +152,7 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         raise malformed(f"limit is {str(limit)[:64]}, allowed is an integer from 0 to {MAX_LIMIT}")
     return Command(
         action,
-        fields[action],
+        fields[action] if action != "answer" else "",
         number,
         fields.get("since", ""),
         fields.get("join", NOTHING),
@@ -151,6 +163,10 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         fields.get("exclude", False),
         fields.get("before", ""),
         limit,
+        fields.get("data") if action in CALLING else None,
+        fields.get("answer", 0),
+        fields.get("error", ""),
+        fields.get("reason", ""),
     )
 
 

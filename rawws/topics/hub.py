@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 from rawws.http.requests import HttpRequest
 from rawws.protocol.closing import serialize_close
 
 from .asgi import HubApplication
+from .asgi_socket import receiver_of
 from .backplane import History
+from .calls import CALL_TIMEOUT
 from .core import HubCore
 from .cursors import EARLIEST, cursor_of
 from .envelope import DEFAULT_LIMIT
@@ -35,12 +37,15 @@ if TYPE_CHECKING:
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Origins
 
+    from .asgi_socket import AsgiWebSocket
     from .backplane import Backplane
     from .history import Publication
     from .policies import Policy
-    from .subscribers import PublishResult
+    from .subscribers import PublishResult, Receiver
 
 __all__ = ["Hub"]
+
+Answer = TypeVar("Answer")
 
 # What one subscriber may be subscribed to; a page that shows a hundred prices is at home with it.
 MAX_TOPICS = 1000
@@ -138,6 +143,22 @@ class Hub(HubCore):
         serialize_close(code, reason)
         return self.control.disconnect(user, int(code), reason)
 
+    def broadcast(
+        self,
+        topics: Iterable[str],
+        message: Any,
+        *,
+        key: str | None = None,
+        event: str | None = None,
+        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
+    ) -> list[PublishResult]:
+        """Publish the same to several topics, each named once; return what became of it in each, in their order.
+
+        All is checked before anything is published, so that it is published to all of them or to none. Raises as
+        `publish` does, and TopicError where no topic is named, or one twice.
+        """
+        return self.broadcast_payload(topics, *payload_of(message, event), key, exclude)
+
     def subscribers(self, topic: str) -> int:
         """Return how many are subscribed to a topic, of those that are connected to this process."""
         found = self._table.topics.get(topic)
@@ -188,6 +209,40 @@ class Hub(HubCore):
         finally:
             self.unsubscribe(listener)
 
+    def on_call(
+        self, name: str, *, timeout: float = CALL_TIMEOUT
+    ) -> Callable[[Callable[[Any, Any], Answer]], Callable[[Any, Any], Answer]]:
+        """Have the function that follows answer what clients call by a name: `f(client, data)`, a coroutine or not.
+
+        `authorize(client, "call", name)` is asked before. `data` is JSON, and so is what it returns. It has `timeout`
+        seconds, and is cancelled with the connection of its client. It raises CallError for what the client is to be
+        told. Raises TopicError for what is no name, ValueError for one that has a function already.
+        """
+
+        def add(function: Callable[[Any, Any], Answer]) -> Callable[[Any, Any], Answer]:
+            self.calls.add(name, function, timeout)
+            return function
+
+        return add
+
+    async def call(
+        self,
+        client: WebSocket | AsgiWebSocket,
+        name: str,
+        data: Any = None,
+        *,
+        timeout: float = 10.0,  # noqa: ASYNC109 - it says whose time it is
+    ) -> Any:
+        """Call a function of a client by its name, with JSON, and return the JSON that it answers.
+
+        The client is a WebSocket that speaks rawws.v1, and which the hub serves. Raises TimeoutError where it does not
+        answer within `timeout` seconds, which is all that clients of before do, ConnectionClosed where it goes,
+        CallError with the code that it answers, or "limit" for more than 100 calls in flight, TypeError for what is no
+        WebSocket, and LocalProtocolError for one without rawws.v1.
+        """
+        self._thread.enter()
+        return await self.calls.ask(socket_of(client), name, data, timeout)
+
     def asgi(self, *, origins: Origins = None) -> HubApplication:
         """Return an ASGI application to mount: WebSockets with rawws.v1, event streams, polls, posts, and rawws.js.
 
@@ -229,6 +284,11 @@ class Hub(HubCore):
     def post(self, asked: HttpRequest) -> Response | Awaitable[Response]:
         """Answer a request whose body is an envelope that publishes, or asks who is present, as an endpoint."""
         return answer_post(self, checked(asked))
+
+
+def socket_of(client: Any) -> object:
+    """Return the WebSocket below a framework's one; what is none as it is."""
+    return client if isinstance(client, HttpRequest) else receiver_of(client)
 
 
 def checked(asked: HttpRequest) -> HttpRequest:

@@ -14,7 +14,7 @@ CONTROL = "~rawws/control"
 
 
 # The status of what a client is told where an endpoint lets such an error out; else it is 400.
-STATUSES = {"refused": 403, "size": 413, "limit": 429, "unavailable": 503}
+STATUSES = {"refused": 403, "call": 404, "size": 413, "limit": 429, "failed": 500, "unavailable": 503, "timeout": 504}
 
 
 class TopicError(HttpError, ValueError):

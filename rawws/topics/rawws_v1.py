@@ -4,7 +4,7 @@ Laws:
 1. A mistake of a client is told to that client alone, and its connection goes on.
 2. What a client may not do is refused, with no other reason than the application gave, and nothing is done before that
    is known. It may do nothing before it is known who it is.
-3. Requests of one connection are answered one after the other.
+3. Requests of one connection are answered one after the other, but for calls, which may take their time.
 4. What a request costs is counted in the work of the loop's turn: whoever asks for much waits for the others.
 """
 
@@ -22,8 +22,10 @@ from rawws.net.turns import spend, turn_of
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
+from .calls import numbered
 from .cursors import EARLIEST, CursorError, cursor_of
 from .envelope import (
+    CALLING,
     SUBPROTOCOL,
     Command,
     EnvelopeError,
@@ -61,8 +63,16 @@ MAX_PENDING_SIZE = 65536
 COMMAND_COST = 2048
 MISTAKES = (EnvelopeError, CursorError, TopicError)
 # What a client must be allowed to do for an action; for these, nothing.
-FREE = frozenset({"unsubscribe", "renew"})
-RIGHTS = {"subscribe": "subscribe", "presence": "subscribe", "history": "subscribe", "publish": "publish"}
+FREE = frozenset({"unsubscribe", "renew", "answer"})
+# What is about no topic.
+NAMELESS = frozenset({"renew", "answer"})
+RIGHTS = {
+    "subscribe": "subscribe",
+    "presence": "subscribe",
+    "history": "subscribe",
+    "publish": "publish",
+    "call": "call",
+}
 
 
 # -- WebSocket
@@ -152,6 +162,9 @@ def execute(hub: HubCore, ws: ClientSocket, command: Command, allowed: bool) -> 
     """Do what a client asks for, and answer; return what is to be waited for, if anything."""
     if not allowed:
         reply(ws, command.id, {"error": "refused"})
+        return None
+    if command.action in CALLING:
+        (hub.calls.begin if command.action == "call" else hub.calls.take)(ws, command)
         return None
     try:
         if command.action not in FREE:
@@ -395,7 +408,7 @@ def read(message: str | bytes) -> Command:
     """Return what a client asks for. Raises EnvelopeError, also for a name that no topic may have."""
     command = parse(message)
     try:
-        if command.action != "renew":
+        if command.action not in NAMELESS:
             check_name(command.topic)
     except TopicError as error:
         raise EnvelopeError(error.code, str(error), command.id) from None
@@ -406,8 +419,3 @@ def history_of(command: Command) -> tuple[str, str]:
     """Return the cursors of its topic that history is asked for behind, and before. Raises as `check_page` does."""
     check_page(command.since, command.before)
     return cursor_of(command.since, command.topic), cursor_of(command.before, command.topic)
-
-
-def numbered(number: int | None) -> dict[str, Any]:
-    """Return the id of a request, where it has one."""
-    return {} if number is None else {"id": number}

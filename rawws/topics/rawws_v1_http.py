@@ -16,12 +16,13 @@ from rawws.http.long_poll import POLL_TIMEOUT, LongPoll
 from rawws.http.responses import Response
 from rawws.net.turns import spend
 
+from .calls import numbered
 from .cursors import EARLIEST, MAX_ID, cursors_of, is_short, join_cursors
 from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields, render
 from .names import STATUSES, TopicError, check_name, unavailable
 from .pages import MAX_ANSWER, answer_page, page_of
 from .payloads import serialize
-from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, history_of, numbered, place_of, read
+from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, history_of, place_of, read
 from .subscribers import EventSubscriber
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ __all__ = ["answer_get", "answer_poll", "answer_post", "answer_stream"]
 Answer = TypeVar("Answer")
 
 # What may be asked for by a request of its own.
-POSTED = ("publish", "presence", "history")
+POSTED = ("publish", "presence", "history", "call")
 # From a proxy's memory, a client would get the same again.
 FRESH = {"Cache-Control": "no-store"}
 
@@ -250,7 +251,7 @@ class PendingPoll:
 
 
 def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Response]:
-    """Publish what the body says, list who is present, or what is held."""
+    """Publish what the body says, list who is present or what is held, or call a function."""
     spend(COMMAND_COST)
     try:
         command = read(asked.body.decode("utf-8", "replace"))
@@ -278,7 +279,13 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
         page = page_of(hub, command.topic, *history_of(command), command.limit, MAX_ANSWER)
         return Response(200, answer_page(page, numbered(command.id)), FRESH, "application/json")
 
+    async def call() -> Response:
+        text, code = await hub.calls.answer(asked, command)
+        return Response(STATUSES.get(code, 400) if code else 200, text, FRESH, "application/json")
+
     def go() -> Any:
+        if command.action == "call":
+            return call()
         hub.account(asked, (command.topic,))
         if command.action == "presence":
             return hub.when_ready([command.topic], "", lambda: list_of(hub, command.topic, command.id))
