@@ -1,9 +1,10 @@
 // Publishes and asks over one transport, and prints what came of it as one line of JSON.
 // Arguments: the URL, and the transport.
 
-import { connect } from "../../rawws/topics/js/rawws.js";
 import { options } from "./options.mjs";
 
+// A test may name the module of an earlier version.
+const { connect } = await import(process.env.RAWWS_JS ?? "../../rawws/topics/js/rawws.js");
 const [url, transport] = process.argv.slice(2);
 const hub = connect(url, { ...options, transports: [transport], token: async () => "open" });
 const codes = (promises) => Promise.all(promises.map((promise) => promise.then(String, ({ code, name }) => code ?? name)));

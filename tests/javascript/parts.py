@@ -29,10 +29,12 @@ def address(port: int | None) -> str:
     return f"http://{LOOPBACK}:{port}/topics"
 
 
-def node(program: str, *arguments: Any, version: str = "22") -> Process:
-    """Run a program of this folder; what is no text is handed on as JSON."""
+def node(program: str, *arguments: Any, version: str = "22", module: Path | None = None) -> Process:
+    """Run a program of this folder; what is no text is handed on as JSON. asks.mjs may take another rawws.js."""
     texts = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
-    return Process([find_node(version), HERE / program, *texts])
+    return Process(
+        [find_node(version), HERE / program, *texts], env={} if module is None else {"RAWWS_JS": str(module)}
+    )
 
 
 def tsc() -> Process:

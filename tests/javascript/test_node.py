@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.javascript.parts import address, node, publish, serving
 from tests.javascript.proxy import Proxy
 from tests.processes import LOOPBACK, Process, free_port
 
+BEFORE = Path(__file__).parent / "before" / "rawws.js"
 TRANSPORTS = ["websocket", "stream", "poll"]
 # 20 has no WebSocket, and gets that of ws; of 22, one that fails says `error` alone.
 NODES = ["20", "22", "24"]
@@ -33,25 +35,37 @@ def server(version: str) -> Iterator[Process]:
         yield process
 
 
+def answers(version: str, transport: str) -> dict[str, Any]:
+    """Return what asks.mjs prints."""
+    return {
+        "refused": ["refused", "refused"],
+        "cursors": True,
+        "same": True,
+        "errors": ["refused", "topic", "taken", "TypeError", "queue"],
+        "slower": [0, 1, 2, 3],
+        "back": [2, 2, 700_000],
+        "unknown": ["cursor"],
+        "ready": False,
+        "recovered": False,
+        "transport": transport,
+        "presence": {"members": [], "count": 0},
+        "closed": ["closed", "closed"],
+        # The package ws has one of its own, until the server has closed too.
+        "timers": int(version == "20" and transport == "websocket"),
+    }
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_every_transport_does_the_same(server: Process, version: str, transport: str) -> None:
     with node("asks.mjs", address(server.port), transport, version=version) as program:
-        assert json.loads(program.result(30)) == {
-            "refused": ["refused", "refused"],
-            "cursors": True,
-            "same": True,
-            "errors": ["refused", "topic", "taken", "TypeError", "queue"],
-            "slower": [0, 1, 2, 3],
-            "back": [2, 2, 700_000],
-            "unknown": ["cursor"],
-            "ready": False,
-            "recovered": False,
-            "transport": transport,
-            "presence": {"members": [], "count": 0},
-            "closed": ["closed", "closed"],
-            # The package ws has one of its own, until the server has closed too.
-            "timers": int(version == "20" and transport == "websocket"),
-        }
+        assert json.loads(program.result(30)) == answers(version, transport)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_module_of_before_does_the_same(server: Process, version: str, transport: str) -> None:
+    # A page that was loaded before the server was changed, and a bundle that nobody made anew.
+    with node("asks.mjs", address(server.port), transport, version=version, module=BEFORE) as program:
+        assert json.loads(program.result(30)) == answers(version, transport)
 
 
 REFUSED = ["refused"] * 4
