@@ -64,10 +64,16 @@ export interface Gap {
 export interface Member {
   id: string;
   info: Json;
+  /** Who it is, as the server knows; then `info` is the server's too, and `claim` what the page says of itself. */
+  user?: string;
+  claim?: Json;
+  /** `info` is what the page says of itself. */
+  claimed?: true;
 }
 
 export interface Presence {
   members: ReadonlyMap<string, Json>;
+  users: ReadonlyMap<string, Json>;
   count: number;
   join?: Member;
   leave?: Member;
@@ -98,7 +104,7 @@ export interface TopicOptions {
 
 export interface Hub extends Emitter<{ state: State }> {
   onstate: ((state: State) => void) | null;
-  /** Asked once for a new token when the server lets nobody in; nothing ends the hub. */
+  /** Asked once for a new token when the server lets nobody in, where nothing ends the hub; and before one expires. */
   ontoken: ((refusal: Refusal) => string | null | undefined | Promise<string | null | undefined>) | null;
   readonly state: State["state"];
   readonly transport: Transport | null;
@@ -122,6 +128,8 @@ export interface Subscription extends AsyncIterable<Publication | Gap>, Emitter<
   /** Settled when the server has answered for the first time. */
   readonly ready: Promise<{ cursor: string; recovered: boolean }>;
   readonly members: ReadonlyMap<string, Json>;
+  /** The users that the server knows, by name: whoever has two tabs is one. */
+  readonly users: ReadonlyMap<string, Json>;
   readonly count: number;
   /** The own id among the members. */
   readonly present: string | null;

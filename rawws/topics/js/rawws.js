@@ -264,6 +264,19 @@ class Hub extends Emitter {
     this.#finish(new HubError("refused", reason), status);
   }
 
+  /** The token is about to end: bring another one over the same connection. If there is none, the server ends it. */
+  async #renew(link) {
+    const { token } = this.#options;
+    const ask = typeof token === "function" ? token : this.ontoken;
+    try {
+      const given = await ask?.({ status: 401, reason: "the token is about to expire" });
+      if (given && ask !== token) this.#options.token = given;
+      if (given && link === this.#link) this.#ask({ renew: given }).catch(() => {});
+    } catch (error) {
+      raise(error);
+    }
+  }
+
   /** Something came: the transport works so far. */
   #opened(link) {
     link.heard = performance.now();
@@ -480,7 +493,12 @@ class Hub extends Emitter {
       this.#settle(ask, envelope.error && new HubError(envelope.error, envelope.reason), envelope);
       return;
     }
+    if (envelope.expires) return this.#renew(link);
     const channel = this.#channels.get(topic);
+    if (channel && envelope.error === "unsubscribed") {
+      this.#fail(channel, new HubError(envelope.error, envelope.reason));
+      return;
+    }
     // Over a WebSocket, what comes before the answer is of an earlier subscription.
     if (channel && (channel.live || !link.send)) channel.take(envelope, link.asked.get(channel));
   }
@@ -699,6 +717,7 @@ class Channel {
   /** Behind which publication the connection is. */
   cursor = "";
   members = new Map();
+  users = new Map();
   count = 0;
   present = null;
 
@@ -756,6 +775,7 @@ class Channel {
   /** Take the list of who is present. */
   list({ members, count }) {
     this.members = new Map(members.map(({ id, info }) => [id, info]));
+    this.users = new Map(members.map(({ id, user }) => [id, user]).filter(([, user]) => user));
     this.count = count;
     this.#tell({});
   }
@@ -771,18 +791,25 @@ class Channel {
   }
 
   #move(join, leave) {
-    const { id, info } = join ?? leave;
+    const { id, info, user } = join ?? leave;
     if (join ? !this.members.has(id) : true) this.count += join ? 1 : -1;
-    if (leave) this.members.delete(id);
-    else if (this.members.size < LISTED) this.members.set(id, info);
+    if (leave) {
+      this.members.delete(id);
+      this.users.delete(id);
+    } else if (this.members.size < LISTED || this.members.has(id)) {
+      this.members.set(id, info);
+      if (user) this.users.set(id, user);
+    }
     this.#tell({ join, leave });
   }
 
   #tell(change) {
     const { members, count } = this;
+    // By their names: whoever has two tabs is one.
+    const users = new Map([...this.users].map(([id, user]) => [user, members.get(id)]));
     for (const each of this.subscriptions) {
-      Object.assign(each, { members, count });
-      Emitter.emit(each, "presence", { members, count, ...change });
+      Object.assign(each, { members, users, count });
+      Emitter.emit(each, "presence", { members, users, count, ...change });
     }
   }
 }
@@ -799,14 +826,14 @@ class Subscription extends Emitter {
   constructor(channel, cursor, told, limit, close) {
     // message: each publication; without it, they wait for `for await`.
     // gap: the new cursor where it is not known what was missed: get the state anew.
-    // presence: {members, count} when somebody came or went; with `join` or `leave`, where it is known who.
-    // error: when the server refuses the subscription; then it is over.
+    // presence: {members, users, count} when somebody came or went; with `join` or `leave`, where it is known who.
+    // error: when the server refuses the subscription, or ends it; then it is over.
     super("message", "gap", "presence", "error");
     // Behind which publication it is: `since` of one that goes on here, perhaps on another day.
     this.cursor = cursor;
-    // Who is present, by id, how many they are, and the own id among them.
+    // Who is present, by id, the users among them by name, how many they are, and the own id among them.
     const { topic, members, count, present } = channel;
-    Object.assign(this, { topic, told, members, count, present });
+    Object.assign(this, { topic, told, members, users: new Map(), count, present });
     this.#limit = limit;
     this.#close = close;
     // Of {cursor, recovered}, when the server has accepted it for the first time.
