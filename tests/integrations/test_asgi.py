@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -172,6 +173,9 @@ async def test_options_that_the_application_decides_are_refused() -> None:
         asgi.serve(echo, "127.0.0.1", 0, root_path="a")
     with pytest.raises(TypeError, match="app is str, allowed is an ASGI application"):
         asgi.serve("app", "127.0.0.1", 0)
+    called = re.escape("app takes (scope), it is called with (scope, receive, send)")
+    with pytest.raises(TypeError, match=called):
+        asgi.serve(lambda scope: None, "127.0.0.1", 0)
 
 
 # -- requests

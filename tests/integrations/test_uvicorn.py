@@ -179,6 +179,19 @@ async def test_a_version_that_is_not_understood_is_426(version: str, status: int
     assert answer.endswith(b"\n")
 
 
+async def test_what_is_no_request_is_refused_and_logged_without_a_path(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.error")
+    config = uvicorn.Config(echo, lifespan="off", log_config=None)
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: WebSocketProtocol(config, ServerState(), {}), "127.0.0.1", 0)  # type: ignore[arg-type,return-value]
+    peer = await Peer.reach(listening.sockets[0].getsockname())
+    await peer.write(b"GET / HTTP/1.1\r\nno field\r\n\r\n")
+    assert (await peer.answer())[0].status == 400
+    assert any(record.getMessage().endswith(' - "WebSocket -" 400') for record in caplog.records)
+    peer.close()
+    listening.close()
+
+
 async def test_a_request_may_come_in_pieces_from_whoever_hands_over_the_connection() -> None:
     config = uvicorn.Config(echo, lifespan="off", log_config=None)
     state = ServerState()

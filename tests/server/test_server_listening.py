@@ -20,6 +20,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 
 import rawws
+from rawws.net.kernel import SendQueue, send_queue
 from tests.server.peers import Logged, Peer, connected, eventually, host_and_port, narrow, request, serve
 
 
@@ -73,6 +74,24 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
             await talk(path)
     async with rawws.unix_serve(handler, path):
         await talk(path)
+
+
+async def test_of_a_unix_socket_it_is_known_how_much_its_peer_has_not_read(tmp_path: Path) -> None:
+    async with rawws.unix_serve(rawws.Handler(), f"{tmp_path}/socket") as server:
+        peer = await Peer.reach(f"{tmp_path}/socket")
+        await peer.shake_hands()
+        await eventually(lambda: server.connections)
+        [ws] = server.connections
+        assert ws.transport is not None
+        assert send_queue(ws.transport) == SendQueue(-1, 0, 0)
+        await ws.send(bytes(10_000))
+        await eventually(lambda: ws.buffered == 0)
+        told = send_queue(ws.transport)
+        assert (told.acked, told.window) == (-1, 0)
+        assert told.held >= 10_000
+        assert await peer.message() == bytes(10_000)
+        await eventually(lambda: ws.transport is not None and send_queue(ws.transport).held == 0)
+        peer.close()
 
 
 def permissions(path: str) -> int:

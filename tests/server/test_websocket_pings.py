@@ -10,7 +10,8 @@ import pytest
 import rawws
 from rawws.protocol.connection import Ping, Pong
 from tests.server.answers import get, on
-from tests.server.peers import Peer, eventually, held, narrow, request
+from tests.server.peers import Logged, Peer, connected, eventually, held, narrow, request, serve
+from tests.topics.receivers import still
 
 
 async def test_ping_gives_the_latency_in_seconds() -> None:
@@ -79,6 +80,36 @@ async def test_a_ping_with_data_that_waits_already_is_refused() -> None:
         await peer.flush()
         await waiting
         ws.ping(b"same")
+
+
+async def test_a_pong_that_comes_in_the_same_tick_of_the_clock_is_an_answer_after_no_time() -> None:
+    with still():
+        async with held() as (ws, peer):
+            waiting = asyncio.ensure_future(ws.ping())
+            assert isinstance(await peer.event(), Ping)
+            await peer.flush()
+            assert await waiting == 0.0
+
+
+class Broken:
+    """Counts nothing."""
+
+    def observe(self, seconds: float) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_fault_of_this_side_is_logged_and_ends_its_own_connection_only(logged: Logged) -> None:
+    async with serve(rawws.Handler()) as server, connected(server) as one, connected(server) as other:
+        await eventually(lambda: len(server.connections) == 2)
+        server.counters.round_trips = Broken()  # type: ignore[assignment]
+        [ws] = [each for each in server.connections if each.remote_address == one.sock.getsockname()]
+        ws.ping()
+        assert isinstance(await one.event(), Ping)
+        await one.flush()
+        assert await one.closed() == (1011, "internal error")
+        logged.take("connection handler failed", ZeroDivisionError)
+        await other.start_close()
+        assert await other.finish() == (1000, "")
 
 
 @pytest.mark.parametrize("name", ["ping", "pong"])

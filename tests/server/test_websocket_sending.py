@@ -109,6 +109,17 @@ async def test_compress_overrides_the_threshold(size: int, compress: bool | None
         assert await peer.message() == "x" * size
 
 
+@pytest.mark.parametrize("message", [bytearray(2000), memoryview(bytes(2000))])
+async def test_compress_is_for_whatever_a_message_is_given_as(message: bytearray | memoryview) -> None:
+    async with held(DEFLATE) as (ws, peer):
+        for compress in (None, False):
+            await ws.send(message, compress=compress)
+            data = await peer.read()
+            assert (data[0] & 0x40 != 0) is (compress is None)
+            peer.connection.receive(data)
+            assert await peer.message() == bytes(2000)
+
+
 async def test_compress_without_the_extension_does_nothing() -> None:
     async with held() as (ws, peer):
         await ws.send("x" * 2000, compress=True)
