@@ -7,6 +7,7 @@ What is counted is read when it is asked for, and costs nothing in between. The 
 from __future__ import annotations
 
 import platform
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import _twins
@@ -127,9 +128,10 @@ def endpoint(*hubs: HubCore, registry: CollectorRegistry | None = None) -> Calla
     return metrics
 
 
-def samples_of(server: RunningServer, hubs: Iterable[HubCore] = ()) -> Samples:
-    """Return what a server counts, and the hubs together."""
-    samples: Samples = {BUILD: {build_of(server.settings.loop): 1}, **samples_of_figures(server.stats())}
+def samples_of(server: RunningServer, hubs: Iterable[HubCore] = (), figures: ServerFigures | None = None) -> Samples:
+    """Return what a server counts, and the hubs together; `figures` are those of the server, if they are known."""
+    counted = samples_of_figures(server.stats() if figures is None else figures)
+    samples: Samples = {BUILD: {build_of(server.settings.loop): 1}, **counted}
     return sum_samples([samples, *map(samples_of_hub, hubs)])
 
 
@@ -167,11 +169,17 @@ def build_of(loop: asyncio.AbstractEventLoop) -> str:
     """Return what runs here, as labels."""
     labels = {
         "version": __version__,
-        "twin": _twins.running(),
+        "twin": running_twin(),
         "python": platform.python_version(),
         "loop": type(loop).__module__.partition(".")[0],
     }
     return "{" + ",".join([f'{name}="{value}"' for name, value in labels.items()]) + "}"
+
+
+@lru_cache(maxsize=1)
+def running_twin() -> str:
+    """Return which twin runs; to find out takes 2 ms, and it does not change."""
+    return _twins.running()
 
 
 def sum_samples(parts: Iterable[Samples]) -> Samples:

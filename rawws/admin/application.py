@@ -59,9 +59,9 @@ FIELDS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-# Pages that look on at once; each is a connection, and costs a copy of the status a second.
+# Pages that look on at once; each is a connection, and costs a copy of the status each time.
 MOST_STREAMS: Final = 32
-INTERVAL: Final = 1.0
+INTERVAL: Final = 2.0
 DEFAULT_LIMIT, LARGEST_LIMIT = 100, 1000
 # A policy of the server is what was broken (RFC 6455 section 7.4.1).
 KICK_CODE, KICK_REASON = 1008, "closed by the administrator"
@@ -157,7 +157,7 @@ class AdminEndpoints:
         return problem(400, wrong) if wrong else Response.json({"kicked": fields["id"]}, 200, FIELDS)
 
     def stream(self, request: HttpRequest) -> EventStream | Response:  # noqa: ARG002
-        """Send the status each second."""
+        """Send the status again and again."""
         if len(self._streams) >= MOST_STREAMS:
             return problem(503, f"{MOST_STREAMS} look on already, the limit")
         stream = EventStream(self._ticks(), on_close=self._streams.discard)

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from rawws.errors import LocalProtocolError
 from rawws.metrics import samples_of
@@ -25,29 +25,36 @@ from rawws.server.stats import kind_of, path_of
 from rawws.topics.core import known_hubs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rawws.server.server import Server
     from rawws.topics.core import HubCore
 
     from .sources import Answer
 
-__all__ = ["MOST", "ORDERS", "Inspector"]
+__all__ = ["ORDERS", "SLOW", "SPARE", "TOPICS_SHOWN", "Inspector"]
 
 logger = logging.getLogger("rawws.admin")
 
-# Of what is listed in one answer.
+# Of those present that are listed in one answer.
 MOST: Final = 10_000
-# How many slow consumers come with each snapshot.
-SLOW: Final = 20
+# How many slow consumers come with each snapshot, and how many topics are shown. Of those, each process names so many
+# times more: what has few subscribers everywhere is found, too.
+SLOW, TOPICS_SHOWN, SPARE = 20, 20, 10
 
 
 class Seen(NamedTuple):
-    """A connection, and what waits for its peer: bytes of the socket and of the hubs, and its topics."""
+    """A connection, how many bytes wait for its peer, in the socket and in the hubs, and what it is to those."""
 
     ws: WebSocket
     waiting: int
-    topics: int
+    receiver: Any
+    hubs: Sequence[HubCore]
+
+    @property
+    def topics(self) -> int:
+        """How many topics it has."""
+        return sum([hub.topics_of(self.receiver) for hub in self.hubs])
 
 
 # What connections are sorted by, the largest first.
@@ -111,33 +118,37 @@ class Inspector:
             "streams": figures.streams,
             "polls": figures.polls,
             "lag": figures.lag.last,
-            "samples": samples_of(server, self.hubs),
-            "slow": self.connections(SLOW, "waiting", waiting=True)["connections"],
+            "samples": samples_of(server, self.hubs, figures),
+            "slow": self._first(self._seen(slow=True), SLOW, "waiting"),
+            "topics": self.topics(TOPICS_SHOWN * SPARE),
         }
 
-    def connections(self, limit: int, sort: str, *, waiting: bool = False) -> Answer:
-        """Return connections, the first in an order; with `waiting`, those alone for whose peers something waits."""
-        seen = [each for each in self._seen() if each.waiting or not waiting]
-        first = heapq.nlargest(limit, seen, key=ORDERS[sort])
-        return {"total": len(seen), "connections": [self._shown(each) for each in first]}
+    def connections(self, limit: int, sort: str) -> Answer:
+        """Return connections, the first in an order."""
+        seen = list(self._seen())
+        return {"total": len(seen), "connections": self._first(seen, limit, sort)}
 
-    def _seen(self) -> Iterator[Seen]:
-        topics, waiting = Counter[int](), Counter[int]()
-        for hub in self.hubs:
-            for figures in hub.subscriber_figures():
-                topics[id(figures.connection)] += figures.topics
-                waiting[id(figures.connection)] += figures.waiting
+    def _first(self, seen: Iterable[Seen], limit: int, sort: str) -> list[Answer]:
+        return [self._shown(each) for each in heapq.nlargest(limit, seen, key=ORDERS[sort])]
+
+    def _seen(self, *, slow: bool = False) -> Iterator[Seen]:
+        """Yield connections; with `slow`, those alone whose peers are behind."""
+        waiting, hubs = Counter[int](), self.hubs
+        for hub in hubs:
+            for receiver, size in hub.waiting_subscribers():
+                waiting[id(receiver)] += size
         for ws in self._sockets():
             # What a hub knows of an event stream is what answers on the connection.
-            known = id(ws.handler.observer if isinstance(ws.handler, Http1Connection) else ws)
-            yield Seen(ws, ws.buffered + waiting[known], topics[known])
+            known = ws.handler.observer if isinstance(ws.handler, Http1Connection) else ws
+            if not slow or ws.congested or id(known) in waiting:
+                yield Seen(ws, ws.buffered + waiting[id(known)], known, hubs)
 
     def _sockets(self) -> Iterator[WebSocket]:
         """Yield the connections, which are WebSockets or may become one."""
         return (ws for ws in self._server.settings.connections if isinstance(ws, WebSocket))
 
     def _shown(self, seen: Seen) -> Answer:
-        ws, waiting, topics = seen
+        ws = seen.ws
         return {
             "id": str(ws.id),
             "worker": self._worker,
@@ -148,8 +159,8 @@ class Inspector:
             "seconds": round(age_of(ws), 3),
             "received": ws.bytes_received,
             "sent": ws.bytes_sent,
-            "waiting": waiting,
-            "topics": topics,
+            "waiting": seen.waiting,
+            "topics": seen.topics,
             "latency": round(ws.latency, 6),
         }
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from rawws import clock
 from rawws.metrics import exposition, lasting_samples, sum_samples
 
+from .inspector import SLOW, SPARE, TOPICS_SHOWN
 from .sources import SourceBusyError, SourceGoneError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Look", "Overview"]
 
-# A look is as good as a new one for so long, in seconds: half of the second after which the page has the next.
+# A look is as good as a new one for so long, in seconds: a fourth of the time after which the page has the next.
 FRESH: Final = 0.5
 # Rates are those since the look before, if that is not older than so many seconds.
 LONGEST: Final = 60.0
@@ -43,7 +44,6 @@ RATES: Final = {
 }
 # What a snapshot says of its process, as it is.
 SHOWN: Final = ("worker", "pid", "began", "serving", "draining", "degraded", "connections", "streams", "polls", "lag")
-TOPICS: Final = 20
 
 
 class Look(NamedTuple):
@@ -158,11 +158,10 @@ class Overview:
             # The first one to look has them, too.
             await asyncio.sleep(FRESH / 4)
         if self._status is None or self._status[0] != look.at:
-            topics = await self.topics(TOPICS)
-            self._status = look.at, self._render(look, topics)
+            self._status = look.at, self._render(look)
         return self._status[1]
 
-    def _render(self, look: Look, topics: Answer) -> Answer:
+    def _render(self, look: Look) -> Answer:
         samples, snapshots = look.samples, look.snapshots
         slow = [each for snapshot in snapshots for each in snapshot["slow"]]
         return {
@@ -180,8 +179,8 @@ class Overview:
             "sent": total(samples, "rawws_sent_bytes"),
             "published": total(samples, "rawws_hub_published"),
             "rates": look.rates,
-            "topics": topics,
-            "slow": sorted(slow, key=lambda each: -int(each["waiting"]))[:TOPICS],
+            "topics": merge_topics([snapshot["topics"] for snapshot in snapshots], TOPICS_SHOWN),
+            "slow": sorted(slow, key=lambda each: -int(each["waiting"]))[:SLOW],
         }
 
     async def connections(self, limit: int, sort: str) -> Answer:
@@ -192,23 +191,8 @@ class Overview:
         return {"total": sum(answer["total"] for answer in answers), "connections": found[:limit]}
 
     async def topics(self, limit: int) -> Answer:
-        """Return the topics with the most subscribers.
-
-        Each process names ten times as many: one that has few subscribers everywhere is found, too.
-        """
-        answers = await self._ask_all({"ask": "topics", "limit": 10 * limit})
-        found: dict[str, list[int]] = {}
-        for answer in answers:
-            for topic, subscribers, present, held in answer["topics"]:
-                known = found.setdefault(topic, [0, 0, 0])
-                # Those present, and what is held, each process has of all.
-                found[topic] = [known[0] + subscribers, max(known[1], present), max(known[2], held)]
-        first = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:limit]
-        names = ("subscribers", "present", "held")
-        return {
-            "total": max([len(found), *(answer["total"] for answer in answers)]),
-            "topics": [{"topic": topic, **dict(zip(names, counts, strict=True))} for topic, counts in first],
-        }
+        """Return the topics with the most subscribers."""
+        return merge_topics(await self._ask_all({"ask": "topics", "limit": SPARE * limit}), limit)
 
     async def presence(self, topic: str) -> Answer:
         """Return who is present in a topic, and how many are subscribed to it."""
@@ -225,6 +209,22 @@ class Overview:
         """Close a connection, wherever it is; return what is wrong with code or reason, None for no such one."""
         answers = await self._ask_all({"ask": "kick", "ident": ident, "code": code, "reason": reason})
         return next((answer.get("wrong", "") for answer in answers if answer["found"]), None)
+
+
+def merge_topics(answers: list[Answer], limit: int) -> Answer:
+    """Return the topics with the most subscribers in all processes."""
+    found: dict[str, list[int]] = {}
+    for answer in answers:
+        for topic, subscribers, present, held in answer["topics"]:
+            known = found.get(topic, (0, 0, 0))
+            # Those present, and what is held, each process has of all.
+            found[topic] = [known[0] + subscribers, max(known[1], present), max(known[2], held)]
+    first = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:limit]
+    names = ("subscribers", "present", "held")
+    return {
+        "total": max([len(found), *(answer["total"] for answer in answers)]),
+        "topics": [{"topic": topic, **dict(zip(names, counts, strict=True))} for topic, counts in first],
+    }
 
 
 def total(samples: Samples, name: str, line: str | None = None) -> float:

@@ -78,7 +78,7 @@ def add_looking_commands(commands: Any, prog: str) -> None:
                 "--sort", choices=list(ORDERS), default="waiting", help="what they are sorted by (default: waiting)"
             )
             parser.add_argument(
-                "--interval", type=seconds_above_0, metavar="SECONDS", default=1.0, help="how often (default: 1)"
+                "--interval", type=seconds_above_0, metavar="SECONDS", default=3.0, help="how often (default: 3)"
             )
             parser.add_argument("--once", action="store_true", help="show it once")
 

@@ -22,7 +22,7 @@ from .attendance import Attendance
 from .calls import Calls
 from .control import UserControl
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
-from .figures import HubStats, each_subscriber, each_topic
+from .figures import HubStats, each_topic
 from .history import ENDED, Log, Publication, cost
 from .listening import TopicListener
 from .names import CONTROL, TopicError, check_key, check_name
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from .asgi_socket import AsgiWebSocket
     from .backplane import Backplane, History
-    from .figures import SubscriberFigures, TopicFigures
+    from .figures import TopicFigures
     from .rules import ClientRules
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
@@ -260,9 +260,14 @@ class HubCore:
         """Return the topics as they are now."""
         return list(each_topic(self._table))
 
-    def subscriber_figures(self) -> list[SubscriberFigures]:
-        """Return the subscribers as they are now."""
-        return list(each_subscriber(self._subscribers.values()))
+    def waiting_subscribers(self) -> list[tuple[SubscriberConnection, int]]:
+        """Return those for whom something waits here, and how many bytes of publications that is."""
+        return [(each.receiver, each.size) for each in self._subscribers.values() if each.size]
+
+    def topics_of(self, receiver: SubscriberConnection) -> int:
+        """Return how many topics a subscriber has."""
+        subscriber = self._subscribers.get(receiver)
+        return 0 if subscriber is None else len(subscriber.subscriptions)
 
     def stats(self) -> HubStats:
         """Return what the hub did so far, and what it holds."""
@@ -272,7 +277,7 @@ class HubCore:
         return HubStats(
             topics=len(self._table.topics) - hidden,
             subscribers=len(self._subscribers) - hidden,
-            subscriptions=sum(len(subscriber.subscriptions) for subscriber in self._subscribers.values()) - hidden,
+            subscriptions=sum(len(topic.subscriptions) for topic in self._table.topics.values()) - hidden,
             present=sum(
                 len(topic.presence.members) for topic in self._table.topics.values() if topic.presence is not None
             ),

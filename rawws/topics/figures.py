@@ -1,4 +1,4 @@
-"""Figures: a hub as it is now, to its topics and its subscribers, one by one, for whoever looks into it."""
+"""Figures: a hub as it is now, to its topics, one by one, for whoever looks into it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from .names import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from .subscribers import Subscriber, SubscriberConnection
     from .table import TopicTable
 
-__all__ = ["HubStats", "SubscriberFigures", "TopicFigures", "each_subscriber", "each_topic"]
+__all__ = ["HubStats", "TopicFigures", "each_topic"]
 
 
 class TopicFigures(NamedTuple):
@@ -22,14 +21,6 @@ class TopicFigures(NamedTuple):
     subscribers: int
     present: int
     held: int
-
-
-class SubscriberFigures(NamedTuple):
-    """A subscriber: what it is connected by, its topics, and how many bytes of publications wait for it in the hub."""
-
-    connection: SubscriberConnection
-    topics: int
-    waiting: int
 
 
 class HubStats(NamedTuple):
@@ -67,10 +58,3 @@ def each_topic(table: TopicTable) -> Iterator[TopicFigures]:
             continue
         present = 0 if topic.presence is None else len(topic.presence.members)
         yield TopicFigures(name, len(topic.subscriptions), present, len(topic.log.held))
-
-
-def each_subscriber(subscribers: Iterable[Subscriber]) -> Iterator[SubscriberFigures]:
-    """Yield the subscribers of a hub."""
-    for subscriber in subscribers:
-        if CONTROL not in subscriber.subscriptions:
-            yield SubscriberFigures(subscriber.receiver, len(subscriber.subscriptions), subscriber.size)

@@ -12,9 +12,9 @@ import httpx
 import rawws
 import rawws.admin
 from rawws.admin.application import DEFAULT_LIMIT, KICK_CODE, LARGEST_LIMIT
-from rawws.admin.inspector import ORDERS
+from rawws.admin.inspector import ORDERS, TOPICS_SHOWN
 from rawws.admin.listening import DEFAULT_PORT
-from rawws.admin.overview import RATES, TOPICS
+from rawws.admin.overview import RATES
 from tests.admin.test_grafana import ALERTS, promtool
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
@@ -59,6 +59,6 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert f'"code": {KICK_CODE}' in PAGE
     assert f"limit={DEFAULT_LIMIT}" in PAGE
     assert f"--admin 127.0.0.1:{DEFAULT_PORT}" in PAGE
-    assert f"the {TOPICS} largest topics" in PAGE
+    assert f"the {TOPICS_SHOWN} largest topics" in PAGE
     rates = PAGE.partition("- `rates` are")[2].partition("\n- ")[0]
     assert set(re.findall(r"`(\w+)`", rates)) == set(RATES)

@@ -121,6 +121,7 @@ def snapshot(life: str, count: float, **more: Any) -> dict[str, Any]:
         "lag": 0.0,
         "samples": samples,
         "slow": [],
+        "topics": {"total": 0, "topics": []},
     }
     return fields | more
 
@@ -133,7 +134,7 @@ class Told:
 
     async def ask(self, ask: dict[str, Any]) -> dict[str, Any]:
         if isinstance(self.said, dict):
-            return self.said if ask["ask"] == "snapshot" else {"topics": [], "total": 0}
+            return self.said
         raise self.said
 
 

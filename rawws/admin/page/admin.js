@@ -1,7 +1,7 @@
-// The live page: the status that comes once a second, to numbers, small curves and tables. No text of a client is ever
+// The live page: the status that comes every two seconds, to numbers, small curves and tables. No text of a client is ever
 // HTML here. The key, where one is needed, is kept for this tab alone.
 
-const POINTS = 120;
+const POINTS = 60;
 const LONGEST_WAIT = 10_000;
 const SVG = "http://www.w3.org/2000/svg";
 
