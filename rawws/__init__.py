@@ -52,8 +52,9 @@ from .server.server import Server, serve, unix_serve
 from .server.shutdown import Drain
 
 if TYPE_CHECKING:
+    from .client.envelopes import TopicMember
     from .client.options import HubState
-    from .client.subscriptions import ReceivedPublication, SubscriptionStart, TopicPresence
+    from .client.subscriptions import ReceivedPublication, SubscriptionStart, TopicHistory, TopicPresence
     from .client.topics import HubClient, TopicSubscription
     from .topics import CallError, CursorError, History, Hub, HubHandler, Identity, Policy, Refused, TopicError
 
@@ -107,6 +108,8 @@ __all__ = [
     "State",
     "SubscriptionStart",
     "TopicError",
+    "TopicHistory",
+    "TopicMember",
     "TopicPresence",
     "TopicSubscription",
     "WebSocket",
@@ -127,8 +130,11 @@ TOPICS = ("CallError", "CursorError", "History", "Hub", "HubHandler", "Identity"
 LAZY = {
     **dict.fromkeys(TOPICS, "rawws.topics"),
     **dict.fromkeys(("HubClient", "TopicSubscription"), "rawws.client.topics"),
-    **dict.fromkeys(("ReceivedPublication", "SubscriptionStart", "TopicPresence"), "rawws.client.subscriptions"),
+    **dict.fromkeys(
+        ("ReceivedPublication", "SubscriptionStart", "TopicHistory", "TopicPresence"), "rawws.client.subscriptions"
+    ),
     "HubState": "rawws.client.options",
+    "TopicMember": "rawws.client.envelopes",
 }
 
 

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from rawws.errors import RawwsError
 
-__all__ = ["HubEnvelope", "ServerEnvelopeError", "message_fields", "parse_envelope", "serialize_request_fields"]
+__all__ = [
+    "HubEnvelope",
+    "ServerEnvelopeError",
+    "TopicMember",
+    "message_fields",
+    "parse_envelope",
+    "serialize_request_fields",
+]
 
 # RFC 8259 knows one kind of number; bool is no int here, though it is one in Python.
-TYPES: Final[dict[str, type]] = {
+TYPES: Final[dict[str, Any]] = {
     "id": int,
     "topic": str,
     "cursor": str,
@@ -28,6 +36,9 @@ TYPES: Final[dict[str, type]] = {
     "user": str,
     "members": list,
     "count": int,
+    "users": int,
+    "expires": int | float,
+    "publications": list,
     "present": str,
     "join": dict,
     "leave": dict,
@@ -35,9 +46,25 @@ TYPES: Final[dict[str, type]] = {
     "reason": str,
 }
 
+NUMBERS: Final = (int, int | float)
+
 
 class ServerEnvelopeError(RawwsError):
     """What a server said is no envelope of rawws.v1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicMember:
+    """Somebody present in a topic.
+
+    Where the server knows the `user`, `info` is what the server says, and `claim` what the client says beside it. Else
+    `claimed` says whether `info` is what the client says of itself, and nobody else.
+    """
+
+    info: Any
+    user: str | None = None
+    claim: Any = None
+    claimed: bool = False
 
 
 class HubEnvelope(NamedTuple):
@@ -53,13 +80,18 @@ class HubEnvelope(NamedTuple):
     is_json: bool = False
     event: str | None = None
     user: str | None = None
-    # Who is present: ids, with what each told of itself.
-    members: dict[str, Any] | None = None
+    # Who is present, by their ids, how many they are, and how many users.
+    members: dict[str, TopicMember] | None = None
     total: int = 0
+    users: int | None = None
     present: str | None = None
     # Who came, or went.
-    join: tuple[str, Any] | None = None
-    leave: tuple[str, Any] | None = None
+    join: tuple[str, TopicMember] | None = None
+    leave: tuple[str, TopicMember] | None = None
+    # What is held of a topic.
+    publications: tuple[HubEnvelope, ...] = ()
+    # In how many seconds the token ends.
+    expires: float | None = None
     error: str = ""
     reason: str = ""
 
@@ -72,12 +104,17 @@ def parse_envelope(text: str | bytes) -> HubEnvelope:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         raise ServerEnvelopeError("the server sent what is no JSON") from None
+    return envelope_of(fields)
+
+
+def envelope_of(fields: object) -> HubEnvelope:
+    """Return what the members of an envelope say. Raises ServerEnvelopeError."""
     if not isinstance(fields, dict):
         raise ServerEnvelopeError(f"the server sent {type(fields).__name__}, an envelope is an object")
     for name, kind in TYPES.items():
         value = fields.get(name)
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            raise ServerEnvelopeError(f"the server sent {name} as {type(value).__name__}, allowed is {kind.__name__}")
+        if value is not None and (not isinstance(value, kind) or (kind in NUMBERS and isinstance(value, bool))):
+            raise ServerEnvelopeError(f"the server sent {name} as {type(value).__name__}, which it cannot be")
     said = {name: value for name in TYPES if (value := fields.get(name)) is not None}
     return HubEnvelope(
         said.get("id"),
@@ -90,9 +127,12 @@ def parse_envelope(text: str | bytes) -> HubEnvelope:
         said.get("user"),
         dict(map(person, said["members"])) if "members" in said else None,
         said.get("count", 0),
+        said.get("users"),
         said.get("present"),
         person(said["join"]) if "join" in said else None,
         person(said["leave"]) if "leave" in said else None,
+        tuple(map(envelope_of, said.get("publications", ()))),
+        said.get("expires"),
         said.get("error", ""),
         said.get("reason", ""),
     )
@@ -108,11 +148,18 @@ def message_of(fields: dict[str, Any]) -> str | bytes | None:
         raise ServerEnvelopeError("the server sent a base64 that is none (RFC 4648 section 4)") from None
 
 
-def person(fields: object) -> tuple[str, Any]:
-    """Return the id of somebody present, and what it told of itself."""
+def person(fields: object) -> tuple[str, TopicMember]:
+    """Return the id of somebody present, and who that is."""
     if not isinstance(fields, dict) or not isinstance(fields.get("id"), str):
         raise ServerEnvelopeError("the server sent somebody without an id")
-    return fields["id"], fields.get("info")
+    user = fields.get("user")
+    member = TopicMember(
+        fields.get("info"),
+        user if isinstance(user, str) else None,
+        fields.get("claim"),
+        fields.get("claimed") is True,
+    )
+    return fields["id"], member
 
 
 def message_fields(message: Any) -> dict[str, Any]:

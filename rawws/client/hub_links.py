@@ -163,14 +163,19 @@ class HubAddress:
         async with asyncio.timeout(options.open_timeout):
             return await exchange(head + body, target, transport, options.max_size or 1 << 30)
 
-    async def _complete(self, scheme: str, fields: Iterable[tuple[str, str]]) -> str:
-        """Return the URL for one request, with the token that is good now."""
+    async def token(self) -> str:
+        """Return the token that is good now. Raises TypeError for what is none, and what the function raises."""
         given = self.options.token
         token: Any = given() if callable(given) else given
         if inspect.isawaitable(token):
             token = await token
         if not isinstance(token, str):
             raise TypeError(f"the token is {type(token).__name__}, allowed is a str")
+        return token
+
+    async def _complete(self, scheme: str, fields: Iterable[tuple[str, str]]) -> str:
+        """Return the URL for one request, with the token that is good now."""
+        token = await self.token()
         pairs = [*fields, *([("token", token)] if token else [])]
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
         return f"{scheme}{self.url}" + (("&" if "?" in self.url else "?") + query if query else "")
@@ -203,21 +208,23 @@ class _Link:
 class WebSocketLink(_Link):
     """A WebSocket that speaks rawws.v1; `ws` is open."""
 
-    __slots__ = ("_answer_timeout", "_entries", "ws")
+    __slots__ = ("_address", "_entries", "_renewing", "ws")
 
     kind = "websocket"
 
     def __init__(
         self,
         ws: WebSocket,
+        address: HubAddress,
         channels: dict[str, Channel],
         requests: HubRequests,
         opened: Callable[[HubLink], object],
-        answer_timeout: float | None,
     ) -> None:
         super().__init__(channels, requests, opened)
         self.ws = ws
-        self._answer_timeout = answer_timeout
+        self._address = address
+        # What asks for a new token.
+        self._renewing: asyncio.Task[None] | None = None
         # What is subscribed to and not answered yet: the topic, and since which cursor.
         self._entries: dict[int, tuple[Channel, str]] = {}
 
@@ -268,6 +275,8 @@ class WebSocketLink(_Link):
             raise
         finally:
             self.ws.abort()
+            if self._renewing is not None:
+                await cancel_all(self._renewing)
 
     async def prove(self) -> None:
         """Wait until the server says something: a proxy may let a handshake through, and nothing else."""
@@ -280,7 +289,7 @@ class WebSocketLink(_Link):
 
     async def _receive(self) -> None:
         """Take the first answer."""
-        seconds = self._answer_timeout
+        seconds = self._address.options.open_timeout
         try:
             async with asyncio.timeout(seconds):
                 text = await self.ws.recv()
@@ -305,10 +314,21 @@ class WebSocketLink(_Link):
         if entry is not None:
             self._begin(*entry, envelope)
             return
+        if envelope.expires is not None and callable(self._address.options.token) and self._renewing is None:
+            self._renewing = asyncio.ensure_future(self._renew())
         channel = self.channels.get(envelope.topic)
         if channel is not None and channel.live:
             channel.take(envelope)
             self._look_after(channel)
+
+    async def _renew(self) -> None:
+        """Tell the server a new token, before the one in use ends."""
+        try:
+            self._say(serialize_request_fields({"renew": await self._address.token()}))
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
+            # The server closes the connection, and the next one asks again.
+            self._address.logger.warning("the token could not be renewed: %s", error)
+        self._renewing = None
 
     def _begin(self, channel: Channel, since: str, envelope: HubEnvelope) -> None:
         """Take the answer to a subscription, if it is to the last one."""

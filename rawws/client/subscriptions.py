@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from rawws.errors import HubError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from .envelopes import HubEnvelope
+    from .envelopes import HubEnvelope, TopicMember
 
 __all__ = [
     "EARLIEST_CURSOR",
@@ -28,8 +28,10 @@ __all__ = [
     "Channel",
     "ReceivedPublication",
     "SubscriptionStart",
+    "TopicHistory",
     "TopicPresence",
     "TopicReceiver",
+    "received_of",
 ]
 
 # Stands for a cursor before the first publication that the hub holds.
@@ -37,6 +39,8 @@ EARLIEST_CURSOR: Final = "earliest"
 CURSOR: Final = re.compile(r"(.*):([0-9]{1,18})", re.DOTALL)
 # What becomes of publications for which a subscription has no room.
 SLOW_POLICIES: Final = ("resume", "drop_oldest", "disconnect")
+# What a hub says of a topic that its application took from this client.
+UNSUBSCRIBED: Final = "unsubscribed"
 # Who is present is listed up to so many; a server lists no more.
 MAX_LISTED = 1000
 
@@ -73,15 +77,43 @@ class SubscriptionStart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TopicPresence:
-    """Who is present in a topic: ids, with what each told of itself, at most 1,000 of them, and how many they are.
+    """Who is present in a topic: ids, with who that is, at most 1,000 of them, and how many they are.
 
-    `join` or `leave` is the one who came or went, with which it became so; None where a whole list came.
+    `users` is how many users they are, None where the server did not say. `join` or `leave` is the one who came or
+    went, with which it became so; None where a whole list came.
     """
 
-    members: dict[str, Any]
+    members: dict[str, TopicMember]
     count: int
-    join: tuple[str, Any] | None = None
-    leave: tuple[str, Any] | None = None
+    users: int | None = None
+    join: tuple[str, TopicMember] | None = None
+    leave: tuple[str, TopicMember] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicHistory:
+    """What is held of a topic, in its order; `cursor` is where to go on, and `recovered` whether all until there came.
+
+    Iterating gives the publications.
+    """
+
+    publications: tuple[ReceivedPublication, ...]
+    cursor: str
+    recovered: bool
+
+    def __iter__(self) -> Iterator[ReceivedPublication]:
+        return iter(self.publications)
+
+    def __len__(self) -> int:
+        return len(self.publications)
+
+
+def received_of(topic: str, envelope: HubEnvelope) -> ReceivedPublication:
+    """Return what an envelope says that is a publication."""
+    message = "" if envelope.message is None else envelope.message
+    return ReceivedPublication(
+        topic, envelope.cursor, message, event=envelope.event, user=envelope.user, is_json=envelope.is_json
+    )
 
 
 def is_behind(ours: str, theirs: str) -> bool:
@@ -283,7 +315,7 @@ class Channel:
         # Behind which publication the connection is.
         self.cursor = ""
         # Who is present, and the own id there.
-        self.members: dict[str, Any] = {}
+        self.members: dict[str, TopicMember] = {}
         self.count = 0
         self.present: str | None = None
         self._on_error = on_error
@@ -341,6 +373,9 @@ class Channel:
 
     def take(self, envelope: HubEnvelope, since: str = "") -> bool:
         """Take what came: a publication, somebody who came or went, or a new cursor. Return what `begin` does."""
+        if envelope.error == UNSUBSCRIBED:
+            self.end(HubError(envelope.error, envelope.reason))
+            self.leave()
         if envelope.error:
             return False  # it cannot be served for now: what is missed follows, or a cursor that says it is lost
         if envelope.recovered is not None:
@@ -351,21 +386,14 @@ class Channel:
             self._move(envelope.join, envelope.leave)
         elif envelope.message is not None:
             self.cursor = envelope.cursor or self.cursor
-            publication = ReceivedPublication(
-                self.topic,
-                envelope.cursor,
-                envelope.message,
-                event=envelope.event,
-                user=envelope.user,
-                is_json=envelope.is_json,
-            )
+            publication = received_of(self.topic, envelope)
             for receiver in tuple(self.receivers):
                 receiver.take(publication)
                 if receiver.over:
                     del self.receivers[receiver]
         return False
 
-    def list(self, members: dict[str, Any], count: int) -> None:
+    def list(self, members: dict[str, TopicMember], count: int) -> None:
         """Take the list of who is present."""
         self.members, self.count = members, count
         self._tell(None, None)
@@ -382,7 +410,7 @@ class Channel:
         self.live = False
         self.entry = 0
 
-    def _move(self, join: tuple[str, Any] | None, leave: tuple[str, Any] | None) -> None:
+    def _move(self, join: tuple[str, TopicMember] | None, leave: tuple[str, TopicMember] | None) -> None:
         members = dict(self.members)
         if join is not None:
             self.count += join[0] not in members
@@ -394,10 +422,10 @@ class Channel:
         self.members = members
         self._tell(join, leave)
 
-    def _tell(self, join: tuple[str, Any] | None, leave: tuple[str, Any] | None) -> None:
+    def _tell(self, join: tuple[str, TopicMember] | None, leave: tuple[str, TopicMember] | None) -> None:
         if not self.watch:
             return
-        change = TopicPresence(self.members, self.count, join, leave)
+        change = TopicPresence(self.members, self.count, None, join, leave)
         for receiver in tuple(self.receivers):
             if receiver.on_presence is not None:
                 try:

@@ -28,8 +28,10 @@ from .subscriptions import (
     Channel,
     ReceivedPublication,
     SubscriptionStart,
+    TopicHistory,
     TopicPresence,
     TopicReceiver,
+    received_of,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from rawws.net.websocket import WebSocket
 
-    from .envelopes import HubEnvelope
+    from .envelopes import HubEnvelope, TopicMember
     from .hub_links import HubLink
     from .options import HubKeywords
 
@@ -47,6 +49,7 @@ __all__ = ["HubClient", "TopicSubscription"]
 
 # Stands for what a program tells of itself that is not present: all else is JSON.
 NOTHING: Final = object()
+UNAUTHORIZED: Final = 401
 # What a server closes with that lets in nobody, as statuses: 3000 and 3003 are IANA's, 44xx is common use.
 REFUSALS: Final = {3000: 401, 3003: 403, 4401: 401, 4403: 403, 4404: 404}
 # So many failures that no server explains, and the next transport has its turn.
@@ -207,23 +210,37 @@ class HubClient:
             self._enter(channel)
         return TopicSubscription(self, channel, receiver)
 
-    async def publish(self, topic: str, message: Any, *, key: str | None = None, event: str | None = None) -> str:
+    async def publish(
+        self, topic: str, message: Any, *, key: str | None = None, event: str | None = None, exclude: bool = False
+    ) -> str:
         """Publish a message; return the cursor of the publication when it has its place.
 
         str is published as text, bytes-like as binary, a dict, list, tuple, int, float, bool or None as JSON; `event`
         is the name of an event, which goes with it. Publications arrive in the order of the calls. Without a
         connection, they wait for one. `key` says what it is about: for slow subscribers, the hub may keep only the
-        latest of each.
+        latest of each. With `exclude`, this client does not get it back; that needs a WebSocket.
 
         Raises HubError: what the hub refused, "queue" where too much waits already, "unanswered" where the connection
         broke before the answer, so that it may be published or not.
         """
-        return (await self._ask({"publish": topic, **message_fields(message), "event": event, "key": key})).cursor
+        fields = {"publish": topic, **message_fields(message), "event": event, "key": key}
+        return (await self._ask({**fields, "exclude": exclude or None})).cursor
 
     async def presence(self, topic: str) -> TopicPresence:
         """Return who is present in a topic. Raises HubError as `publish` does."""
         found = await self._ask({"presence": topic})
-        return TopicPresence(found.members or {}, found.total)
+        return TopicPresence(found.members or {}, found.total, found.users)
+
+    async def history(
+        self, topic: str, *, since: str | None = None, before: str | None = None, limit: int | None = None
+    ) -> TopicHistory:
+        """Return what the hub holds of a topic: the last publications, those before a cursor, or the first ones behind.
+
+        They are at most `limit`, by default 100, and of 512 KiB in all. Raises HubError as `publish` does.
+        """
+        found = await self._ask({"history": topic, "since": since, "before": before, "limit": limit})
+        publications = tuple(received_of(topic, each) for each in found.publications)
+        return TopicHistory(publications, found.cursor, bool(found.recovered))
 
     # -- what its subscriptions call
 
@@ -280,14 +297,15 @@ class HubClient:
                 failure: Exception = await self._connect()
             except Exception as error:  # noqa: BLE001 - all that can go wrong on the way to a server
                 failure = error
-            stable = self._opened_at and clock.monotonic() - self._opened_at >= STABLE
+            opened = self._opened_at > 0
+            stable = opened and clock.monotonic() - self._opened_at >= STABLE
             self._leave()
             if stable:
                 waits = self.options.reconnect_delays()
                 self._strikes = 0
                 if not self._level:
                     self._better = BETTER_FIRST
-            end = self._judge(failure, early=not stable)
+            end = self._judge(failure, opened=opened, early=not stable)
             if end is None:
                 await self._wait(failure, waits)
             else:
@@ -322,7 +340,7 @@ class HubClient:
         await link.run()
 
     def _link_of(self, ws: WebSocket) -> WebSocketLink:
-        return WebSocketLink(ws, self._channels, self._requests, self._opened, self.options.open_timeout)
+        return WebSocketLink(ws, self.address, self._channels, self._requests, self._opened)
 
     async def _find_better(self) -> WebSocketLink:
         """Try the better transport beside the one in use until it works, and return it."""
@@ -354,10 +372,11 @@ class HubClient:
             channel.leave()
         self._requests.lose()
 
-    def _judge(self, failure: Exception, *, early: bool) -> HubError | None:
+    def _judge(self, failure: Exception, *, opened: bool, early: bool) -> HubError | None:
         """Return the error that ends the client, None where trying again may help; have another transport its turn."""
         status = self._refusal(failure)
-        if status:
+        # A connection that worked is closed when its token ends: the next one asks for another.
+        if status and not (opened and status == UNAUTHORIZED and callable(self.options.token)):
             return HubError("refused", f"the server let nobody in: {failure}", status)
         if isinstance(failure, ConnectionClosed) and failure.sent and failure.sent.code == CloseCode.MESSAGE_TOO_BIG:
             return HubError("failed", f"the server sent more than max_size, {self.options.max_size} bytes, at once")
@@ -475,8 +494,8 @@ class TopicSubscription:
         return await asyncio.shield(self._receiver.started)
 
     @property
-    def members(self) -> dict[str, Any]:
-        """Who is present, with `watch`: ids, with what each told of itself; at most 1,000."""
+    def members(self) -> dict[str, TopicMember]:
+        """Who is present, with `watch`: ids, with who that is; at most 1,000."""
         return self._channel.members
 
     @property

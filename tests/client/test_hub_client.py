@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import json
+import time
 from typing import Any
 
 import pytest
 
 import rawws
+from rawws.client.envelopes import TopicMember
 from rawws.client.options import HubState
 from rawws.client.subscriptions import ReceivedPublication, TopicPresence
+from rawws.topics import Identity, endpoints
 from tests.client.hubs import HASTY, TRANSPORTS, client_of, hub_of, hub_server, url_of
 from tests.processes import free_port
 from tests.server.peers import Logged, eventually
@@ -92,6 +97,31 @@ async def test_json_and_named_events_arrive_as_they_were_published(transport: st
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_history_is_turned_page_by_page(transport: str) -> None:
+    async with hub_server(hub_of()) as server, client_of(server, transport) as hub:
+        cursors = [await hub.publish("told", str(number), event="count") for number in range(5)]
+        page = await hub.history("told", limit=2)
+        assert ([each.message for each in page], len(page), page.recovered) == (["3", "4"], 2, True)
+        assert [each.event for each in page] == ["count", "count"]
+        page = await hub.history("told", before=page.publications[0].cursor, limit=2)
+        assert [each.cursor for each in page] == cursors[1:3]
+        assert [each.message for each in await hub.history("told", since=cursors[0])] == ["1", "2", "3", "4"]
+        with pytest.raises(rawws.HubError, match="refused"):
+            await hub.history("secret")
+
+
+async def test_who_publishes_may_be_left_out() -> None:
+    async with hub_server(hub_of()) as server, client_of(server) as hub, client_of(server) as other:
+        mine, theirs = hub.subscribe("told"), other.subscribe("told")
+        await mine.ready()
+        await theirs.ready()
+        await hub.publish("told", "1", exclude=True)
+        await hub.publish("told", "2")
+        assert await take(theirs, 2) == ["1", "2"]
+        assert await take(mine, 1) == ["2"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_subscriptions_to_one_topic_share_one(transport: str) -> None:
     server_hub = hub_of()
     async with hub_server(server_hub) as server, client_of(server, transport) as hub:
@@ -141,7 +171,8 @@ async def test_who_joins_is_present_once_as_long_as_one_of_those_is_there() -> N
         await there.ready()
         assert here.present
         assert here.present == there.present == plain.present
-        assert here.members == there.members == {here.present: {"name": "Ann"}}
+        ann = TopicMember({"name": "Ann"}, claimed=True)
+        assert here.members == there.members == {here.present: ann}
         assert [plain.count, here.count, there.count] == [1, 1, 1]
         await eventually(lambda: told[-1:] == [TopicPresence(here.members, 1)])
         with pytest.raises(rawws.HubError, match="limit: room was joined by"):
@@ -151,11 +182,12 @@ async def test_who_joins_is_present_once_as_long_as_one_of_those_is_there() -> N
         ident = guest.present
         assert ident is not None
         await eventually(lambda: here.count == 2)
-        assert told[-1].join == (ident, None)
-        assert await hub.presence("room") == TopicPresence({here.present: {"name": "Ann"}, ident: None}, 2)
+        nobody = TopicMember(None, claimed=True)
+        assert told[-1].join == (ident, nobody)
+        assert await hub.presence("room") == TopicPresence({here.present: ann, ident: nobody}, 2)
         guest.close()
         await eventually(lambda: here.count == 1)
-        assert told[-1].leave == (ident, None)
+        assert told[-1].leave == (ident, nobody)
         here.close()
         assert (await hub.presence("room")).count == 1
         there.close()
@@ -169,7 +201,7 @@ async def test_over_streams_who_is_there_is_asked_for() -> None:
         await here.ready()
         told: list[TopicPresence] = []
         room = hub.subscribe("room", on_presence=told.append)
-        await eventually(lambda: told[-1:] == [TopicPresence({here.present: "Ann"}, 1)])
+        await eventually(lambda: told[-1:] == [TopicPresence({here.present: TopicMember("Ann", claimed=True)}, 1)])
         assert room.count == 1
         assert await code(hub.subscribe("told", join="Bob").ready()) == "done"
 
@@ -298,6 +330,85 @@ async def test_a_function_is_asked_for_a_token_at_each_connection(transport: str
             error = await hub.wait_closed()
             assert (error.code, hub.state) == ("failed", "failed")
             assert "the token is int, allowed is a str" in error.reason
+
+
+async def test_a_token_is_renewed_over_the_connection_and_who_it_is_stays_known() -> None:
+    given: list[str] = []
+    seen: list[str] = []
+    states: list[HubState] = []
+
+    def token() -> str:
+        given.append(f"ann {len(given) + 1}")
+        return given[-1]
+
+    def identify(client: Any) -> Identity:
+        seen.append(endpoints.token_of(client))
+        user, _, number = seen[-1].partition(" ")
+        # The first ends soon.
+        return Identity(user, {"number": number}, time.time() + (1.0 if number == "1" else 1000))
+
+    server_hub = hub_of(identify=identify)
+    async with hub_server(server_hub) as server, client_of(server, token=token, on_state=states.append) as hub:
+        room = hub.subscribe("room", join={"mood": "good"}, watch=True)
+        await room.ready()
+        assert room.present is not None
+        assert room.members[room.present] == TopicMember({"number": "1"}, "ann", {"mood": "good"})
+        await eventually(lambda: seen == ["ann 1", "ann 2"])
+        await hub.publish("room", "x")
+        assert (await anext(room)).user == "ann"
+        assert (await hub.presence("room")).users == 1
+        assert given == seen
+        assert [state.state for state in states] == ["open"]
+
+
+async def test_a_token_that_cannot_be_renewed_is_asked_for_by_the_next_connection(logged: Logged) -> None:
+    given = itertools.count(1)
+    states: list[HubState] = []
+
+    async def token() -> str:
+        number = next(given)
+        if number == 2:
+            raise OSError("no login now")
+        return f"ann {number}"
+
+    def identify(client: Any) -> Identity:
+        number = endpoints.token_of(client).partition(" ")[2]
+        return Identity("ann", None, time.time() + (1.0 if number == "1" else 1000))
+
+    async with hub_server(hub_of(identify=identify)) as server:
+        async with client_of(server, token=token, on_state=states.append) as hub:
+            subscription = hub.subscribe("told")
+            await subscription.ready()
+            await eventually(lambda: [state.state for state in states] == ["open", "connecting", "open"])
+            await hub.publish("told", "x")
+            assert await take(subscription, 1) == ["x"]
+        logged.take("the token could not be renewed: no login now", name="rawws.client")
+        # One that cannot change ends with its token.
+        async with client_of(server, token="ann 1") as hub:
+            assert (await hub.wait_closed()).status == 401
+
+
+async def test_a_subscription_that_the_application_ends_says_so() -> None:
+    told: list[str] = []
+
+    async def ends(ws: rawws.WebSocket) -> None:
+        async for message in ws:
+            said = json.loads(message)
+            told.append(said.get("subscribe") or said.get("unsubscribe"))
+            number = said.get("id", 0)
+            await ws.send(json.dumps({"id": number, "cursor": "a:1", "recovered": True}))
+            if number:
+                await ws.send('{"topic": "told", "error": "unavailable", "reason": "for now"}')
+                await ws.send('{"topic": "told", "cursor": "a:2", "data": "x"}')
+                await ws.send('{"topic": "told", "error": "unsubscribed", "reason": "you left the room"}')
+
+    async with rawws.serve(ends, "127.0.0.1", 0, subprotocols=["rawws.v1"]) as server, client_of(server) as hub:
+        subscription = hub.subscribe("told")
+        assert await take(subscription, 1) == ["x"]
+        with pytest.raises(rawws.HubError, match="unsubscribed: you left the room"):
+            await anext(subscription)
+        assert told[1:] == ["told"]
+        assert hub.state == "open"
 
 
 async def test_what_never_heals_ends_it_and_what_may_does_not() -> None:
