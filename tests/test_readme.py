@@ -61,7 +61,7 @@ def blocks(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Those of sse.md are no servers of rawws: tests/sse/test_documentation.py runs them. Those of http.md are no echo:
 # tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and some a test of their own.
-ELSEWHERE = {"frameworks.md", "http.md", "sse.md", "testing.md", "haproxy.md"} | {
+ELSEWHERE = {"frameworks.md", "haproxy.md", "http.md", "javascript.md", "kubernetes.md", "sse.md", "testing.md"} | {
     f"{name}.md" for name in ("access", "admin", "api", "embedding", "reading", "scaling", "socketio", "tutorial")
 }
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]
@@ -140,19 +140,21 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 if module == "fuzz.sanitised":
                     _, options = sanitised.parser().parse_known_args(options)
                 assert {"all", *targets()} >= set(fuzz.parser().parse_args(options).target)
+            case "python", ["-m", "pip", "install", "--group", group]:
+                assert group in tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
             case "python", ["-m", "pytest", *paths]:
                 if block.page.name == "CONTRIBUTING.md":  # tests/test_contributing.py runs it
                     continue
                 assert [path for path in paths if not (ROOT / path).exists()] == []
             case "python", [name, *_]:
-                assert name in names
+                assert name in names or (ROOT / name).exists()
             case "python3", ["-m", "venv", folder]:
                 assert f". {folder}/bin/activate" in block.text
             case "", [script]:  # `.`
                 assert f"python3 -m venv {script.removesuffix('/bin/activate')}\n" in block.text
             case "pip", ["install", what]:
                 extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-                assert what == "." or what.removeprefix(".[").removesuffix("]") in extras
+                assert what in {".", "pycrdt"} or what.removeprefix(".[").removesuffix("]") in extras
             case "uvicorn", [target, "--ws", name]:
                 assert f"{target.partition(':')[0]}.py" in names
                 assert callable(pkgutil.resolve_name(name))
@@ -160,8 +162,11 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 continue
             case "redis-cli", ["EVAL", script, "0", "rawws", *_]:  # tests/backplanes/test_outside.py runs it
                 assert script == "$(redis-cli HGET rawws:hub publish)"
-            case "npm", ["pack" | "install", _]:
-                assert block.page.name == "bundlers.md"  # tests/javascript/test_package.py runs it
+            case "npm", ["pack" | "install", *_]:
+                # tests/javascript/test_package.py runs it, and tests/examples/parts.py
+                assert block.page.name in {"bundlers.md", "collaboration.md"}
+            case ("echo", [*_]) | ("npx", [*_]):  # tests/examples/parts.py runs it
+                assert block.page.name == "collaboration.md"
             case "curl", [url, *_]:
                 assert url.startswith(f"http://127.0.0.1:{PORT}/")
             case _:

@@ -30,6 +30,17 @@ def test_the_page_lists_every_example_and_they_are_short() -> None:
         assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= limit
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_program_stays_up_and_has_its_page(name: str, tmp_path: Path) -> None:
+    with example(name, cwd=tmp_path) as process:
+        for _ in range(3):
+            answer = httpx.get(f"http://{LOOPBACK}:{process.port}/", trust_env=False)
+            assert answer.text == (FOLDER / f"{name}.html").read_text(encoding="utf-8")
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.result(20) == ""
+
+
 # -- how they look
 
 

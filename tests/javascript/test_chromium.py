@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -193,6 +195,24 @@ def test_the_module_of_the_docs_runs(context: BrowserContext, server: Process) -
     page = visit(context, server.port)
     page.add_script_tag(content=code, type="module")
     eventually(page, "document.title === 'Hello from the page'")
+
+
+def test_the_program_of_the_docs_shows_a_page_that_comes_back(browser: Browser, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "use" / "javascript.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"^```python\n(# page.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    port = free_port()
+    (tmp_path / "page.py").write_text(program.replace("8765", str(port)), encoding="utf-8")
+    context = browser.new_context()
+    ada, grace = context.new_page(), context.new_page()
+    for said in ("Hello", "Again"):
+        with Process([sys.executable, "-W", "error", "page.py"], cwd=tmp_path, listens=port):
+            for page in (ada, grace) if said == "Hello" else ():
+                page.goto(f"http://{LOOPBACK}:{port}/")
+            ada.fill("input", said)
+            ada.press("input", "Enter")
+            for page in (ada, grace):
+                eventually(page, f"document.querySelector('li:last-child')?.textContent === '{said}'")
+    context.close()
 
 
 def test_what_breaks_behind_a_proxy_is_replaced_here_too(browser: Browser) -> None:
