@@ -33,6 +33,23 @@ delays = itertools.cycle([0.3, 0.2, 0.1, 0.0])
 hub = Hub(history=History(count=20_000, size=1 << 25), authorize=authorize)
 
 
+@hub.on_call("add")
+def add(_: Any, data: Any) -> int:
+    """Add numbers up."""
+    return sum(data)
+
+
+@hub.on_call("ask me")
+async def ask(client: Any, name: Any) -> Any:
+    """Call the client that calls, and return its answer, or what went wrong."""
+    try:
+        return {"answer": await hub.call(client, name, ["from", "here"])}
+    except rawws.CallError as error:
+        return {"code": error.code, "reason": error.reason}
+    except TypeError as error:
+        raise rawws.CallError("no socket", str(error)) from None
+
+
 async def close(ws: rawws.WebSocket) -> None:
     """Let a client in, and tell it by a code of its own that it may not be."""
     ws.close(4401, "please log in")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tests.javascript.parts import address, node, publish, serving
 from tests.javascript.proxy import Proxy
-from tests.processes import LOOPBACK, Process, free_port
+from tests.processes import LOOPBACK, ROOT, Process, free_port
 
 BEFORE = Path(__file__).parent / "before" / "rawws.js"
 TRANSPORTS = ["websocket", "stream", "poll"]
@@ -66,6 +67,52 @@ def test_the_module_of_before_does_the_same(server: Process, version: str, trans
     # A page that was loaded before the server was changed, and a bundle that nobody made anew.
     with node("asks.mjs", address(server.port), transport, version=version, module=BEFORE) as program:
         assert json.loads(program.result(30)) == answers(version, transport)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_json_events_history_and_calls_go_over_every_transport(server: Process, version: str, transport: str) -> None:
+    with node("says.mjs", address(server.port), transport, version=version) as program:
+        found = json.loads(program.result(30))
+    is_socket = transport == "websocket"
+    assert found.pop("heard") == [
+        *[[{"x": [1, None, "ü"]}, "move"], [7, None], [False, None], [None, None]],
+        *[["text", None], [[1, 2], None], ["named", "e"]],
+    ]
+    assert found.pop("last")[1] == ["named", "e"]
+    assert found.pop("before") == [[[None, None], ["text", None]], True, True]
+    assert found.pop("first") == [[{"x": [1, None, "ü"]}, "move"]]
+    assert found.pop("wrong") == ["TypeError", "TypeError", "TypeError", "event", "malformed", "TypeError"]
+    # Nobody knows which stream or poll is that of who posts, and neither can be called.
+    assert found.pop("excluded") == (
+        ["true", ["to all"], ["to others", "to all"]] if is_socket else ["malformed", ["to all"], ["to all"]]
+    )
+    assert (found.pop("sum"), found.pop("unknown")) == (3, "call")
+    assert found == (
+        {
+            "uncalled": {"code": "call", "reason": "the page has no oncall"},
+            "called": {"answer": ["name", ["from", "here"]]},
+            "busy": {"code": "busy", "reason": "later"},
+            "failed": {"code": "failed", "reason": ""},
+            "thrown": "oh",
+        }
+        if is_socket
+        else dict.fromkeys(("uncalled", "called", "busy", "failed"), "no socket")
+    )
+
+
+def test_the_programs_of_the_docs_look_back_and_call(server: Process, version: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "use" / "javascript.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```js\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    texts = [block for block in blocks if "hub.history" in block or "hub.call" in block]
+    assert len(texts) == 2
+    program = tmp_path / "docs.mjs"
+    module = ROOT / "rawws" / "topics" / "js" / "rawws.js"
+    begin = f'import {{ connect, HubError }} from "{module}";'
+    begin += 'const hub = connect(process.argv[2], { transports: ["poll"] });'
+    publish(server.port, "public/chat", "Hello")
+    program.write_text("\n".join([begin, *texts, "console.log(sum);\nhub.close();"]), encoding="utf-8")
+    with node(str(program), address(server.port), version=version) as process:
+        assert process.result(30) == "3\n"
 
 
 REFUSED = ["refused"] * 4

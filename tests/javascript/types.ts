@@ -37,6 +37,14 @@ export async function main(): Promise<void> {
     else console.log(item.data.length);
   }
   const cursor: string = await hub.publish("chat", new Uint8Array(3), { key: "a" });
+  await hub.publish("board", { x: 1 }, { event: "move", exclude: true });
+  for await (const item of hub.subscribe<{ x: number }>("board")) {
+    if (item.recovered !== false) console.log(item.data.x.toFixed(), item.event?.length, item.user?.length);
+  }
+  const page = await hub.history("board", { limit: 10, before: cursor });
+  console.log(page.publications[0]?.cursor, page.cursor.length, page.recovered);
+  const sum: Json = await hub.call("add", [1, 2]);
+  hub.oncall = async ({ name, data }) => (name === "sum" ? sum : data);
   const { members, count } = await hub.presence("chat");
   console.log(cursor, members[0]?.id, count);
   hub.close();
@@ -44,8 +52,12 @@ export async function main(): Promise<void> {
 
 // @ts-expect-error there is no such transport
 connect("/topics", { transports: ["telegraph"] });
-// @ts-expect-error a number is no message
-void hub.publish("chat", 7);
+// @ts-expect-error nothing is no message
+void hub.publish("chat", undefined);
+// @ts-expect-error there is no such option
+void hub.publish("chat", "x", { exclud: true });
+// @ts-expect-error what was said to be a move has no z
+hub.subscribe<{ x: number }>("board").onmessage = ({ data }) => console.log(data.z);
 // @ts-expect-error there is no such option
 hub.subscribe("chat", { sinse: "earliest" });
 // @ts-expect-error there is no such event

@@ -45,11 +45,15 @@ export type State =
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json };
 
-export interface Publication {
+export interface Publication<Data = any> {
   topic: string;
   cursor: string;
-  /** Text or octets, as it was published. */
-  data: string | Uint8Array;
+  /** A string or a Uint8Array, as it was published, or the value of JSON. */
+  data: Data;
+  /** The name of the event that it is. */
+  event?: string;
+  /** Who published it, where the server knows that. */
+  user?: string;
   recovered?: undefined;
 }
 
@@ -102,26 +106,49 @@ export interface TopicOptions {
   watch?: boolean;
 }
 
+export interface PublishOptions {
+  /** What it is about: for slow subscribers, the hub may keep only the latest of each key. */
+  key?: string;
+  /** The name of an event. */
+  event?: string;
+  /** Not to this page: it needs a WebSocket. */
+  exclude?: boolean;
+}
+
+export interface History {
+  publications: Publication[];
+  /** Where to go on: the next `before`, or the next `since`. */
+  cursor: string;
+  recovered: boolean;
+}
+
 export interface Hub extends Emitter<{ state: State }> {
   onstate: ((state: State) => void) | null;
   /** Asked once for a new token when the server lets nobody in, where nothing ends the hub; and before one expires. */
   ontoken: ((refusal: Refusal) => string | null | undefined | Promise<string | null | undefined>) | null;
   readonly state: State["state"];
   readonly transport: Transport | null;
-  subscribe(topic: string, options?: TopicOptions): Subscription;
-  publish(topic: string, data: string | ArrayBuffer | ArrayBufferView, options?: { key?: string }): Promise<string>;
+  subscribe<Data = any>(topic: string, options?: TopicOptions): Subscription<Data>;
+  /** Asked for the answer when the server calls the page; a HubError that it throws is for the server. */
+  oncall: ((call: { name: string; data: Json }) => unknown) | null;
+  /** Publish a string, an ArrayBuffer or a view of one, or JSON. */
+  publish(topic: string, data: object | string | number | boolean | null, options?: PublishOptions): Promise<string>;
+  history(topic: string, options?: { limit?: number; before?: string; since?: string }): Promise<History>;
+  /** Call a function of the server with JSON. */
+  call(name: string, data?: object | string | number | boolean | null): Promise<Json>;
   presence(topic: string): Promise<{ members: Member[]; count: number }>;
   close(): void;
 }
 
-export interface SubscriptionEvents {
-  message: Publication;
+export interface SubscriptionEvents<Data = any> {
+  message: Publication<Data>;
   gap: string;
   presence: Presence;
   error: HubError;
 }
 
-export interface Subscription extends AsyncIterable<Publication | Gap>, Emitter<SubscriptionEvents> {
+export interface Subscription<Data = any>
+  extends AsyncIterable<Publication<Data> | Gap>, Emitter<SubscriptionEvents<Data>> {
   readonly topic: string;
   /** The `since` of a subscription that goes on here. */
   readonly cursor: string;
@@ -133,7 +160,7 @@ export interface Subscription extends AsyncIterable<Publication | Gap>, Emitter<
   readonly count: number;
   /** The own id among the members. */
   readonly present: string | null;
-  onmessage: ((publication: Publication) => void) | null;
+  onmessage: ((publication: Publication<Data>) => void) | null;
   ongap: ((cursor: string) => void) | null;
   onpresence: ((presence: Presence) => void) | null;
   onerror: ((error: HubError) => void) | null;

@@ -76,6 +76,8 @@ class Emitter {
 class Hub extends Emitter {
   /** Called with {status, reason} when the server lets nobody in; it may return a new token, or a promise of one. */
   ontoken = null;
+  /** Called with {name, data} when the server calls the page; what it returns, or a promise of it, is the answer. */
+  oncall = null;
   state = "connecting";
   transport = null;
 
@@ -148,12 +150,24 @@ class Hub extends Emitter {
     return subscription;
   }
 
-  /** Publish a string or octets; the promise is of the publication's cursor. */
+  /** Publish a string, octets or JSON; the promise is of the publication's cursor. */
   async publish(topic, data, options = {}) {
-    check("option", Object.keys(options), ["key"]);
-    const { key } = options;
-    const fields = typeof data === "string" ? { data } : { base64: toBase64(data) };
-    return (await this.#ask({ publish: topic, ...fields, key })).cursor;
+    check("option", Object.keys(options), ["key", "event", "exclude"]);
+    const { cursor } = await this.#ask({ publish: topic, ...payloadOf(data), ...options });
+    if (options.exclude) this.#channels.get(topic)?.skip(cursor);
+    return cursor;
+  }
+
+  /** Look back: {publications, cursor, recovered}, the last ones, those before a cursor, or the first ones behind one. */
+  async history(topic, options = {}) {
+    check("option", Object.keys(options), ["limit", "before", "since"]);
+    const { publications, cursor, recovered } = await this.#ask({ history: topic, ...options });
+    return { publications: publications.map(publicationOf), cursor, recovered };
+  }
+
+  /** Call a function of the server; the promise is of what it returns. */
+  async call(name, data) {
+    return (await this.#ask({ call: name, data })).result;
   }
 
   /** Ask who is present: {members, count}. */
@@ -483,10 +497,25 @@ class Hub extends Emitter {
     this.#sent.clear();
   }
 
+  /** Answer a call of the server. What goes wrong is for the console, unless it is a HubError, which is for the server. */
+  async #answer(link, { call: name, number, data }) {
+    let text;
+    try {
+      if (!this.oncall) throw new HubError("call", "the page has no oncall");
+      text = JSON.stringify({ answer: number, data: await this.oncall({ name, data }) });
+    } catch (error) {
+      const { code, reason } = error instanceof HubError ? error : new HubError("failed");
+      if (code === "failed") raise(error);
+      text = JSON.stringify({ answer: number, error: code, reason });
+    }
+    if (!link.gone) link.send(text);
+  }
+
   #hear(link, envelope) {
     const { id, topic } = envelope;
     this.#opened(link);
     if (link.gone) return;
+    if (envelope.call) return this.#answer(link, envelope);
     const ask = this.#sent.get(id);
     if (ask) {
       this.#sent.delete(id);
@@ -760,16 +789,22 @@ class Channel {
 
   /** Take what came. */
   take(envelope, since) {
-    const { cursor, data, base64, join, leave, recovered, error } = envelope;
+    const { cursor, join, leave, recovered, error } = envelope;
     if (error) return; // it cannot be served for now: what is missed follows, or a cursor that says it is lost
     if (recovered !== undefined) this.begin(envelope, since);
     else if (!this.live) return;
     else if (join || leave) this.#move(join, leave);
     else {
       this.cursor = cursor || this.cursor;
-      const publication = { topic: this.topic, cursor, data: data ?? fromBase64(base64) };
+      const publication = publicationOf(envelope);
       for (const each of this.subscriptions) each.take(publication);
     }
+  }
+
+  /** Be behind what the page published to all others, where that is next: else it would come after a break. */
+  skip(cursor) {
+    const [epoch, offset] = cursor.split(":");
+    for (const each of [this, ...this.subscriptions]) if (each.cursor === `${epoch}:${offset - 1}`) each.cursor = cursor;
   }
 
   /** Take the list of who is present. */
@@ -950,11 +985,31 @@ async function errorOf(answer) {
   }
 }
 
+/** Return what an envelope says is published. */
+function payloadOf(data) {
+  if (typeof data === "string") return { data };
+  if (ArrayBuffer.isView(data) || data instanceof ArrayBuffer) return { base64: toBase64(data) };
+  // A Blob would be "{}".
+  const text = data?.arrayBuffer ? undefined : JSON.stringify(data);
+  if (text === undefined) throw new TypeError(`data is ${typeof data}, allowed are octets, and what JSON can say`);
+  return { data: text, json: true };
+}
+
+/** Return what subscribers get of an envelope. */
+function publicationOf({ topic, cursor, data = "", base64, json, event, user }) {
+  if (base64 !== undefined) data = fromBase64(base64);
+  try {
+    if (json) data = JSON.parse(data);
+  } catch {
+    // Who publishes without a hub may say so of what is none: it stays the text.
+  }
+  return { topic, cursor, data, event, user };
+}
+
 function toBase64(data) {
   const octets = ArrayBuffer.isView(data)
     ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-    : data instanceof ArrayBuffer && new Uint8Array(data);
-  if (!octets) throw new TypeError(`data is ${typeof data}, allowed are a string, an ArrayBuffer and a view of one`);
+    : new Uint8Array(data);
   let text = "";
   // So many arguments at once: more overflow the stack.
   for (let at = 0; at < octets.length; at += 8192) text += String.fromCharCode(...octets.subarray(at, at + 8192));
