@@ -92,6 +92,12 @@ class HubEnvelope(NamedTuple):
     publications: tuple[HubEnvelope, ...] = ()
     # In how many seconds the token ends.
     expires: float | None = None
+    # What a function of the server returned.
+    result: Any = None
+    # A function of this client that the server calls, the number of the call, and what it is called with.
+    call: str = ""
+    number: int = 0
+    data: Any = None
     error: str = ""
     reason: str = ""
 
@@ -111,6 +117,9 @@ def envelope_of(fields: object) -> HubEnvelope:
     """Return what the members of an envelope say. Raises ServerEnvelopeError."""
     if not isinstance(fields, dict):
         raise ServerEnvelopeError(f"the server sent {type(fields).__name__}, an envelope is an object")
+    call, number = fields.get("call"), fields.get("number")
+    if isinstance(call, str) and isinstance(number, int):
+        return HubEnvelope(call=call, number=number, data=fields.get("data"))
     for name, kind in TYPES.items():
         value = fields.get(name)
         if value is not None and (not isinstance(value, kind) or (kind in NUMBERS and isinstance(value, bool))):
@@ -133,8 +142,9 @@ def envelope_of(fields: object) -> HubEnvelope:
         person(said["leave"]) if "leave" in said else None,
         tuple(map(envelope_of, said.get("publications", ()))),
         said.get("expires"),
-        said.get("error", ""),
-        said.get("reason", ""),
+        fields.get("result"),
+        error=said.get("error", ""),
+        reason=said.get("reason", ""),
     )
 
 

@@ -29,7 +29,7 @@ from .redirects import added_headers
 from .uri import HTTP, parse_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from rawws.http.responses import Received
     from rawws.net.websocket import WebSocket
@@ -45,6 +45,8 @@ __all__ = ["HubAddress", "HubLink", "StreamLink", "WebSocketLink", "cancel_all"]
 PROTOCOL: Final = "rawws.v1"
 # So many messages at once, and then those who wait for them have their turn.
 TURN = 64
+# Calls of the server that are answered at a time; a server makes no more.
+MAX_CALLS = 100
 # A stream brings a comment every 15 s; one that is silent for so long, in seconds, is lost.
 SILENCE = 40.0
 # Between two looks at who is there, in seconds, where nobody tells.
@@ -208,7 +210,7 @@ class _Link:
 class WebSocketLink(_Link):
     """A WebSocket that speaks rawws.v1; `ws` is open."""
 
-    __slots__ = ("_address", "_entries", "_renewing", "ws")
+    __slots__ = ("_address", "_answering", "_entries", "_functions", "_renewing", "ws")
 
     kind = "websocket"
 
@@ -219,10 +221,14 @@ class WebSocketLink(_Link):
         channels: dict[str, Channel],
         requests: HubRequests,
         opened: Callable[[HubLink], object],
+        functions: Mapping[str, Callable[[Any], Any]],
     ) -> None:
         super().__init__(channels, requests, opened)
         self.ws = ws
         self._address = address
+        # What the server may call, and what answers its calls.
+        self._functions = functions
+        self._answering: set[asyncio.Task[None]] = set()
         # What asks for a new token.
         self._renewing: asyncio.Task[None] | None = None
         # What is subscribed to and not answered yet: the topic, and since which cursor.
@@ -275,8 +281,7 @@ class WebSocketLink(_Link):
             raise
         finally:
             self.ws.abort()
-            if self._renewing is not None:
-                await cancel_all(self._renewing)
+            await cancel_all(*self._answering, *([self._renewing] if self._renewing is not None else []))
 
     async def prove(self) -> None:
         """Wait until the server says something: a proxy may let a handshake through, and nothing else."""
@@ -314,12 +319,41 @@ class WebSocketLink(_Link):
         if entry is not None:
             self._begin(*entry, envelope)
             return
+        if envelope.call:
+            self._take_call(envelope)
+            return
         if envelope.expires is not None and callable(self._address.options.token) and self._renewing is None:
             self._renewing = asyncio.ensure_future(self._renew())
         channel = self.channels.get(envelope.topic)
         if channel is not None and channel.live:
             channel.take(envelope)
             self._look_after(channel)
+
+    def _take_call(self, envelope: HubEnvelope) -> None:
+        """Answer a call of the server, later where it takes time."""
+        function = self._functions.get(envelope.call)
+        if function is None:
+            self._say(serialize_request_fields({"answer": envelope.number, "error": "call"}))
+        elif len(self._answering) >= MAX_CALLS:
+            self._say(serialize_request_fields({"answer": envelope.number, "error": "limit"}))
+        else:
+            task = asyncio.ensure_future(self._answer(envelope, function))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, envelope: HubEnvelope, function: Callable[[Any], Any]) -> None:
+        fields: dict[str, Any] = {"answer": envelope.number}
+        try:
+            value = function(envelope.data)
+            if inspect.isawaitable(value):
+                value = await value
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            self._say(serialize_request_fields(fields)[:-1] + b',"data":' + text.encode() + b"}")
+        except HubError as error:
+            self._say(serialize_request_fields({**fields, "error": error.code, "reason": error.reason}))
+        except Exception:
+            self._address.logger.exception("the function %r failed", envelope.call)
+            self._say(serialize_request_fields({**fields, "error": "failed"}))
 
     async def _renew(self) -> None:
         """Tell the server a new token, before the one in use ends."""

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 import random
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from rawws import clock
 from rawws.errors import ConnectionClosed, HubError, InvalidStatus, LocalProtocolError
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HubClient", "TopicSubscription"]
 
+Function = TypeVar("Function", bound="Callable[[Any], Any]")
 # Stands for what a program tells of itself that is not present: all else is JSON.
 NOTHING: Final = object()
 UNAUTHORIZED: Final = 401
@@ -80,6 +81,7 @@ class HubClient:
         "_better",
         "_channels",
         "_end",
+        "_functions",
         "_hopeless",
         "_level",
         "_link",
@@ -99,6 +101,7 @@ class HubClient:
         self.address = HubAddress(url, chosen)
         self._channels: dict[str, Channel] = {}
         self._requests = HubRequests(chosen.queue, chosen.queue_size)
+        self._functions: dict[str, Callable[[Any], Any]] = {}
         self._link: HubLink | None = None
         self._task: asyncio.Task[None] | None = None
         self._state = HubState("connecting")
@@ -242,6 +245,26 @@ class HubClient:
         publications = tuple(received_of(topic, each) for each in found.publications)
         return TopicHistory(publications, found.cursor, bool(found.recovered))
 
+    async def call(self, name: str, data: Any = None) -> Any:
+        """Call a function of the server with any JSON, and return what it returns. Raises HubError as `publish` does.
+
+        Its codes are the function's own, or "call" where there is none of this name, "failed" and "timeout".
+        """
+        return (await self._ask({"call": name, "data": data})).result
+
+    def on_call(self, name: str) -> Callable[[Function], Function]:
+        """Have the server call a function by this name: `@client.on_call("name")`.
+
+        The function, `async` or not, gets any JSON and returns any. What it raises fails the call; a HubError tells its
+        code and reason. Calls come over WebSockets alone, and are cancelled with the connection.
+        """
+
+        def register(function: Function) -> Function:
+            self._functions[name] = function
+            return function
+
+        return register
+
     # -- what its subscriptions call
 
     def unsubscribe(self, channel: Channel, receiver: TopicReceiver) -> None:
@@ -340,7 +363,7 @@ class HubClient:
         await link.run()
 
     def _link_of(self, ws: WebSocket) -> WebSocketLink:
-        return WebSocketLink(ws, self.address, self._channels, self._requests, self._opened)
+        return WebSocketLink(ws, self.address, self._channels, self._requests, self._opened, self._functions)
 
     async def _find_better(self) -> WebSocketLink:
         """Try the better transport beside the one in use until it works, and return it."""

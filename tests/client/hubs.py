@@ -79,7 +79,9 @@ def url_of(server: rawws.Server, path: str = "/topics") -> str:
     return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{path}"
 
 
-def client_of(server: rawws.Server, transport: str = "websocket", path: str = "/topics", **options: Any) -> Any:
+def client_of(
+    server: rawws.Server, transport: str = "websocket", path: str = "/topics", **options: Any
+) -> rawws.HubClient:
     """Return a client that uses one transport, and comes back soon."""
     return rawws.HubClient(url_of(server, path), **{**HASTY, "transports": [transport], **options})
 

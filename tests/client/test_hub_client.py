@@ -110,6 +110,67 @@ async def test_history_is_turned_page_by_page(transport: str) -> None:
             await hub.history("secret")
 
 
+async def test_functions_are_called_in_both_directions(logged: Logged) -> None:
+    clients: list[Any] = []
+
+    def authorize(client: Any, _action: str, name: str) -> bool:
+        clients.append(client)
+        return name != "secret"
+
+    server_hub = hub_of(authorize=authorize)
+
+    @server_hub.on_call("add")
+    async def add(_client: Any, data: Any) -> Any:
+        return sum(data)
+
+    async with hub_server(server_hub) as server, client_of(server) as hub:
+        with pytest.raises(rawws.HubError, match="call"):
+            await hub.call("nothing")
+        with pytest.raises(rawws.HubError, match="refused"):
+            await hub.call("secret")
+        assert await hub.call("add", [1, 2, 3]) == 6
+
+        @hub.on_call("name")
+        def name(data: Any) -> Any:
+            return {"name": "Ann", "data": data}
+
+        @hub.on_call("later")
+        async def later(data: Any) -> Any:
+            await asyncio.sleep(0)
+            if data == "busy":
+                raise rawws.HubError("busy", "later")
+            return None if data is None else data / 0
+
+        client = clients[-1]
+        assert await server_hub.call(client, "name", [1]) == {"name": "Ann", "data": [1]}
+        assert await server_hub.call(client, "later") is None
+        for call, told in (("nobody", "call"), ("later", "busy")):
+            with pytest.raises(rawws.CallError) as raised:
+                await server_hub.call(client, call, "busy")
+            assert raised.value.code == told
+        with pytest.raises(rawws.CallError) as raised:
+            await server_hub.call(client, "later", 1)
+        assert raised.value.code == "failed"
+        logged.take("the function 'later' failed", ZeroDivisionError, "rawws.client")
+        # Those that are not done are cancelled with the connection.
+        never = hub.on_call("never")(lambda _: asyncio.Event().wait())
+        assert never is not None
+        calls = [asyncio.ensure_future(server_hub.call(client, "never")) for _ in range(100)]
+        await asyncio.sleep(0)
+        with pytest.raises(rawws.CallError):
+            await server_hub.call(client, "never")
+        await hub.presence("x")
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(end) for end in ends} <= {rawws.ConnectionClosedOK, rawws.ConnectionClosedError}
+
+
+async def test_over_streams_functions_of_the_server_are_called_too() -> None:
+    server_hub = hub_of()
+    server_hub.on_call("double")(lambda _client, data: 2 * data)
+    async with hub_server(server_hub) as server, client_of(server, "stream") as hub:
+        assert await hub.call("double", 21) == 42
+
+
 async def test_who_publishes_may_be_left_out() -> None:
     async with hub_server(hub_of()) as server, client_of(server) as hub, client_of(server) as other:
         mine, theirs = hub.subscribe("told"), other.subscribe("told")
@@ -199,9 +260,11 @@ async def test_over_streams_who_is_there_is_asked_for() -> None:
     async with hub_server(hub_of()) as server, client_of(server) as ann, client_of(server, "stream") as hub:
         here = ann.subscribe("room", join="Ann")
         await here.ready()
+        assert here.present is not None
         told: list[TopicPresence] = []
         room = hub.subscribe("room", on_presence=told.append)
-        await eventually(lambda: told[-1:] == [TopicPresence({here.present: TopicMember("Ann", claimed=True)}, 1)])
+        there = TopicPresence({here.present: TopicMember("Ann", claimed=True)}, 1)
+        await eventually(lambda: told[-1:] == [there])
         assert room.count == 1
         assert await code(hub.subscribe("told", join="Bob").ready()) == "done"
 
