@@ -451,6 +451,29 @@ async def test_a_token_that_cannot_be_renewed_is_asked_for_by_the_next_connectio
             assert (await hub.wait_closed()).status == 401
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_user_may_be_sent_out_of_a_topic_and_away(transport: str) -> None:
+    server_hub = hub_of(identify=lambda _: Identity("ann"))
+    async with hub_server(server_hub) as server, client_of(server, transport) as hub:
+        first, second, other = hub.subscribe("told"), hub.subscribe("told"), hub.subscribe("other")
+        for each in (first, second, other):
+            await each.ready()
+        server_hub.unsubscribe("ann", "told", reason="you left the room")
+        for each in (first, second):
+            with pytest.raises(rawws.HubError, match="unsubscribed: you left the room"):
+                await anext(each)
+        await hub.publish("other", "x")
+        assert await take(other, 1) == ["x"]
+        # It may come again, as long as it is allowed to.
+        again = hub.subscribe("told")
+        await again.ready()
+        assert server_hub.disconnect("ann", reason="bye") == 1
+        if transport == "websocket":
+            error = await hub.wait_closed()
+            assert (error.code, error.status) == ("refused", 401)
+            assert await code(anext(other)) == "refused"
+
+
 async def test_a_subscription_that_the_application_ends_says_so() -> None:
     told: list[str] = []
 
