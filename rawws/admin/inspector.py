@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from rawws.server.server import Server
     from rawws.topics.core import HubCore
+    from rawws.topics.presence import Present
 
     from .sources import Answer
 
@@ -175,10 +176,10 @@ class Inspector:
 
     def presence(self, topic: str) -> Answer:
         """Return who is present in a topic."""
-        there = {present.id: present.info for hub in self.hubs for present in hub.members(topic)}
+        there = {present.id: present for hub in self.hubs for present in hub.members(topic)}
         subscribers = sum(each.subscribers for hub in self.hubs for each in hub.topic_figures() if each.topic == topic)
-        first = list(there.items())[:MOST]
-        return {"subscribers": subscribers, "total": len(there), "present": [[ident, info] for ident, info in first]}
+        first = list(there.values())[:MOST]
+        return {"subscribers": subscribers, "total": len(there), "present": [shown_present(each) for each in first]}
 
     def kick(self, ident: str, code: int, reason: str) -> Answer:
         """Close a connection; `found` says whether it is here, `wrong` what is wrong with the code or the reason."""
@@ -194,6 +195,12 @@ class Inspector:
         )
         self._server.close_gracefully(ws, code, reason)
         return {"found": True}
+
+
+def shown_present(present: Present) -> Answer:
+    """Return what is told of somebody present, and by whom: `claimed` is what its client says, and nobody else."""
+    shown: Answer = {"id": present.id, "user": present.user, "info": present.info, "claimed": present.claimed}
+    return shown if present.claim is None else {**shown, "claim": present.claim}
 
 
 def age_of(ws: WebSocket) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from rawws import clock
 from rawws.metrics import exposition, lasting_samples, sum_samples
@@ -197,12 +197,12 @@ class Overview:
     async def presence(self, topic: str) -> Answer:
         """Return who is present in a topic, and how many are subscribed to it."""
         answers = await self._ask_all({"ask": "presence", "topic": topic})
-        there: dict[str, Any] = {ident: info for answer in answers for ident, info in answer["present"]}
+        there = {each["id"]: each for answer in answers for each in answer["present"]}
         return {
             "topic": topic,
             "subscribers": sum(answer["subscribers"] for answer in answers),
             "total": max([len(there), *(answer["total"] for answer in answers)]),
-            "present": [{"id": ident, "info": info} for ident, info in there.items()],
+            "present": list(there.values()),
         }
 
     async def kick(self, ident: str, code: int, reason: str) -> str | None:

@@ -240,9 +240,17 @@ def show_topics(options: argparse.Namespace, client: AdminClient) -> Iterator[An
 def show_who(options: argparse.Namespace, client: AdminClient) -> Iterator[Any]:
     """Show who is present."""
     found = client.get("/v1/presence", topic=options.topic)
-    rows = [[each["id"], json.dumps(each["info"], ensure_ascii=False)] for each in found["present"]]
+    rows = [
+        [
+            each["id"],
+            each["user"] or "-",
+            "client" if each["claimed"] else "server",
+            json.dumps(each["info"], ensure_ascii=False),
+        ]
+        for each in found["present"]
+    ]
     counts = f"{found['total']} present, {found['subscribers']} subscribed"
-    yield found, [*(table(["id", "told of it"], rows) if rows else []), counts]
+    yield found, [*(table(["id", "user", "said by", "info"], rows) if rows else []), counts]
 
 
 def show_kick(options: argparse.Namespace, client: AdminClient) -> Iterator[Any]:

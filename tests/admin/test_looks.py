@@ -125,8 +125,23 @@ async def test_topics_and_presence() -> None:
         who = await read(admin, "/v1/presence?topic=room")
         assert (who["topic"], who["subscribers"], who["total"]) == ("room", 1, 1)
         assert [each["info"] for each in who["present"]] == [{"name": "Ada <b>"}]
+        # Nobody but the client says so, and its id says that, too.
+        [ada] = who["present"]
+        assert ada == {"id": ada["id"], "user": "", "info": {"name": "Ada <b>"}, "claimed": True}
         nobody = await read(admin, "/v1/presence?topic=nothing")
         assert nobody == {"topic": "nothing", "subscribers": 0, "total": 0, "present": []}
+
+
+async def test_a_user_is_told_from_what_its_client_claims() -> None:
+    def identify(client: Any) -> rawws.topics.Identity:
+        return rawws.topics.Identity("ada", {"name": "Ada"})
+
+    hub = Hub(authorize=allow, identify=identify)
+    async with looked_at(hub) as (server, admin), AsyncExitStack() as stack:
+        await subscribed(server, stack, "room", join={"name": "The Queen"})
+        [ada] = (await read(admin, "/v1/presence?topic=room"))["present"]
+    assert (ada["user"], ada["info"], ada["claimed"]) == ("ada", {"name": "Ada"}, False)
+    assert ada.get("claim") in (None, {"name": "The Queen"})
 
 
 async def test_a_connection_is_kicked_and_the_others_stay(caplog: pytest.LogCaptureFixture) -> None:
