@@ -91,12 +91,21 @@ async def test_a_peer_that_answers_stays() -> None:
 
 async def test_a_peer_in_the_middle_of_a_large_message_is_not_silent() -> None:
     """Its Pong can only come when the message is through."""
-    async with held(ping_interval=0.05, ping_timeout=0.2) as (ws, peer):
-        await peer.write(b"\x82\xfe\x03\xe8\x00\x00\x00\x00")
-        for _ in range(20):
-            await peer.write(bytes(50))
-            await asyncio.sleep(0.03)
-        assert await ws.recv() == bytes(1000)
+    with still() as time:
+        async with held(ping_interval=10, ping_timeout=20) as (ws, peer):
+            await peer.write(b"\x82\xfe\x03\xe8\x00\x00\x00\x00")
+            for _ in range(20):
+                came = ws.bytes_received
+                await peer.write(bytes(50))
+                await eventually(lambda came=came: ws.bytes_received > came)  # type: ignore[misc]
+                time.now += 5
+                ws.on_sweep(time.now)
+            assert await ws.recv() == bytes(1000)
+            # From here on nothing comes, and that is noticed.
+            for _ in range(8):
+                time.now += 5
+                ws.on_sweep(time.now)
+            assert ws.ready_state is not rawws.State.OPEN
 
 
 async def test_a_peer_that_reads_slowly_what_waits_for_it_is_not_silent() -> None:
