@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests import processes
+from tests.backplanes.engines import RedisEngine
 from tests.browser.chromium import browsing, eventually
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
@@ -30,6 +31,7 @@ SERVERS: Final[dict[str, Callable[[str, int], list[str]]]] = {
     "uvicorn": lambda name, port: ["uvicorn", f"{name}:app", "--port", str(port), *PATIENCE],
     "uvicorn with ours": lambda name, port: ["uvicorn", f"{name}:app", "--port", str(port), "--ws", OURS, *PATIENCE],
 }
+IMPORT: Final = "from rawws.backplanes.redis import RedisBackplane"
 V1: Final = [Subprotocol("rawws.v1")]
 
 
@@ -38,16 +40,21 @@ def server(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def write(name: str, folder: Path, port: int) -> None:
+def write(name: str, folder: Path, port: int, changes: Mapping[str, str] | None = None) -> None:
     [text] = [text for found, text in BLOCKS if found == name]
+    for old, new in (changes or {}).items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
     (folder / f"{name}.py").write_text(text.replace("8765", str(port)), encoding="utf-8")
 
 
 @contextmanager
-def running(server: str, name: str, folder: Path, port: int | None = None) -> Iterator[str]:
-    """Run a program: its HOST:PORT."""
+def running(
+    server: str, name: str, folder: Path, port: int | None = None, changes: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run a program, with these changes: its HOST:PORT."""
     port = port or free_port()
-    write(name, folder, port)
+    write(name, folder, port, changes)
     command = [sys.executable, "-m", *SERVERS[server](name, port)]
     with Process(
         command, cwd=folder, listens=port, env={"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
@@ -64,10 +71,6 @@ def user(address: str, name: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def cookie(client: httpx.Client) -> dict[str, str]:
-    return {"Cookie": f"session={client.cookies['session']}"}
-
-
 def heard(*people: ClientConnection) -> list[str | bytes]:
     return [person.recv(timeout=10) for person in people]
 
@@ -78,7 +81,7 @@ def data(lines: Iterator[str]) -> str:
 
 
 def test_every_program_is_run_here() -> None:
-    tested = {"app", "lifespan", "board", "project", "consumers", "shop", "worker", "test_app"}
+    tested = {"app", "lifespan", "board", "project", "consumers", "shop", "worker", "chat", "test_chat"}
     assert {name for name, _ in BLOCKS} == tested
     assert len(re.findall("^```python", PAGE, re.MULTILINE)) == len(BLOCKS)
 
@@ -88,38 +91,173 @@ def test_the_program_of_fastapi_has_forty_lines() -> None:
     assert len([line for line in text.splitlines() if line.strip()]) <= 40
 
 
+def events_of(client: httpx.Client, since: str) -> contextlib.AbstractContextManager[httpx.Response]:
+    return client.stream("GET", "/notifications", headers={"Last-Event-ID": since})
+
+
 def test_fastapi(server: str, tmp_path: Path) -> None:
     with running(server, "app", tmp_path) as address, user(address, "ada") as ada, user(address, "admin") as admin:
-        with pytest.raises(InvalidStatus, match=r"HTTP 401"):
-            connect(f"ws://{address}/rooms/a")
         assert httpx.get(f"http://{address}/notifications").status_code == 401
-        room = f"ws://{address}/rooms/a"
-        with (
-            connect(room, additional_headers=cookie(ada)) as one,
-            connect(room, additional_headers=cookie(admin)) as two,
-        ):
-            one.send("Hello")
-            assert heard(one, two) == ["ada: Hello"] * 2
-            assert ada.get("/rooms/a").json() == ["ada", "admin"]
-            with connect(room, additional_headers=cookie(ada)) as later:
-                assert heard(later) == ["ada: Hello"]
-                assert ada.get("/rooms/a").json() == ["ada", "admin"]
-        while ada.get("/rooms/a").json():
-            pass
         assert ada.post("/broadcast", params={"text": "x"}).status_code == 403
-        with ada.stream("GET", "/notifications") as feed:
+        with events_of(ada, "") as feed:
             assert feed.headers["content-type"] == "text/event-stream"
             lines = feed.iter_lines()
-            begun = next(line for line in lines if line.startswith("id: "))
+            begun = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
             assert admin.post("/broadcast", params={"text": "one"}).status_code == 200
             assert data(lines) == "one"
         assert admin.post("/broadcast", params={"text": "two"}).status_code == 200
         # What came since is not lost, and a browser whose id is nonsense is served all the same.
-        with ada.stream("GET", "/notifications", headers={"Last-Event-ID": begun.removeprefix("id: ")}) as feed:
+        with events_of(ada, begun) as feed:
             lines = feed.iter_lines()
             assert [data(lines), data(lines)] == ["one", "two"]
-        with ada.stream("GET", "/notifications", headers={"Last-Event-ID": "nonsense"}) as feed:
+        with events_of(ada, "nonsense") as feed:
             assert feed.status_code == 200
+
+
+def test_an_endpoint_of_fastapi_that_holds_the_websocket(server: str, tmp_path: Path) -> None:
+    with running(server, "chat", tmp_path) as address:
+        room = f"ws://{address}/rooms/a?name="
+        with connect(f"{room}ada") as one, connect(f"{room}grace") as two:
+            one.send("Hello")
+            assert heard(one, two) == ["ada: Hello"] * 2
+            with connect(f"{room}later") as later:
+                assert heard(later) == ["ada: Hello"]
+
+
+def test_the_page_of_fastapi_hears_what_is_said_and_what_the_admin_says(tmp_path: Path) -> None:
+    [block] = re.findall(r"^```js\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    with running("rawws", "app", tmp_path) as address, browsing() as browser, user(address, "admin") as admin:
+        page = browser.new_page()
+        page.goto(f"http://{address}/topics/rawws.js")
+        page.evaluate("fetch('/login?name=ada', { method: 'POST' })")
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.evaluate(f"async () => {{ {block} }}")
+        # An event stream without a cursor begins when it begins.
+        while not {"ada: Hello", "good night"} <= set(said):
+            assert admin.post("/broadcast", params={"text": "good night"}).status_code == 200
+            page.wait_for_timeout(50)
+        page.close()
+
+
+# -- two users in a browser, and a restart in the middle
+
+ENTER: Final = """async ([name, feed]) => {
+    await fetch(`/login?name=${name}`, { method: "POST" });
+    const { connect } = await import("/topics/rawws.js");
+    window.hub = connect("/topics/");
+    window.log = []; window.notes = []; window.gaps = 0; window.unanswered = 0;
+    window.room = hub.subscribe("rooms/kitchen", { since: "earliest", join: { name: "admin" }, watch: true });
+    room.onmessage = ({ data }) => log.push(data);
+    room.ongap = () => { gaps += 1; };
+    const source = feed ? new EventSource("/notifications") : hub.subscribe("everybody", { since: "earliest" });
+    source.onmessage = ({ data }) => notes.push(data);
+    await room.ready;
+}"""
+# Whether it is published, a page that had no answer does not know: so here it says it again.
+WRITE: Final = """async (name) => {
+    for (let number = 0; number < 60; number += 1) {
+        for (;;) {
+            try {
+                await hub.publish("rooms/kitchen", `${name} ${number}`);
+                break;
+            } catch (error) {
+                if (error.code !== "unanswered") throw error;
+                unanswered += 1;
+            }
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    window.done = true;
+}"""
+HUB: Final = "rawws.Hub(identify=identify, authorize=authorize"
+
+
+def present(address: str, cookies: dict[str, str]) -> list[str]:
+    """Return who is there, by what the server says of them."""
+    answer = httpx.post(f"http://{address}/topics/", json={"presence": "rooms/kitchen"}, cookies=cookies)
+    return sorted(each["user"] for each in answer.json()["members"])
+
+
+@pytest.mark.parametrize("name", ["app", "project"])
+def test_two_users_write_over_a_restart_and_nothing_is_lost_or_forged(server: str, name: str, tmp_path: Path) -> None:
+    port = free_port()
+    with ExitStack() as stack:
+        redis = RedisEngine(tmp_path)
+        stack.callback(redis.end)
+        # As the page says.
+        backplane = f'backplane=RedisBackplane("{redis.url}")'
+        assert 'backplane=RedisBackplane("redis://127.0.0.1:6379")' in PAGE
+        [lifespan] = [text for found, text in BLOCKS if found == "lifespan"]
+        with_lifespan = lifespan[lifespan.index("@asynccontext") : lifespan.index("@app.post")]
+        changes = {HUB: f"{HUB}, {backplane}", "import rawws\n": f"import rawws\n{IMPORT}\n"}
+        if name == "app":
+            changes["app = FastAPI()\n"] = f"from contextlib import asynccontextmanager\n{with_lifespan}"
+        browser = stack.enter_context(browsing())
+        serving = ExitStack()
+        stack.push(serving)
+        address = serving.enter_context(running(server, name, tmp_path, port, changes))
+        contexts = {who: browser.new_context() for who in ("ada", "grace")}
+        pages = {who: context.new_page() for who, context in contexts.items()}
+        for who, page in pages.items():
+            page.goto(f"http://{address}/topics/rawws.js")
+            page.evaluate(ENTER, [who, name == "app"])
+        cookies = {each["name"]: each["value"] for each in contexts["ada"].cookies()}
+        # Both say that they are the admin; the server knows better.
+        assert present(address, cookies) == ["ada", "grace"]
+        for who, page in pages.items():
+            page.evaluate(f"name => {{ ({WRITE})(name); }}", who)
+        eventually(pages["ada"], "log.length > 20")
+        serving.close()
+        serving.enter_context(running(server, name, tmp_path, port, changes))
+        for page in pages.values():
+            eventually(page, "window.done === true")
+        admin = serving.enter_context(user(address, "admin"))
+        assert admin.post("/broadcast", params={"text": "good night"}).status_code == 200
+        forge(address, cookies)
+        expected = {f"{who} {number}" for who in pages for number in range(60)}
+        for page in pages.values():
+            eventually(page, "notes.includes('good night')")
+            eventually(page, f"new Set(log).size === {len(expected)}")
+            assert page.evaluate("gaps") == 0
+        said: list[str] = pages["ada"].evaluate("log")
+        assert set(said) == expected
+        assert pages["grace"].evaluate("log") == said
+        assert len(said) - len(expected) <= sum(page.evaluate("unanswered") for page in pages.values())
+        for who in pages:
+            numbers = [int(text.split()[1]) for text in said if text.startswith(who)]
+            assert sorted(numbers) == numbers
+        # The server says of each who wrote it.
+        asked = {"topic": "rooms/kitchen", "since": "earliest"}
+        held = httpx.get(f"http://{address}/topics/", params=asked, cookies=cookies).json()["publications"]
+        assert len(held) == 100
+        assert all(each["data"].startswith(f"{each['user']} ") for each in held)
+        assert present(address, cookies) == ["ada", "grace"]
+        for context in contexts.values():
+            context.close()
+
+
+def forge(address: str, cookies: dict[str, str]) -> None:
+    """Try to say something in the name of somebody else."""
+    url = f"http://{address}/topics/"
+    [(name, value)] = cookies.items()
+    altered = value[:-3] + ("abc" if value[-3:] != "abc" else "xyz")
+    for known in ({}, {name: altered}, {name: "x"}):
+        said = httpx.post(url, json={"publish": "rooms/kitchen", "data": "forged"}, cookies=known)
+        assert said.status_code in {401, 403}
+        said = httpx.post(f"http://{address}/broadcast", params={"text": "forged"}, cookies=known)
+        assert said.status_code in {401, 403}
+    asked = [
+        ({"publish": "rooms/kitchen", "data": "forged", "user": "admin"}, 400),
+        ({"publish": "everybody", "data": "forged"}, 403),
+        ({"publish": "users/grace", "data": "forged"}, 403),
+    ]
+    for body, status in asked:
+        assert httpx.post(url, json=body, cookies=cookies).status_code == status
+    assert httpx.post(f"http://{address}/broadcast", params={"text": "forged"}, cookies=cookies).status_code == 403
+    with connect(f"ws://{address}/topics/", subprotocols=V1, additional_headers={"Cookie": f"{name}={value}"}) as ws:
+        ws.send(json.dumps({"id": 1, "publish": "rooms/kitchen", "data": "forged", "user": "admin"}))
+        assert json.loads(ws.recv(timeout=10))["error"] == "malformed"
 
 
 def test_fastapi_with_a_lifespan(server: str, tmp_path: Path) -> None:
@@ -178,19 +316,17 @@ def test_starlette_with_rawws_js_in_a_browser(server: str, tmp_path: Path) -> No
 
 
 def test_django(server: str, tmp_path: Path) -> None:
-    with running(server, "project", tmp_path) as address:
-        assert httpx.post(f"http://{address}/announce", content="early").text == "0 have it"
+    with running(server, "project", tmp_path) as address, user(address, "admin") as admin:
         with connect(f"ws://{address}/topics/", subprotocols=V1) as ws:
-            ws.send(json.dumps({"id": 1, "subscribe": "news", "since": "earliest"}))
+            ws.send(json.dumps({"id": 1, "subscribe": "everybody"}))
             assert "cursor" in json.loads(ws.recv(timeout=10))
-            assert json.loads(ws.recv(timeout=10))["data"] == "early"
-            assert httpx.post(f"http://{address}/announce", content="Hello").text == "1 have it"
+            assert admin.post("/broadcast", params={"text": "Hello"}).text == "1 have it"
             assert json.loads(ws.recv(timeout=10))["data"] == "Hello"
-            ws.send(json.dumps({"id": 2, "publish": "news", "data": "forged"}))
+            ws.send(json.dumps({"id": 2, "subscribe": "rooms/a"}))
             assert json.loads(ws.recv(timeout=10)) == {"id": 2, "error": "refused"}
-        assert httpx.get(f"http://{address}/nowhere").status_code == 404
-        answer: Any = httpx.get(f"http://{address}/topics/", params={"topic": "news", "since": "earliest"}).json()
-        assert [each["data"] for each in answer["publications"]] == ["early", "Hello"]
+        assert admin.get("/nowhere").status_code == 404
+        answer: Any = httpx.get(f"http://{address}/topics/", params={"topic": "everybody", "since": "earliest"}).json()
+        assert [each["data"] for each in answer["publications"]] == ["Hello"]
 
 
 def test_django_channels(server: str, tmp_path: Path) -> None:
@@ -224,9 +360,9 @@ def test_flask_and_its_workers(tmp_path: Path) -> None:
 
 
 def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
-    for name in ("app", "test_app"):
+    for name in ("chat", "test_chat"):
         write(name, tmp_path, 0)
     with Process(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"], cwd=tmp_path
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_chat.py"], cwd=tmp_path
     ) as process:
         assert "1 passed" in process.result(20)
