@@ -53,7 +53,7 @@ lexers["haproxy"] = lexers["caddyfile"] = TextLexer()  # they have no other
 pygments_style = "tango"
 pygments_dark_style = "github-dark"
 
-LINK = re.compile(r"(?<!!)\[([^\]\[]+)\]\(([^)\s#:]+)\)")
+LINK = re.compile(r"(?<!!)\[([^\]\[]+)\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
 shown: set[Path] = set()
 
 
