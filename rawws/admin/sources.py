@@ -15,6 +15,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from rawws.net.transports import abort_transport
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -114,7 +116,7 @@ class WorkerSource:
         """Let go of the connection."""
         streams, self._streams = self._streams, None
         if streams is not None:
-            streams[1].transport.abort()
+            abort_transport(streams[1].transport)
 
 
 @contextlib.asynccontextmanager
@@ -143,5 +145,5 @@ async def offer(path: str, inspected: Inspected) -> AsyncIterator[None]:
     finally:
         server.close()
         for writer in writers:
-            writer.transport.abort()
+            abort_transport(writer.transport)
         await server.wait_closed()

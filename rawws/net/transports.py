@@ -21,7 +21,7 @@ def close_transport(transport: asyncio.Transport) -> None:
         transport.close()
 
 
-def abort_transport(transport: asyncio.Transport) -> None:
+def abort_transport(transport: asyncio.WriteTransport) -> None:
     """End a transport of the loop at once; do nothing where it is gone."""
     # asyncio closes twice by itself, where a TLS handshake fails: then `abort`, too, raises in Python 3.11.2, also that
     # of a TLS transport within.

@@ -432,7 +432,10 @@ class HubCore:
     def place_of(self, topic: str, cursor: str) -> tuple[str, int, str]:
         """Return the epoch and the offset that a cursor of a topic stands for now, and where the topic is."""
         found = self._table.topics.get(topic) or self._table.make(topic)
-        return *found.log.place_of(cursor), found.log.cursor
+        try:
+            return *found.log.place_of(cursor), found.log.cursor
+        finally:
+            self._table.tidy(found)
 
     def forget(self, subscriber: Subscriber) -> None:
         """End all subscriptions of a subscriber."""

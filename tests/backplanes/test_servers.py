@@ -123,10 +123,10 @@ async def test_a_killed_server_takes_those_present_with_it_within_the_lease(tmp_
                 peer = await Peer.reach(("127.0.0.1", process.port))
                 await peer.shake_hands("Sec-WebSocket-Protocol: rawws.v1", line="GET /ws HTTP/1.1")
                 answer = await Client(peer).ask(id=1, subscribe="a", join="x")
-                assert (await watcher.hear())["join"] == {"id": answer["present"], "info": "x"}
+                assert (await watcher.hear())["join"] == {"id": answer["present"], "info": "x", "claimed": True}
                 killed = time.monotonic()
                 os.kill(process.pid, signal.SIGKILL)
-                assert (await watcher.hear())["leave"] == {"id": answer["present"], "info": "x"}
+                assert (await watcher.hear())["leave"] == {"id": answer["present"], "info": "x", "claimed": True}
                 assert time.monotonic() - killed < 2.0 + 0.5
                 peer.close()
             await eventually(lambda: hub.stats().subscribers == 0)

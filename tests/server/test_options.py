@@ -22,10 +22,10 @@ async def handler(ws: rawws.WebSocket) -> None:
 @pytest.mark.parametrize(
     ("function", "more"),
     [
-        (rawws.serve, {"host", "port", "path", "mode", "sock", "reuse_port"}),
-        (rawws.run, {"host", "port", "path", "mode", "sock", "reuse_port"}),
-        (asgi.serve, {"host", "port", "path", "mode", "sock", "reuse_port", "root_path", "lifespan"}),
-        (rawws.unix_serve, {"path", "mode"}),
+        (rawws.serve, {"host", "port", "path", "mode", "sock", "reuse_port", "proxy_protocol"}),
+        (rawws.run, {"host", "port", "path", "mode", "sock", "reuse_port", "proxy_protocol"}),
+        (asgi.serve, {"host", "port", "path", "mode", "sock", "reuse_port", "proxy_protocol", "root_path", "lifespan"}),
+        (rawws.unix_serve, {"path", "mode", "proxy_protocol"}),
         (testing.serve, set()),
     ],
     ids=["serve", "run", "asgi.serve", "unix_serve", "testing.serve"],
