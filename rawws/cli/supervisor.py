@@ -257,7 +257,8 @@ class Supervisor:
     def _look(self) -> None:
         """See who is ready by now."""
         for worker in self._workers.values():
-            with contextlib.suppress(BlockingIOError):
+            # Reset, where it ended and had not read what it was told: it is collected soon.
+            with contextlib.suppress(BlockingIOError, ConnectionResetError):
                 worker.ready = worker.ready or worker.sock.recv(1) == READY
         ready = sum(worker.ready for worker in self._workers.values())
         if not self._started and not self._signals and ready == self._count:

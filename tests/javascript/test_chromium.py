@@ -208,6 +208,9 @@ def test_the_program_of_the_docs_shows_a_page_that_comes_back(browser: Browser, 
         with Process([sys.executable, "-W", "error", "page.py"], cwd=tmp_path, listens=port):
             for page in (ada, grace) if said == "Hello" else ():
                 page.goto(f"http://{LOOPBACK}:{port}/")
+            # Both are there: what was said before one came back to a server that began anew is not told.
+            for page in (ada, grace):
+                eventually(page, "!document.querySelector('input').disabled")
             ada.fill("input", said)
             ada.press("input", "Enter")
             for page in (ada, grace):
