@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ListeningServer", "ProxyListener", "ProxyTerms"]
 
+# So many are accepted before others have their turn, as asyncio does it.
+ACCEPTED_AT_ONCE = 100
 # Where there are no descriptors, in seconds until the next attempt: asyncio's own.
 ACCEPT_DELAY = 1.0
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -92,7 +94,7 @@ class ProxyListener:
         self._terms = terms
         # The loop lets nobody accept with a socket of its own.
         self._listening = [socket.socket(fileno=os.dup(sock.fileno())) for sock in server.sockets]
-        self._accepting: list[asyncio.Task[None]] = []
+        self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
 
     @property
@@ -109,44 +111,54 @@ class ProxyListener:
         for listening in self._listening:
             listening.setblocking(False)
             listening.listen()
-            self._accepting.append(asyncio.ensure_future(self._accept(listening)))
+            self._loop.add_reader(listening, self._accept, listening)
 
     def close(self) -> None:
         """Accept no more, and close what is not whole yet."""
         self._server.close()
-        for task in (*self._accepting, *self._arriving):
-            task.cancel()
+        for task in self._arriving:
+            # Behind its first step: cancelled before that, it would leave its socket open.
+            self._loop.call_soon(task.cancel)
         for listening in self._listening:
+            if listening.fileno() >= 0:
+                self._loop.remove_reader(listening)
             listening.close()
 
     async def wait_closed(self) -> None:
         """Wait until all that is over."""
-        await asyncio.gather(*self._accepting, *self._arriving, return_exceptions=True)
+        await asyncio.gather(*self._arriving, return_exceptions=True)
         await self._server.wait_closed()
 
     # -- one connection after the other
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept those who wait."""
+        for _ in range(ACCEPTED_AT_ONCE):
             try:
-                sock, address = await loop.sock_accept(listening)
-            except ConnectionAbortedError:
-                continue
+                sock, address = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
             except OSError as error:
                 if error.errno not in NO_DESCRIPTORS:
                     raise
                 self._terms.logger.error("cannot accept connections: %s", error.strerror)  # noqa: TRY400 - all there is
-                await asyncio.sleep(ACCEPT_DELAY)
-                continue
+                self._loop.remove_reader(listening)
+                self._loop.call_later(ACCEPT_DELAY, self._resume, listening)
+                return
+            sock.setblocking(False)
             if not self._trusts(sock.family, address):
                 self._refuse(sock, address, "it is none of the trusted proxies")
             elif self._terms.most is not None and len(self._arriving) >= self._terms.most:
                 self._refuse(sock, address, "too many connections wait for their PROXY header")
             else:
-                task = loop.create_task(self._arrive(sock, address))
+                task = self._loop.create_task(self._arrive(sock, address))
                 self._arriving.add(task)
                 task.add_done_callback(self._arriving.discard)
+
+    def _resume(self, listening: socket.socket) -> None:
+        """Accept again, unless it is closed meanwhile."""
+        if listening.fileno() >= 0:
+            self._loop.add_reader(listening, self._accept, listening)
 
     def _trusts(self, family: int, address: Any) -> bool:
         if family == socket.AF_UNIX:

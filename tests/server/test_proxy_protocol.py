@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -296,6 +296,20 @@ async def test_so_many_may_be_on_their_way_and_the_end_of_the_server_is_theirs(
         peer.close()
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_as_the_server_ends_leaves_no_socket(turns: int) -> None:
+    async with behind() as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            server.close()
+            await server.wait_closed()
+            client.settimeout(5)
+            # Reset, where nobody accepted it.
+            with suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+
+
 async def test_tls_begins_behind_the_header(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -351,16 +365,15 @@ async def test_where_there_are_no_descriptors_it_waits_and_goes_on(
     from rawws.server import proxy_protocol  # noqa: PLC0415 - what is patched
 
     monkeypatch.setattr(proxy_protocol, "ACCEPT_DELAY", 0.01)
-    loop = asyncio.get_running_loop()
-    accept, failures = loop.sock_accept, iter([ConnectionAbortedError(), OSError(24, "Too many open files")])
+    accept, failures = socket.socket.accept, iter([ConnectionAbortedError(), OSError(24, "Too many open files")])
 
-    async def failing(sock: socket.socket) -> Any:
+    def failing(sock: socket.socket) -> Any:
         error = next(failures, None)
         if error is not None:
             raise error
-        return await accept(sock)
+        return accept(sock)
 
-    monkeypatch.setattr(loop, "sock_accept", failing)
+    monkeypatch.setattr(socket.socket, "accept", failing)
     async with behind() as server:
         assert await ask(server, LINE + GET) == "http 192.0.2.1 50000"
     logged.take("cannot accept connections: Too many open files")
