@@ -428,7 +428,7 @@ class Replication:
         replica = replica_of(found)
         if replica.entries is not None and len(replica.entries) < MAX_BUFFER:
             replica.entries.append(told)
-        elif not replica.fault:
+        elif not replica.fault or found in self.inquiries:
             self._catch_up(found)
 
     async def _ask(self, found: Topic) -> None:

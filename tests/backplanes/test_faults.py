@@ -359,7 +359,10 @@ async def test_what_is_told_of_those_present_while_a_topic_is_at_fault_is_bounde
             hand.handler.on_server_gone(f"{number}")
         await hand.place(empty(), [PresenceEntry("other", "x", "null"), PresenceEntry("other", "y", "no json")])
         await subscription
-        assert [present.id for present in hub.presence("a")] == ["x"]
+        # What came behind the last time that it was asked for is known, too.
+        first, *told = [present.id for present in hub.presence("a")]
+        assert first == "x"
+        assert len(told) <= 3
         # It names nobody: those of this server stay.
         me = await hub.subscribe(Reader(), "a", join="me")
         hand.handler.on_server_gone("")
