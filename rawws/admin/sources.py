@@ -99,9 +99,13 @@ class WorkerSource:
                 # Its answer may still come, and would be taken for the next one.
                 self.close()
                 raise SourceBusyError from None
-            except (OSError, ValueError, asyncio.IncompleteReadError):
+            except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 self.close()
                 raise SourceGoneError from None
+            except asyncio.CancelledError:
+                # As above: whoever asked has left.
+                self.close()
+                raise
 
     async def _exchange(self, line: bytes) -> Answer:
         if self._streams is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,42 @@ async def test_questions_are_answered_one_after_the_other_over_one_connection(tm
 async def test_what_is_not_there_is_gone(tmp_path: Path) -> None:
     with pytest.raises(SourceGoneError):
         await WorkerSource(path_of(tmp_path)).ask({})
+
+
+async def test_the_answer_to_who_left_is_not_that_to_who_asks_next(tmp_path: Path) -> None:
+    held: list[asyncio.StreamWriter] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Broken, where it answers whoever left.
+        with suppress(OSError):
+            while await reader.readline():
+                held.append(writer)
+
+    server = await asyncio.start_unix_server(hold, path_of(tmp_path))
+    source = WorkerSource(path_of(tmp_path))
+    try:
+        first = asyncio.ensure_future(source.ask({"number": 1}))
+        await eventually(lambda: held)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        held[0].write(b'{"number": 1}\n')
+        second = asyncio.ensure_future(source.ask({"number": 2}))
+        await eventually(lambda: len(held) == 2)
+        held[1].write(b'{"number": 2}\n')
+        assert await second == {"number": 2}
+    finally:
+        source.close()
+        for writer in held:
+            writer.close()
+        server.close()
+
+
+async def test_an_answer_without_an_end_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LONGEST_ANSWER", 1000)
+    async with offer(path_of(tmp_path), Parrot(more="x" * 100_000)):
+        with pytest.raises(SourceGoneError):
+            await WorkerSource(path_of(tmp_path)).ask({})
 
 
 async def test_what_does_not_answer_is_busy_and_its_late_answer_is_nobodys(
