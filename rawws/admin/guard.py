@@ -9,13 +9,11 @@ Laws:
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
-import re
 import socket
 from typing import TYPE_CHECKING, Final, final
 
+from rawws.http.keys import MIN_KEY, TOKEN, BearerKeys
 from rawws.http.responses import Response
 from rawws.server.hosts import AllowedHosts
 
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AccessGuard", "check_admin_key", "is_loopback_host"]
 
-# RFC 6750 2.1, as the keys of the API of hubs.
-TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
-# A key is guessed at the speed of requests: of 16 random characters, none ever is.
-SHORTEST: Final = 16
 FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
 
@@ -35,16 +29,16 @@ FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 class AccessGuard:
     """Who may look."""
 
-    __slots__ = ("_digest", "_hosts")
+    __slots__ = ("_hosts", "_keys")
 
     def __init__(self, key: str | None) -> None:
-        self._digest = None if key is None else digest_of(check_admin_key(key))
+        self._keys = None if key is None else BearerKeys([check_admin_key(key)])
         self._hosts = AllowedHosts(("localhost", "*.localhost"), any_address=True)
 
     def check(self, request: HttpRequest) -> Response | None:
         """Return the answer to who may not look; None where nothing is wrong. Raises HttpError for a wrong name."""
         return self._check_page(request) or (
-            self._check_here(request) if self._digest is None else self._check_key(request)
+            self._check_here(request) if self._keys is None else self._check_key(request, self._keys)
         )
 
     def check_action(self, request: HttpRequest) -> Response | None:
@@ -75,12 +69,9 @@ class AccessGuard:
             return problem(403, "there is no key, so only this machine itself may look (see --admin-key-file)")
         return None
 
-    def _check_key(self, request: HttpRequest) -> Response | None:
-        """Refuse who has not the key, in a time that says nothing about it."""
-        given = request.headers.get_all("Authorization")
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        came = digest_of(key.strip() if scheme.lower() == "bearer" else "")
-        if self._digest is None or not hmac.compare_digest(came, self._digest):
+    def _check_key(self, request: HttpRequest, keys: BearerKeys) -> Response | None:
+        """Refuse who has not the key."""
+        if not keys.open_to(request.headers):
             # RFC 9110 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
             return problem(401, "needed is Authorization: Bearer, and the key", ("WWW-Authenticate", "Bearer"))
         return None
@@ -95,17 +86,12 @@ def check_admin_key(key: str) -> str:
     """Return a key. Raises TypeError or ValueError for one that is easily guessed, or cannot stand in a header."""
     if not isinstance(key, str):
         raise TypeError(f"the key is {type(key).__name__}, allowed is str")
-    if len(key) < SHORTEST or not TOKEN.fullmatch(key):
+    if len(key) < MIN_KEY or not TOKEN.fullmatch(key):
         raise ValueError(
-            f"the key has {len(key)} characters, allowed are {SHORTEST} and more of A-Z, a-z, 0-9, '-', '.', '_', "
+            f"the key has {len(key)} characters, allowed are {MIN_KEY} and more of A-Z, a-z, 0-9, '-', '.', '_', "
             "'~', '+' and '/': `openssl rand -hex 32` makes one"
         )
     return key
-
-
-def digest_of(key: str) -> bytes:
-    """Return what keys are compared by: of one length, whatever they are."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def is_loopback(address: str) -> bool:

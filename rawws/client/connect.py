@@ -59,13 +59,8 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
     def __init__(self, uri: str, **options: Unpack[ConnectKeywords]) -> None:
         self.options = chosen = ConnectOptions(**options)
         self.target = parse_uri(uri)
-        self.transport = TransportOptions(
-            chosen.ssl,
-            chosen.server_hostname,
-            chosen.proxy,
-            chosen.local_addr,
-            chosen.path,
-            chosen.sock,
+        self.transport = TransportOptions.of(chosen)._replace(
+            sock=chosen.sock,
             close_timeout=chosen.close_timeout,
             gone_after=gone_after(chosen.ping_interval, chosen.ping_timeout),
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from .options import ClientOptions
     from .transports import ProtocolFactory
     from .uri import Target
 
@@ -37,6 +38,11 @@ class TransportOptions(NamedTuple):
     in_memory: InMemory | None = None
     close_timeout: float | None = None
     gone_after: float = GONE_AFTER
+
+    @classmethod
+    def of(cls, options: ClientOptions) -> TransportOptions:
+        """Return what the options of a client say."""
+        return cls(options.ssl, options.server_hostname, options.proxy, options.local_addr, options.path)
 
     def __repr__(self) -> str:
         # The proxy may have a password.

@@ -96,9 +96,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
     def __init__(self, url: str, **options: Unpack[EventsKeywords]) -> None:
         self.options = chosen = EventsOptions(**options)
         self.target = parse_uri(url.partition("#")[0], HTTP)
-        self.transport = TransportOptions(
-            chosen.ssl, chosen.server_hostname, chosen.proxy, chosen.local_addr, chosen.path
-        )
+        self.transport = TransportOptions.of(chosen)
         self.logger = chosen.logger or logging.getLogger("rawws.events")
         #: The id of the last event that was handed over: what to go on from another time.
         self.last_event_id = chosen.last_event_id

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .dialing import InMemory
     from .envelopes import HubEnvelope
     from .hub_requests import HubRequests, PendingRequest
-    from .options import HubOptions
+    from .options import HubOptions, LocatedKeywords
     from .subscriptions import Channel
 
 __all__ = ["HubAddress", "HubLink", "StreamLink", "WebSocketLink", "cancel_all"]
@@ -112,16 +112,7 @@ class HubAddress:
             ping_timeout=options.ping_timeout,
             # What waits to be sent is bounded by `queue_size`.
             hard_limit=None,
-            additional_headers=options.headers,
-            user_agent_header=options.user_agent_header,
-            proxy=options.proxy,
-            open_timeout=options.open_timeout,
-            max_size=options.max_size,
-            ssl=options.ssl,
-            server_hostname=options.server_hostname,
-            local_addr=options.local_addr,
-            path=options.path,
-            logger=self.logger,
+            **self._shared(),
         )
         connecting.transport = connecting.transport._replace(in_memory=self.in_memory)
         ws = await connecting
@@ -132,21 +123,11 @@ class HubAddress:
 
     async def follow(self, fields: Iterable[tuple[str, str]]) -> events:
         """Return a feed of events, which connects once."""
-        options = self.options
         feed = events(
             await self._complete("http", fields),
             reconnect=False,
             read_timeout=SILENCE,
-            additional_headers=options.headers,
-            user_agent_header=options.user_agent_header,
-            proxy=options.proxy,
-            open_timeout=options.open_timeout,
-            max_size=options.max_size,
-            ssl=options.ssl,
-            server_hostname=options.server_hostname,
-            local_addr=options.local_addr,
-            path=options.path,
-            logger=self.logger,
+            **self._shared(),
         )
         feed.transport = feed.transport._replace(in_memory=self.in_memory)
         return feed
@@ -159,11 +140,25 @@ class HubAddress:
         if body:
             headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         head = serialize_request(Request(method, target.path, Headers(headers)))
-        transport = TransportOptions(
-            options.ssl, options.server_hostname, options.proxy, options.local_addr, options.path
-        )._replace(in_memory=self.in_memory)
+        transport = TransportOptions.of(options)._replace(in_memory=self.in_memory)
         async with asyncio.timeout(options.open_timeout):
             return await exchange(head + body, target, transport, options.max_size or 1 << 30)
+
+    def _shared(self) -> LocatedKeywords:
+        """Return what `connect` and `events` both have of the options."""
+        options = self.options
+        return {
+            "additional_headers": options.headers,
+            "user_agent_header": options.user_agent_header,
+            "proxy": options.proxy,
+            "open_timeout": options.open_timeout,
+            "max_size": options.max_size,
+            "ssl": options.ssl,
+            "server_hostname": options.server_hostname,
+            "local_addr": options.local_addr,
+            "path": options.path,
+            "logger": self.logger,
+        }
 
     async def token(self) -> str:
         """Return the token that is good now. Raises TypeError for what is none, and what the function raises."""

@@ -33,6 +33,7 @@ __all__ = [
     "HubKeywords",
     "HubOptions",
     "HubState",
+    "LocatedKeywords",
     "UnixConnectKeywords",
 ]
 
@@ -215,6 +216,12 @@ class ClientKeywords(TypedDict, total=False):
     logger: logging.Logger | None
 
 
+class LocatedKeywords(ClientKeywords, total=False):
+    """The keywords of ClientOptions."""
+
+    path: str | None
+
+
 class UnixConnectKeywords(ClientKeywords, total=False):
     """The keywords of ConnectOptions but `path`."""
 
@@ -236,19 +243,17 @@ class ConnectKeywords(UnixConnectKeywords, total=False):
     path: str | None
 
 
-class EventsKeywords(ClientKeywords, total=False):
+class EventsKeywords(LocatedKeywords, total=False):
     """The keywords of EventsOptions."""
 
-    path: str | None
     last_event_id: str
     reconnect: bool
     read_timeout: float | None
 
 
-class HubKeywords(ClientKeywords, total=False):
+class HubKeywords(LocatedKeywords, total=False):
     """The keywords of HubOptions."""
 
-    path: str | None
     transports: Sequence[str]
     token: str | Callable[[], str | Awaitable[str]]
     on_state: Callable[[HubState], object] | None

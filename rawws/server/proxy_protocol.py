@@ -111,7 +111,7 @@ class ProxyListener:
         for listening in self._listening:
             listening.setblocking(False)
             listening.listen()
-            self._loop.add_reader(listening, self._accept, listening)
+            self._resume(listening)
 
     def close(self) -> None:
         """Accept no more, and close what is not whole yet."""
@@ -156,7 +156,7 @@ class ProxyListener:
                 task.add_done_callback(self._arriving.discard)
 
     def _resume(self, listening: socket.socket) -> None:
-        """Accept again, unless it is closed meanwhile."""
+        """Accept from now on, unless it is closed meanwhile."""
         if listening.fileno() >= 0:
             self._loop.add_reader(listening, self._accept, listening)
 

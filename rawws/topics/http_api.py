@@ -9,15 +9,13 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import inspect
 import json
-import re
 from typing import TYPE_CHECKING, Any, final
 
 from rawws.errors import HttpError
 from rawws.http.asgi import answer_asgi, head_of_scope
+from rawws.http.keys import MIN_KEY, TOKEN, BearerKeys
 from rawws.http.responses import Response
 
 from .cursors import EARLIEST, cursor_of
@@ -40,10 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HubApi", "HubApiApplication"]
 
-# RFC 6750 2.1: "b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=""
-TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
-# A key is guessed at the speed of requests: of 16 random characters, none ever is.
-MIN_KEY = 16
 # As Pusher has it. All of them are published to in one turn of the event loop.
 MAX_BROADCAST = 100
 # Of the body beside the message, in bytes: names, and what base64 and JSON add.
@@ -60,26 +54,21 @@ class HubApi:
     Raises ValueError without a key, and for one that is too short or cannot stand in a header.
     """
 
-    __slots__ = ("_digests", "endpoints", "hub")
+    __slots__ = ("_keys", "endpoints", "hub")
 
     def __init__(self, hub: Hub, keys: Iterable[str]) -> None:
         if isinstance(keys, str):
             raise TypeError("keys is str, allowed is a list of them")
         self.hub = hub
-        # Of one length, whatever the keys are.
-        self._digests = [digest(checked_key(key)) for key in keys]
-        if not self._digests:
+        self._keys = BearerKeys([checked_key(key) for key in keys])
+        if not self._keys:
             raise ValueError("keys is empty, needed is at least one")
         asked_for = (self._stream, self._publish, self._broadcast, self._history, self._presence, self._subscribers)
         self.endpoints = {name: self._guarded(each) for name, each in zip(METHODS, asked_for, strict=True)}
 
     def refuse(self, headers: Headers) -> Response | None:
         """Return the answer to who has no key; None where a key is good."""
-        given = headers.get_all("Authorization")
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        came = digest(key.strip() if scheme.lower() == "bearer" else "")
-        # All are compared, and each in full.
-        if not sum([hmac.compare_digest(came, known) for known in self._digests]):
+        if not self._keys.open_to(headers):
             # RFC 9110 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
             challenge = ("WWW-Authenticate", "Bearer")
             return problem(401, "unauthorized", "needed is Authorization: Bearer, and a key", challenge)
@@ -211,11 +200,6 @@ def checked_key(key: str) -> str:
     if TOKEN.fullmatch(key) is None:
         raise ValueError("a key has characters that no token has, allowed are letters, digits, -._~+/ and = at the end")
     return key
-
-
-def digest(key: str) -> bytes:
-    """Return what stands for a key where it is compared."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def fields_of(asked: HttpRequest, where: str) -> dict[str, Any]:

@@ -13,7 +13,10 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
+from rawws.net.identity import MAX_INFO
+
 from .names import TopicError
+from .payloads import serialize
 
 if TYPE_CHECKING:
     from rawws.net.identity import Identity
@@ -22,8 +25,6 @@ __all__ = ["NOTHING", "PresenceSet", "Present", "new_present", "present_of"]
 
 # Stands for what somebody tells of itself who is not present: all else is JSON.
 NOTHING: Final = object()
-# What others are told of somebody present, as JSON, in bytes: a name and the address of a picture.
-MAX_INFO = 1024
 # What begins the ids of users, and of those of whom all is a claim: servers make the ids, so nobody can claim to be
 # either. Behind a backplane, what is told of a user is an object with more than its info.
 USER, CLAIMED = "@", "~"
@@ -79,7 +80,7 @@ class Present(NamedTuple):
             return self.text
         claim = f',"claim":{self.claim_octets.decode()}' if self.claim_octets else ""
         away = ',"away":true' if self.away else ""
-        return f'{{"user":{serialized(self.user)},"info":{self.text}{claim}{away}}}'
+        return f'{{"user":{serialize(self.user)},"info":{self.text}{claim}{away}}}'
 
 
 @final
@@ -157,17 +158,12 @@ def new_present(info: Any, identity: Identity | None = None, *, is_claim: bool =
 def octets_of(info: Any) -> bytes:
     """Return what is told of somebody as JSON in UTF-8. Raises TopicError for what is too much, or none."""
     try:
-        octets = serialized(info).encode()
+        octets = serialize(info).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
     if len(octets) > MAX_INFO:
         raise TopicError("limit", f"what is told of somebody present has {len(octets)} bytes, limit {MAX_INFO}")
     return octets
-
-
-def serialized(info: Any) -> str:
-    """Return what somebody tells of itself, as JSON."""
-    return json.dumps(info, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def present_of(ident: str, told: str, server: str) -> Present:

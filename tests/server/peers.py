@@ -22,6 +22,7 @@ from rawws.server.server import Serve
 __all__ = [
     "DEADLINE",
     "KEY",
+    "Follower",
     "Logged",
     "Peer",
     "connected",
@@ -238,6 +239,20 @@ class Peer:
         while await self.read():
             pass
         return close
+
+
+@final
+class Follower:
+    """Notes what a hub would be told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def drained(self) -> None:
+        self.told.append("drained")
+
+    def lost(self) -> None:
+        self.told.append("lost")
 
 
 @final

@@ -14,7 +14,7 @@ import pytest
 import rawws
 import rawws_sse
 from tests.server.answers import get, judge, on, served
-from tests.server.peers import Logged, Peer, eventually, handler_of, narrow, serve
+from tests.server.peers import Follower, Logged, Peer, eventually, handler_of, narrow, serve
 from tests.topics.receivers import still
 
 
@@ -417,19 +417,6 @@ async def test_send_that_waits_for_a_client_that_goes_raises() -> None:
         peer.reset()
         with pytest.raises(rawws.ConnectionClosed):
             await task
-
-
-class Follower:
-    """Notes what a hub would be told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def drained(self) -> None:
-        self.told.append("drained")
-
-    def lost(self) -> None:
-        self.told.append("lost")
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["before the response", "after it began"])

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, final
+from typing import Any
 
 import pytest
 
 import rawws
 from rawws.protocol.connection import Pong
-from tests.server.peers import Logged, Peer, connected, eventually, held, narrow, serve
+from tests.server.peers import Follower, Logged, Peer, connected, eventually, held, narrow, serve
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
@@ -431,23 +431,9 @@ async def test_send_waits_while_the_peer_does_not_read_and_goes_on_when_it_does(
         reader.cancel()
 
 
-@final
-class Following:
-    """Follows a connection, and remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def drained(self) -> None:
-        self.told.append("drained")
-
-    def lost(self) -> None:
-        self.told.append("lost")
-
-
 async def test_whoever_follows_no_more_is_told_nothing_and_the_others_are() -> None:
     async with held(slow=True) as (ws, peer):
-        stays, leaves = Following(), Following()
+        stays, leaves = Follower(), Follower()
         for follower in (leaves, stays):
             ws.follow(follower)
         ws.unfollow(leaves)
