@@ -46,6 +46,9 @@ examples:
   One process for each core; what one of them holds in memory, the others do not:
     {prog} serve chat:chat --workers auto
 
+  Hubs joined with those of other servers, by a Redis:
+    {prog} serve chat:app --backplane redis://127.0.0.1:6379
+
   An ASGI application, for example of FastAPI, over HTTP and WebSockets:
     {prog} serve --asgi app:app
 """
@@ -142,6 +145,12 @@ def parser() -> EnvironmentParser:
     add_where(run)
     run.add_argument(
         "--workers", type=workers_of, default=1, metavar="N", help="processes on one port; auto is one for each core"
+    )
+    run.add_argument(
+        "--backplane",
+        metavar="URL",
+        help="the engine that joins the hubs of all servers, such as redis://HOST; others see a command line, so a "
+        "password rather in RAWWS_BACKPLANE",
     )
     add_tls(run)
     add_limits(run)

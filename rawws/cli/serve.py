@@ -37,10 +37,9 @@ if TYPE_CHECKING:
 
     from rawws.server.options import ServerHandler
     from rawws.server.server import Server
-    from rawws.topics.backplane import Backplane
-    from rawws.topics.shared import SharedBackplane
 
     from .admin import AdminPlan
+    from .joining import JoinedHubs
     from .supervisor import SupervisorChannel
 
 __all__ = ["product", "serve_application", "serve_demo"]
@@ -52,7 +51,7 @@ def serve_application(options: argparse.Namespace) -> int:
         return run_again(options.words)
     sys.path.insert(0, str(Path.cwd()))
     admin = admin_plan(options)
-    shared = _offer_broker() if options.workers > 1 else None
+    joined = _join_hubs(options)
     found = load_object(*options.target)
     target = ":".join(options.target)
     handler = as_application(found, target, options) if options.asgi else as_handler(found, target)
@@ -66,7 +65,7 @@ def serve_application(options: argparse.Namespace) -> int:
         handler,
         lambda address: f"listening on {scheme}{'s' if options.ssl_certfile else ''}://{address}",
         given,
-        shared,
+        joined,
         admin,
     )
 
@@ -90,7 +89,7 @@ def _run(
     handler: ServerHandler,
     announce: Callable[[str], str],
     given: dict[str, Any],
-    shared: SharedBackplane | None = None,
+    joined: JoinedHubs | None = None,
     admin: AdminPlan | None = None,
 ) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
@@ -115,10 +114,10 @@ def _run(
         for sock in running.sockets:
             print_line(f"{announce(_address(sock.getsockname()))} ({product()}; Ctrl-C ends it)")
 
-    if shared is None:
+    if joined is None or joined.folder is None:
         _live(handler, given, show, admin and admin.listen)
     else:
-        _serve_shared(shared, options.workers, handler, given, announce, admin)
+        _serve_shared(joined, joined.folder, options.workers, handler, given, announce, admin)
     return 0
 
 
@@ -148,46 +147,36 @@ def _live(
         runner.run(main())
 
 
-def _offer_broker() -> SharedBackplane:
-    """Have the hubs that the application makes be joined by a broker, for which there is a folder from now on."""
-    from rawws.topics.shared import SharedBackplane, share  # noqa: PLC0415 - only workers need it
+def _join_hubs(options: argparse.Namespace) -> JoinedHubs | None:
+    """Have the hubs that the application makes be joined as it is told; None where nothing joins them."""
+    if options.workers == 1 and options.backplane is None:
+        return None
+    from .folders import make_folder  # noqa: PLC0415 - only workers need it
+    from .joining import JoinedHubs  # noqa: PLC0415 - the same
 
-    from .folders import make_folder  # noqa: PLC0415 - the same
-
-    def make(name: str) -> Backplane:
-        from rawws.backplanes.broker import BrokerBackplane  # noqa: PLC0415 - only hubs need it
-
-        return BrokerBackplane(path, name)
-
-    path = f"{make_folder()}/broker"
-    shared = SharedBackplane(path, make)
-    share(shared)
-    return shared
+    return JoinedHubs(options.backplane, make_folder() if options.workers > 1 else None)
 
 
 def _serve_shared(
-    shared: SharedBackplane,
+    joined: JoinedHubs,
+    folder: Path,
     count: int,
     handler: ServerHandler,
     given: dict[str, Any],
     announce: Callable[[str], str],
     admin: AdminPlan | None,
 ) -> None:
-    """Serve in several processes on one port; one more is a broker, where there are hubs, and one answers `admin`."""
+    """Serve in several processes on one port; one more may be a broker, and one answers `admin`."""
     from .supervisor import ReservedPort, StartError, Supervisor  # noqa: PLC0415 - not on every system
 
-    shared.forked = True
-    folder = Path(shared.path).parent
+    brokers = joined.fork()
 
     def work(channel: SupervisorChannel) -> None:
         try:
-            if channel.number == count + bool(shared.count) and admin is not None:
+            if channel.number == count + brokers and admin is not None:
                 admin.run(folder, count, channel)
             elif channel.number == count:
-                from rawws.backplanes.broker import keep  # noqa: PLC0415 - only hubs need it
-
-                with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                    runner.run(keep(shared.path, channel.ready))
+                joined.run_broker(channel)
             else:
                 look_in = None if admin is None else functools.partial(admin.offer, folder, channel)
                 _live(handler, given, channel.ready, look_in)
@@ -211,7 +200,7 @@ def _serve_shared(
                 for address in addresses:
                     print_line(f"{announce(address)} ({count} workers; {product()}; Ctrl-C ends it)")
 
-            processes = count + bool(shared.count) + bool(admin)
+            processes = count + brokers + bool(admin)
             Supervisor(processes, work, show, reloads="ssl" in given).run()
     except OSError as error:
         raise CommandError(f"cannot listen on {_place(given)}: {_reason(error)}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from rawws.http.requests import HttpRequest
 from rawws.protocol.closing import serialize_close
@@ -11,6 +11,7 @@ from rawws.protocol.closing import serialize_close
 from .asgi import HubApplication
 from .asgi_socket import receiver_of
 from .backplane import History
+from .backplane_urls import backplane_of
 from .calls import CALL_TIMEOUT
 from .core import HubCore
 from .cursors import EARLIEST, cursor_of
@@ -52,6 +53,8 @@ MAX_TOPICS = 1000
 # Who is away for longer has left, whatever the page shows.
 MAX_GRACE = 3600.0
 PROTOCOLS: Final = (PROTOCOL,)
+# As `rawws serve` was told.
+WORKERS: Final = "workers"
 
 
 @final
@@ -72,9 +75,9 @@ class Hub(HubCore):
     `claims` says whether others are told what a client says of itself where it is present. A user whose connection is
     lost stays present for `presence_grace` seconds, and nobody is told that it left and came back.
 
-    By default, the hubs of the workers of `rawws serve --workers` are joined, each to its like. With a `backplane`, it
-    shares its topics with the hubs of other servers that have the same engine, and is used in one running loop, until
-    `close`, or as `async with hub:`.
+    With a `backplane`, which may be the URL of its engine ("redis://..."), it shares its topics with the hubs of other
+    servers that have the same one, and is used in one running loop, until `close`, or as `async with hub:`. By default,
+    the hubs of `rawws serve` are joined as --backplane and --workers say, each to its like.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Hub(HubCore):
         on_publish: Callable[[Any, str, Any], Any] | None = None,
         claims: bool = True,
         presence_grace: float = 0.0,
-        backplane: Backplane | Literal["workers"] | None = "workers",
+        backplane: Backplane | str | None = WORKERS,
     ) -> None:
         if history is not None and not isinstance(history, History):
             raise TypeError(f"history is {type(history).__name__}, allowed are a History and None")
@@ -100,11 +103,12 @@ class Hub(HubCore):
         if topic_rate is not None and not topic_rate > 0:
             raise ValueError(f"topic_rate is {topic_rate}, allowed are numbers above 0 and None")
         bounds = History(0, 0, 0.0, 0) if history is None else history
-        shared = default_backplane() if backplane == "workers" else backplane
+        if isinstance(backplane, str):
+            backplane = default_backplane() if backplane == WORKERS else backplane_of(backplane)
         if not 0 <= presence_grace <= MAX_GRACE:
             raise ValueError(f"presence_grace is {presence_grace}, allowed are 0 to {MAX_GRACE:g} seconds")
         rules = ClientRules(authorize, identify, on_subscribe, on_publish, claims=claims)
-        super().__init__(bounds, policy, max_topics, max_size, topic_rate, rules, shared, PROTOCOLS, presence_grace)
+        super().__init__(bounds, policy, max_topics, max_size, topic_rate, rules, backplane, PROTOCOLS, presence_grace)
 
     def __repr__(self) -> str:
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"

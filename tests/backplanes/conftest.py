@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.backplanes.engines import ENGINES, Engine, RedisEngine, Started
-from tests.server.conftest import logged, pytest_pyfunc_call, quick_collections
+from rawws._twins import running
+from tests.backplanes.engines import ENGINES, ONCE, Engine, RedisEngine, Started
+from tests.server.conftest import LOOPS, logged, pytest_pyfunc_call, quick_collections
 from tests.server.conftest import pytest_generate_tests as on_each_loop
 
 __all__ = ["engine", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "quick_collections", "started"]
@@ -18,8 +20,14 @@ __all__ = ["engine", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "q
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test of an engine all of them."""
-    on_each_loop(metafunc)
-    if "kind" in metafunc.fixturenames:
+    if "kind" not in metafunc.fixturenames:
+        on_each_loop(metafunc)
+    elif inspect.iscoroutinefunction(metafunc.function):
+        metafunc.fixturenames.append("loop_name")
+        once = "uvloop" if running() == "compiled" else "asyncio"
+        pairs = [(loop, kind) for kind in ENGINES for loop in LOOPS if kind not in ONCE or loop == once]
+        metafunc.parametrize(("loop_name", "kind"), pairs)
+    else:
         metafunc.parametrize("kind", ENGINES)
 
 

@@ -25,7 +25,7 @@ from rawws.backplanes.redis import RedisBackplane
 from rawws.topics.backplane import Backplane
 from tests.processes import LOOPBACK, Process, find_program, free_port
 
-__all__ = ["ENGINES", "KEEPING", "Engine", "RedisEngine", "Started"]
+__all__ = ["ENGINES", "KEEPING", "ONCE", "SERVERS", "Engine", "RedisEngine", "ServerEngine", "Started"]
 
 
 Result = TypeVar("Result")
@@ -54,6 +54,14 @@ class Engine(Protocol):
 
     def end(self) -> None:
         """Leave nothing behind."""
+
+
+class ServerEngine(Engine, Protocol):
+    """One that is a program of its own, which other programs come to by its URL."""
+
+    @property
+    def url(self) -> str:
+        """Return what `Hub(backplane=...)` takes."""
 
 
 def spoil(memory: Memory, topic: str) -> None:
@@ -216,4 +224,12 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "broker": BrokerEngine,
     "redis": RedisEngine,
     "redis-sharded": lambda folder: RedisEngine(folder, sharded=True, prefix="other"),
+}
+
+# Those whose tests take long: they run on one loop, uvloop where rawws is compiled, and asyncio's where it is not.
+ONCE: frozenset[str] = frozenset()
+
+# Those that are killed in the torture; their data are not.
+SERVERS: dict[str, Callable[[Path], ServerEngine]] = {
+    "redis": RedisEngine,
 }

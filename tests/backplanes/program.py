@@ -1,4 +1,4 @@
-"""`python -m tests.backplanes.program URL LEASE [PORT]`: a server of topics that a Redis joins with others."""
+"""`python -m tests.backplanes.program URL LEASE [PORT]`: a server of topics that an engine joins with others."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import sys
 
 import rawws
-from rawws.backplanes.redis import RedisBackplane
+from rawws.topics.backplane_urls import backplane_class
 
 
 async def main(url: str, lease: float, port: int) -> None:
     hub = rawws.Hub(
-        backplane=RedisBackplane(url, lease=lease),
+        backplane=backplane_class(url)(url, lease=lease),
         authorize=lambda _client, _action, _topic: True,
         history=rawws.History(count=10_000, size=64 << 20),
     )

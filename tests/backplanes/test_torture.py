@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+import pytest
+
 import rawws
-from rawws.backplanes.redis import RedisBackplane
-from tests.backplanes.engines import RedisEngine
+from rawws.topics.backplane_urls import backplane_class
+from tests.backplanes.engines import SERVERS
 from tests.processes import LOOPBACK, Process, free_port
 
 SECONDS: Final = float(os.environ.get("RAWWS_TORTURE_SECONDS", "15"))
 CLIENTS: Final = 50
-SERVERS: Final = 2
+COUNT: Final = 2
 TOPIC: Final = "torture & co"
 
 
@@ -126,12 +128,12 @@ async def publish(hub: rawws.Hub, log: list[int], until: float) -> None:
 
 
 async def torture(url: str) -> tuple[list[int], list[Client], int]:
-    ports = [free_port() for _ in range(SERVERS)]
+    ports = [free_port() for _ in range(COUNT)]
     clients = [Client(ports) for _ in range(CLIENTS)]
     history = rawws.History(count=10_000, size=64 << 20)
     until = asyncio.get_running_loop().time() + SECONDS
     log: list[int] = []
-    async with rawws.Hub(backplane=RedisBackplane(url, lease=3), history=history) as hub:
+    async with rawws.Hub(backplane=backplane_class(url)(url, lease=3), history=history) as hub:
         tasks = [asyncio.create_task(client.run()) for client in clients]
         publishing = asyncio.create_task(publish(hub, log, until))
         killed = await kill_and_start(ports, url, until)
@@ -144,8 +146,9 @@ async def torture(url: str) -> tuple[list[int], list[Client], int]:
     return log, clients, killed
 
 
-def test_every_client_has_the_log_of_the_publisher_or_was_told_that_it_has_not(tmp_path: Path) -> None:
-    engine = RedisEngine(tmp_path)
+@pytest.mark.parametrize("kind", SERVERS)
+def test_every_client_has_the_log_of_the_publisher_or_was_told_that_it_has_not(kind: str, tmp_path: Path) -> None:
+    engine = SERVERS[kind](tmp_path)
     try:
         log, clients, killed = asyncio.run(torture(engine.url))
     finally:

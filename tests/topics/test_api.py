@@ -214,7 +214,7 @@ async def test_without_a_good_key_nothing_is_done_and_nothing_is_told(server: st
 async def test_each_of_several_keys_is_good_and_all_are_compared_in_full() -> None:
     async with api(Hub(), headers={}) as client:
         for key, status in ((KEY, 200), (OTHER, 200), ("x" * 5000, 401), ("x", 401)):
-            with patch("rawws.topics.http_api.hmac.compare_digest", wraps=hmac.compare_digest) as looked:
+            with patch("rawws.http.keys.hmac.compare_digest", wraps=hmac.compare_digest) as looked:
                 headers = {"Authorization": f"bearer  {key}"}
                 answer = await client.get("subscribers", params={"topic": "a"}, headers=headers)
             assert answer.status_code == status

@@ -1,0 +1,83 @@
+"""`rawws serve --backplane URL`: the hubs of several servers, and of their workers, are one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from tests.backplanes.engines import RedisEngine
+from tests.cli.commands import fails, port, run, start
+from tests.processes import LOOPBACK, Process
+
+# Two hubs: what is said in one is not heard in the other.
+TALK = """
+import rawws
+
+first = rawws.Hub(authorize=lambda *_: True)
+second = rawws.Hub(authorize=lambda *_: True)
+
+async def talk(ws):
+    await (first if ws.request.path == "/first" else second).serve(ws)
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "talking.py").write_text(TALK)
+    return tmp_path
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisEngine]:
+    engine = RedisEngine(tmp_path)
+    yield engine
+    engine.end()
+
+
+def dial(process: Process, path: str) -> ClientConnection:
+    return connect(f"ws://{LOOPBACK}:{port(process)}{path}", subprotocols=[Subprotocol("rawws.v1")])
+
+
+def ask(ws: ClientConnection, **words: object) -> None:
+    ws.send(json.dumps({"id": 1, **words}))
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one process", "two workers"])
+def test_what_is_published_at_one_server_is_heard_at_all(here: Path, redis: RedisEngine, options: list[str]) -> None:
+    words = ["serve", "talking:talk", "--port", "0", "--subprotocols", "rawws.v1", *options]
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(start(here, *words, "--backplane", redis.url)),
+            # A password belongs into a variable.
+            stack.enter_context(start(here, *words, env={"RAWWS_BACKPLANE": redis.url})),
+        ]
+        readers = [stack.enter_context(dial(server, path)) for path in ("/first", "/second") for server in servers * 3]
+        for reader in readers:
+            ask(reader, subscribe="a")
+            assert "cursor" in json.loads(reader.recv(timeout=20))
+        for path in ("/first", "/second"):
+            ask(stack.enter_context(dial(servers[0], path)), publish="a", data=path)
+        heard = [json.loads(reader.recv(timeout=20))["data"] for reader in readers]
+    assert heard == ["/first"] * 6 + ["/second"] * 6
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (
+            "http://ali:sesame@host",
+            "the URL of the backplane begins with 'http', allowed are redis://, ",
+        ),
+        ("redis://ali:sesame@host:port", "url is 'redis://***@host:port': "),
+    ],
+)
+def test_a_url_that_names_no_engine_is_told_before_anything_starts(here: Path, url: str, reason: str) -> None:
+    told = fails(run(here, "serve", "talking:talk", "--port", "0", "--backplane", url), 1)
+    assert told.startswith(f"rawws: --backplane: {reason}")
+    assert "sesame" not in told
