@@ -1,76 +1,108 @@
-"""`python -m tests.benchmarks.backplane`: publications of 64 bytes from one server to another through a Redis.
+"""`python -m tests.benchmarks.backplane [ENGINE ...]`: publications of 64 bytes by an engine, from server to server.
 
-A redis-server runs on one core beside the server that publishes; the server that hears is this process, on another.
-Up to 256 publications are in flight. Reported are those that arrive in a second, each at its place, beside what
-`redis-benchmark` says in the same round of PUBLISH alone, with as many in flight.
+The engine runs on one core beside the server that publishes; the server that hears is this process, on another.
+Reported are three figures of each engine: how many arrive in a second with 256 in flight, each at its place; with 300 a
+second, how long one is on its way from server to server, half of them and 99 % of them at most; and how long a server
+waits that publishes one at a time. In the same rounds the benchmark that comes with the engine is run, if it has one.
 """
 
 import asyncio
 import functools
 import os
-import re
 import statistics
-import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from tests.processes import find_program, free_port
+from tests.backplanes.engines import SERVERS, RedisEngine, ServerEngine
 
+from .engine_benchmarks import IN_FLIGHT, OWN, SIZE
 from .process import ServerProcess
 from .rounds import HOST, Program, cores, interleave, measure_server, options
 
 MODULE: Final = f"{__package__}.backplane"
-TEXT: Final = "x" * 64
-IN_FLIGHT: Final = 256
+CALM: Final = 1 / 300  # seconds from one to the next
+
+BENCHED: Final[dict[str, Callable[[Path], ServerEngine]]] = {
+    # As `redis-server` runs where nothing is said but that it keeps nothing, and as one that writes before it answers.
+    "redis-memory": lambda folder: RedisEngine(folder, "--appendonly", "no"),
+    **SERVERS,
+}
 
 
-def url() -> str:
-    """Return where the Redis is."""
-    return os.environ["RAWWS_BENCHMARK_REDIS"]
+class Found(NamedTuple):
+    """What one round found: publications a second, and seconds."""
+
+    rate: float
+    half: float
+    most: float
+    alone: float
 
 
-async def rawws(port: int, seconds: float) -> None:
-    """Publish for so long as somebody is connected."""
+def stamped() -> str:
+    """Return a message that says when it was published: the clock is that of all processes."""
+    return str(time.monotonic_ns()).ljust(SIZE, ".")
+
+
+async def publish(port: int, _: float) -> None:
+    """Publish as one that is connected says: many, calmly, or one at a time; tell it how many there were."""
     import rawws  # noqa: PLC0415
-    from rawws.backplanes.redis import RedisBackplane  # noqa: PLC0415
 
-    hub = rawws.Hub(backplane=RedisBackplane(url()))
+    hub = rawws.Hub(backplane=os.environ["RAWWS_BENCHMARK_ENGINE"])
 
-    async def feed(ws: rawws.WebSocket) -> None:
-        await ws.recv()
-        until = time.monotonic() + seconds
+    async def many(until: float) -> None:
         waiting = []
         while time.monotonic() < until:
-            waiting.append(hub.publish("feed", TEXT))
+            waiting.append(hub.publish("feed", stamped()))
             if len(waiting) >= IN_FLIGHT:
                 for outcome in waiting[: IN_FLIGHT // 2]:
                     await outcome
                 del waiting[: IN_FLIGHT // 2]
         for outcome in waiting:
             assert (await outcome).accepted
-        await ws.send(str(hub.stats().published))
+
+    async def calm(until: float) -> None:
+        while time.monotonic() < until:
+            hub.publish("feed", stamped())
+            await asyncio.sleep(CALM)
+
+    async def alone(until: float) -> None:
+        while time.monotonic() < until:
+            assert (await hub.publish("feed", stamped())).accepted
+
+    ways: dict[str, Callable[[float], Coroutine[Any, Any, None]]] = {"many": many, "calm": calm, "alone": alone}
+
+    async def feed(ws: rawws.WebSocket) -> None:
+        async for asked in ws:
+            way, seconds = str(asked).split()
+            before = hub.stats().published
+            began = time.monotonic()
+            await ways[way](began + float(seconds))
+            took = time.monotonic() - began
+            await ws.send(f"{hub.stats().published - before} {took}")
 
     async with hub, rawws.serve(feed, HOST, port) as server:
         await server.serve_forever()
 
 
-SERVERS: Final[dict[str, Program]] = {"rawws": rawws}
+PROGRAMS: Final[dict[str, Program]] = {"publish": publish}
 
 
-class Counter:
-    """A subscriber that counts, and notes when the last one came."""
+class Hearer:
+    """A subscriber that notes how long each was on its way, and when the last one came."""
 
     congested = False
     hard_limit = 1 << 20
 
     def __init__(self) -> None:
-        self.count = 0
+        self.delays: list[int] = []
         self.at = 0.0
 
-    def send(self, _publication: object) -> None:
-        self.count += 1
+    def send(self, publication: Any) -> None:
+        self.delays.append(time.monotonic_ns() - int(publication.message.rstrip(".")))
         self.at = time.perf_counter()
 
     def follow(self, member: object) -> None:
@@ -82,77 +114,67 @@ class Counter:
         raise AssertionError((code, reason))
 
 
-async def hear(port: int) -> float:
-    """Return how many publications a second came from the server at a port."""
+async def hear(url: str, seconds: float, port: int) -> Found:
+    """Return what one round found."""
     import rawws  # noqa: PLC0415
-    from rawws.backplanes.redis import RedisBackplane  # noqa: PLC0415
 
-    counter = Counter()
-    async with rawws.Hub(backplane=RedisBackplane(url())) as hub, rawws.connect(f"ws://{HOST}:{port}/") as ws:
-        await hub.subscribe(counter, "feed")
+    hearer = Hearer()
+    async with rawws.Hub(backplane=url) as hub, rawws.connect(f"ws://{HOST}:{port}/") as ws:
+        await hub.subscribe(hearer, "feed")
+
+        async def ask(way: str) -> tuple[int, float]:
+            hearer.delays.clear()
+            await ws.send(f"{way} {seconds}")
+            count, took = str(await ws.recv()).split()
+            while len(hearer.delays) < int(count):  # noqa: ASYNC110 - that it wakes somebody would be measured
+                await asyncio.sleep(0.01)
+            return int(count), float(took)
+
         began = time.perf_counter()
-        await ws.send("begin")
-        expected = int(await ws.recv())
-        while counter.count < expected:  # noqa: ASYNC110 - that a counter wakes somebody would be measured
-            await asyncio.sleep(0.01)
+        count, _ = await ask("many")
+        rate = count / (hearer.at - began)
+        await ask("calm")
+        delays = statistics.quantiles(hearer.delays, n=100)
+        count, took = await ask("alone")
         assert hub.stats().declared == 0
-        return counter.count / (counter.at - began)
+        return Found(rate, delays[49] / 1e9, delays[98] / 1e9, took / count)
 
 
-def weigh(server: ServerProcess) -> float:
-    """Return the rate of one round of rawws."""
+def weigh(url: str, seconds: float, server: ServerProcess) -> Found:
+    """Return what one round of rawws found."""
     import uvloop  # noqa: PLC0415
 
-    return uvloop.run(hear(server.port))
+    return uvloop.run(hear(url, seconds, server.port))
 
 
-def redis_benchmark(port: int, seconds: float) -> float:
-    """Return the publications a second that `redis-benchmark` counts, with nobody who hears them."""
-    program = find_program("redis-benchmark", "apt-get install redis-tools")
-    count = int(100_000 * max(seconds, 0.5))
-    command = [
-        program,
-        "-p",
-        str(port),
-        "-q",
-        "-n",
-        str(count),
-        "-c",
-        "1",
-        "-P",
-        str(IN_FLIGHT),
-        "PUBLISH",
-        "feed",
-        TEXT,
-    ]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return float(re.findall(r"([\d.]+) requests per second", text)[-1])
+def measure(name: str, seconds: float, cpu: int) -> tuple[Found, float]:
+    """Return what one round found, and what the engine's own benchmark says; 0 where it has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {cpu})
+        engine = BENCHED[name](Path(folder))
+        os.sched_setaffinity(0, mine)
+        os.environ["RAWWS_BENCHMARK_ENGINE"] = engine.url
+        try:
+            found = measure_server(MODULE, "publish", cpu, functools.partial(weigh, engine.url, seconds))
+            own = OWN.get(engine.url.partition(":")[0])
+            return found, 0.0 if own is None else own(engine.url, seconds)
+        finally:
+            engine.end()
 
 
 def main() -> None:
-    given = options(MODULE, __doc__, SERVERS, rounds=3, seconds=2.0)
+    words = [word for word in sys.argv[1:] if word in BENCHED]
+    sys.argv = [word for word in sys.argv if word not in BENCHED]
+    given = options(MODULE, f"{__doc__}\nEngines: {', '.join(BENCHED)}.", PROGRAMS, rounds=3, seconds=2.0)
     _, last = cores()
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        program = find_program("redis-server", "apt-get install redis-server")
-        command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", folder]
-        os.environ["RAWWS_BENCHMARK_REDIS"] = f"redis://{HOST}:{port}"
-        redis = subprocess.Popen(["taskset", "-c", str(last), *command], stdout=subprocess.DEVNULL, cwd=Path(folder))
-        try:
-            time.sleep(0.3)
-            measures = {
-                "rawws": functools.partial(measure_server, MODULE, "rawws", last, weigh),
-                "redis-benchmark": functools.partial(redis_benchmark, port, given.seconds),
-            }
-            rounds = interleave(measures, given.rounds, lambda name: measures[name]())
-        finally:
-            redis.terminate()
-            redis.wait()
-    print("publications a second")
-    for name, found in rounds.items():
-        print(f"{name:20}{statistics.median(found):12,.0f}")
-    ratio = statistics.median(rounds["rawws"]) / statistics.median(rounds["redis-benchmark"])
-    print(f"rawws / redis-benchmark: {ratio:.2f}")
+    rounds = interleave(words or BENCHED, given.rounds, lambda name: measure(name, given.seconds, last))
+    print(f"{'':16}{'a second':>10}{'its own':>10}{'ratio':>7}{'half, ms':>10}{'99 %, ms':>10}{'alone, ms':>11}")
+    for name, cells in rounds.items():
+        rate, half, most, alone = (statistics.median(found[index] for found, _ in cells) for index in range(4))
+        own = statistics.median(told for _, told in cells)
+        shown = f"{own:10,.0f}{rate / own:7.2f}" if own else f"{'-':>10}{'-':>7}"
+        print(f"{name:16}{rate:10,.0f}{shown}{half * 1000:10.2f}{most * 1000:10.2f}{alone * 1000:11.2f}")
 
 
 if __name__ == "__main__":
