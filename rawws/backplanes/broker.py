@@ -23,6 +23,8 @@ from rawws.errors import ConnectionClosed, RawwsError
 from rawws.net.handlers import Handler
 from rawws.server.server import unix_serve
 from rawws.topics.backplane import (
+    ALL_TOPICS,
+    NO_TOPICS,
     BackplaneAway,
     History,
     HistoryResult,
@@ -37,7 +39,7 @@ from .memory import Engine, MemoryBackplane
 from .session import EngineSession, fail_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from rawws.net.websocket import WebSocket
     from rawws.server.server import Server
@@ -133,17 +135,17 @@ class HubSession:
         """Tell the server of this line who joined or left."""
         self._say("presence", [topic, event, entry])
 
-    def on_server_gone(self, server: str) -> None:
+    def on_server_gone(self, server: str, topics: Container[str] = ALL_TOPICS) -> None:  # noqa: ARG002 - it is in all
         """Tell the server of this line that the lease of another one ended."""
         self._say("gone", [server])
 
     def on_doubt(self, topic: str, reason: str = "") -> None:
         """Nothing is to be told: a hub sees for itself what is missing."""
 
-    def on_away(self, reason: str) -> None:
+    def on_away(self, reason: str, away: Container[str] = ALL_TOPICS) -> None:
         """Nothing is to be told: a broker that is away says nothing."""
 
-    def on_back(self) -> None:
+    def on_back(self, away: Container[str] = NO_TOPICS) -> None:
         """Nothing is to be told: the hub knows that it is here."""
 
     def _answer(self, number: int, asked: asyncio.Future[Any]) -> None:

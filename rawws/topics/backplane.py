@@ -11,7 +11,8 @@ Laws, which `tests/backplanes` holds every backplane to:
    publish again what it does not know to have arrived.
 4. What one server publishes goes in the order of its calls, as long as the engine is not away.
 5. No callback is made from inside a call, and none after `close`.
-6. Nothing here waits without end: where the engine goes away, all futures fail with BackplaneAway.
+6. Nothing here waits without end: where the engine goes away, all futures fail with BackplaneAway. An engine of several
+   nodes may be away for some topics: that is said of those, their futures fail, and all others go on.
 7. What is wrong with one topic is that topic's: its futures fail with TopicUnavailable, and all others go on. What is
    mended in the engine is served again, without anybody connecting anew.
 8. A topic that was never published to takes no memory of the engine, whoever asked for it.
@@ -30,14 +31,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 from rawws.errors import RawwsError
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Container
 
 __all__ = [
+    "ALL_TOPICS",
+    "NO_TOPICS",
     "Backplane",
     "BackplaneAway",
     "BackplaneHandler",
@@ -58,6 +62,21 @@ EPOCH = re.compile(r"[\w-]{1,32}", re.ASCII)
 OFFSETS = range(10**18)
 # Those of hubs have twelve.
 MAX_IDENT = 64
+
+
+@final
+class AllTopics:
+    """Has each topic, whatever its name."""
+
+    __slots__ = ()
+
+    def __contains__(self, topic: object) -> bool:
+        return True
+
+
+# What an engine may be away for, beside those topics that some of its nodes serve.
+ALL_TOPICS: Final[Container[str]] = AllTopics()
+NO_TOPICS: Final[Container[str]] = frozenset()
 
 
 class BackplaneAway(RawwsError, ConnectionError):
@@ -196,8 +215,8 @@ class BackplaneHandler(Protocol):
     def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
         """Hear that somebody did "join" or "leave" a followed topic; it may be known already."""
 
-    def on_server_gone(self, server: str) -> None:
-        """Hear that a server's lease ran out: those present there are so no more, in any topic."""
+    def on_server_gone(self, server: str, topics: Container[str] = ALL_TOPICS) -> None:
+        """Hear that a server's lease ran out: those present there are so no more, in any of these topics."""
 
     def on_doubt(self, topic: str, reason: str = "") -> None:
         """Hear that it is not known any more where a followed topic is: the hub asks.
@@ -205,13 +224,17 @@ class BackplaneHandler(Protocol):
         With a reason, something of the topic could not be read, or was refused where no future says so.
         """
 
-    def on_away(self, reason: str) -> None:
-        """Hear that the engine cannot be reached. It is tried again until `close`; this is told once."""
+    def on_away(self, reason: str, away: Container[str] = ALL_TOPICS) -> None:
+        """Hear that the engine cannot be reached for the topics in `away`. It is tried again until `close`.
 
-    def on_back(self) -> None:
-        """Hear that the engine is reached, for the first time or again.
+        Those that it was away for before are among them, until `on_back` says otherwise; of each this is told once.
+        """
 
-        Nothing is followed then: the hub follows again, and asks `history` and `presence` for what came meanwhile.
+    def on_back(self, away: Container[str] = NO_TOPICS) -> None:
+        """Hear that the engine is reached, for the first time or again, for all topics but those in `away`.
+
+        None of those that come back is followed then: the hub follows them again, and asks `history` and `presence` for
+        what came meanwhile.
         """
 
 

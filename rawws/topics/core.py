@@ -187,7 +187,7 @@ class HubCore:
         if self._replication is not None:
             if cursor and cursor != EARLIEST:
                 parse_cursor(cursor)
-            if not self._replication.is_ready(self._table.topics.get(topic), cursor):
+            if not self._replication.is_ready(topic, cursor):
                 subscription = self._enter(subscriber, topic, policy, join, watch=watch).subscription
                 self._wait(self._replication, subscription, cursor)
                 return subscription
@@ -292,7 +292,7 @@ class HubCore:
 
     @property
     def degraded(self) -> bool:
-        """Whether the backplane is away: publications of other servers do not arrive, and own ones wait."""
+        """Whether the backplane is away, for some topics at least: own publications wait, others are missing."""
         return self._replication is not None and self._replication.is_away
 
     # -- what client protocols and subscribers call
@@ -533,7 +533,7 @@ class HubCore:
                 subscription.fail(error)
                 replication.wait(topic, go_on, again=False)
                 return
-            if not replication.is_ready(topic, since, asked=True):
+            if not replication.is_ready(subscription.topic, since, asked=True):
                 replication.wait(topic, go_on)
                 return
             try:
@@ -559,7 +559,7 @@ class HubCore:
         while True:
             for topic in topics:
                 found = self._table.topics.get(topic) or self._table.make(topic)
-                if not replication.is_ready(found, starts[topic], asked=topic in asked):
+                if not replication.is_ready(topic, starts[topic], asked=topic in asked):
                     asked.add(topic)
                     await replication.changed(found)
                     break

@@ -3,7 +3,8 @@
 Laws:
 1. Subscribers get a publication when it comes back from the engine: so all servers have one order.
 2. What is missing is seen by its offset, and asked for; where it cannot be had, subscribers are told.
-3. While the engine is away, what is published here reaches those who are here, once, and waits for the engine.
+3. While the engine is away for a topic, what is published here reaches those who are here, once, and waits for the
+   engine; no other topic notices.
 4. What waits is bounded, and what is over the bounds is counted.
 5. A topic that the engine cannot serve is told to those who wait for it or have it, counted, and named in the log
    once; no other topic notices.
@@ -23,17 +24,18 @@ from rawws.errors import RawwsError
 from rawws.net.prepared import PreparedMessage
 from rawws.protocol.extensions import excerpt
 
-from .backplane import Position, TopicUnavailable
+from .backplane import ALL_TOPICS, NO_TOPICS, Position, TopicUnavailable
 from .cursors import EARLIEST
 from .history import FAULT, MISSED, MOVED, HistoryStore, Log, Publication
 from .inquiries import Inquiries
 from .names import unavailable
+from .outbox import Outbox, PendingPublish
 from .replica import BEHIND, LIVE, MAX_BUFFER, ReplicaLog, publication_of
 from .roster import Roster
 from .subscribers import PublishResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from .backplane import Backplane, History, HistoryResult, PresenceEntry, Record
     from .table import Topic, TopicTable
@@ -42,43 +44,12 @@ __all__ = ["Replication"]
 
 logger = logging.getLogger("rawws.topics")
 
-# What waits for the engine, in publications and bytes: at 1,000 publications a second, it may be away for ten seconds.
-MAX_WAITING = 10_000
-MAX_WAITING_SIZE = 16 << 20
 # So many topics with which something is wrong are named in the log; the others are counted.
 MAX_BLAMED = 100
 
-# A backplane is opened when its hub is first used; then the engine is reached, or it is not. When it is closed, those
-# who are here hear each other still.
-NEW, OPENING, BACK, AWAY, CLOSED = range(5)
-
-
-@final
-class PendingPublish:
-    """A publication of this server of which the engine has not said where it is, or which did not come back yet."""
-
-    __slots__ = ("number", "outcome", "place", "publication")
-
-    def __init__(self, number: int, publication: Publication, outcome: PublishResult) -> None:
-        self.number = number
-        self.publication = publication
-        self.outcome = outcome
-        # What the engine said.
-        self.place: Position | None = None
-
-    def settle(self) -> None:
-        """Say where it is, as far as that is known."""
-        place = self.place
-        known = place is not None and place.offset > 0
-        self.outcome.settle(f"{place.epoch}:{place.offset}" if place and known else "", accepted=place is not None)
-
-    def is_past(self, replica: ReplicaLog) -> bool:
-        """Tell whether it has its place, and a replica that is live is beyond that."""
-        place = self.place
-        if place is None or place.epoch == replica.epoch:
-            return place is not None and place.offset <= replica.offset
-        # The first publication of a topic is of another epoch than what is before it, and comes yet.
-        return replica.offset > 0 or not place.offset
+# A backplane is opened when its hub is first used; then it says for which topics the engine is away: it is reached for
+# all others. When it is closed, those who are here hear each other still, as where it is away for all.
+NEW, OPENING, OPEN, CLOSED = range(4)
 
 
 @final
@@ -101,9 +72,9 @@ class Replication:
         self.history = history
         self.server = ""
         self.state = NEW
-        self.number = 0
-        self.sent: dict[int, PendingPublish] = {}
-        self.size = 0
+        # The topics for which the engine is away.
+        self.away = NO_TOPICS
+        self.outbox = Outbox()
         # Of what is told while the engine is away.
         self.store = HistoryStore(history)
         self.counts = dict.fromkeys(("lost", "gaps", "declared", "faults"), 0)
@@ -123,7 +94,7 @@ class Replication:
 
     async def close(self) -> None:
         """Let go of the engine, and of all that waits for it."""
-        was, self.state = self.state, CLOSED
+        was, self.state, self.away = self.state, CLOSED, ALL_TOPICS
         if was in {NEW, CLOSED}:
             return
         tasks = []
@@ -133,7 +104,7 @@ class Replication:
                 tasks.append(task)
             replica_of(found).release()
         await self.backplane.close()
-        for sent in list(self.sent.values()):
+        for sent in self.outbox.of(ALL_TOPICS):
             self._drop(sent)
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -142,28 +113,24 @@ class Replication:
     def publish(self, publication: Publication, outcome: PublishResult) -> PublishResult:
         """Send a publication to the engine, or have it wait for it."""
         self.open()
-        self.number += 1
         outcome.accepted = False
-        sent = PendingPublish(self.number, publication, outcome)
-        size = self.size + sent.publication.size
-        if self.state != CLOSED and len(self.sent) < MAX_WAITING and size <= MAX_WAITING_SIZE:
-            self.sent[sent.number] = sent
-            self.size = size
-        else:
+        sent = self.outbox.add(publication, outcome, keep=self.state != CLOSED)
+        if sent not in self.outbox:
             self.counts["lost"] += 1
-        if self.state >= AWAY:
+        if sent.topic in self.away:
             self._show(sent)
-        elif sent.number in self.sent:
+        elif sent in self.outbox:
             outcome.pending = True
-            if self.state == BACK:
+            if self.state == OPEN:
                 self._send(sent)
         return outcome
 
-    def is_ready(self, found: Topic | None, cursor: str, *, asked: bool = False) -> bool:
+    def is_ready(self, topic: str, cursor: str, *, asked: bool = False) -> bool:
         """Tell whether it is known what came since a cursor; with `asked`, it was waited for."""
         self.open()
-        if self.state >= AWAY:
+        if topic in self.away:
             return True
+        found = self.table.topics.get(topic)
         if self.state == OPENING or found is None:
             return False
         replica = replica_of(found)
@@ -182,13 +149,13 @@ class Replication:
         replica.waiters.append(waiter)
         replica.store.touch(replica, clock.monotonic())
         is_asked = found in self.inquiries or not again
-        if self.state == BACK and not is_asked and (replica.state == BEHIND or replica.local is None):
+        if self.is_reached(replica.topic) and not is_asked and (replica.state == BEHIND or replica.local is None):
             self._catch_up(found)
 
     def prepare(self, log: Log) -> None:
         """Have a topic have a place while the engine is away."""
         replica: ReplicaLog = log  # type: ignore[assignment]
-        if self.state >= AWAY and replica.local is None:
+        if log.topic in self.away and replica.local is None:
             replica.local = Log(log.topic, self.store)
 
     async def changed(self, found: Topic) -> None:
@@ -201,7 +168,7 @@ class Replication:
     def check_fault(self, found: Topic) -> None:
         """Raise TopicError for a topic that the engine could not serve when it was asked last."""
         replica = replica_of(found)
-        if replica.fault and self.state == BACK:
+        if replica.fault and self.is_reached(replica.topic):
             raise unavailable(replica.topic)
 
     def join(self, topic: str, ident: str, info: str) -> None:
@@ -217,31 +184,33 @@ class Replication:
 
     @property
     def is_away(self) -> bool:
-        """Whether the engine cannot be reached."""
-        return self.state >= AWAY
+        """Whether the engine cannot be reached, for some topics at least."""
+        return self.away is not NO_TOPICS
+
+    def is_reached(self, topic: str) -> bool:
+        """Tell whether the engine serves a topic, as far as is known."""
+        return self.state == OPEN and topic not in self.away
 
     def stats(self) -> dict[str, int]:
         """Return the other fields of HubStats that are about the backplane."""
         retries = self.backplane.stats()["retries"]
-        return {"unsent": len(self.sent), **self.counts, "retries": retries}
+        return {"unsent": len(self.outbox), **self.counts, "retries": retries}
 
     def forget(self, found: Topic) -> None:
         """Stop following a topic that the hub forgot."""
         replica = replica_of(found)
         self._stop(found)
         replica.release()
-        if self.state == BACK:
+        if self.is_reached(replica.topic):
             self.backplane.unfollow(replica.topic)
-        for sent in list(self.sent.values()):
-            if sent.place is not None and sent.publication.topic == replica.topic:
-                self._finish(sent)
+        self._finish_placed(replica.topic)
 
     # -- what the backplane calls
 
     def on_record(self, record: Record) -> None:
         """Deliver a publication, if it is the next one; else find out what is missing."""
         found = self.table.topics.get(record.topic)
-        if found is None or self.state != BACK:
+        if found is None or not self.is_reached(record.topic):
             return
         replica = replica_of(found)
         if replica.state == LIVE and record.epoch == replica.epoch:
@@ -271,11 +240,11 @@ class Replication:
         else:
             self._put_off(found, (event, entry))
 
-    def on_server_gone(self, server: str) -> None:
+    def on_server_gone(self, server: str, topics: Container[str] = ALL_TOPICS) -> None:
         """Have all leave that were present at a server."""
         if server in {"", self.server}:
             return
-        for found in list(self.table.topics.values()):
+        for found in self._found(topics):
             if replica_of(found).entries is not None:
                 self._put_off(found, server)
             self.roster.part(found, server)
@@ -285,31 +254,48 @@ class Replication:
         if reason:
             self._blame(topic, reason)
         found = self.table.topics.get(topic)
-        if found is not None and self.state == BACK and found not in self.inquiries and not replica_of(found).fault:
+        if found is not None and self.is_reached(topic) and found not in self.inquiries and not replica_of(found).fault:
             self._catch_up(found)
 
-    def on_away(self, reason: str) -> None:
+    def on_away(self, reason: str, away: Container[str] = ALL_TOPICS) -> None:
         """Have those who are here hear each other meanwhile."""
-        self.state = AWAY
-        logger.warning("the backplane is away, topics are degraded: %s", reason or "it says no more")
-        for found in list(self.table.topics.values()):
+        # Which of several nodes follow the first one is less than news.
+        level = logging.INFO if self.is_away else logging.WARNING
+        which = "topics" if away is ALL_TOPICS else "some topics"
+        logger.log(level, "the backplane is away, %s are degraded: %s", which, reason or "it says no more")
+        self._turn(away)
+
+    def on_back(self, away: Container[str] = NO_TOPICS) -> None:
+        """Send what waited, and find out what came meanwhile."""
+        if self.is_away and away is NO_TOPICS:
+            logger.warning("the backplane is back: %d publications waited for it", len(self.outbox))
+        self.blamed.clear()
+        self._turn(away)
+
+    def _turn(self, away: Container[str]) -> None:
+        """Take over for which topics the engine is away: it is reached for all others."""
+        was_open, before = self.state == OPEN, self.away
+        self.state, self.away = OPEN, away
+        lost, back = [], []
+        for found in self._found(ALL_TOPICS):
+            topic = found.log.topic
+            if topic in away:
+                if not (was_open and topic in before):
+                    lost.append(found)
+            elif not was_open or topic in before:
+                back.append(found)
+        for found in lost:
             self._stop(found)
             replica = replica_of(found)
             replica.entries, replica.fault = [], False
-        for sent in list(self.sent.values()):
-            self._show(sent)
-        for found in list(self.table.topics.values()):
+        for sent in self.outbox.of(ALL_TOPICS):
+            if sent.topic in away:
+                self._show(sent)
+            elif not was_open or sent.topic in before:
+                self._send(sent)
+        for found in lost:
             replica_of(found).release()
-
-    def on_back(self) -> None:
-        """Send what waited, and find out what came meanwhile."""
-        if self.state == AWAY:
-            logger.warning("the backplane is back: %d publications waited for it", len(self.sent))
-        self.state = BACK
-        self.blamed.clear()
-        for sent in list(self.sent.values()):
-            self._send(sent)
-        for found in list(self.table.topics.values()):
+        for found in back:
             self._catch_up(found)
 
     # -- publications
@@ -322,9 +308,9 @@ class Replication:
     def _answered(self, sent: PendingPublish, answer: asyncio.Future[Position]) -> None:
         """Store the position of a publication, or drop it if the engine refused it."""
         error = None if answer.cancelled() else answer.exception()
-        if self.sent.get(sent.number) is not sent or answer.cancelled() or isinstance(error, ConnectionError):
+        if sent not in self.outbox or answer.cancelled() or isinstance(error, ConnectionError):
             return  # it came back already, or will be sent again
-        topic = sent.publication.topic
+        topic = sent.topic
         if error is not None:
             self._blame(topic, error)
             sent.outcome.refused = unavailable(topic).reason
@@ -341,9 +327,9 @@ class Replication:
 
     def _finish(self, sent: PendingPublish) -> None:
         """Remove a publication that nobody here will receive any more."""
-        self._take(sent.number)
+        self.outbox.take(sent.number)
         sent.settle()
-        found = self.table.topics.get(sent.publication.topic)
+        found = self.table.topics.get(sent.topic)
         if found is not None:
             replica_of(found).shown.discard(sent.number)
             self._settle(found)
@@ -353,16 +339,16 @@ class Replication:
         self.counts["lost"] += 1
         self._finish(sent)
 
-    def _take(self, number: int) -> PendingPublish | None:
-        sent = self.sent.pop(number, None)
-        if sent is not None:
-            self.size -= sent.publication.size
-        return sent
+    def _finish_placed(self, topic: str) -> None:
+        """Remove what has its place in a topic that nobody here follows."""
+        for sent in self.outbox.of({topic}):
+            if sent.place is not None:
+                self._finish(sent)
 
     def _deliver(self, found: Topic, record: Record) -> None:
         """Deliver the next publication of a topic, unless those who are here have it already."""
         replica = replica_of(found)
-        sent = self._take(record.number) if record.server == self.server else None
+        sent = self.outbox.take(record.number) if record.server == self.server else None
         encoded = self._prepared(record) if sent is None else sent.publication.encoded
         if encoded is None:
             self._begin_anew(found, record.epoch, record.offset)
@@ -382,19 +368,18 @@ class Replication:
 
     def _show(self, sent: PendingPublish) -> None:
         """Deliver a publication to those who are here, while the engine is away."""
-        topic = sent.publication.topic
-        found = self.table.topics.get(topic) or self.table.make(topic)
+        found = self.table.topics.get(sent.topic) or self.table.make(sent.topic)
         replica = replica_of(found)
         if sent.number in replica.shown:
             return
-        if sent.number in self.sent:
+        if sent in self.outbox:
             replica.shown.add(sent.number)
         publication = replica.show(self.store, sent.publication)
         self.store.let_go(publication.at)
         self.table.distribute(found, publication, sent.outcome)
         sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
         if sent.place is not None:
-            self._take(sent.number)
+            self.outbox.take(sent.number)
 
     def _prepared(self, record: Record) -> PreparedMessage | None:
         """Return the message of a record that another server wrote; None where no subscriber here may get it."""
@@ -407,6 +392,9 @@ class Replication:
         return encoded
 
     # -- topics
+
+    def _found(self, topics: Container[str]) -> list[Topic]:
+        return [found for name, found in self.table.topics.items() if name in topics]
 
     def _stop(self, found: Topic) -> asyncio.Task[None] | None:
         """Ask no more where a topic is."""
@@ -477,16 +465,14 @@ class Replication:
         replica.buffer.clear()
         self._blame(replica.topic, error)
         self.inquiries.again(found, lambda: self._retry(found))
-        for sent in list(self.sent.values()):
-            if sent.place is not None and sent.publication.topic == replica.topic:
-                self._finish(sent)
+        self._finish_placed(replica.topic)
         if is_new:
             self._tell_place(found, FAULT)
         replica.release()
 
     def _retry(self, found: Topic) -> None:
         """Ask for a topic that could not be served, where somebody has it; else whoever wants it next asks."""
-        if found.subscriptions and self.state == BACK:
+        if found.subscriptions and self.is_reached(found.log.topic):
             self._catch_up(found)
 
     def _blame(self, topic: str, error: BaseException | str) -> None:
@@ -537,7 +523,7 @@ class Replication:
         replica.reset(result.epoch, result.offset - len(result.records))
         replica.go_over(result.epoch, result.before)
         for record in result.records:
-            sent = self._take(record.number) if record.server == self.server else None
+            sent = self.outbox.take(record.number) if record.server == self.server else None
             encoded = self._prepared(record) if sent is None else sent.publication.encoded
             if encoded is None:
                 replica.clear()
@@ -548,7 +534,7 @@ class Replication:
                 replica.shown.discard(record.number)
             if sent is not None:
                 sent.outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
-        replica.shown &= self.sent.keys()
+        replica.shown &= self.outbox.waiting.keys()
         if replica.local is not None:
             # What others published meanwhile, and what was published before that, cannot be told apart.
             self._declare(found)
@@ -557,7 +543,7 @@ class Replication:
         """Begin at a new epoch and offset, because something is lost."""
         replica = replica_of(found)
         replica.reset(epoch, offset)
-        replica.shown &= self.sent.keys()
+        replica.shown &= self.outbox.waiting.keys()
         self._declare(found)
 
     def _declare(self, found: Topic) -> None:
@@ -576,7 +562,8 @@ class Replication:
     def _settle(self, found: Topic) -> None:
         """Go back to the engine's cursors, when all that was told here has its place there."""
         replica = replica_of(found)
-        if replica.local is not None and self.state == BACK and replica.state == LIVE and not replica.shown:
+        is_live = replica.state == LIVE and self.is_reached(replica.topic)
+        if replica.local is not None and is_live and not replica.shown:
             replica.local = None
             replica.mixed = False
             self._tell_place(found, MOVED)
@@ -584,8 +571,8 @@ class Replication:
 
     def _settle_past(self, replica: ReplicaLog) -> None:
         """Let go of what the engine has, and what was not among that which came."""
-        for sent in list(self.sent.values()):
-            if sent.publication.topic == replica.topic and sent.is_past(replica):
+        for sent in self.outbox.of({replica.topic}):
+            if sent.is_past(replica):
                 self._finish(sent)
 
 

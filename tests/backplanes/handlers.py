@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, final
 
 from rawws.topics import History, Hub, Identity, Publication
-from rawws.topics.backplane import Backplane, PresenceEntry, Record
+from rawws.topics.backplane import ALL_TOPICS, NO_TOPICS, Backplane, PresenceEntry, Record
 from tests.backplanes.engines import Engine
 
 __all__ = ["Reader", "Told", "hubs", "opened"]
@@ -22,6 +22,8 @@ class Told:
         self.entries: list[tuple[str, str, PresenceEntry]] = []
         self.gone: list[str] = []
         self.doubts: list[tuple[str, str]] = []
+        # For which topics the engine is away, why it was at first, each time, and how often it was back for all.
+        self.away = NO_TOPICS
         self.reasons: list[str] = []
         self.backs = 0
 
@@ -31,17 +33,20 @@ class Told:
     def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
         self.entries.append((topic, event, entry))
 
-    def on_server_gone(self, server: str) -> None:
+    def on_server_gone(self, server: str, topics: Container[str] = ALL_TOPICS) -> None:
         self.gone.append(server)
 
     def on_doubt(self, topic: str, reason: str = "") -> None:
         self.doubts.append((topic, reason))
 
-    def on_away(self, reason: str) -> None:
-        self.reasons.append(reason)
+    def on_away(self, reason: str, away: Container[str] = ALL_TOPICS) -> None:
+        if self.away is NO_TOPICS:
+            self.reasons.append(reason)
+        self.away = away
 
-    def on_back(self) -> None:
-        self.backs += 1
+    def on_back(self, away: Container[str] = NO_TOPICS) -> None:
+        self.backs += away is NO_TOPICS
+        self.away = away
 
     @property
     def messages(self) -> list[str | bytes]:

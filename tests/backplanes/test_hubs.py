@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rawws.topics import CursorError, History, Hub, TopicError, replication
+from rawws.topics import CursorError, History, Hub, TopicError, outbox
 from tests.backplanes.engines import Engine
 from tests.backplanes.handlers import Reader, hubs
 from tests.server.peers import Logged, eventually
@@ -261,7 +261,7 @@ async def test_an_engine_killed_in_mid_stream_costs_nothing_that_is_not_told(
 async def test_what_is_over_the_bounds_while_the_engine_is_away_is_counted(
     engine: Engine, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replication, "MAX_WAITING", 5)
+    monkeypatch.setattr(outbox, "MAX_WAITING", 5)
     async with hubs(engine) as (one, two):
         here, there = await joined(one), await joined(two)
         engine.kill()
@@ -280,7 +280,7 @@ async def test_what_is_over_the_bounds_while_the_engine_is_away_is_counted(
 async def test_too_many_publications_at_once_are_refused_and_counted(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replication, "MAX_WAITING", 5)
+    monkeypatch.setattr(outbox, "MAX_WAITING", 5)
     async with hubs(engine) as (one, _):
         reader = await joined(one)
         outcomes = [one.publish("a", str(number)) for number in range(8)]

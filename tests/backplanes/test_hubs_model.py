@@ -60,8 +60,7 @@ class HubsMachine(RuleBasedStateMachine):
             assert (stats.subscribers, stats.subscriptions, stats.waiting, stats.unsent) == (0, 0, 0, 0)
             self.runner.run(hub.close())
             assert hub._replication is not None
-            assert not hub._replication.sent
-            assert hub._replication.size == 0
+            assert len(hub._replication.outbox) == hub._replication.outbox.size == 0
         self.runner.run(asyncio.sleep(0))
         assert not self.engine.backplanes
         self.runner.close()

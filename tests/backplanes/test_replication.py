@@ -10,7 +10,7 @@ import pytest
 
 import rawws
 from rawws.net.prepared import PreparedMessage
-from rawws.topics import History, Hub, Publication, TopicError, replica, replication
+from rawws.topics import History, Hub, Publication, TopicError, outbox, replica, replication
 from rawws.topics.backplane import (
     BackplaneAway,
     BackplaneHandler,
@@ -317,12 +317,102 @@ async def test_a_subscription_may_be_waited_for_by_several() -> None:
 
 
 async def test_what_may_not_wait_for_the_engine_is_refused_to_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replication, "MAX_WAITING", 0)
+    monkeypatch.setattr(outbox, "MAX_WAITING", 0)
     async with Hub(backplane=ByHand(), authorize=lambda *_: True) as hub, serve(on("/", hub.post, "POST")) as server:
         body = json.dumps({"publish": "a", "data": "x"}).encode()
         [answer] = await ask(server, get("/", "Connection: close", method="POST", body=body), ["POST"])
         assert answer.status == 429
         assert json.loads(answer.body) == {"error": "limit", "reason": "too many publications wait already"}
+
+
+# -- an engine of several nodes
+
+
+async def placed(hub: Hub, hand: ByHand, topic: str) -> Reader:
+    """Return a subscriber of a topic that has its place."""
+    reader = Reader()
+    subscription = hub.subscribe(reader, topic)
+    await hand.place(empty())
+    await subscription
+    return reader
+
+
+def told_of(topic: str, offset: int) -> Record:
+    return record(offset)._replace(topic=topic)
+
+
+async def test_an_engine_that_is_away_for_some_topics_is_so_for_no_other(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        hub.publish("begin", "x")
+        hand.handler.on_back()
+        await hand.answer("publish", Position("E", 1))
+        here, there = await placed(hub, hand, "here"), await placed(hub, hand, "there")
+        hand.handler.on_away("a node", {"there", "new"})
+        assert hub.stats().degraded
+        # Who is here hears of it, and the engine is asked for nothing.
+        alone, joined = hub.publish("there", "alone"), hub.publish("here", "joined")
+        assert (alone.pending, alone.delivered, there.got) == (False, 1, ["alone"])
+        assert (joined.pending, here.got, hub.stats().unsent) == (True, [], 2)
+        hand.handler.on_record(told_of("here", 1))
+        hand.handler.on_record(told_of("there", 1))
+        assert (here.got, there.got) == (["1"], ["alone"])
+        await hand.answer("publish", Position("E", 1))
+        assert not hub.subscribe(Reader(), "new").pending
+        assert hub.subscribe(Reader(), "other").pending
+        await hand.place(empty())
+        # Another node goes, and the first one comes back.
+        hand.handler.on_away("another node", {"there", "new", "here"})
+        hub.publish("here", "here alone")
+        assert here.got == ["1", "here alone"]
+        hand.handler.on_back({"here"})
+        assert (hub.stats().degraded, here.moves) == (True, [])
+        await hand.place(HistoryResult("E", 1, [told_of("there", 1)], True))
+        await hand.place(empty())
+        assert (there.got, there.moves) == (["alone", "1"], [])
+        await hand.answer("publish", Position("E", 2))
+        hand.handler.on_record(told_of("there", 2)._replace(server=hand.server, number=2))
+        assert (there.got, there.moves) == (["alone", "1"], [("E:2", True)])
+        hand.handler.on_back()
+        assert (hub.stats().degraded, hub.stats().unsent) == (False, 1)
+    logged.take_all("the backplane is away, some topics are degraded: a node", 1)
+    logged.take_all("the backplane is back: 1 publications waited for it", 1)
+
+
+async def test_an_engine_that_is_reached_for_some_topics_first_serves_those(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        here, there = Reader(), Reader()
+        subscriptions = [hub.subscribe(here, "here"), hub.subscribe(there, "there")]
+        outcomes = [hub.publish(name, name) for name in ("here", "there")]
+        hand.handler.on_away("a node", {"there"})
+        assert [outcome.pending for outcome in outcomes] == [True, False]
+        assert (subscriptions[0].pending, subscriptions[1].pending) == (True, False)
+        await hand.answer("publish", Position("E", 1))
+        await hand.place(HistoryResult("E", 1, [told_of("here", 1)], True))
+        assert ((await outcomes[0]).accepted, outcomes[1].accepted) == (True, False)
+        hand.handler.on_back()
+        await hand.answer("publish", Position("F", 1))
+        await hand.place(HistoryResult("F", 1, [told_of("there", 1)], True))
+        assert hub.stats().unsent == 0
+    logged.take_all("the backplane is away", 1)
+    logged.take_all("the backplane is back", 1)
+
+
+async def test_a_server_whose_lease_ran_out_at_one_node_is_gone_from_the_topics_of_that(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        hub.publish("begin", "x")
+        hand.handler.on_back()
+        await placed(hub, hand, "a")
+        await placed(hub, hand, "b")
+        for topic in "ab":
+            hand.handler.on_presence(topic, "join", PresenceEntry("other", "x", "null"))
+        hand.handler.on_server_gone("other", {"a"})
+        assert [len(hub.presence(topic)) for topic in "ab"] == [0, 1]
+        hand.handler.on_server_gone("other")
+        assert [len(hub.presence(topic)) for topic in "ab"] == [0, 0]
+    assert logged.left() == []
 
 
 # -- presence
@@ -434,8 +524,8 @@ async def test_topics_that_are_too_many_for_an_id_are_refused_before_they_have_a
 async def test_what_waits_for_the_engine_is_bounded_in_counts_and_in_bytes_and_has_room_again(
     count: int, size: int, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    monkeypatch.setattr(replication, "MAX_WAITING", count)
-    monkeypatch.setattr(replication, "MAX_WAITING_SIZE", size)
+    monkeypatch.setattr(outbox, "MAX_WAITING", count)
+    monkeypatch.setattr(outbox, "MAX_WAITING_SIZE", size)
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
         # Of each, 512 bytes are counted beside its own.
