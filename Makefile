@@ -89,11 +89,12 @@ clean: ## remove all that was built and installed here
 	@touch $@
 
 # What is needed of each, at least. apache2: `upgrade=websocket`. caddy: it replaces what clients forge. chromium: from
-# 132 on its `--headless` is the whole browser. curl: `%{http_version}`. haproxy: WebSockets over HTTP/2. nginx: `-e`.
-# npm: the third format of lock files; it brings the Node of the tests, so any Node that runs npm will do. redis-server:
-# SPUBLISH. varnishd: `vcl 4.1`.
+# 132 on its `--headless` is the whole browser. curl: `%{http_version}`. haproxy: WebSockets over HTTP/2. initdb:
+# gen_random_uuid. nginx: `-e`. npm: the third format of lock files; it brings the Node of the tests, so any Node that
+# runs npm will do. redis-server: SPUBLISH. varnishd: `vcl 4.1`.
 PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy \
-	nginx:1.19.5=nginx-light npm:7=npm promtool:2=prometheus redis-server:7.0=redis-server varnishd:6.0=varnish
+	initdb:13=postgresql nginx:1.19.5=nginx-light npm:7=npm promtool:2=prometheus redis-server:7.0=redis-server \
+	varnishd:6.0=varnish
 
 .venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json \
 		tests/javascript/package-lock.json tests/typing/package-lock.json

@@ -135,6 +135,7 @@ def test_the_compiled_wheel_holds_both_twins(compiled_wheel: Path) -> None:
     script = ("rawws.js", "rawws.d.ts", "package.json", "LICENSE")
     assert {f"rawws/topics/js/{name}" for name in script} <= held
     assert {f"rawws/backplanes/lua/{name}.lua" for name in ("beat", "history", "outside", "place", "publish")} <= held
+    assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("rawws/backplanes/sql/*.sql")} <= held
     assert {name.split("/")[0] for name in held} == {*PACKAGES, f"rawws-{__version__}.dist-info"}
     assert f"rawws-{__version__}.dist-info/licenses/LICENSE" in held
 

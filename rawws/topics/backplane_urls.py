@@ -19,6 +19,8 @@ SCHEMES: Final[Mapping[str, str]] = MappingProxyType(
         "redis": "rawws.backplanes.redis:RedisBackplane",
         "rediss": "rawws.backplanes.redis:RedisBackplane",
         "unix": "rawws.backplanes.redis:RedisBackplane",
+        "postgres": "rawws.backplanes.postgres:PostgresBackplane",
+        "postgresql": "rawws.backplanes.postgres:PostgresBackplane",
     }
 )
 

@@ -1,0 +1,470 @@
+"""The PostgreSQL backplane: publications to a PostgreSQL 13 or later and back, by `asyncpg` (extra `postgres`).
+
+Of each topic there is a row, which says where it is, and a row for each publication that is held. One function gives
+publications their places, holds them and sends them to all that listen, by NOTIFY: in one transaction.
+
+Laws:
+1. One connection for what is asked, where what waits is the next statement; one for what comes.
+2. Each run of a PostgreSQL that may have lost something begins an epoch of its own. Whoever saw no more than is left
+   goes on from an epoch before, where what was answered is on the disk (`fsync`, `full_page_writes`,
+   `synchronous_commit`) and no standby took over; everybody else is told that something may be lost.
+3. All that is in doubt ends both connections: what is not answered is asked for once more, in its order.
+4. What is no doubt, a refusal or a row or notification that is none of ours, is the fault of one topic and of no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import hashlib
+import json
+import random
+import secrets
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+
+from rawws.client.retrying import full_jitter
+from rawws.topics.backplane import (
+    BackplaneAway,
+    HistoryResult,
+    Position,
+    PresenceEntry,
+    Record,
+    TopicUnavailable,
+    new_answer,
+    new_entry,
+    new_position,
+    new_record,
+)
+
+from .postgres_line import PostgresLine, Statement, is_refusal
+from .postgres_schema import check_prefix, check_url, connect, prepare
+from .session import EngineSession, fail_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncpg import Connection
+
+    from rawws.topics.backplane import BackplaneHandler, History
+
+    from .postgres_line import Row
+
+__all__ = ["PostgresBackplane"]
+
+Answer = TypeVar("Answer")
+
+# The servers of one PostgreSQL are few, and all their clients wait: they come back sooner than clients do.
+LONGEST_WAIT = 5.0
+# For how long a topic's place is remembered that nobody follows, in seconds: longer than any history is held.
+PLACE_AGE = 24 * 3600.0
+# What is too old, or too much of all topics together, is taken away once in so many seconds.
+SWEEP_INTERVAL = 60.0
+# Of those who left while the PostgreSQL was away.
+MAX_LEFT = 10_000
+# So many who are present, and could not be written, are tried again each quarter of a lease.
+MAX_ENTERED = 1000
+
+PRESENCE: Final = Statement("select * from presence($1)")
+
+
+@final
+class PostgresBackplane:
+    """A hub's connection to a PostgreSQL: `rawws.Hub(backplane=PostgresBackplane("postgresql://user@host/database"))`.
+
+    `prefix` is the schema that has the tables, which are made when it is first reached. `lease` says after how many
+    seconds those present at a server that fell silent are so no more. A statement may take `timeout` seconds, and wait
+    for a quarter of that until others are done with a topic.
+
+    Raises ImportError where the package `asyncpg` is missing, ValueError for a URL that is none.
+    """
+
+    def __init__(
+        self,
+        url: str = "postgresql://127.0.0.1:5432/postgres",
+        *,
+        prefix: str = "rawws",
+        lease: float = 15.0,
+        timeout: float = 5.0,
+    ) -> None:
+        try:
+            import asyncpg  # noqa: PLC0415
+        except ImportError:
+            raise ImportError("the PostgreSQL backplane needs asyncpg: pip install 'rawws[postgres]'") from None
+        check_url(url)
+        check_prefix(prefix)
+        if lease <= 0 or timeout <= 0:
+            raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")
+        self._url = url
+        self.prefix = prefix
+        self.lease = lease
+        self.timeout = timeout
+        errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+        self._session = EngineSession(self, "PostgreSQL", errors, lambda: full_jitter(draw))
+        # By the channels that have them: each has the topics of one hash.
+        self._followed: dict[str, set[str]] = {}
+        self._listening: set[str] = set()
+        self._following: dict[str, list[asyncio.Future[None]]] = {}
+        # The pieces that came of a notification that is not whole, by their topics.
+        self._pieces: dict[str, list[str]] = {}
+        # Who is present here, and is not in the PostgreSQL: it refused that.
+        self._unheld: dict[tuple[str, str], None] = {}
+        # Those who left while it was away; None for too many.
+        self._left: list[tuple[str, str]] | None = []
+        self._line: PostgresLine | None = None
+        self._connections: list[Connection] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._swept = 0.0
+
+    # -- the contract
+
+    def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
+        """Reach the engine in the running loop, then call on_back or on_away of the handler."""
+        self._session.open(server, history, handler)
+
+    async def close(self) -> None:
+        """End the lease of this server, and close the connection."""
+        if self._line is not None and self._session.reached:
+            gone = self._line.ask(Statement("select leave($1)", (self._session.server,)))
+            await asyncio.wait({gone}, timeout=self.timeout)
+        await self._session.close()
+
+    def publish(
+        self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
+    ) -> asyncio.Future[Position]:
+        """Store a message and send it to all followers of the topic. The future gets its position."""
+        is_text = isinstance(message, str)
+        data = message.encode() if isinstance(message, str) else message
+        values = (topic, number, data, is_text, None if key is None else key.encode(), extra)
+
+        def parse(rows: Sequence[Row]) -> Position:
+            return new_position(rows[0]["epoch"], rows[0]["offset"])
+
+        return self._ask(parse, topic, "publish", *values, size=len(data))
+
+    def follow(self, topic: str) -> asyncio.Future[None]:
+        """Pass records of this topic to the handler, from when the future is done."""
+        answer: asyncio.Future[None] = self._session.new_answer()
+        if not answer.done():
+            channel = self._channel(topic)
+            self._followed.setdefault(channel, set()).add(topic)
+            if channel in self._listening:
+                answer.set_result(None)
+            else:
+                self._following.setdefault(channel, []).append(answer)
+                self._is_changed.set()
+        return answer
+
+    def unfollow(self, topic: str) -> None:
+        """Pass no more records of this topic to the handler."""
+        channel = self._channel(topic)
+        topics = self._followed.get(channel, set())
+        topics.discard(topic)
+        self._pieces.pop(topic, None)
+        if channel in self._followed and not topics:
+            del self._followed[channel]
+            self._is_changed.set()
+
+    def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
+        """Return the records after a position, or all that are stored if it is None."""
+
+        def parse(rows: Sequence[Row]) -> HistoryResult:
+            first = rows[0]
+            epoch, offset = new_position(first["epoch"], first["offset"])
+            held = [row for row in rows if row["place"] is not None]
+            # Where one was taken out, what is before it is not known to be all.
+            whole = takewhile(lambda pair: pair[1]["place"] == offset - pair[0], enumerate(reversed(held)))
+            records = [record_of(topic, epoch, row) for _, row in whole][::-1]
+            is_known = since is None or (first["last"] is not None and len(records) == offset - since.offset)
+            places = (word.rpartition(":") for word in first["before"])
+            before = tuple(new_position(each, int(last)) for each, _, last in places)
+            return HistoryResult(epoch, offset, records if is_known else [], is_known, first["began"], before)
+
+        epoch, offset = since or (None, None)
+        return self._ask(parse, topic, "history", topic, epoch, offset)
+
+    def join(self, topic: str, ident: str, info: str) -> None:
+        """Enter somebody into the presence of a topic, and tell its followers."""
+        self._session.join(topic, ident, info)
+
+    def leave(self, topic: str, ident: str) -> None:
+        """Remove somebody from the presence of a topic, and tell its followers."""
+        if not self._session.leave(topic, ident) and self._left is not None:
+            self._left.append((topic, ident))
+            if len(self._left) > MAX_LEFT:
+                self._left = None
+
+    def presence(self, topic: str) -> asyncio.Future[list[PresenceEntry]]:
+        """Return who is present in a topic, at servers whose lease has not ended."""
+
+        def parse(rows: Sequence[Row]) -> list[PresenceEntry]:
+            return [new_entry(row["server"], row["id"], row["info"]) for row in rows]
+
+        return self._ask(parse, topic, "presence", topic)
+
+    def stats(self) -> dict[str, int]:
+        """Return the number of retries to reach the engine."""
+        return {"retries": self._session.retries}
+
+    # -- asking
+
+    def _channel(self, topic: str) -> str:
+        # As `tell` in tables.sql.
+        return f"{self.prefix}.{hashlib.sha256(topic.encode()).hexdigest()[:2]}"
+
+    def _ask(
+        self, parse: Callable[[Sequence[Row]], Answer], topic: str, name: str, *values: object, size: int = 0
+    ) -> asyncio.Future[Answer]:
+        """Ask a function about a topic."""
+        answer: asyncio.Future[Answer] = self._session.new_answer()
+        if self._line is None or answer.done():
+            return answer
+
+        def settle(asked: asyncio.Future[list[Row]]) -> None:
+            error = asked.exception()
+            if answer.done():
+                return
+            if isinstance(error, BackplaneAway):
+                answer.set_exception(error)
+            elif error is not None:
+                answer.set_exception(TopicUnavailable(topic, str(error)))
+            else:
+                try:
+                    answer.set_result(parse(asked.result()))
+                except Exception as error:  # noqa: BLE001 - whatever stands there, others may have written it
+                    reason = f"what the PostgreSQL has of it cannot be read: {error!r}"
+                    answer.set_exception(TopicUnavailable(topic, reason))
+
+        self._line.ask(self._statements[name], *values, size=size).add_done_callback(settle)
+        return answer
+
+    # -- what the session calls: the two connections
+
+    async def reach(self) -> None:
+        """Connect, make what is missing, and read which run of a PostgreSQL this is."""
+        loop, server = self._session.loop, self._session.server
+        self._broken = new_answer(loop)
+        self._is_changed = asyncio.Event()
+        async with asyncio.timeout(self.timeout):
+            for _ in range(2):
+                connection = await connect(self._url, self.prefix, self.timeout)
+                self._connections.append(connection)
+                connection.add_termination_listener(self._end)
+            asked, heard = self._connections
+            await prepare(asked, self.prefix)
+            await asked.execute(f"set lock_timeout = {max(1, int(self.timeout * 250))}")
+            await self._introduce(asked)
+            self._token = secrets.token_hex(6)
+            self._echoed = new_answer(loop)
+            await heard.add_listener(f"{self.prefix}.servers", self._hear_server)
+            self._line = PostgresLine(asked, self.timeout)
+            self._tasks = [loop.create_task(self._line.answer())]
+            if self._left is None:
+                # All that were present go, and those who still are come again.
+                self._line.ask(Statement("select leave($1)", (server,)))
+            await self._beat()
+        for topic, ident in self._left or ():
+            self.part(topic, ident)
+        self._left = []
+
+    async def _introduce(self, asked: Connection) -> None:
+        """Read which run of a PostgreSQL this is, and say what a program needs that publishes without a hub."""
+        server, bounds = self._session.server, self._session.history
+        run = await asked.fetchrow("select * from engine()")
+        remember = max(PLACE_AGE, 2 * bounds.age)
+        life = (run["life"], run["keeps"], run["word"], remember)
+        held = (bounds.count, bounds.size, bounds.age)
+        await asked.execute("update about set remember = $1, count = $2, size = $3, age = $4", remember, *held)
+        self._statements = {
+            "publish": call("publish_all", server, *life, *held, arrays=6),
+            "history": call("history", *life, *held, arrays=3),
+            "presence": call("presence", arrays=1),
+            "enter": call("enter", server, arrays=3),
+            "part": call("part", server, arrays=2),
+            "touch": call("touch", arrays=1),
+            "sweep": call("sweep", remember, bounds.age, bounds.total),
+        }
+
+    def _end(self, _connection: Connection) -> None:
+        """Hear that a connection ended."""
+        if not self._broken.done():
+            self._broken.set_exception(BackplaneAway("PostgreSQL ended the connection"))
+
+    async def work(self) -> None:
+        """Serve until something is wrong."""
+        self._tasks += [self._session.loop.create_task(work) for work in (self._listen(), self._keep())]
+        done, _ = await asyncio.wait({*self._tasks, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+        await done.pop()
+
+    async def lose(self, reason: str) -> None:
+        """End both connections, and fail all that waits."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            # With their errors: the first of them was the reason.
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        line, self._line = self._line, None
+        if line is not None:
+            line.close(reason)
+        fail_answers([answer for answers in self._following.values() for answer in answers], reason)
+        for connection in self._connections:
+            connection.remove_termination_listener(self._end)
+            connection.terminate()
+        for held in (self._connections, self._following, self._followed, self._listening, self._pieces, self._unheld):
+            held.clear()
+
+    def enter(self, topic: str, ident: str, info: str) -> None:
+        """Tell the PostgreSQL that somebody is present."""
+        if self._line is not None:
+
+            def entered(done: asyncio.Future[list[Row]]) -> None:
+                error = done.exception()
+                if error is not None and is_refusal(error) and (topic, ident) in self._session.here:
+                    # Remembered, to be tried again.
+                    self._unheld[topic, ident] = None
+                    self._session.handler.on_doubt(topic, f"the PostgreSQL does not hold who is present: {error}")
+
+            self._line.ask(self._statements["enter"], topic, ident, info).add_done_callback(entered)
+
+    def part(self, topic: str, ident: str) -> None:
+        """Tell the PostgreSQL that somebody is no longer present."""
+        if self._line is not None:
+            self._line.ask(self._statements["part"], topic, ident)
+
+    # -- what comes
+
+    async def _listen(self) -> None:
+        """Listen on the channels of the topics that are followed, and on no others."""
+        heard = self._connections[1]
+        while True:
+            await self._is_changed.wait()
+            self._is_changed.clear()
+            for channel in self._followed.keys() - self._listening:
+                await heard.add_listener(channel, self._hear)
+                self._listening.add(channel)
+                for answer in self._following.pop(channel, ()):
+                    if not answer.done():
+                        answer.set_result(None)
+            for channel in self._listening - self._followed.keys():
+                self._listening.discard(channel)
+                await heard.remove_listener(channel, self._hear)
+
+    def _hear(self, connection: Connection, _pid: int, channel: str, payload: str) -> None:
+        """Tell the handler what came of a topic, or that nobody can read it."""
+        head, _, body = payload.partition("\n")
+        number, piece, topic = [*head[1:].split(" ", 2), "", ""][:3]
+        if topic not in self._followed.get(channel, ()) or self._connections[1:] != [connection]:
+            return
+        try:
+            if int(piece) != len(self._pieces.get(topic, ())):
+                raise ValueError(f"piece {piece} came, and {len(self._pieces.get(topic, ()))} before it")
+            if head[0] == ".":
+                self._pieces.setdefault(topic, []).append(body)
+                return
+            told = read(topic, head[0], int(number), "".join([*self._pieces.pop(topic, ()), body]))
+        except (TypeError, ValueError) as error:
+            self._pieces.pop(topic, None)
+            self._session.handler.on_doubt(topic, f"what came of it cannot be read: {error}")
+            return
+        if isinstance(told, Record):
+            self._session.handler.on_record(told)
+        else:
+            self._session.handler.on_presence(topic, "join" if head[0] == "+" else "leave", told)
+
+    def _hear_server(self, connection: Connection, _pid: int, _channel: str, payload: str) -> None:
+        """Hear that a server is gone, or what this one said itself."""
+        if self._connections[1:] != [connection]:
+            return
+        if payload == f"={self._session.server} {self._token}":
+            if not self._echoed.done():
+                self._echoed.set_result(None)
+        elif payload.startswith("-") and self._session.reached and payload[1:] not in {"", self._session.server}:
+            self._session.handler.on_server_gone(payload[1:])
+
+    # -- what must be done from time to time
+
+    async def _keep(self) -> None:
+        """Keep the lease, and see that both connections live."""
+        touched = self._session.loop.time()
+        while True:
+            await asyncio.sleep(self.lease / 4)
+            if await self._beat():
+                # Somebody took this server for dead, and had all leave that were present here.
+                self._session.enter_all()
+            self._enter_again()
+            now = self._session.loop.time()
+            if now - self._swept > SWEEP_INTERVAL and self._line is not None:
+                self._swept = now
+                self._line.ask(self._statements["sweep"])
+            if now - touched > PLACE_AGE / 4:
+                touched = now
+                self._touch()
+
+    async def _beat(self) -> bool:
+        """Renew the lease, and hear of that on the other connection; tell whether it is a new one: it had run out."""
+        assert self._line is not None  # noqa: S101 - for mypy
+        self._token, self._echoed = secrets.token_hex(6), new_answer(self._session.loop)
+        beat = Statement("select beat($1, $2, $3) as anew", (self._session.server, self.lease, self._token))
+        # Behind what waits.
+        [row] = await self._line.ask(beat)
+        try:
+            async with asyncio.timeout(self.timeout / 2):
+                await self._echoed
+        except TimeoutError:
+            raise BackplaneAway(
+                "what is published does not come back: LISTEN needs a connection of its own, which pgbouncer gives with"
+                " pool_mode = session only"
+            ) from None
+        return bool(row["anew"])
+
+    def _enter_again(self) -> None:
+        """Try those again whom the PostgreSQL refused, as far as they are present still."""
+        for topic, ident in list(self._unheld)[:MAX_ENTERED]:
+            del self._unheld[topic, ident]
+            info = self._session.here.get((topic, ident))
+            if info is not None:
+                self.enter(topic, ident, info)
+
+    def _touch(self) -> None:
+        """Have the places of topics be remembered that are followed."""
+        for topics in self._followed.values():
+            for topic in topics:
+                if self._line is not None:
+                    self._line.ask(self._statements["touch"], topic)
+                # Where it is has another name after a while, if nothing was published to it.
+                self._session.handler.on_doubt(topic)
+
+
+def call(name: str, *common: object, arrays: int = 0) -> Statement:
+    """Return the statement that calls a function of the schema."""
+    places = ", ".join(f"${number + 1}" for number in range(len(common) + arrays))
+    return Statement(f"select * from {name}({places})", common)  # noqa: S608 - names of this module
+
+
+def record_of(topic: str, epoch: str, row: Row) -> Record:
+    """Return a record from a row of the history. Raises ValueError for what is none."""
+    message = row["message"].decode() if row["is_text"] else row["message"]
+    key = None if row["key"] is None else row["key"].decode()
+    return new_record(topic, epoch, row["place"], message, key, row["server"], row["number"], row["extra"], row["age"])
+
+
+def read(topic: str, kind: str, number: int, body: str) -> Record | PresenceEntry:
+    """Return what a notification tells. Raises ValueError or TypeError for what nobody can have told."""
+    first, _, second = body.partition(" ")
+    said = json.loads(binascii.a2b_base64(first))
+    if kind == "=":
+        epoch, server, origin, is_text, key, extra = said
+        data = binascii.a2b_base64(second)
+        message = data.decode() if is_text else data
+        named = None if key is None else binascii.a2b_base64(key).decode()
+        return new_record(topic, epoch, number, message, named, server, origin, extra)
+    if kind in {"+", "-"}:
+        server, ident, info = said
+        return new_entry(server, ident, info)
+    raise ValueError(f"a notification begins with {kind!r}, allowed are =, +, - and .")
+
+
+def draw(low: float, high: float) -> float:
+    """Return how long to wait before the PostgreSQL is tried again."""
+    return random.uniform(low, min(high, LONGEST_WAIT))  # noqa: S311 - no secret
