@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "Process",
     "ProcessError",
     "eventually",
+    "find_installed",
     "find_node",
     "find_program",
     "free_port",
@@ -67,6 +69,13 @@ def find_program(name: str, install: str) -> str:
     if path := shutil.which(name) or shutil.which(name, path="/usr/sbin"):
         return path
     raise MissingComponentError(f"{name} is not installed: {install}")
+
+
+def find_installed(name: str) -> str:
+    """Return the path of a program that stands beside this Python, as a package of the tests brought it."""
+    if path := shutil.which(name, path=Path(sys.executable).parent):
+        return path
+    raise MissingComponentError(f"{name} is not installed: pip install --group test")
 
 
 def find_node(version: str = "22") -> str:

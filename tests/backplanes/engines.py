@@ -23,6 +23,7 @@ from rawws.backplanes.memory import Engine as Memory
 from rawws.backplanes.memory import MemoryBackplane
 from rawws.backplanes.redis import RedisBackplane
 from rawws.topics.backplane import Backplane
+from tests.backplanes.engine_nats import NatsEngine
 from tests.backplanes.engine_postgres import PostgresEngine
 from tests.processes import LOOPBACK, Process, find_program, free_port
 
@@ -226,6 +227,7 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "redis": RedisEngine,
     "redis-sharded": lambda folder: RedisEngine(folder, sharded=True, prefix="other"),
     "postgres": PostgresEngine,
+    "nats": NatsEngine,
 }
 
 # Those whose tests take long: they run on one loop, uvloop where rawws is compiled, and asyncio's where it is not.

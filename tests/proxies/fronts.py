@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import ssl
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ import httpx
 import trustme
 
 from rawws.sync import ClientConnection, connect
-from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, eventually, find_program, free_port
+from tests.processes import LOOPBACK, ROOT, Process, eventually, find_installed, find_program, free_port
 
 __all__ = ["PROXIES", "VISITOR", "Front", "Secret", "block", "caddy", "haproxy", "nginx", "replaced", "running"]
 
@@ -246,7 +244,7 @@ def varnish(folder: Path, upstream: int) -> Iterator[Front]:
 @contextmanager
 def traefik(folder: Path, upstream: int) -> Iterator[Front]:
     """Run Traefik in front of a port."""
-    program = installed("traefik")
+    program = find_installed("traefik")
     secret, port = Secret.made_in(folder), free_port()
     static = {":443": f"{LOOPBACK}:{port}", "filename: /etc/traefik": f"filename: {folder}"}
     # Else it asks its maker's hosts for updates.
@@ -276,7 +274,7 @@ def knows_its_server(front: Front) -> bool:
 @contextmanager
 def envoy(folder: Path, upstream: int) -> Iterator[Front]:
     """Run Envoy in front of a port."""
-    program = installed("envoy")
+    program = find_installed("envoy")
     secret, port = Secret.made_in(folder), free_port()
     places = {
         "address: 0.0.0.0, port_value: 443": f"address: {LOOPBACK}, port_value: {port}",
@@ -289,13 +287,6 @@ def envoy(folder: Path, upstream: int) -> Iterator[Front]:
     options = ["--concurrency", "1", "--disable-hot-restart"]
     with running([program, "-c", folder / "envoy.yaml", *options], port):
         yield Front(port, secret.authority, 503, comes_back=False)
-
-
-def installed(name: str) -> str:
-    """Return the path of a program that stands beside this Python, as a package of the tests brought it."""
-    if path := shutil.which(name, path=Path(sys.executable).parent):
-        return path
-    raise MissingComponentError(f"{name} is not installed: pip install --group test")
 
 
 PROXIES: Final[dict[str, Callable[[Path, int], AbstractContextManager[Front]]]] = {

@@ -1,0 +1,339 @@
+"""NATS lines: connections to a NATS server, on which all that is said leaves in its order (package `nats-py`).
+
+Laws:
+1. The package never connects anew by itself: a connection that ends is the end of its line, and whoever has the line
+   knows that something may be missing.
+2. Whatever is asked is answered, or fails with BackplaneAway when the line is closed.
+3. What the server refuses of one subject fails what was asked of that subject, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from rawws.topics.backplane import BackplaneAway, new_answer
+
+from .session import fail_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+__all__ = ["Found", "NatsLine", "NatsRefusal"]
+
+# What a server says of a subject that the user has no right to; the package has it in lower case.
+FORBIDDEN = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]*)\"")
+# How long a connection that is ended may take to send what is left, in seconds.
+CLOSE_WAIT = 1.0
+# The largest answer that is asked for at a time, in messages and bytes: a server ends connections that lag behind more.
+PAGE = 1000
+PAGE_SIZE = 8 << 20
+# What headers take beside their names and values, at most.
+HEADER_COST = 64
+# What ends several messages: all are sent, or there is none.
+DONE = ("204", "404")
+NO_RESPONDERS = "503"
+
+
+class NatsRefusal(Exception):
+    """A NATS server that works refuses what it was asked; `code` is the `err_code` of JetStream, or 0."""
+
+    def __init__(self, reason: str, code: int = 0) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Found(NamedTuple):
+    """Messages of a stream, and how many more there are."""
+
+    messages: list[Msg]
+    pending: int
+
+
+# What an answer is: JSON, one message of a stream, or several.
+JSON, ONE, MANY = range(3)
+
+
+class Asked(NamedTuple):
+    """What waits for an answer: of which subject, since when, what it has to be, and what came so far of several."""
+
+    subject: str
+    since: float
+    answer: asyncio.Future[Any]
+    kind: int
+    messages: list[Msg]
+
+
+@final
+class NatsLine:
+    """One connection; `ended` fails when it is lost. `on_slow(subject)` hears of messages that were dropped here."""
+
+    def __init__(self, timeout: float, on_slow: Callable[[str], None]) -> None:
+        from nats.aio.client import Client  # noqa: PLC0415
+
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
+        self._on_slow = on_slow
+        self._client: Client = Client()
+        self.ended: asyncio.Future[Any] = new_answer(self._loop)
+        # Of the last of them, the package tells no more than that there was one.
+        self._errors: list[Exception] = []
+        self._number = 0
+        self._inbox = ""
+        self._asked: dict[str, Asked] = {}
+        self._out: deque[Callable[[], Any]] = deque()
+        self._has_out = asyncio.Event()
+        self._heard: dict[str, Callable[[Msg], None]] = {}
+        self._subscriptions: dict[str, Subscription] = {}
+        # Who waits until the server knows of which subscription, and which of them are sent.
+        self._subscribing: dict[asyncio.Future[None], str] = {}
+        self._sent: list[asyncio.Future[None]] = []
+        self._has_sent = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes a message may have, with its headers."""
+        return int(self._client.max_payload)
+
+    async def connect(self, urls: list[str], **options: Any) -> None:
+        """Connect to one of these servers. Raises BackplaneAway with what was wrong."""
+        from nats.errors import Error  # noqa: PLC0415
+
+        try:
+            await self._client.connect(
+                urls,
+                error_cb=self._fail,
+                disconnected_cb=self._disconnected,
+                closed_cb=self._disconnected,
+                allow_reconnect=False,
+                # Each server is tried twice: the package knows no other way to end.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=self._timeout,  # type: ignore[arg-type]
+                **options,
+            )
+        except (Error, OSError, ValueError) as error:
+            raise BackplaneAway(self._reason_of(error)) from None
+        self._inbox = self._client.new_inbox()
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._answer)
+        self._tasks = [self._loop.create_task(work) for work in (self._write(), self._flush())]
+
+    def send(self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None, reply: str = "") -> None:
+        """Send a message."""
+        self._out.append(lambda: self._client.publish(subject, data, reply, headers))
+        self._has_out.set()
+
+    def ask(self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None) -> asyncio.Future[Any]:
+        """Send a message, and return the JSON that answers it. Raises NatsRefusal where that says so."""
+        return self._ask(subject, data, headers, JSON)
+
+    def collect(self, subject: str, **request: str | int) -> asyncio.Future[Found]:
+        """Ask a stream for messages."""
+        return self._ask(subject, json.dumps(request).encode(), None, MANY)
+
+    def last(self, stream: str, subject: str) -> asyncio.Future[Msg | None]:
+        """Ask a stream for the last message of a subject, None where it has none."""
+        return self._ask(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", None, ONE)
+
+    async def read(self, stream: str, subject: str, since: int = 1) -> list[Msg]:
+        """Return the messages of a subject in a stream, from a sequence on. Raises NatsRefusal where it cannot."""
+        found: list[Msg] = []
+        while True:
+            page = await self.collect(
+                f"$JS.API.DIRECT.GET.{stream}", batch=PAGE, max_bytes=PAGE_SIZE, seq=since, next_by_subj=subject
+            )
+            found += page.messages
+            if not page.pending or not page.messages:
+                return found
+            since = int((found[-1].headers or {})["Nats-Sequence"]) + 1
+
+    def purge(self, stream: str, subject: str, keep: int = 0) -> None:
+        """Have a stream drop the messages of a subject but for the last ones."""
+        request = {"filter": subject, "keep": keep} if keep else {"filter": subject}
+        self.ask(f"$JS.API.STREAM.PURGE.{stream}", json.dumps(request).encode())
+
+    def fail(self, reason: str) -> None:
+        """End the line: `close` follows."""
+        fail_answers([self.ended], reason)
+
+    def subscribe(self, subject: str, heard: Callable[[Msg], None]) -> asyncio.Future[None]:
+        """Have messages be told, from when the future is done."""
+        answer: asyncio.Future[None] = new_answer(self._loop)
+        self._heard[subject] = heard
+        self._subscribing[answer] = subject
+        self._out.append(lambda: self._subscribe(subject, answer))
+        self._has_out.set()
+        return answer
+
+    def unsubscribe(self, subject: str) -> None:
+        """Have messages be told no more."""
+        self._heard.pop(subject, None)
+        self._out.append(lambda: self._unsubscribe(subject))
+        self._has_out.set()
+
+    def is_late(self) -> bool:
+        """Tell whether something is not answered in time."""
+        first = next(iter(self._asked.values()), None)
+        return first is not None and self._loop.time() - first.since > self._timeout
+
+    async def close(self, reason: str) -> None:
+        """End the connection, and fail all that waits."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        waiting = [asked.answer for asked in self._asked.values()]
+        fail_answers([*waiting, *self._subscribing, self.ended], reason)
+        self._asked.clear()
+        self._subscribing.clear()
+        self._heard.clear()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_WAIT):
+                await self._client.close()
+
+    # -- inside
+
+    def _ask(self, subject: str, data: bytes, headers: dict[str, str] | None, kind: int) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = new_answer(self._loop)
+        if self.ended.done():
+            fail_answers([answer], "the connection was lost")
+            return answer
+        size = len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items()) + HEADER_COST
+        if size > self.max_payload:
+            answer.set_exception(
+                NatsRefusal(f"it takes {size} bytes with its headers, the NATS server allows {self.max_payload}")
+            )
+            return answer
+        self._number += 1
+        token = str(self._number)
+        self._asked[token] = Asked(subject, self._loop.time(), answer, kind, [])
+        self.send(subject, data, headers, f"{self._inbox}.{token}")
+        return answer
+
+    async def _answer(self, message: Msg) -> None:
+        """Give an answer to whoever asked."""
+        token = message.subject.rpartition(".")[2]
+        asked = self._asked.get(token)
+        if asked is None:
+            return
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if asked.kind == MANY and status is None:
+            asked.messages.append(message)
+            return
+        del self._asked[token]
+        if asked.answer.done():
+            return
+        if status == NO_RESPONDERS:
+            asked.answer.set_exception(NatsRefusal("nobody answers for it", int(NO_RESPONDERS)))
+        elif asked.kind == JSON:
+            self._settle(asked.answer, message.data)
+        elif asked.kind == ONE and status in {None, "404"}:
+            asked.answer.set_result(None if status else message)
+        elif status in DONE:
+            asked.answer.set_result(Found(asked.messages, int(headers.get("Nats-Num-Pending", 0))))
+        else:
+            asked.answer.set_exception(NatsRefusal(f"{status} {headers.get('Description', '')}"))
+
+    def _settle(self, answer: asyncio.Future[Any], data: bytes) -> None:
+        found = json.loads(data)
+        error = found.get("error")
+        if error is None:
+            answer.set_result(found)
+        else:
+            answer.set_exception(NatsRefusal(str(error.get("description")), int(error.get("err_code", 0))))
+
+    async def _write(self) -> None:
+        """Send what waits, in its order."""
+        from nats.errors import Error  # noqa: PLC0415
+
+        # Who reads finds out, where this fails.
+        with contextlib.suppress(Error, OSError):
+            while True:
+                await self._has_out.wait()
+                self._has_out.clear()
+                while self._out:
+                    await self._out.popleft()()
+
+    async def _subscribe(self, subject: str, answer: asyncio.Future[None]) -> None:
+        # Somebody may have unsubscribed meanwhile, or subscribed before.
+        if subject in self._heard and subject not in self._subscriptions:
+
+            async def tell(message: Msg) -> None:
+                heard = self._heard.get(subject)
+                if heard is not None:
+                    heard(message)
+
+            self._subscriptions[subject] = await self._client.subscribe(subject, cb=tell)
+        self._sent.append(answer)
+        self._has_sent.set()
+
+    async def _unsubscribe(self, subject: str) -> None:
+        # Somebody may have subscribed again meanwhile.
+        if subject not in self._heard and subject in self._subscriptions:
+            await self._subscriptions.pop(subject).unsubscribe()
+
+    async def _flush(self) -> None:
+        """Tell who subscribed when the server knows: it answers a ping behind what came before that."""
+        from nats.errors import Error  # noqa: PLC0415
+
+        while True:
+            await self._has_sent.wait()
+            self._has_sent.clear()
+            sent, self._sent = self._sent, []
+            try:
+                await self._client.flush()
+            except (Error, OSError) as error:
+                self._end(self._reason_of(error))
+                return
+            for answer in sent:
+                self._subscribing.pop(answer, None)
+                if not answer.done():
+                    answer.set_result(None)
+
+    async def _fail(self, error: Exception) -> None:
+        """Take an error that the package tells: it is of one subject, or the connection ends by it."""
+        from nats.errors import SlowConsumerError  # noqa: PLC0415
+
+        if isinstance(error, SlowConsumerError):
+            self._on_slow(error.subject)
+            return
+        self._errors = [*self._errors[-3:], error]
+        found = FORBIDDEN.search(str(error))
+        if found is not None:
+            self._refuse(found[1], str(error).removeprefix("nats: "))
+
+    def _refuse(self, subject: str, reason: str) -> None:
+        """Fail what was asked of a subject, of which the package says only the small letters."""
+        for token, asked in list(self._asked.items()):
+            if asked.subject.lower() == subject:
+                del self._asked[token]
+                if not asked.answer.done():
+                    asked.answer.set_exception(NatsRefusal(reason))
+        for answer, name in list(self._subscribing.items()):
+            if name.lower() == subject:
+                del self._subscribing[answer]
+                self._heard.pop(name, None)
+                self._subscriptions.pop(name, None)
+                if not answer.done():
+                    answer.set_exception(NatsRefusal(reason))
+
+    async def _disconnected(self) -> None:
+        self._end("the connection was lost")
+
+    def _end(self, reason: str) -> None:
+        last = f": {self._reason_of(self._errors[-1])}" if self._errors else ""
+        fail_answers([self.ended], f"{reason}{last}")
+
+    def _reason_of(self, error: BaseException) -> str:
+        """Return what was wrong: of servers that cannot be reached, the package tells it before."""
+        told = [each for each in self._errors if each is not error] if "no servers" in str(error) else [error]
+        return str([error, *told][-1]).removeprefix("nats: ") or type(error).__name__
