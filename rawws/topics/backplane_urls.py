@@ -16,6 +16,8 @@ __all__ = ["SCHEMES", "backplane_class", "backplane_of"]
 # Each is loaded when it is asked for: its package is installed by those who want it.
 SCHEMES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "nats": "rawws.backplanes.nats:NatsBackplane",
+        "tls": "rawws.backplanes.nats:NatsBackplane",
         "redis": "rawws.backplanes.redis:RedisBackplane",
         "rediss": "rawws.backplanes.redis:RedisBackplane",
         "unix": "rawws.backplanes.redis:RedisBackplane",

@@ -231,10 +231,11 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
 }
 
 # Those whose tests take long: they run on one loop, uvloop where rawws is compiled, and asyncio's where it is not.
-ONCE: frozenset[str] = frozenset({"postgres"})
+ONCE: frozenset[str] = frozenset({"nats", "postgres"})
 
 # Those that are killed in the torture; their data are not.
 SERVERS: dict[str, Callable[[Path], ServerEngine]] = {
     "postgres": PostgresEngine,
     "redis": RedisEngine,
+    "nats": NatsEngine,
 }
