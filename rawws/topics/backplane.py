@@ -225,9 +225,10 @@ class BackplaneHandler(Protocol):
         """
 
     def on_away(self, reason: str, away: Container[str] = ALL_TOPICS) -> None:
-        """Hear that the engine cannot be reached for the topics in `away`. It is tried again until `close`.
+        """Hear that the engine cannot be reached for more topics: in `away` are all for which it is away now.
 
-        Those that it was away for before are among them, until `on_back` says otherwise; of each this is told once.
+        It is reached for all others, also where this is the first call. It is tried again until `close`; of each topic
+        this is told once.
         """
 
     def on_back(self, away: Container[str] = NO_TOPICS) -> None:
