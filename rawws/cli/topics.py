@@ -65,6 +65,7 @@ SUBSCRIBE_EXAMPLES = """
 examples:
   {prog} subscribe http://127.0.0.1:8765/api news
   {prog} subscribe http://127.0.0.1:8765/api news sport --since earliest --json
+  {prog} subscribe http://127.0.0.1:8765/api 'news/*' --pattern --json
 
 exit status: 0 after Ctrl-C or --count, 1 where it could not connect or was
 refused, 2 for a wrong option, 3 where it was refused later on
@@ -89,6 +90,9 @@ def add_topic_commands(commands: Any, prog: str) -> None:
     )
     subscribe.set_defaults(command=lambda options: run(options, listen))
     subscribe.add_argument("topics", metavar="TOPIC", nargs="+", help="a topic; there may be several")
+    subscribe.add_argument(
+        "--pattern", action="store_true", help="each TOPIC is a pattern: 'news/*' is for all that begin with news/"
+    )
     subscribe.add_argument(
         "--since", metavar="CURSOR", help="what came behind a cursor first; earliest for all there is"
     )
@@ -191,7 +195,8 @@ async def say(options: argparse.Namespace) -> int:
 async def listen(options: argparse.Namespace) -> int:
     """Print what is published, until there is enough of it."""
     since = [("since", options.since)] if options.since else []
-    query = urlencode([*(("topic", topic) for topic in options.topics), *since], errors="surrogateescape")
+    field = "pattern" if options.pattern else "topic"
+    query = urlencode([*((field, topic) for topic in options.topics), *since], errors="surrogateescape")
     headers = [*(options.header or ()), *([("Authorization", f"Bearer {options.key}")] if options.key else ())]
     listener = Listener(options)
     feed = events(
@@ -247,7 +252,8 @@ class Listener:
         """Show an envelope; tell whether it was the last one."""
         try:
             envelope = json.loads(text)
-            topic, data, octets = str(envelope["topic"]), envelope.get("data"), envelope.get("base64")
+            topic = str(envelope["topic"] if "topic" in envelope else envelope["pattern"])
+            data, octets = envelope.get("data"), envelope.get("base64")
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             raise NoEnvelopeError(f"what came is no envelope of rawws.v1: {legible(text[:64])}") from None
         if data is None and octets is None:

@@ -18,6 +18,7 @@ __all__ = [
     "HubEnvelope",
     "ServerEnvelopeError",
     "TopicMember",
+    "channel_key",
     "message_fields",
     "parse_envelope",
     "serialize_request_fields",
@@ -27,6 +28,7 @@ __all__ = [
 TYPES: Final[dict[str, Any]] = {
     "id": int,
     "topic": str,
+    "pattern": str,
     "cursor": str,
     "recovered": bool,
     "data": str,
@@ -98,8 +100,20 @@ class HubEnvelope(NamedTuple):
     call: str = ""
     number: int = 0
     data: Any = None
+    # The pattern by which it came, empty where it came by the name of its topic.
+    pattern: str = ""
     error: str = ""
     reason: str = ""
+
+    @property
+    def channel(self) -> str:
+        """What it is about: a topic by its name, or a pattern by its key."""
+        return channel_key(self.pattern, pattern=True) if self.pattern else self.topic
+
+
+def channel_key(topic: str, *, pattern: bool) -> str:
+    """Return what a topic or a pattern is known by: a pattern has a NUL before it, which no name of a topic has."""
+    return f"\0{topic}" if pattern else topic
 
 
 def parse_envelope(text: str | bytes) -> HubEnvelope:
@@ -143,6 +157,7 @@ def envelope_of(fields: object) -> HubEnvelope:
         tuple(map(envelope_of, said.get("publications", ()))),
         said.get("expires"),
         fields.get("result"),
+        pattern=said.get("pattern", ""),
         error=said.get("error", ""),
         reason=said.get("reason", ""),
     )

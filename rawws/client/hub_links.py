@@ -197,8 +197,8 @@ class _Link:
 
     def tidy(self, channel: Channel) -> None:
         """Forget a channel whose subscriptions are over."""
-        if not channel.receivers and self.channels.get(channel.topic) is channel:
-            del self.channels[channel.topic]
+        if not channel.receivers and self.channels.get(channel.key) is channel:
+            del self.channels[channel.key]
 
 
 @final
@@ -241,6 +241,7 @@ class WebSocketLink(_Link):
             {
                 "id": number,
                 "subscribe": channel.topic,
+                "pattern": channel.pattern or None,
                 "since": since or None,
                 "watch": channel.watch or None,
             }
@@ -252,7 +253,8 @@ class WebSocketLink(_Link):
     def leave(self, channel: Channel) -> None:
         """Have it bring a topic no more."""
         if channel.entry:
-            self._say(serialize_request_fields({"unsubscribe": channel.topic}))
+            pattern = channel.pattern or None
+            self._say(serialize_request_fields({"unsubscribe": channel.topic, "pattern": pattern}))
         channel.leave()
 
     def flush(self) -> None:
@@ -319,7 +321,7 @@ class WebSocketLink(_Link):
             return
         if envelope.expires is not None and callable(self._address.options.token) and self._renewing is None:
             self._renewing = asyncio.ensure_future(self._renew())
-        channel = self.channels.get(envelope.topic)
+        channel = self.channels.get(envelope.channel)
         if channel is not None and channel.live:
             channel.take(envelope)
             self._look_after(channel)
@@ -452,8 +454,8 @@ class StreamLink(_Link):
 
     async def _read(self, asked: dict[Channel, str]) -> None:
         """Take what one stream brings."""
-        starts = "&".join(f"{quote(channel.topic, safe='')}={since}" for channel, since in asked.items() if since)
-        fields = [("topic", channel.topic) for channel in asked]
+        starts = "&".join(f"{quote(channel.key, safe='')}={since}" for channel, since in asked.items() if since)
+        fields = [channel.field for channel in asked]
         feed = await self._address.follow([*fields, *([("since", starts)] if starts else [])])
         count = 0
         try:
@@ -470,7 +472,7 @@ class StreamLink(_Link):
 
     def _hear(self, envelope: HubEnvelope, asked: dict[Channel, str]) -> None:
         self.opened(self)
-        channel = self.channels.get(envelope.topic)
+        channel = self.channels.get(envelope.channel)
         if channel is None or channel not in asked:
             return
         if channel.take(envelope, asked[channel]) or not channel.wanted:
@@ -485,7 +487,7 @@ class StreamLink(_Link):
             raise refusal
         last: Channel | None = [*asked][-1]
         for channel, since in asked.items() if len(asked) > 1 else ():
-            fields = [("topic", channel.topic), ("timeout", "0"), *([("since", since)] if since else [])]
+            fields = [channel.field, ("timeout", "0"), *([("since", since)] if since else [])]
             response = await self._address.request("GET", fields)
             why = None if response.status in {200, 204} else error_in(response.body)
             if why is not None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from rawws.errors import HubError
 
+from .envelopes import channel_key
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -300,12 +302,28 @@ class TopicReceiver:
 
 @final
 class Channel:
-    """What the subscriptions to one topic share: what the connection brings of it."""
+    """What the subscriptions to one topic, or by one pattern, share: what the connection brings of it."""
 
-    __slots__ = ("_on_error", "count", "cursor", "entry", "live", "members", "present", "receivers", "topic", "watch")
+    __slots__ = (
+        "_on_error",
+        "count",
+        "cursor",
+        "entry",
+        "key",
+        "live",
+        "members",
+        "pattern",
+        "present",
+        "receivers",
+        "topic",
+        "watch",
+    )
 
-    def __init__(self, topic: str, on_error: Callable[[str, Exception], object]) -> None:
+    def __init__(self, topic: str, on_error: Callable[[str, Exception], object], *, pattern: bool = False) -> None:
         self.topic = topic
+        # Whether that is a pattern, and what it is known by.
+        self.pattern = pattern
+        self.key = channel_key(topic, pattern=pattern)
         # In the order in which they came.
         self.receivers: dict[TopicReceiver, None] = {}
         self.watch = False
@@ -319,6 +337,11 @@ class Channel:
         self.count = 0
         self.present: str | None = None
         self._on_error = on_error
+
+    @property
+    def field(self) -> tuple[str, str]:
+        """The field of a query that asks for it."""
+        return "pattern" if self.pattern else "topic", self.topic
 
     @property
     def told(self) -> str | None:
@@ -386,7 +409,7 @@ class Channel:
             self._move(envelope.join, envelope.leave)
         elif envelope.message is not None:
             self.cursor = envelope.cursor or self.cursor
-            publication = received_of(self.topic, envelope)
+            publication = received_of(envelope.topic, envelope)
             for receiver in tuple(self.receivers):
                 receiver.take(publication)
                 if receiver.over:

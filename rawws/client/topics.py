@@ -18,7 +18,7 @@ from rawws import clock
 from rawws.errors import ConnectionClosed, HubError, InvalidStatus, LocalProtocolError
 from rawws.protocol.opcodes import CloseCode
 
-from .envelopes import message_fields
+from .envelopes import channel_key, message_fields
 from .hub_links import HubAddress, StreamLink, WebSocketLink, cancel_all
 from .hub_requests import HubRequests
 from .options import HubOptions, HubState
@@ -172,13 +172,16 @@ class HubClient:
         watch: bool = False,
         policy: str = "resume",
         on_presence: Callable[[TopicPresence], object] | None = None,
+        pattern: bool = False,
     ) -> TopicSubscription:
         """Subscribe to a topic: `async for publication in hub.subscribe(topic)`.
 
         It returns at once, and begins when there is a connection; all subscriptions to a topic share what that brings.
         `since` is the cursor of the last publication that is known, or "earliest"; without it, there is what comes from
         now on. `join` is what others are told of this program, any JSON: it is present. With `watch`, the subscription
-        knows who is present, and `on_presence(TopicPresence)` is called when that changes.
+        knows who is present, and `on_presence(TopicPresence)` is called when that changes. With `pattern`, the topic is
+        the beginning of names and a `*`: `news/*` is for all topics whose names begin with "news/", each publication
+        says its `topic`, and there is no presence.
 
         `policy` says what becomes of publications for which there is no room: with "resume" they are asked for again
         when there is, which loses none that the hub still holds; "drop_oldest" drops what waited longest, and tells it
@@ -192,19 +195,22 @@ class HubClient:
         if policy not in SLOW_POLICIES:
             raise ValueError(f"the policy is {policy!r}, allowed are {', '.join(SLOW_POLICIES)}")
         told = None if join is NOTHING else json.dumps(join, ensure_ascii=False, allow_nan=False)
-        channel = self._channels.get(topic)
+        watch = watch or on_presence is not None
+        if pattern and (watch or told is not None):
+            raise HubError("pattern", "presence is that of a topic, a pattern has neither join nor watch")
+        key = channel_key(topic, pattern=pattern)
+        channel = self._channels.get(key)
         if channel is None:
-            channel = Channel(topic, self._complain)
+            channel = Channel(topic, self._complain, pattern=pattern)
         before = channel.told
         if told is not None and before is not None and told != before:
             raise HubError("limit", f"{topic} was joined by {before}")
         limits = self.options.buffer, self.options.buffer_size
         receiver = TopicReceiver(topic, since or "", told, policy, limits, on_presence)
-        watch = watch or on_presence is not None
         # What the connection brings already is shared at once; for more than that, it is asked anew.
         more = (told is not None and before is None) or watch > channel.watch
         shared = channel.wanted and not more and receiver.cursor in {"", channel.cursor}
-        self._channels[topic] = channel
+        self._channels[key] = channel
         channel.receivers[receiver] = None
         channel.watch = channel.watch or watch
         if shared:
@@ -274,7 +280,7 @@ class HubClient:
         if channel.receivers.pop(receiver, self) is self:
             return
         if not channel.receivers:
-            self._channels.pop(channel.topic, None)
+            self._channels.pop(channel.key, None)
             if self._link is not None:
                 self._link.leave(channel)
         elif channel.told != told:

@@ -22,10 +22,11 @@ from .attendance import Attendance
 from .calls import Calls
 from .control import UserControl
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
-from .figures import HubStats, each_topic
+from .figures import each_topic, stats_of
 from .history import ENDED, Log, Publication, cost
 from .listening import TopicListener
 from .names import CONTROL, TopicError, check_key, check_name
+from .patterns import Pattern, channel_of, check_channel, is_matched
 from .payloads import check_extra, payload_of, serialize
 from .policies import Policy
 from .presence import NOTHING, Present, new_present
@@ -42,7 +43,7 @@ from .subscribers import (
     Subscriber,
     Subscription,
 )
-from .table import Topic, TopicTable, missed_since
+from .table import TopicTable, missed_since
 from .threadsafe import HubThread
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     from .asgi_socket import AsgiWebSocket
     from .backplane import Backplane, History
-    from .figures import TopicFigures
+    from .figures import HubStats, TopicFigures
     from .rules import ClientRules
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
@@ -160,6 +161,7 @@ class HubCore:
         policy: str | Policy | None = None,
         join: Any = NOTHING,
         watch: bool = False,
+        pattern: bool = False,
     ) -> Subscription:
         """Send a subscriber all that is published to a topic from now on; first, what came since a cursor.
 
@@ -172,13 +174,18 @@ class HubCore:
         of it; with `watch`, it is told who comes and goes. Without `since`, a second subscription of the same
         subscriber to the same topic is the first one.
 
+        With `pattern`, the topic is the beginning of names and a `*`: `news/*` is for all topics whose names begin with
+        "news/", those of tomorrow too. Its cursor is one for all of them, its history what came since it was first
+        subscribed to. Who has a topic by name too gets it twice. There is no presence in it, and none with a backplane.
+
         With a backplane, it gets what is published from when the topic's place is known: awaiting the result waits for
         that, and then `cursor` and `recovered` say what they mean.
 
         Raises TopicError for a name that no topic may have, for too many of them and for what cannot be told of
         somebody; CursorError for a cursor that the topic never gave; ConnectionClosed for a subscriber that is gone.
         """
-        check_name(topic)
+        topic = channel_of(topic, pattern=pattern)
+        self._check_channel(topic)
         subscriber = self.subscriber_of(receiver_of(receiver))
         known = subscriber.subscriptions.get(topic)
         if known is not None and not since:
@@ -201,12 +208,16 @@ class HubCore:
         topic: str | None = None,
         *,
         reason: str = "",
+        pattern: bool = False,
     ) -> None:
         """End a subscription, or all of them; nothing, where there is none. A client of rawws.v1 is told.
 
-        A str is a user: then it is done to all connections of the user, with a backplane at all servers.
+        A str is a user: then it is done to all connections of the user, with a backplane at all servers. Those by a
+        pattern for the topic end too, so that nothing of it comes any more; with `pattern`, only the one by that.
         """
         self._thread.enter()
+        if topic is not None and pattern:
+            topic = channel_of(topic, pattern=True)
         if isinstance(receiver, str):
             self.control.unsubscribe(receiver, topic, reason)
         else:
@@ -234,18 +245,6 @@ class HubCore:
             return self.publish_payload(topic, message, "", key, exclude)
         return self.publish_payload(topic, *payload_of(message, event), key, exclude)
 
-    def presence(self, topic: str) -> list[Present]:
-        """Return who is present in a topic."""
-        return list(self.members(topic))
-
-    def users(self, topic: str) -> dict[str, list[Present]]:
-        """Return the users that are present in a topic, each with its connections; those of no user are left out."""
-        found: dict[str, list[Present]] = {}
-        for present in self.members(topic):
-            if present.user:
-                found.setdefault(present.user, []).append(present)
-        return found
-
     def user_count(self, topic: str) -> int:
         """Return how many users are present in a topic, whatever they have of connections."""
         found = self._table.topics.get(topic)
@@ -272,23 +271,8 @@ class HubCore:
     def stats(self) -> HubStats:
         """Return what the hub did so far, and what it holds."""
         self._table.tidy()
-        # That of the orders is none of the application's.
-        hidden = CONTROL in self._table.topics
-        return HubStats(
-            topics=len(self._table.topics) - hidden,
-            subscribers=len(self._subscribers) - hidden,
-            subscriptions=sum(len(topic.subscriptions) for topic in self._table.topics.values()) - hidden,
-            present=sum(
-                len(topic.presence.members) for topic in self._table.topics.values() if topic.presence is not None
-            ),
-            held=sum(len(topic.log.held) for topic in self._table.topics.values()),
-            held_bytes=self._table.store.size,
-            waiting=sum(len(subscriber.queue or ()) for subscriber in self._subscribers.values()),
-            published=self._published,
-            **self._table.counts,
-            degraded=self.degraded,
-            **({} if self._replication is None else self._replication.stats()),
-        )
+        engine = {} if self._replication is None else self._replication.stats()
+        return stats_of(self._table, self._subscribers.values(), self._published, engine, degraded=self.degraded)
 
     @property
     def degraded(self) -> bool:
@@ -351,7 +335,7 @@ class HubCore:
         if subscriber is None:
             return
         for subscription in list(subscriber.subscriptions.values()):
-            if topic in {None, subscription.topic}:
+            if topic in {None, subscription.topic} or (reason is not None and is_matched(subscription.topic, topic)):
                 found = self._table.topics[subscription.topic]
                 self._end(subscription)
                 subscriber.give_up(subscription)
@@ -419,7 +403,7 @@ class HubCore:
     def recall(self, topic: str, *, since: str) -> tuple[str, list[Publication], bool]:
         """Return where a topic is, what came since a cursor, and whether that is known; remember that it was told."""
         self._thread.enter()
-        check_name(topic)
+        self._check_channel(topic)
         found = self._table.topics.get(topic) or self._table.make(topic)
         log = found.log
         if self._replication is not None:
@@ -453,6 +437,15 @@ class HubCore:
         check_key(key)
         self._check_size(topic, PreparedMessage(message), extra)
 
+    def _check_channel(self, channel: str, *, with_presence: bool = False) -> None:
+        """Raise TopicError for what is no name and no pattern, and for a pattern where there can be none."""
+        check_channel(channel)
+        if isinstance(channel, Pattern):
+            if self._replication is not None:
+                raise TopicError("pattern", "the hub has a backplane, and patterns only one without: name the topics")
+            if with_presence:
+                raise TopicError("pattern", "presence is that of a topic, a pattern has neither join nor watch")
+
     def _check_record(self, topic: str, encoded: PreparedMessage, extra: str) -> None:
         """Raise TopicError for what another server published, and no subscriber here may get."""
         check_extra(extra)
@@ -485,7 +478,7 @@ class HubCore:
         """Make a subscription; without `since` it is pending."""
         self._thread.enter()
         if subscriber.receiver is not self.control:
-            check_name(topic)
+            self._check_channel(topic, with_presence=watch or join is not NOTHING)
         if topic in subscriber.subscriptions:
             raise TopicError("limit", "the subscriber has this topic already, allowed is one subscription")
         if len(subscriber.subscriptions) >= self.max_topics:
@@ -510,7 +503,7 @@ class HubCore:
             raise TopicError("limit", str(error)) from None
         subscriber.replayed += sum(map(cost, missed))
         if found is None:
-            found = self._table.topics[topic] = Topic(log)
+            found = self._table.add(log)
         subscriber.subscriptions[topic] = found.subscriptions[subscriber] = subscription
         found.receivers = None
         if present is not None:
@@ -553,7 +546,7 @@ class HubCore:
         self, replication: Replication, topics: list[str], since: str, go: Callable[[], Answer]
     ) -> Answer:
         for topic in topics:
-            check_name(topic)
+            self._check_channel(topic)
         asked: set[str] = set()
         starts = cursors_of(since, topics)
         while True:

@@ -18,6 +18,7 @@ from rawws.errors import RawwsError
 from .cursors import CursorError
 from .history import ENDED, FAULT, MOVED, Notice
 from .names import TopicError, unavailable
+from .patterns import Pattern
 from .payloads import check_event, distinct, extra_of, has_many_values, no_number, parse_json, serialize
 from .presence import NOTHING
 
@@ -43,8 +44,8 @@ SUBPROTOCOL: Final = "rawws.v1"
 
 # What each action may have beside it, and the types that it may be of.
 ACTIONS: Final[dict[str, frozenset[str]]] = {
-    "subscribe": frozenset({"since", "join", "watch"}),
-    "unsubscribe": frozenset(),
+    "subscribe": frozenset({"since", "join", "watch", "pattern"}),
+    "unsubscribe": frozenset({"pattern"}),
     "publish": frozenset({"data", "base64", "json", "event", "key", "exclude"}),
     "presence": frozenset(),
     "renew": frozenset(),
@@ -58,6 +59,7 @@ TYPES: Final[dict[str, type]] = {
     "before": str,
     "limit": int,
     "watch": bool,
+    "pattern": bool,
     "data": str,
     "base64": str,
     "json": bool,
@@ -118,6 +120,8 @@ class Command(NamedTuple):
     number: int = 0
     error: str = ""
     reason: str = ""
+    # Whether the topic is a pattern.
+    pattern: bool = False
 
 
 def parse(text: str | bytes) -> Command:
@@ -167,6 +171,7 @@ def parse_fields(fields: dict[str, Any], number: int | None) -> Command:
         fields.get("answer", 0),
         fields.get("error", ""),
         fields.get("reason", ""),
+        fields.get("pattern", False),
     )
 
 
@@ -245,19 +250,26 @@ def notice_fields(notice: Notice) -> dict[str, Any]:
     if notice.event == FAULT:
         return {"topic": notice.topic, **error_of(unavailable(notice.topic))}
     if notice.event == ENDED:
-        return {"topic": notice.topic, "error": "unsubscribed"}
+        return {**channel_fields(notice.channel), "error": "unsubscribed"}
     return place_fields(notice.topic, notice.cursor, recovered=notice.event == MOVED)
 
 
-def place_fields(topic: str, cursor: str, *, recovered: bool) -> dict[str, Any]:
+def place_fields(channel: str, cursor: str, *, recovered: bool) -> dict[str, Any]:
     """Return what the envelope says that tells where a subscription is from now on."""
-    return {"topic": topic, "cursor": cursor, "recovered": recovered}
+    return {**channel_fields(channel), "cursor": cursor, "recovered": recovered}
+
+
+def channel_fields(channel: str) -> dict[str, Any]:
+    """Return what an envelope says that is about a subscription: to which topic, or by which pattern."""
+    return {"pattern": channel.text} if isinstance(channel, Pattern) else {"topic": channel}
 
 
 def publication_fields(publication: Publication) -> dict[str, Any]:
     """Return what the envelope of a publication says."""
     message = publication.message
     fields = {"topic": publication.topic, "cursor": publication.cursor}
+    if publication.pattern is not None:
+        fields["pattern"] = publication.pattern
     if isinstance(message, str):
         fields["data"] = message
     else:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .names import CONTROL
+from .patterns import Pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
+    from .subscribers import Subscriber
     from .table import TopicTable
 
-__all__ = ["HubStats", "TopicFigures", "each_topic"]
+__all__ = ["HubStats", "TopicFigures", "each_topic", "stats_of"]
 
 
 class TopicFigures(NamedTuple):
@@ -51,10 +53,33 @@ class HubStats(NamedTuple):
     faults: int = 0
 
 
+def stats_of(
+    table: TopicTable, subscribers: Collection[Subscriber], published: int, engine: dict[str, int], *, degraded: bool
+) -> HubStats:
+    """Return what a hub with these topics and subscribers did so far, and holds; `engine` is what its backplane did."""
+    # The topic of the orders is none of the application's.
+    hidden = CONTROL in table.topics
+    topics = table.topics.values()
+    return HubStats(
+        topics=len(topics) - hidden,
+        subscribers=len(subscribers) - hidden,
+        subscriptions=sum(len(topic.subscriptions) for topic in topics) - hidden,
+        present=sum(len(topic.presence.members) for topic in topics if topic.presence is not None),
+        held=sum(len(topic.log.held) for topic in topics),
+        held_bytes=table.store.size,
+        waiting=sum(len(subscriber.queue or ()) for subscriber in subscribers),
+        published=published,
+        **table.counts,
+        degraded=degraded,
+        **engine,
+    )
+
+
 def each_topic(table: TopicTable) -> Iterator[TopicFigures]:
     """Yield the topics of a hub."""
     for name, topic in table.topics.items():
         if name == CONTROL:
             continue
         present = 0 if topic.presence is None else len(topic.presence.members)
-        yield TopicFigures(name, len(topic.subscriptions), present, len(topic.log.held))
+        shown = f"{name.text} (pattern)" if isinstance(name, Pattern) else name
+        yield TopicFigures(shown, len(topic.subscriptions), present, len(topic.log.held))

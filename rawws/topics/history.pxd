@@ -6,6 +6,7 @@ cdef class Publication:
     cdef object __weakref__
     cdef readonly PreparedMessage encoded
     cdef readonly object topic
+    cdef readonly object channel
     cdef readonly object key
     cdef readonly object epoch
     cdef readonly object extra
@@ -22,6 +23,9 @@ cdef class Publication:
     cpdef PreparedMessage form_of(self, render)
     cpdef event_of(self, render, at, name=*)
     cpdef forget_forms(self)
+
+cdef class MatchedPublication(Publication):
+    cpdef adopt(self, topic, FormCache cache)
 
 cdef class Notice(Publication):
     cdef readonly object kind

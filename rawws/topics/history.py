@@ -22,6 +22,7 @@ from rawws.protocol.extensions import excerpt
 from rawws_sse import Event
 
 from .cursors import EARLIEST, CursorError, parse_cursor
+from .patterns import text_of
 from .payloads import members_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "MOVED",
     "HistoryStore",
     "Log",
+    "MatchedPublication",
     "Missed",
     "Notice",
     "Publication",
@@ -71,8 +73,8 @@ class Publication:
     """
 
     __slots__ = (
-        "__weakref__", "at", "cache", "cursor", "encoded", "epoch", "events", "extra", "forms", "key", "offset", "size",
-        "topic",
+        "__weakref__", "at", "cache", "channel", "cursor", "encoded", "epoch", "events", "extra", "forms", "key",
+        "offset", "size", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +89,8 @@ class Publication:
         self.encoded = encoded
         # What goes beside the message, as JSON without braces: `"json":true,"event":"move"`.
         self.extra = extra
-        self.topic = topic
+        # Where it was published, and what those who get it are subscribed to.
+        self.topic = self.channel = topic
         # Which of the topic's things it is about, for those who want only the latest of each.
         self.key = key
         self.epoch = epoch
@@ -121,6 +124,11 @@ class Publication:
         return user
 
     @property
+    def pattern(self) -> str | None:
+        """The pattern by which it came, and whose cursor it has; None where it came by the name of its topic."""
+        return None
+
+    @property
     def is_json(self) -> bool:
         """Whether it was published as JSON: its message is then the text of that."""
         return members_of(self.extra).get("json") is True
@@ -137,7 +145,7 @@ class Publication:
 
     def adopt(self, topic: str, cache: FormCache) -> None:
         """Share the text of a topic's name with others of it, and have a cache count the forms from now on."""
-        self.topic = topic
+        self.topic = self.channel = topic
         self.cache = self.encoded.cache = cache
 
     def form_of(self, render: Callable[[Publication], str]) -> PreparedMessage:
@@ -172,6 +180,22 @@ class Publication:
         """Hold no forms any more."""
         self.forms = None
         self.events = None
+
+
+class MatchedPublication(Publication):
+    """A publication at its place in a pattern for its topic."""
+
+    __slots__ = ()
+
+    @property
+    def pattern(self) -> str:
+        """The pattern by which it came."""
+        return text_of(self.channel)
+
+    def adopt(self, topic: str, cache: FormCache) -> None:
+        """Share the name of its pattern, and have a cache count the forms from now on."""
+        self.channel = topic
+        self.cache = cache
 
 
 class Notice(Publication):
@@ -245,6 +269,14 @@ class Log:
         self.hold(publication)
         self.store.touch(self, publication.at)
         return publication
+
+    def match(self, publication: Publication) -> Publication:
+        """Give what was published to a topic a place here, too, and hold it: this is the log of a pattern."""
+        said = publication.encoded, publication.key, self.epoch, self.offset + 1, publication.extra
+        matched = MatchedPublication(publication.topic, *said)
+        matched.at = publication.at
+        self.hold(matched)
+        return matched
 
     def hold(self, publication: Publication) -> None:
         """Hold what has the next place."""

@@ -22,9 +22,10 @@ from .cursors import EARLIEST, cursor_of
 from .envelope import DEFAULT_LIMIT, MAX_LIMIT, EnvelopeError, error_of, malformed, members_beside, message_of
 from .names import TopicError, check_name
 from .pages import MAX_ANSWER, answer_page, check_page, page_of
+from .patterns import check_channel
 from .payloads import distinct, no_number, serialize
 from .rawws_v1 import MISTAKES, place_of
-from .rawws_v1_http import FRESH, answer_stream, list_of, refusal, refused_later
+from .rawws_v1_http import FRESH, answer_stream, list_of, names_of, refusal, refused_later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -92,10 +93,10 @@ class HubApi:
         return answer
 
     def _stream(self, asked: HttpRequest) -> Any:
-        """Send what is published to topics, as events."""
-        names = asked.query.get_all("topic")
+        """Send what is published to topics, and by patterns, as events."""
+        names = names_of(asked, None)
         for name in names:
-            check_name(name)
+            check_channel(name)
         return answer_stream(self.hub, asked, names, None)
 
     def _publish(self, asked: HttpRequest) -> Response | Awaitable[Response]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .backplane import Backplane
     from .history import Publication
     from .policies import Policy
+    from .presence import Present
     from .subscribers import PublishResult, Receiver
 
 __all__ = ["Hub"]
@@ -66,6 +67,8 @@ class Hub(HubCore):
     message, in bytes. `topic_rate` limits how many topics a second a client brings up that the hub does not know (None
     for no limit). `authorize(client, action, topic)` is asked whether a client, a WebSocket or an HttpRequest, may
     "subscribe" or "publish"; it returns a bool, or an awaitable of one. Without it, clients may ask for nothing.
+    `authorize_pattern(client, pattern)` is asked in its place whether a client may subscribe to all topics that match;
+    without it, clients may use no patterns.
 
     `identify(client)` is asked once for each connection who it is: it returns an `Identity`, which is `client.identity`
     from then on, or None for anybody, or raises HttpError(401). `on_subscribe(client, topic)` is called before a client
@@ -92,6 +95,7 @@ class Hub(HubCore):
         identify: Callable[[Any], Identity | Awaitable[Identity | None] | None] | None = None,
         on_subscribe: Callable[[Any, str], Awaitable[None] | None] | None = None,
         on_publish: Callable[[Any, str, Any], Any] | None = None,
+        authorize_pattern: Callable[[Any, str], bool | Awaitable[bool]] | None = None,
         claims: bool = True,
         presence_grace: float = 0.0,
         backplane: Backplane | str | None = WORKERS,
@@ -107,7 +111,7 @@ class Hub(HubCore):
             backplane = default_backplane() if backplane == WORKERS else backplane_of(backplane)
         if not 0 <= presence_grace <= MAX_GRACE:
             raise ValueError(f"presence_grace is {presence_grace}, allowed are 0 to {MAX_GRACE:g} seconds")
-        rules = ClientRules(authorize, identify, on_subscribe, on_publish, claims=claims)
+        rules = ClientRules(authorize, identify, on_subscribe, on_publish, authorize_pattern, claims=claims)
         super().__init__(bounds, policy, max_topics, max_size, topic_rate, rules, backplane, PROTOCOLS, presence_grace)
 
     def __repr__(self) -> str:
@@ -163,8 +167,20 @@ class Hub(HubCore):
         """
         return self.broadcast_payload(topics, *payload_of(message, event), key, exclude)
 
+    def presence(self, topic: str) -> list[Present]:
+        """Return who is present in a topic."""
+        return list(self.members(topic))
+
+    def users(self, topic: str) -> dict[str, list[Present]]:
+        """Return the users that are present in a topic, each with its connections; those of no user are left out."""
+        found: dict[str, list[Present]] = {}
+        for present in self.members(topic):
+            if present.user:
+                found.setdefault(present.user, []).append(present)
+        return found
+
     def subscribers(self, topic: str) -> int:
-        """Return how many are subscribed to a topic, of those that are connected to this process."""
+        """Return how many are subscribed to a topic by its name, of those that are connected to this process."""
         found = self._table.topics.get(topic)
         return 0 if found is None else len(found.subscriptions)
 
@@ -190,11 +206,13 @@ class Hub(HubCore):
         return page
 
     async def listen(
-        self, *topics: str, since: str | None = None, policy: str | Policy = "disconnect"
+        self, *topics: str, since: str | None = None, policy: str | Policy = "disconnect", pattern: bool = False
     ) -> AsyncGenerator[Publication, None]:
         """Iterate, with `async for`, over what is published to topics from the first step on, or since a cursor.
 
         Each Publication has `topic`, `message`, `cursor`, `key`, `event` and `json()`. It ends when the hub closes.
+        With `pattern`, what is named are patterns, as with `subscribe`.
+
         What is published while the loop body takes its time waits up to 1 MiB, and then the policy decides: with
         "disconnect" or "block" it raises TopicError with the code "lost"; so it does where it is not known what came
         since a cursor, and where a backplane lost something. The others drop what they say. To leave it early, `break`,
@@ -205,7 +223,7 @@ class Hub(HubCore):
         listener = TopicListener()
         try:
             for topic in topics:
-                subscription = await self.subscribe(listener, topic, since=since, policy=policy)
+                subscription = await self.subscribe(listener, topic, since=since, policy=policy, pattern=pattern)
                 if not subscription.recovered:
                     listener.lose(f"it is not known what came in {topic!r} since the cursor")
             while (publication := await listener.take()) is not None:

@@ -18,10 +18,11 @@ STATUSES = {"refused": 403, "call": 404, "size": 413, "limit": 429, "failed": 50
 
 
 class TopicError(HttpError, ValueError):
-    """What was asked of a topic cannot be: `code` is "topic", "key", "size", "limit", "unavailable" or "refused".
+    """What was asked of a topic cannot be.
 
-    "lost" is what `Hub.listen` raises. Out of an endpoint, it is a 400, 403 (refused), 413 (size), 429 (limit) or 503
-    (unavailable: the backplane cannot serve the topic).
+    `code` is "topic", "pattern", "key", "size", "limit", "unavailable" or "refused"; "lost" is what `Hub.listen`
+    raises. Out of an endpoint, it is a 400, 403 (refused), 413 (size), 429 (limit) or 503 (unavailable: the backplane
+    cannot serve the topic).
     """
 
     def __init__(self, code: str, reason: str) -> None:

@@ -34,8 +34,9 @@ from .envelope import (
     parse,
     render,
 )
-from .names import TopicError, check_name
+from .names import TopicError
 from .pages import MAX_ANSWER, answer_page, check_page, page_of
+from .patterns import channel_of
 from .payloads import serialize
 from .presence import NOTHING
 from .rules import Refused
@@ -405,11 +406,12 @@ class HubHandler(Handler):
 
 
 def read(message: str | bytes) -> Command:
-    """Return what a client asks for. Raises EnvelopeError, also for a name that no topic may have."""
+    """Return what a client asks for. Raises EnvelopeError, also for what is no name of a topic, and no pattern."""
     command = parse(message)
     try:
         if command.action not in NAMELESS:
-            check_name(command.topic)
+            channel = channel_of(command.topic, pattern=command.pattern)
+            return command._replace(topic=channel) if command.pattern else command
     except TopicError as error:
         raise EnvelopeError(error.code, str(error), command.id) from None
     return command

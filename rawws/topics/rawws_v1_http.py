@@ -19,8 +19,9 @@ from rawws.net.turns import spend
 from .calls import numbered
 from .cursors import EARLIEST, MAX_ID, cursors_of, is_short, join_cursors
 from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields, render
-from .names import STATUSES, TopicError, check_name, unavailable
+from .names import STATUSES, TopicError, unavailable
 from .pages import MAX_ANSWER, answer_page, page_of
+from .patterns import Pattern, check_channel
 from .payloads import serialize
 from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, history_of, place_of, read
 from .subscribers import EventSubscriber
@@ -160,7 +161,7 @@ class PollAnswer:
     def fill(self, publications: list[Publication]) -> None:
         """Take publications as long as there is room; the cursors are behind all of them."""
         # Of each topic the last first: what remains is the first one that it has.
-        before = {each.topic: f"{each.epoch}:{each.offset - 1}" for each in reversed(publications)}
+        before = {each.channel: f"{each.epoch}:{each.offset - 1}" for each in reversed(publications)}
         behind = dict(self.cursors)
         self.cursors |= before
         for publication in publications:
@@ -179,7 +180,7 @@ class PollAnswer:
             return
         self.publications.append(octets)
         self.size += len(octets)
-        self.cursors[publication.topic] = publication.cursor
+        self.cursors[publication.channel] = publication.cursor
 
     def response(self) -> Response:
         """Return the answer."""
@@ -406,9 +407,10 @@ def refusal(number: int | None, answer: dict[str, Any]) -> Response:
 
 
 def names_of(asked: HttpRequest, topics: str | Iterable[str] | None) -> list[str]:
-    """Return the topics of a request, each once."""
+    """Return the topics and the patterns of a request, each once."""
     if topics is None:
-        return list(dict.fromkeys(asked.query.get_all("topic")))
+        named = [*asked.query.get_all("topic"), *map(Pattern, asked.query.get_all("pattern"))]
+        return list(dict.fromkeys(named))
     return [topics] if isinstance(topics, str) else list(dict.fromkeys(topics))
 
 
@@ -417,7 +419,7 @@ def check_all(hub: HubCore, names: Collection[str]) -> None:
     if len(names) > hub.max_topics:
         raise TopicError("limit", f"the request has {len(names)} topics, limit {hub.max_topics}")
     for name in names:
-        check_name(name)
+        check_channel(name)
     if not is_short(names):
         raise TopicError("limit", f"the topics are too many for the id of an event, which has {MAX_ID} bytes")
 

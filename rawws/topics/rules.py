@@ -17,6 +17,7 @@ from rawws.net.cancellation import result_of
 from rawws.net.identity import Identity
 
 from .names import TopicError
+from .patterns import Pattern, text_of
 from .payloads import members_of, of_user, payload_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Refused(TopicError):
 class ClientRules:
     """The functions that the application gave a hub, each None where it gave none; `rawws.Hub` explains them."""
 
-    __slots__ = ("authorize", "claims", "identify", "on_publish", "on_subscribe")
+    __slots__ = ("authorize", "authorize_pattern", "claims", "identify", "on_publish", "on_subscribe")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class ClientRules:
         identify: Callable[[Any], Identity | Awaitable[Identity | None] | None] | None = None,
         on_subscribe: Callable[[Any, str], Awaitable[None] | None] | None = None,
         on_publish: Callable[[Any, str, Any], Any] | None = None,
+        authorize_pattern: Callable[[Any, str], bool | Awaitable[bool]] | None = None,
         *,
         claims: bool = True,
     ) -> None:
@@ -54,11 +56,20 @@ class ClientRules:
         self.identify = identify
         self.on_subscribe = on_subscribe
         self.on_publish = on_publish
+        self.authorize_pattern = authorize_pattern
         # Whether others are told what clients say of themselves.
         self.claims = claims
 
     def may(self, client: Any, action: str, topic: str) -> bool | Awaitable[bool]:
-        """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows."""
+        """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows.
+
+        Of patterns, `authorize` is never asked: one that says no to some names does not know that they are meant too.
+        """
+        if isinstance(topic, Pattern):
+            if self.authorize_pattern is None:
+                raise Refused("patterns are not allowed here")
+            allowed = called("authorize_pattern", self.authorize_pattern, client, topic.text)
+            return allowed if inspect.isawaitable(allowed) else bool(allowed)
         if self.authorize is None:
             raise LocalProtocolError("the hub has no authorize, needed is a function that says what clients may do")
         verdict = called("authorize", self.authorize, client, action, topic)
@@ -95,7 +106,7 @@ class ClientRules:
         """Tell the application that a client is about to subscribe. Raises what that raises."""
         if self.on_subscribe is None:
             return None
-        waiting = called("on_subscribe", self.on_subscribe, client, topic)
+        waiting = called("on_subscribe", self.on_subscribe, client, text_of(topic))
         return waiting if inspect.isawaitable(waiting) else None
 
     def edit(self, client: Any, topic: str, message: Any, extra: str) -> tuple[Any, str] | Awaitable[tuple[Any, str]]:

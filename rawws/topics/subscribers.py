@@ -277,7 +277,8 @@ class Subscriber:
         """Do what the policy says."""
         policy = subscription.policy
         kind = policy.kind
-        key = policy.key_of(publication) if kind == CONFLATE else self.last
+        # Of several topics of one pattern, each has keys of its own.
+        key = (publication.topic, policy.key_of(publication)) if kind == CONFLATE else self.last
         # What comes later goes later: it does not take the place of the one that it replaces.
         if kind == CONFLATE and subscription.held is not None and key in subscription.held:
             self.drop(subscription, key)
@@ -535,7 +536,7 @@ class EventSubscriber(Subscriber):
         """Send an event, made once for all that are as far in the same topics."""
         at = None
         if publication.cursor:
-            self.cursors[publication.topic] = publication.cursor
+            self.cursors[publication.channel] = publication.cursor
             at = join_cursors(self.cursors)
             self.told = True
         # Envelopes have the name within; there, an EventSource of before knows no other event than "message".

@@ -4,6 +4,7 @@ Laws:
 1. A publication is encoded once, and compressed once for all that share a compressor.
 2. What one subscriber does or suffers, no other one notices.
 3. What becomes of each publication for each subscriber is counted.
+4. A pattern is held as a topic is, with a log of its own: it takes what is published to all topics that match it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rawws.net.turns import EVENT_COST, spend
 
 from .cursors import CursorError, is_lenient
 from .history import HistoryStore, Log, Missed, Notice
+from .patterns import Pattern, patterns_of
 from .subscribers import PublishResult, fan_out
 
 if TYPE_CHECKING:
@@ -32,13 +34,15 @@ COUNTED: Final = ("delivered", "queued", "conflated", "dropped", "closed")
 # turn has 2,048 deliveries, of 0.5 us each and 5 us interpreted; and so many bytes of it as one.
 DELIVERY_COST = EVENT_COST
 DELIVERY_SHARE = 16
+# And what each pattern for its topic costs, which has a place, a history and forms of its own: as a request.
+MATCH_COST = 2048
 
 
 @final
 class Topic:
     """A topic: its log, who is subscribed to it, who watches and who is present."""
 
-    __slots__ = ("away", "log", "presence", "receivers", "subscriptions", "watchers")
+    __slots__ = ("away", "generation", "log", "patterns", "presence", "receivers", "subscriptions", "watchers")
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -49,17 +53,20 @@ class Topic:
         self.presence: PresenceSet | None = None
         # How many are away who may come back here.
         self.away = 0
+        # The patterns for it, as they were in that generation of all patterns.
+        self.patterns: list[Topic] = []
+        self.generation = 0
 
 
 @final
 class TopicTable:
-    """The topics of a hub, by their names.
+    """The topics of a hub, by their names, and among them the patterns that somebody has or had.
 
     `render` makes the text of a notice for those who speak no client protocol; `new_log(topic, store)` the log of a
     topic. `on_forget` is called with each topic that is forgotten.
     """
 
-    __slots__ = ("counts", "new_log", "on_forget", "render", "store", "topics")
+    __slots__ = ("counts", "generation", "new_log", "on_forget", "patterns", "render", "store", "topics")
 
     def __init__(
         self, history: History, render: Callable[[Publication], str], new_log: Callable[[str, HistoryStore], Log]
@@ -68,12 +75,22 @@ class TopicTable:
         self.render = render
         self.new_log = new_log
         self.topics: dict[str, Topic] = {}
+        # Those of them that are patterns, and how often that changed.
+        self.patterns: dict[str, Topic] = {}
+        self.generation = 0
         self.counts = dict.fromkeys(COUNTED, 0)
         self.on_forget: Callable[[Topic], None] | None = None
 
     def make(self, topic: str) -> Topic:
         """Add a topic."""
-        made = self.topics[topic] = Topic(self.new_log(topic, self.store))
+        return self.add(self.new_log(topic, self.store))
+
+    def add(self, log: Log) -> Topic:
+        """Add the topic, or the pattern, that has a log."""
+        made = self.topics[log.topic] = Topic(log)
+        if isinstance(log.topic, Pattern):
+            self.patterns[log.topic] = made
+            self.generation += 1
         return made
 
     def distribute(self, topic: Topic, publication: Publication, outcome: PublishResult) -> None:
@@ -85,7 +102,23 @@ class TopicTable:
             if outcome.excluded is not None:
                 receivers = [each for each in receivers if each.subscriber is not outcome.excluded]
             self.send(receivers, publication, outcome)
+        if self.patterns:
+            self._match(topic, publication, outcome)
         self.tidy(topic)
+
+    def _match(self, topic: Topic, publication: Publication, outcome: PublishResult) -> None:
+        """Publish to the patterns for a topic, too."""
+        if topic.generation != self.generation:
+            topic.generation = self.generation
+            known = self.patterns
+            topic.patterns = [known[name] for name in patterns_of(topic.log.topic) if name in known]
+        for pattern in topic.patterns:
+            spend(MATCH_COST)
+            matched = pattern.log.match(publication)
+            if pattern.subscriptions:
+                # Without them, it is remembered since the last one: else it would be, as long as its topics are.
+                self.store.touch(pattern.log, matched.at)
+            self.distribute(pattern, matched, outcome)
 
     def notice(
         self, topic: Topic, event: str, *, present: Present | None = None, cursor: str = "", extra: str = ""
@@ -119,6 +152,8 @@ class TopicTable:
             found = self.topics.get(log.topic)
             if found is not None and not found.subscriptions and not found.away and not log.waiters:
                 del self.topics[log.topic]
+                if self.patterns.pop(log.topic, None) is not None:
+                    self.generation += 1
                 if self.on_forget is not None:
                     self.on_forget(found)
 

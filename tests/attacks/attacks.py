@@ -361,6 +361,23 @@ def envelopes(port: int) -> None:
         time.sleep(WORKS)
 
 
+def patterns(port: int) -> None:
+    """Patterns by the thousand; and as many as there can be for the one name that has the most, in a burst, unread."""
+    with upgrade(port, "/patterns", RAWWS_V1) as sock:
+        texts = [envelope(subscribe=f"{number}/*", pattern=True) for number in range(20_000)]
+        flood([sock], b"".join(texts))
+    name = "/" * 255
+    with upgrade(port, "/patterns", RAWWS_V1) as sock:
+        sock.sendall(b"".join(envelope(subscribe=f"{name[:length]}*", pattern=True) for length in range(255)))
+        flood([sock], envelope(publish=name, data="x"), 3000)
+        time.sleep(WORKS)
+    # What it left is matched, and sent to nobody.
+    with upgrade(port, "/patterns", RAWWS_V1) as sock:
+        comings = [envelope(**{action: "*", "pattern": True}) for action in ("subscribe", "unsubscribe")]
+        flood([sock], b"".join([*comings, envelope(publish=name, data="x")]), 1000)
+        time.sleep(WORKS)
+
+
 def undecided(port: int) -> None:
     """The largest messages behind a question whose answer takes a second."""
     with upgrade(port, "/undecided", RAWWS_V1) as sock:
@@ -536,6 +553,7 @@ ATTACKS = [
         http=True,
         paid=True,
     ),
+    Attack("patterns for one name", patterns, 3, http=True, paid=True),
     Attack("names of nothing", names, 4, http=True),
     Attack("a topic that cannot be read", faulty, 20, http=True),
     Attack("callbacks, unread", flooding(frame(BINARY, bytes(1000)), 30_000, path="/callbacks"), http=True),

@@ -126,6 +126,10 @@ def rawws_routes(folder: Path) -> Any:
     routes.post("/room")(room.post)
     kept = rawws.Hub(authorize=allow, history=rawws.History(total=8 << 20))
     routes.websocket("/kept")(rawws.HubHandler(kept))
+    matching = rawws.Hub(
+        authorize=allow, authorize_pattern=lambda client, pattern: True, history=rawws.History(total=1 << 20)
+    )
+    routes.websocket("/patterns")(rawws.HubHandler(matching))
     full = rawws.Hub(authorize=lambda client, action, topic: True)
     for number in range(64):
         full.publish(f"t{number}", "\x01" * 165_000)

@@ -198,6 +198,34 @@ def test_envelopes_of_several_topics_since_the_beginning_and_so_many(address: st
     assert (status, out) == (0, "x\n")
 
 
+def test_a_pattern_is_said_to_be_one_and_gets_all_that_match(address: str, api: httpx.Client) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "rawws",
+        "subscribe",
+        f"{address}/api",
+        "match/*",
+        "--pattern",
+        "--since",
+        "ffff:1",
+    ]
+    with Process(command, env={"RAWWS_KEY": KEY}) as process:
+        process.wait_for(lambda output: output.endswith("not known what was missed of 'match/*'\n"), "it is subscribed")
+        for topic in ("match/a", "other", "match/*"):
+            api.post("publish", json={"topic": topic, "data": f"to {topic}"})
+        process.wait_for(lambda output: output.endswith("\nto match/a\nto match/*\n"), "both came")
+        process.send_signal(signal.SIGINT)
+        process.result(20)
+    for arguments, reason in (
+        (("topics", "match/*"), "403"),
+        (("api", "m/*/x"), "400"),
+    ):
+        status, out, err = run("subscribe", f"{address}/{arguments[0]}", arguments[1], "--pattern", RAWWS_KEY=KEY)
+        assert (status, out, err.count("\n")) == (1, "", 1), err
+        assert reason in err
+
+
 def test_it_goes_on_where_it_was_when_the_line_breaks(address: str, api: httpx.Client) -> None:
     with subscribing(api, f"http://{address}/feed", "kept", topic="kept") as process:
         api.post("publish", json={"topic": "kept", "data": "before"})

@@ -100,6 +100,24 @@ def test_json_events_history_and_calls_go_over_every_transport(server: Process, 
     )
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_pattern_brings_all_topics_that_match_and_none_is_taken_for_it(
+    server: Process, version: str, transport: str
+) -> None:
+    with node("patterns.mjs", address(server.port), transport, version=version) as program:
+        found = json.loads(program.result(30))
+    first = [["a", "1"], ["b/c", {"x": 2}], ["*", "3"]]
+    assert found == {
+        "logs": [first, [["*", "3"]]],
+        "ready": [True, True],
+        "back": [[["d", "4"]], [*first, ["d", "4"]]],
+        "ended": [5, 1, 1, 4],
+        "missed": [[["f", "6"], ["a", "7"]], True],
+        "lost": False,
+        "refused": ["refused", "pattern", "refused", "pattern", "pattern"],
+    }
+
+
 def test_the_programs_of_the_docs_look_back_and_call(server: Process, version: str, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "use" / "javascript.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```js\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

@@ -200,7 +200,7 @@ async def test_another_client_protocol_says_publications_and_notices_in_its_own_
                 assert await peer.message() == "say a 'x'"
                 assert await peer.message() == "join me"
             assert json.loads(await envelopes.message()) == {"topic": "a", "cursor": cursor, "data": "x"}
-            [joined] = hub.presence("a")
+            [joined] = hub.members("a")
             assert await raw.message() == "x"
             for peer in (envelopes, raw):
                 assert json.loads(await peer.message()) == {"topic": "a", "join": {"id": joined.id, "info": "me"}}

@@ -46,6 +46,7 @@ export type State =
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json };
 
 export interface Publication<Data = any> {
+  /** The name of the topic, also where it came by a pattern. */
   topic: string;
   cursor: string;
   /** A string or a Uint8Array, as it was published, or the value of JSON. */
@@ -104,6 +105,8 @@ export interface TopicOptions {
   /** What others get of the page: any JSON. */
   join?: object | string | number | boolean | null;
   watch?: boolean;
+  /** The topic is the beginning of names and a `*`: "news/*" is for all topics that begin with "news/". */
+  pattern?: boolean;
 }
 
 export interface PublishOptions {

@@ -126,19 +126,21 @@ class Hub extends Emitter {
 
   // -- what users call
 
-  /** Subscribe to a topic. All subscriptions to one share what comes over the connection. */
+  /** Subscribe to a topic, or by a pattern. All subscriptions to one share what comes over the connection. */
   subscribe(topic, options = {}) {
     if (this.#end) throw this.#end;
-    check("option", Object.keys(options), ["since", "join", "watch"]);
-    const { since = "", join, watch = false } = options;
+    check("option", Object.keys(options), ["since", "join", "watch", "pattern"]);
+    const { since = "", join, watch = false, pattern } = options;
     const told = JSON.stringify(join);
     if (join !== undefined && !told) throw new TypeError(`join is a ${typeof join}, allowed is JSON`);
-    const channel = this.#channels.get(topic) ?? new Channel(topic);
+    if (pattern && (told || watch)) throw new HubError("pattern", "presence is that of a topic");
+    const key = keyOf(pattern ? { pattern: topic } : { topic });
+    const channel = this.#channels.get(key) ?? new Channel(topic, key);
     const before = channel.told;
     if (told && before && told !== before) throw new HubError("limit", `${topic} was joined by ${before}`);
-    this.#channels.set(topic, channel);
+    this.#channels.set(key, channel);
     const close = () => this.#unsubscribe(channel, subscription);
-    const subscription = new Subscription(channel, cursorOf(since, topic), told, this.#options.buffer, close);
+    const subscription = new Subscription(channel, cursorOf(since, key), told, this.#options.buffer, close);
     const { cursor } = subscription;
     // What the connection brings already is shared at once; for more than that, it is asked anew.
     const other = (told && !before) || watch > channel.watch || (cursor && cursor !== channel.cursor);
@@ -441,14 +443,14 @@ class Hub extends Emitter {
   /** Have the connection in use bring a topic too, or bring it anew. */
   #enter(channel) {
     const link = this.#link;
-    const { topic, since, told, watch } = channel;
+    const { since, told, watch } = channel;
     channel.live = false;
     if (!link?.send) {
       this.#refresh();
       if (watch && link?.open) this.#lookAround();
       return;
     }
-    if (channel.entry) link.send(JSON.stringify({ unsubscribe: topic }));
+    if (channel.entry) link.send(channel.ask("unsubscribe"));
     const id = (channel.entry = ++this.#id);
     const current = (act) => (value) => channel.entry === id && act(value);
     this.#sent.set(id, {
@@ -461,7 +463,7 @@ class Hub extends Emitter {
       }),
     });
     const join = told && JSON.parse(told);
-    link.send(JSON.stringify({ id, subscribe: topic, since: since || undefined, join, watch: watch || undefined }));
+    link.send(channel.ask("subscribe", { id, since: since || undefined, join, watch: watch || undefined }));
   }
 
   #unsubscribe(channel, subscription) {
@@ -470,9 +472,9 @@ class Hub extends Emitter {
     if (channel.subscriptions.size) {
       if (channel.told !== told) this.#enter(channel);
     } else {
-      this.#channels.delete(channel.topic);
+      this.#channels.delete(channel.key);
       const link = this.#link;
-      if (link?.send) link.send(JSON.stringify({ unsubscribe: channel.topic }));
+      if (link?.send) link.send(channel.ask("unsubscribe"));
       else this.#refresh();
       channel.entry = 0;
     }
@@ -481,9 +483,9 @@ class Hub extends Emitter {
 
   /** End the subscriptions that an error is about: a cursor is of those that named it. */
   #fail(channel, error, since) {
-    if (this.#channels.get(channel.topic) !== channel) return;
+    if (this.#channels.get(channel.key) !== channel) return;
     channel.end(error, error.code === "cursor" ? since : undefined);
-    if (!channel.subscriptions.size) this.#channels.delete(channel.topic);
+    if (!channel.subscriptions.size) this.#channels.delete(channel.key);
   }
 
   /** End a connection: no subscription is live, and unanswered requests fail or are sent again. */
@@ -512,7 +514,7 @@ class Hub extends Emitter {
   }
 
   #hear(link, envelope) {
-    const { id, topic } = envelope;
+    const { id } = envelope;
     this.#opened(link);
     if (link.gone) return;
     if (envelope.call) return this.#answer(link, envelope);
@@ -523,7 +525,7 @@ class Hub extends Emitter {
       return;
     }
     if (envelope.expires) return this.#renew(link);
-    const channel = this.#channels.get(topic);
+    const channel = this.#channels.get(keyOf(envelope));
     if (channel && envelope.error === "unsubscribed") {
       this.#fail(channel, new HubError(envelope.error, envelope.reason));
       return;
@@ -571,8 +573,8 @@ class Hub extends Emitter {
   async #fetch(control, link, wanted, fields = [], headers = {}) {
     link.asked = new Map(wanted.map((channel) => [channel, channel.since]));
     const begun = wanted.filter(({ since }) => since);
-    const starts = begun.map(({ topic, since }) => `${encodeURIComponent(topic)}=${since}`);
-    const topics = wanted.map(({ topic }) => ["topic", topic]);
+    const starts = begun.map(({ key, since }) => `${encodeURIComponent(key)}=${since}`);
+    const topics = wanted.map(({ pattern, topic }) => [pattern ? "pattern" : "topic", topic]);
     const url = await this.#address([...topics, ["since", starts.join("&")], ...fields]);
     const { credentials } = this.#options;
     return fetch(url, { signal: control.signal, headers, credentials, cache: "no-store" });
@@ -612,8 +614,8 @@ class Hub extends Emitter {
   /** Take what a poll brought. */
   #takeAll(link, { publications, cursor, recovered }) {
     for (const [channel, since] of link.asked) {
-      const now = cursorOf(cursor, channel.topic);
-      const mine = publications.filter(({ topic }) => topic === channel.topic);
+      const now = cursorOf(cursor, channel.key);
+      const mine = publications.filter((publication) => keyOf(publication) === channel.key);
       const [epoch, offset] = now.split(":");
       // It is told of all topics together: of one, it is known if what came leads from one cursor to the other.
       const from = `${epoch}:${offset - mine.length}`;
@@ -736,7 +738,7 @@ class Hub extends Emitter {
   }
 }
 
-/** What the subscriptions to one topic share: what the connection brings of it. */
+/** What the subscriptions to one topic, or by one pattern, share: what the connection brings of it. */
 class Channel {
   subscriptions = new Set();
   watch = false;
@@ -750,8 +752,15 @@ class Channel {
   count = 0;
   present = null;
 
-  constructor(topic) {
+  constructor(topic, key) {
     this.topic = topic;
+    this.key = key;
+    this.pattern = key !== topic || undefined;
+  }
+
+  /** Return what asks the server for something. */
+  ask(action, fields) {
+    return JSON.stringify({ [action]: this.topic, pattern: this.pattern, ...fields });
   }
 
   /** What is told of the page to others, as JSON. */
@@ -959,12 +968,17 @@ function raise(error) {
   });
 }
 
-/** Return the cursor for one topic out of a joined one. */
-function cursorOf(since, topic) {
+/** Return what is known by the name of a topic, or a pattern, which has a NUL before it: no name of a topic has. */
+function keyOf({ topic, pattern }) {
+  return pattern === undefined ? topic : `\0${pattern}`;
+}
+
+/** Return the cursor for one topic out of a joined one, by its key. */
+function cursorOf(since, key) {
   if (!since.includes("=")) return since;
   for (const part of since.split("&")) {
     const [name, cursor] = part.split("=");
-    if (decodeURIComponent(name) === topic) return cursor;
+    if (decodeURIComponent(name) === key) return cursor;
   }
   return "";
 }
