@@ -4,7 +4,8 @@ PORT ?= 8765
 ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# npm would leave a cache in the temporary folder.
+# Maven would leave what it fetches in the home folder, npm a cache in the temporary one.
+MVN := mvn --quiet --batch-mode -Dmaven.repo.local=build/maven
 NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
@@ -90,14 +91,14 @@ clean: ## remove all that was built and installed here
 
 # What is needed of each, at least. apache2: `upgrade=websocket`. caddy: it replaces what clients forge. chromium: from
 # 132 on its `--headless` is the whole browser. curl: `%{http_version}`. haproxy: WebSockets over HTTP/2. initdb:
-# gen_random_uuid. nginx: `-e`. npm: the third format of lock files; it brings the Node of the tests, so any Node that
-# runs npm will do. redis-server: SPUBLISH. varnishd: `vcl 4.1`.
+# gen_random_uuid. java: what Kafka 4 runs on. nginx: `-e`. npm: the third format of lock files; it brings the Node of
+# the tests, so any Node that runs npm will do. redis-server: SPUBLISH. varnishd: `vcl 4.1`.
 PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy \
-	initdb:13=postgresql nginx:1.19.5=nginx-light npm:7=npm promtool:2=prometheus redis-server:7.0=redis-server \
-	varnishd:6.0=varnish
+	initdb:13=postgresql java:17=default-jre-headless mvn:3.6=maven nginx:1.19.5=nginx-light npm:7=npm \
+	promtool:2=prometheus redis-server:7.0=redis-server varnishd:6.0=varnish
 
 .venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json \
-		tests/javascript/package-lock.json tests/typing/package-lock.json
+		tests/javascript/package-lock.json tests/typing/package-lock.json tests/backplanes/kafka/pom.xml
 	@.ci/packages $(PACKAGES)
 	@echo "installing what the tests need"
 	@$(PIP) --group test --group docs
@@ -105,6 +106,7 @@ PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium cur
 	@$(NPM) --prefix tests/interop/node
 	@$(NPM) --prefix tests/javascript
 	@$(NPM) --prefix tests/typing
+	@$(MVN) --file tests/backplanes/kafka/pom.xml dependency:copy-dependencies
 	@touch $@
 
 .venv/.docs: .venv/.rawws

@@ -195,7 +195,17 @@ def test_the_wheels_of_a_release_are_for_the_pythons_that_are_claimed() -> None:
 
 def test_users_are_offered_no_packages_of_developers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(project["optional-dependencies"]) == {"uvloop", "socks", "redis", "nats", "metrics", "reload", "jwt"}
+    assert set(project["optional-dependencies"]) == {
+        "uvloop",
+        "socks",
+        "redis",
+        "postgres",
+        "kafka",
+        "nats",
+        "metrics",
+        "reload",
+        "jwt",
+    }
 
 
 def test_pure_at_build_makes_a_wheel_for_every_python(source: Path, tmp_path: Path) -> None:

@@ -21,10 +21,8 @@ How it fits other engines:
 - NATS JetStream: a subject per topic in one stream, whose creation is the epoch. The offset is a header, one more than
   that of the subject's last message, and written under Nats-Expected-Last-Subject-Sequence: who was overtaken tries
   again. Nats-Msg-Id is the origin. `history` is a consumer by subject; who is present is a key-value bucket with a TTL.
-- Kafka: publications go to a topic "in", keyed by the rawws topic. The member of a consumer group that owns the
-  partition counts, and writes them in one transaction, with offset and origin, to the same partition of a topic "out",
-  which every server follows; `history` is a seek there. A member that takes over reads the end of "out" first; where
-  that is lost, it begins an epoch. Who is present is a compacted topic.
+- Kafka: publications, who is present and leases are records of one Kafka topic, all of which every server reads; each
+  counts the publications of a topic in the order of its partition, from checkpoints in a compacted topic.
 """
 
 from __future__ import annotations

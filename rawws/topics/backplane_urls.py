@@ -23,6 +23,8 @@ SCHEMES: Final[Mapping[str, str]] = MappingProxyType(
         "unix": "rawws.backplanes.redis:RedisBackplane",
         "postgres": "rawws.backplanes.postgres:PostgresBackplane",
         "postgresql": "rawws.backplanes.postgres:PostgresBackplane",
+        "kafka": "rawws.backplanes.kafka:KafkaBackplane",
+        "kafkas": "rawws.backplanes.kafka:KafkaBackplane",
     }
 )
 

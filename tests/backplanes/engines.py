@@ -23,6 +23,7 @@ from rawws.backplanes.memory import Engine as Memory
 from rawws.backplanes.memory import MemoryBackplane
 from rawws.backplanes.redis import RedisBackplane
 from rawws.topics.backplane import Backplane
+from tests.backplanes.engine_kafka import KafkaEngine
 from tests.backplanes.engine_nats import NatsEngine
 from tests.backplanes.engine_postgres import PostgresEngine
 from tests.processes import LOOPBACK, Process, find_program, free_port
@@ -228,14 +229,16 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "redis-sharded": lambda folder: RedisEngine(folder, sharded=True, prefix="other"),
     "postgres": PostgresEngine,
     "nats": NatsEngine,
+    "kafka": KafkaEngine,
 }
 
 # Those whose tests take long: they run on one loop, uvloop where rawws is compiled, and asyncio's where it is not.
-ONCE: frozenset[str] = frozenset({"nats", "postgres"})
+ONCE: frozenset[str] = frozenset({"kafka", "nats", "postgres"})
 
 # Those that are killed in the torture; their data are not.
 SERVERS: dict[str, Callable[[Path], ServerEngine]] = {
     "postgres": PostgresEngine,
     "redis": RedisEngine,
     "nats": NatsEngine,
+    "kafka": KafkaEngine,
 }

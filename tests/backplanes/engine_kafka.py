@@ -1,0 +1,183 @@
+"""A Kafka for tests: one broker, which is its own controller, for all tests of a process; each test has its topics."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import zlib
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final, TypeVar, final
+
+from rawws.backplanes.kafka import KafkaBackplane
+from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
+from rawws.topics import History
+from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, find_program, free_port
+
+__all__ = ["Broker", "KafkaEngine"]
+
+Result = TypeVar("Result")
+
+JARS: Final = ROOT / "build" / "kafka"
+INSTALL: Final = "mvn -q -f tests/backplanes/kafka/pom.xml dependency:copy-dependencies"
+# It starts in half the time so, and needs no more memory for some tests.
+JAVA: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*")
+
+PROPERTIES: Final = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port}
+log.dirs={data}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=100
+broker.session.timeout.ms=500
+log.index.size.max.bytes=65536
+log.cleaner.dedupe.buffer.size=2097152
+num.network.threads=1
+num.io.threads=2
+{more}
+"""
+
+
+@final
+class Broker:
+    """A Kafka on free ports, with a folder of its own."""
+
+    def __init__(self, folder: Path, more: str = "") -> None:
+        self.java = find_program("java", "apt-get install default-jre-headless")
+        if not JARS.exists():
+            raise MissingComponentError(f"Apache Kafka is not installed: {INSTALL}")
+        self.folder = folder
+        self.port, controller = free_port(), free_port()
+        self.data, self.empty = folder / "data", folder / "empty"
+        self.properties = folder / "server.properties"
+        text = PROPERTIES.format(host=LOOPBACK, port=self.port, controller=controller, data=self.data, more=more)
+        self.properties.write_text(text)
+        words = ["kafka.tools.StorageTool", "format", "-t", "cmF3d3MtdGVzdHMtMTIzNA", "-c", str(self.properties)]
+        subprocess.run([self.java, *JAVA, *words], check=True, capture_output=True)
+        shutil.copytree(self.data, self.empty)
+        self.process: Process | None = None
+        self.start()
+
+    def start(self) -> None:
+        if self.process is None:
+            command = [self.java, *JAVA, "kafka.Kafka", str(self.properties)]
+            self.process = Process(command, listens=self.port, timeout=60)
+
+    def kill(self, *, forget: bool = False) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.stop()
+        self.process = None
+        if forget:
+            shutil.rmtree(self.data)
+            shutil.copytree(self.empty, self.data)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.kill()
+        shutil.rmtree(self.folder)
+
+
+def in_thread(asked: Coroutine[Any, Any, Result]) -> Result:
+    """Run something in a loop of its own, while that of the test waits."""
+    found: list[Result] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(asked)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+class Reached:
+    """A handler that hears that its backplane is reached."""
+
+    def __init__(self) -> None:
+        self.back = asyncio.Event()
+
+    def on_back(self) -> None:
+        self.back.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+shared: list[Broker] = []
+
+
+def the_broker() -> Broker:
+    """Return the broker of this process, which runs."""
+    if not shared:
+        shared.append(Broker(Path(tempfile.mkdtemp(prefix="rawws-kafka-"))))
+        atexit.register(shared[0].end)
+    shared[0].start()
+    return shared[0]
+
+
+@final
+class KafkaEngine:
+    """Two topics of that broker."""
+
+    count = 0
+
+    def __init__(self, _folder: Path, **arguments: Any) -> None:
+        self.broker = the_broker()
+        KafkaEngine.count += 1
+        self.prefix = f"test-{os.getpid()}-{KafkaEngine.count}"
+        self.arguments = arguments
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{LOOPBACK}:{self.broker.port}/{self.prefix}"
+
+    def backplane(self) -> KafkaBackplane:
+        return KafkaBackplane(self.url, **self.arguments)
+
+    def kill(self, *, forget: bool = False) -> None:
+        self.broker.kill(forget=forget)
+
+    def start(self) -> None:
+        self.broker.start()
+
+    def append(self, key: str | None, value: bytes | None) -> None:
+        """Append a record to the log, as any program may."""
+        in_thread(self._append(key, value))
+
+    async def _append(self, key: str | None, value: bytes | None) -> None:
+        client = KafkaClient(kafka_servers(self.url), 20.0, None)
+        await client.connect([log := f"{self.prefix}.log"])
+        named = None if key is None else key.encode()
+        partition = zlib.crc32(named or b"") % len(client.leaders[log])
+        await client.produce(log, partition, [(named, value)])
+        await client.close()
+
+    def spoil(self, topic: str) -> None:
+        self.append(topic, b"of another program")
+
+    def mend(self, topic: str) -> None:
+        self.append(topic, None)
+
+    def names(self) -> int:
+        return in_thread(self._names())
+
+    async def _names(self) -> int:
+        backplane, reached = self.backplane(), Reached()
+        backplane.open("counter", History(), reached)
+        await asyncio.wait_for(reached.back.wait(), 20)
+        count = backplane.stats()["topics"]
+        await backplane.close()
+        return count
+
+    def end(self) -> None:
+        """Leave its topics: they are gone with the broker."""
