@@ -1,8 +1,9 @@
 """Errors: what the peer did wrong, what you did wrong, and the end of a connection.
 
 `LocalProtocolError`: this program misused the library, nothing was sent. `RemoteProtocolError`: the peer broke the
-protocol; it carries the close code with which the connection fails. `HttpError`: a request is refused; it carries the
-status, and for an opening handshake it is a `HandshakeError`. Hostile bytes raise nothing else.
+protocol; it carries the close code with which the connection fails; `Http2Error` is the same of HTTP/2. `HttpError`: a
+request is refused; it carries the status, and for an opening handshake it is a `HandshakeError`. Hostile bytes raise
+nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "HandshakeError",
+    "Http2Error",
     "HttpError",
     "HubError",
     "InvalidContentType",
@@ -56,6 +58,18 @@ class RemoteProtocolError(RawwsError):
 
     def __str__(self) -> str:
         return f"{self.reason} (close code {self.close_code})"
+
+
+class Http2Error(RawwsError):
+    """The peer broke HTTP/2 for the whole connection; `error_code` is what RFC 9113 section 7 names for it."""
+
+    def __init__(self, error_code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.error_code = int(error_code)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} (HTTP/2 error code {self.error_code:#x})"
 
 
 class HttpError(RawwsError):

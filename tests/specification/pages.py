@@ -141,6 +141,8 @@ def page(standard: Standard) -> str:
     ]
     for section, rules in groupby(standard.rules, key=lambda rule: rule.section):
         url = standard.url.format(section=section)
+        if section[0].isalpha():
+            url = url.replace("#section-", "#appendix-")
         lines += ["", f"## {section} {standard.titles[section]}", "", f"[{standard.name}, section {section}]({url})"]
         for rule in rules:
             lines += ["", *_entry(rule, standard.words)]
