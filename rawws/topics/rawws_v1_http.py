@@ -8,6 +8,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import heapq
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -123,18 +124,18 @@ def begin_poll(hub: HubCore, asked: HttpRequest, names: list[str], since: str, t
     spend(COMMAND_COST * len(names))
     starts = cursors_of(since, names)
     answer = PollAnswer()
-    publications: list[Publication] = []
+    found: list[list[Publication]] = []
     complete = True
     for name in names:
         start = starts[name]
         answer.cursors[name], missed, known = hub.recall(name, since=start)
-        publications += missed
+        found.append(missed)
         # Who has no cursor gets one, and asks again with it: else it would miss what comes between two requests.
         complete = complete and bool(start)
         answer.recovered = answer.recovered and known
-    if publications or not complete or not answer.recovered or timeout <= 0:
-        publications.sort(key=lambda publication: publication.at)
-        answer.fill(publications)
+    if any(found) or not complete or not answer.recovered or timeout <= 0:
+        # Those of one topic stay in its order: by what each server sees of clocks, a later one may be older.
+        answer.fill([*heapq.merge(*found, key=lambda publication: publication.at)])
         spend(answer.size)
         return answer.response()
     left = None if asked.identity is None else asked.identity.left()

@@ -503,6 +503,19 @@ async def test_an_event_stream_and_a_poll_are_told_where_they_are_when_something
         peer.close()
 
 
+async def test_a_poll_keeps_the_order_of_a_topic_however_old_the_engine_calls_each() -> None:
+    hand = ByHand()
+    hub = Hub(backplane=hand, authorize=lambda *_: True)
+    async with hub, serve(rawws.Routes([rawws.Route("/poll", hub.poll)])) as server:
+        await live(hub, hand)
+        for offset in (1, 2):
+            hand.say(offset)
+        # As if it had come late, and what came behind it was asked for.
+        hand.handler.on_record(record(3)._replace(age=9.0))
+        [answer] = await ask(server, get("/poll?topic=a&since=E:0", "Connection: close"))
+        assert [each["data"] for each in json.loads(answer.body)["publications"]] == ["1", "2", "3"]
+
+
 async def test_topics_that_are_too_many_for_an_id_are_refused_before_they_have_a_place() -> None:
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
