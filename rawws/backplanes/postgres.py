@@ -38,7 +38,7 @@ from rawws.topics.backplane import (
 )
 
 from .postgres_line import PostgresLine, Statement, is_refusal
-from .postgres_schema import check_prefix, check_url, connect, prepare
+from .postgres_schema import POOLER, check_prefix, check_server, check_url, connect, grant, prepare
 from .session import EngineSession, fail_answers
 
 if TYPE_CHECKING:
@@ -206,7 +206,38 @@ class PostgresBackplane:
         """Return the number of retries to reach the engine."""
         return {"retries": self._session.retries}
 
+    # -- what comes before the first hub
+
+    @classmethod
+    async def initialize(
+        cls,
+        url: str,
+        *,
+        prefix: str = "rawws",
+        role: str | None = None,
+        timeout: float = 5.0,  # noqa: ASYNC109 - as above
+    ) -> None:
+        """Make what hubs need, where it is not there, and let a role use it who may not make it.
+
+        Raises ImportError where the package `asyncpg` is missing, ValueError for a URL or a prefix that is none, and
+        BackplaneAway, which says why it cannot be.
+        """
+        made = cls(url, prefix=prefix, timeout=timeout)
+        async with asyncio.timeout(timeout):
+            connection = await connect(made._url, prefix, timeout)
+            try:
+                await check_server(connection)
+                await prepare(connection, prefix)
+                if role is not None:
+                    await grant(connection, prefix, role)
+            finally:
+                connection.terminate()
+
     # -- asking
+
+    @property
+    def _servers(self) -> str:
+        return f"{self.prefix}.servers"
 
     def _channel(self, topic: str) -> str:
         # As `tell` in tables.sql.
@@ -251,12 +282,10 @@ class PostgresBackplane:
                 self._connections.append(connection)
                 connection.add_termination_listener(self._end)
             asked, heard = self._connections
+            await self._check_pooler(asked, heard)
             await prepare(asked, self.prefix)
             await asked.execute(f"set lock_timeout = {max(1, int(self.timeout * 250))}")
             await self._introduce(asked)
-            self._token = secrets.token_hex(6)
-            self._echoed = new_answer(loop)
-            await heard.add_listener(f"{self.prefix}.servers", self._hear_server)
             self._line = PostgresLine(asked, self.timeout)
             self._tasks = [loop.create_task(self._line.answer())]
             if self._left is None:
@@ -266,6 +295,20 @@ class PostgresBackplane:
         for topic, ident in self._left or ():
             self.part(topic, ident)
         self._left = []
+
+    async def _check_pooler(self, asked: Connection, heard: Connection) -> None:
+        """Listen to the servers, and hear what is published. Raises BackplaneAway where a pooler lends connections."""
+        from asyncpg import DuplicatePreparedStatementError, InvalidSQLStatementNameError  # noqa: PLC0415
+
+        channel, self._token, self._echoed = self._servers, secrets.token_hex(6), new_answer(self._session.loop)
+        try:
+            await check_server(asked)
+            await heard.add_listener(channel, self._hear_server)
+            await asked.execute(f"notify \"{channel}\", '={self._session.server} {self._token}'")
+            async with asyncio.timeout(self.timeout / 2):
+                await self._echoed
+        except (DuplicatePreparedStatementError, InvalidSQLStatementNameError, TimeoutError):
+            raise BackplaneAway(POOLER) from None
 
     async def _introduce(self, asked: Connection) -> None:
         """Read which run of a PostgreSQL this is, and say what a program needs that publishes without a hub."""
@@ -412,10 +455,7 @@ class PostgresBackplane:
             async with asyncio.timeout(self.timeout / 2):
                 await self._echoed
         except TimeoutError:
-            raise BackplaneAway(
-                "what is published does not come back: LISTEN needs a connection of its own, which pgbouncer gives with"
-                " pool_mode = session only"
-            ) from None
+            raise BackplaneAway("what is published did not come in time") from None
         return bool(row["anew"])
 
     def _enter_again(self) -> None:

@@ -31,8 +31,8 @@ MAX_BATCH_SIZE = 4 << 20
 # A statement that met others in a way that PostgreSQL cannot solve is tried so many times.
 MAX_TRIES = 5
 # The classes of SQLSTATE (PostgreSQL, appendix A) of a PostgreSQL that serves nobody, or is not the one that it was:
-# connection, transaction state (a standby), name or schema that is not there, operator intervention.
-AWAY: Final = ("08", "25", "3D", "3F", "57")
+# connection, transaction state (a standby), name or schema that is not there, operator intervention; and our own.
+AWAY: Final = ("08", "25", "3D", "3F", "57", "RW")
 # What stands in the place of the class of a function or table that is not there any more, too many connections, and a
 # prepared statement that is not there, or is there already.
 AWAY_STATES: Final = ("42P01", "42883", "53300", "26000", "42P05")

@@ -19,7 +19,7 @@ from rawws.topics.backplane import BackplaneAway
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["SETTINGS", "check_prefix", "check_url", "connect", "initialize", "prepare"]
+__all__ = ["POOLER", "check_prefix", "check_server", "check_url", "connect", "grant", "prepare"]
 
 # That of the files in sql/: whoever changes one of them changes it.
 VERSION: Final = 1
@@ -37,6 +37,10 @@ SETTINGS: Final = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
+POOLER: Final = (
+    "what is published does not come back: LISTEN needs connections that are not shared, which pgbouncer gives with"
+    " pool_mode = session only"
+)
 # How long a connection that is not wanted any more may take to be there, in seconds.
 GRACE: Final = 1.0
 
@@ -55,9 +59,9 @@ MISSING_RIGHTS: Final = """
 
 def check_prefix(prefix: str) -> None:
     """Raise ValueError for what is no name of a schema."""
-    if not re.fullmatch(r"(?!pg_)[a-z_][a-z0-9_]{0,47}", prefix):
+    if not re.fullmatch(r"(?!pg_)[\w.:-]{1,48}", prefix, re.ASCII):
         raise ValueError(
-            f"prefix is {prefix[:64]!r}, allowed are 1 to 48 of a-z, 0-9 and _, not beginning with a digit or pg_"
+            f"prefix is {prefix[:64]!r}, allowed are 1 to 48 of letters, digits and _.:-, not beginning with pg_"
         )
 
 
@@ -118,14 +122,12 @@ async def open_connection(url: str, seconds: float) -> Connection:
         raise
 
 
-async def prepare(connection: Connection, prefix: str) -> None:
-    """See that all stands there that is needed, or make it. Raises BackplaneAway where that cannot be."""
-    import asyncpg  # noqa: PLC0415
-
+async def check_server(connection: Connection) -> None:
+    """Raise BackplaneAway for a server or a database that a backplane cannot use."""
     row = await connection.fetchrow(
         "select current_setting('server_version_num')::int as version, current_setting('server_version') as name,"
-        " current_setting('server_encoding') as encoding, pg_is_in_recovery() as standby, current_user as role,"
-        " current_database() as database"
+        " current_setting('server_encoding') as encoding, current_database() as database,"
+        " pg_is_in_recovery() as standby"
     )
     if row["version"] < OLDEST:
         raise BackplaneAway(f"PostgreSQL is version {row['name']}, needed is 13 or later")
@@ -135,7 +137,13 @@ async def prepare(connection: Connection, prefix: str) -> None:
         )
     if row["standby"]:
         raise BackplaneAway("this PostgreSQL is a standby, which takes no writes: name the primary in the URL")
-    role = row["role"]
+
+
+async def prepare(connection: Connection, prefix: str) -> None:
+    """See that all stands there that is needed, or make it. Raises BackplaneAway where that cannot be."""
+    import asyncpg  # noqa: PLC0415
+
+    role = await connection.fetchval("select current_user")
     remedy = f"have one who may run: rawws backplane init URL --prefix {prefix} --role {role}"
     try:
         if not await is_there(connection, prefix):
@@ -176,24 +184,6 @@ async def make(connection: Connection, prefix: str) -> None:
     for name in FILES:
         await connection.execute((SQL / f"{name}.sql").read_text(encoding="utf-8"))
     await connection.execute("insert into about (version) values ($1)", VERSION)
-
-
-async def initialize(url: str, prefix: str, role: str = "", seconds: float = 5.0) -> None:
-    """Make what the backplane needs, for a role that may not, where it is not there (`rawws backplane init`).
-
-    Raises ImportError where the package `asyncpg` is missing, ValueError for a URL or prefix that is none, and
-    BackplaneAway, which says why.
-    """
-    check_url(url)
-    check_prefix(prefix)
-    async with asyncio.timeout(seconds * 2):
-        connection = await connect(url, prefix, seconds)
-        try:
-            await prepare(connection, prefix)
-            if role:
-                await grant(connection, prefix, role)
-        finally:
-            await connection.close(timeout=seconds)
 
 
 async def grant(connection: Connection, prefix: str, role: str) -> None:

@@ -55,13 +55,16 @@ class Server:
         self.process: Process | None = None
         self.options: dict[str, str] = {}
         initdb = [find_postgres("initdb"), "-D", str(self.folder / "new"), "-U", ROLE, "--auth=trust", "-E", "UTF8"]
-        self._run(*initdb, "--locale=C", "--no-sync", "--wal-segsize=1")
+        self.run(*initdb, "--locale=C", "--no-sync", "--wal-segsize=1")
+        # One role has a password, if a test makes that.
+        hosts = self.folder / "new" / "pg_hba.conf"
+        hosts.write_text(f"host all secret {LOOPBACK}/32 scram-sha-256\n{hosts.read_text()}")
         self.renew()
 
     def renew(self) -> None:
         """Have the data of a new server."""
         shutil.rmtree(self.data, ignore_errors=True)
-        self._run("cp", "-a", str(self.folder / "new"), str(self.data))
+        self.run("cp", "-a", str(self.folder / "new"), str(self.data))
 
     @property
     def data(self) -> Path:
@@ -120,7 +123,8 @@ class Server:
         finally:
             await connection.close()
 
-    def _run(self, *command: str) -> None:
+    def run(self, *command: str) -> None:
+        """Run a program as the user of the server."""
         with Process([*as_nobody(), *command], cwd=self.folder) as process:
             process.result(60)
 
@@ -186,4 +190,8 @@ class PostgresEngine:
     def end(self) -> None:
         if self.server.process is None:
             self.server.start()
-        self.ask(f"drop schema if exists {self.prefix} cascade")
+        try:
+            self.ask(f"drop schema if exists {self.prefix} cascade")
+        except asyncpg.PostgresError:
+            # What a test left so is no server for the next one.
+            self.kill(forget=True)

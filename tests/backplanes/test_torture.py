@@ -146,9 +146,9 @@ async def torture(url: str) -> tuple[list[int], list[Client], int]:
     return log, clients, killed
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-def test_every_client_has_the_log_of_the_publisher_or_was_told_that_it_has_not(kind: str, tmp_path: Path) -> None:
-    engine = SERVERS[kind](tmp_path)
+@pytest.mark.parametrize("server", SERVERS)
+def test_every_client_has_the_log_of_the_publisher_or_was_told_that_it_has_not(server: str, tmp_path: Path) -> None:
+    engine = SERVERS[server](tmp_path)
     try:
         log, clients, killed = asyncio.run(torture(engine.url))
     finally:

@@ -12,7 +12,9 @@ as $$
 declare
   old text[];
   ahead text[];
+  now_ timestamptz;
 begin
+  perform check_life(_life);
   select array_agg(t.topic) filter (where t.life <> _life),
       array_agg(t.topic) filter (where t.life = _life and x.place > last_offset(t, x.epoch))
     into old, ahead
@@ -27,6 +29,8 @@ begin
       where t.topic = any(old || ahead) and x.place > last_offset(t, x.epoch));
     perform renew(ahead, _life, _keeps, true);
   end if;
+  -- One for all: what has a later place is no older.
+  now_ := clock_timestamp();
   return query
     select x.i, coalesce(t.epoch, unborn(_word, _remember, 0)), coalesce(t."offset", 0), coalesce(t.began, 0),
       coalesce(t.before, array[unborn(_word, _remember, 1) || ':0']),
@@ -34,11 +38,11 @@ begin
         case when t.topic is null and x.epoch in (unborn(_word, _remember, 0), unborn(_word, _remember, 1)) then 0 end)
       end,
       r."offset", r.message, r.is_text, r.key, r.extra, r.server, r.number,
-      extract(epoch from clock_timestamp() - r.published)::double precision
+      extract(epoch from now_ - r.published)::double precision
     from unnest(_topics, _epochs, _offsets) with ordinality as x (topic, epoch, place, i)
     left join topics t on t.topic = x.topic
     left join records r on r.topic = t.topic and r."offset" >= t.first and r."offset" > t."offset" - _count
-      and r.ends > t.bytes - _size and r.published > clock_timestamp() - _age * interval '1 second'
+      and r.ends > t.bytes - _size and r.published > now_ - _age * interval '1 second'
       and (x.epoch is null or (r."offset" > x.place and x.place <= last_offset(t, x.epoch)))
     order by x.i, r."offset";
 end $$;

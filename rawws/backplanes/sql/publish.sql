@@ -12,7 +12,9 @@ declare
   found_rows integer;
   old text[];
   r record;
+  now_ timestamptz;
 begin
+  perform check_life(_life);
   loop
     insert into topics (topic, epoch, before, life)
       select t, new_epoch(), array[unborn(_word, _remember, 1) || ':0', unborn(_word, _remember, 0) || ':0'], _life
@@ -27,9 +29,11 @@ begin
   if old <> '{}' then
     perform renew(old, _life, _keeps, false);
   end if;
+  -- Behind the locks: what has a later place is no older.
+  now_ := clock_timestamp();
   for r in
     with batch as (
-      select x.*, t.epoch, t."offset" as last, t.bytes, o.number as known, o."offset" as known_offset,
+      select x.*, t.epoch, t."offset" as last, t.bytes, greatest(now_, t.published) as published, o.number as known, o."offset" as known_offset,
         max(x.number) over (partition by x.topic order by x.i rows between unbounded preceding and 1 preceding) as seen
       from unnest(_topics, _numbers, _messages, _texts, _keys, _extras)
         with ordinality as x (topic, number, message, is_text, key, extra, i)
@@ -41,29 +45,29 @@ begin
       from batch where number > coalesce(greatest(known, seen), -1) or _server = '-'
     ), held as (
       insert into records (topic, "offset", message, is_text, key, extra, server, number, published, ends)
-      select topic, place, message, is_text, key, extra, _server, number, clock_timestamp(), ends from fresh
+      select topic, place, message, is_text, key, extra, _server, number, published, ends from fresh
     ), newest as (
       select distinct on (topic) * from fresh order by topic, i desc
     ), taken as (
       insert into origins as o (topic, server, number, "offset", published)
-      select topic, _server, number, place, clock_timestamp() from newest where _server <> '-' order by topic
+      select topic, _server, number, place, published from newest where _server <> '-' order by topic
       on conflict (topic, server) do update
       set number = excluded.number, "offset" = excluded."offset", published = excluded.published
     ), bounds as (
       -- The first of what was held that is held on; what this batch has too much of goes with the next one.
-      select n.topic, n.place, n.ends, t.first as began, coalesce(k."offset", t."offset" + 1) as first,
+      select n.topic, n.place, n.ends, n.published, t.first as began, coalesce(k."offset", t."offset" + 1) as first,
         coalesce(k.ends - octet_length(k.message) - 64, t.bytes) as freed
       from newest n join topics t on t.topic = n.topic left join lateral (
         select h."offset", h.ends, h.message from records h
         where h.topic = n.topic and h."offset" >= t.first and h."offset" > n.place - _count and h.ends > n.ends - _size
-          and h.published > clock_timestamp() - _age * interval '1 second'
+          and h.published > now_ - _age * interval '1 second'
         order by h."offset" limit 1
       ) k on true
     ), gone as (
       delete from records h using bounds b where h.topic = b.topic and h."offset" >= b.began and h."offset" < b.first
     ), moved as (
       update topics t set "offset" = b.place, bytes = b.ends, first = b.first, freed = b.freed,
-        published = clock_timestamp(), touched = clock_timestamp()
+        published = b.published, touched = now_
       from bounds b where t.topic = b.topic
     )
     select b.i, b.topic, b.epoch, b.number, b.message, b.is_text, b.key, b.extra, f.place,

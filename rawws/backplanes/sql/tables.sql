@@ -86,6 +86,15 @@ begin
   select case when keeps then a.word else a.word || engine.life end into engine.word from about a;
 end $$;
 
+-- Whoever found another run when it came must find out anew what is lost: the tables were made again, or it crashed.
+create function check_life(_life text) returns void language plpgsql
+as $$
+begin
+  if not exists (select from life where strpos(_life, ' ' || word || '.') > 0) then
+    raise 'this is another run of the PostgreSQL than the one that was reached' using errcode = 'RW001';
+  end if;
+end $$;
+
 create function new_epoch() returns text language sql volatile
 as $$ select left(replace(gen_random_uuid()::text, '-', ''), 12) $$;
 
