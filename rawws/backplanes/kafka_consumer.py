@@ -84,9 +84,8 @@ async def consume(
     if not topics or not group:
         raise ValueError("no topic or no group is named, needed are both")
     if begin not in {"latest", "earliest"} or batch < 1 or timeout <= 0:
-        raise ValueError(
-            f"begin is {begin!r}, batch {batch} and timeout {timeout}, allowed are 'latest' and 'earliest', numbers above 0"
-        )
+        given = f"begin is {begin!r}, batch {batch} and timeout {timeout}"
+        raise ValueError(f"{given}, allowed are 'latest' and 'earliest', and numbers above 0")
     options = {
         "bootstrap_servers": [f"{host}:{port}" for host, port in servers.hosts],
         "group_id": group,
@@ -165,8 +164,7 @@ class Consumer:
 
     async def _publish(self, records: Sequence[ConsumedRecord]) -> None:
         """Publish records, and return when the hub's engine has them all."""
-        while self._hub.stats().degraded:
-            await asyncio.sleep(LOOK)
+        await when(lambda: not self._hub.stats().degraded)
         waiting = []
         for record in records:
             try:
@@ -176,11 +174,11 @@ class Consumer:
             else:
                 if outcome is not None:
                     waiting.append((record, outcome))
-        for record, outcome in waiting:
+        for _, outcome in waiting:
             await outcome
-            while not outcome.accepted and not outcome.refused:
-                # It was published here while the engine was away, and goes there when it is back.
-                await asyncio.sleep(LOOK)
+        # What is published here while the engine is away goes there when it is back.
+        await when(lambda: all(outcome.accepted or outcome.refused for _, outcome in waiting))
+        for record, outcome in waiting:
             if outcome.refused:
                 self._skip(record, ValueError(outcome.refused))
 
@@ -206,6 +204,12 @@ class Consumer:
             logger.warning("more records of Kafka that are left behind are not named here")
         if self._on_skip is not None:
             self._on_skip(record, error)
+
+
+async def when(condition: Callable[[], object]) -> None:
+    """Return when something is true that nobody tells of."""
+    while not condition():  # noqa: ASYNC110 - a hub has no such event
+        await asyncio.sleep(LOOK)
 
 
 def record_of(found: Any) -> ConsumedRecord:

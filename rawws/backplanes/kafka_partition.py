@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, fin
 from rawws.topics.backplane import BackplaneAway, TopicUnavailable, new_answer
 
 from .kafka_client import RefusedError
-from .kafka_places import Places
+from .kafka_places import OtherVersionError, Places
 from .session import fail_answers
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Partition:
         for record in records:
             try:
                 self.places.read(*record)
-            except ValueError as error:
+            except OtherVersionError as error:
                 raise BackplaneAway(f"the partition {self.number} cannot be read: {error}") from None
             told, self._told = self._told, []
             if self._session.reached:

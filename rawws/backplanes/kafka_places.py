@@ -31,6 +31,7 @@ __all__ = [
     "UNKNOWN",
     "Checkpoint",
     "Mark",
+    "OtherVersionError",
     "Places",
     "Reader",
     "anew",
@@ -67,6 +68,10 @@ RECORD_COST: Final = 384
 CHUNK: Final = 400_000
 # How many columns the row of a topic has; that of somebody present has one less.
 TOPIC_ROW: Final = 6
+
+
+class OtherVersionError(Exception):
+    """A partition that servers of another version write, so that this one would count in another way."""
 
 
 class Mark(NamedTuple):
@@ -234,34 +239,32 @@ class Places:
     # -- reading
 
     def read(self, offset: int, timestamp: int, key: bytes | None, value: bytes | None) -> None:
-        """Take the next record. Raises ValueError for a partition that servers of another version write."""
+        """Take the next record. Raises OtherVersionError."""
         self.position = offset + 1
         self.mark = Mark.of(offset, timestamp, key, value)
         self.clock = max(self.clock, timestamp)
         self.began = self.began or self.clock
         self._forget_old()
-        kind = (value or b"")[:1]
         try:
-            topic = (key or b"").decode()
-            if value is None:
-                self._drop(topic, offset)
-                return
-            if kind == b"=":
+            if key is None:
+                self._rule((value or b"")[:1], json.loads((value or b"")[1:]))
+            elif value is None:
+                self._drop(key.decode(), offset)
+            elif value[:1] == b"=":
                 head, _, body = value[1:].partition(b"\n")
                 server, number, form, about, extra = json.loads(head)
                 message = body.decode() if form == "t" else body
-                self._publish(offset, new_record(topic, "-", 1, message, about, server, number, extra))
-                return
-            words = json.loads(value[1:])
-            if kind in {b"+", b"-"}:
-                server, lease, ident = words[:3]
-                entry = new_entry(server, ident, words[3] if kind == b"+" else "null")
-                self._attend(topic, entry, int(lease), enters=kind == b"+")
-                return
-        except (ValueError, TypeError, IndexError) as error:
+                self._publish(offset, new_record(key.decode(), "-", 1, message, about, server, number, extra))
+            elif value[:1] in {b"+", b"-"}:
+                server, lease, ident, *info = json.loads(value[1:])
+                entry = new_entry(server, ident, *(info or ["null"]))
+                self._attend(key.decode(), entry, int(lease), enters=value[:1] == b"+")
+            else:
+                raise ValueError(f"it begins with {value[:1]!r}, allowed are =, + and -")
+        except OtherVersionError:
+            raise
+        except (TypeError, ValueError) as error:
             self._blame(key, f"a record of it in Kafka, at offset {offset}, cannot be read: {error}")
-            return
-        self._rule(kind, words)
 
     def _rule(self, kind: bytes, words: list[object]) -> None:
         """Take a record that is of the whole partition. One that says nothing known is not heard."""
@@ -282,8 +285,8 @@ class Places:
                 self.checkpoints = [*kept, Checkpoint(name, parts, position, clock)][-MAX_CHECKPOINTS:]
             case b"b", [str(old), str(new), int(version), *_]:
                 if version != VERSION:
-                    raise ValueError(
-                        f"rawws of another version writes there: its records are of {version}, not {VERSION}"
+                    raise OtherVersionError(
+                        f"another version of rawws writes its records: {version}, known is {VERSION}"
                     )
                 if old in {self.life, UNKNOWN}:
                     self._reset(new)

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
@@ -106,7 +106,7 @@ class Reached:
     def __init__(self) -> None:
         self.back = asyncio.Event()
 
-    def on_back(self) -> None:
+    def on_back(self, away: Container[str] = ()) -> None:
         self.back.set()
 
     def __getattr__(self, name: str) -> Any:
