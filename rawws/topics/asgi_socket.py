@@ -327,11 +327,12 @@ def native_socket(scope: AsgiScope) -> WebSocket | None:
     return found
 
 
-def receiver_of(given: Any) -> WebSocket | EventStream | Receiver:
+def receiver_of(given: Any, *, known_only: bool = False) -> WebSocket | EventStream | Receiver:
     """Return what a hub subscribes: a receiver as it is, or what there is below a framework's WebSocket.
 
     That is an object with a `scope` and a `send` as in ASGI (Starlette, FastAPI), or `base_send` (Django Channels), or
-    the (scope, receive, send) of an application. It must be accepted. Raises TypeError for what is none.
+    the (scope, receive, send) of an application. It must be accepted. Raises TypeError for what is none. With
+    `known_only`, one that no hub has had stays so, and None stands for it.
     """
     if isinstance(given, (WebSocket, EventStream)) or hasattr(given, "follow"):
         return given  # type: ignore[no-any-return]
@@ -346,7 +347,7 @@ def receiver_of(given: Any) -> WebSocket | EventStream | Receiver:
     if native is not None:
         return native
     known: AsgiSocket | None = scope.get(REMEMBERED)
-    if known is None:
+    if known is None and not known_only:
         state = getattr(getattr(given, "application_state", None), "name", "")
         if state == "CONNECTING":
             raise LocalProtocolError("the WebSocket is not accepted yet, needed is `await websocket.accept()` before")

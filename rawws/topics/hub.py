@@ -125,7 +125,13 @@ class Hub(HubCore):
         await self.close()
 
     def publish_threadsafe(
-        self, topic: str, message: Any, *, key: str | None = None, event: str | None = None
+        self,
+        topic: str,
+        message: Any,
+        *,
+        key: str | None = None,
+        event: str | None = None,
+        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
     ) -> Future[PublishResult]:
         """Publish from any thread: return a Future of what `await hub.publish(...)` returns in the hub's event loop.
 
@@ -134,11 +140,11 @@ class Hub(HubCore):
         wait there for the Future. One that is cancelled before its turn is not sent.
 
         Raises as `publish` does, at once; RuntimeError where the loop is closed, and where the hub has a backplane and
-        was used in no loop yet: begin with `async with hub`.
+        was used in no loop yet: begin with `async with hub`. What is no subscriber to `exclude` is told by the Future.
         """
         payload, extra = payload_of(message, event)
         self.check_publish(topic, payload, extra, key)
-        return self._thread.post(topic, payload, extra, key, needs_loop=self._replication is not None)
+        return self._thread.post(topic, payload, extra, key, exclude, needs_loop=self._replication is not None)
 
     def disconnect(self, user: str, *, code: int = UNAUTHORIZED, reason: str = "disconnected") -> int:
         """Close all connections of a user, with a backplane at all servers; return how many there were at this one.

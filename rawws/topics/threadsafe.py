@@ -40,6 +40,7 @@ class Posted(NamedTuple):
     message: str | bytes
     extra: str
     key: str | None
+    exclude: Any
 
 
 @final
@@ -84,11 +85,13 @@ class HubThread(LoopThread):
                 if self._posted:
                     running.call_soon(self.take)
 
-    def post(self, topic: str, message: Any, extra: str, key: str | None, *, needs_loop: bool) -> Future[PublishResult]:
+    def post(
+        self, topic: str, message: Any, extra: str, key: str | None, exclude: Any, *, needs_loop: bool
+    ) -> Future[PublishResult]:
         """Have the loop publish, which is done already where this is its thread."""
         future: Future[PublishResult] = Future()
         owned = bytes(message) if isinstance(message, (bytearray, memoryview)) else message
-        posted = Posted(future, topic, owned, extra, key)
+        posted = Posted(future, topic, owned, extra, key, exclude)
         if self.is_here() or self.loop is asyncio._get_running_loop() is not None:  # noqa: SLF001 - asyncio's name
             self.enter()
             self._do(posted)
@@ -150,7 +153,7 @@ class HubThread(LoopThread):
         if not future.set_running_or_notify_cancel():
             return
         try:
-            result = self._publish(posted.topic, posted.message, posted.extra, posted.key)
+            result = self._publish(posted.topic, posted.message, posted.extra, posted.key, posted.exclude)
         except Exception as error:  # noqa: BLE001 - it is told to who asked for it
             future.set_exception(error)
             return

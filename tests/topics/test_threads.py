@@ -224,6 +224,31 @@ async def test_mistakes_raise_at_once(others: ThreadPoolExecutor) -> None:
     assert hub.stats().published == 0
 
 
+async def test_a_thread_may_exclude_a_subscriber(others: ThreadPoolExecutor) -> None:
+    hub = Hub()
+    one, two = Receiver(), Receiver()
+    stranger: Any = ({"type": "websocket"}, None, lambda event: event)
+    hub.subscribe(one, "t")
+    hub.subscribe(two, "t")
+    loop = asyncio.get_running_loop()
+
+    def publish() -> list[Future[PublishResult]]:
+        return [
+            hub.publish_threadsafe("t", text, exclude=exclude)
+            for text, exclude in (("a", one), ("b", None), ("c", Receiver()), ("d", stranger), ("e", two))
+        ]
+
+    results = [await asyncio.wrap_future(each) for each in await loop.run_in_executor(others, publish)]
+    assert [result.delivered for result in results] == [1, 2, 2, 2, 1]
+    assert (one.got, two.got) == (["b", "c", "d", "e"], ["a", "b", "c", "d"])
+    # A WebSocket of another framework that no hub had stays so.
+    assert set(stranger[0]) == {"type"}
+    refused = await loop.run_in_executor(others, lambda: hub.publish_threadsafe("t", "f", exclude=7))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the subscriber is int"):
+        await asyncio.wrap_future(refused)
+    assert len(two.got) == 4
+
+
 async def test_in_the_thread_of_the_loop_it_publishes_at_once() -> None:
     hub, receiver = Hub(), Receiver()
     hub.subscribe(receiver, "t")
