@@ -145,7 +145,7 @@ def test_the_container_runs_and_its_probes_answer_until_it_drains(tmp_path: Path
             assert json.loads(ws.recv(timeout=20))["data"] == "Hello"
             with pytest.raises(ConnectionClosed, match="1001"):
                 ws.recv(timeout=POD["terminationGracePeriodSeconds"])
-        said, *lines = process.result(20).splitlines()
-        assert said.startswith("listening on ")
-        assert all(json.loads(line) for line in lines)
+        said, *logged = [json.loads(line) for line in process.result(20).splitlines()]
+        assert said["message"].startswith("listening on ")
+        assert all(line["message"] for line in logged)
     assert {path.name for path in tmp_path.iterdir()} == before

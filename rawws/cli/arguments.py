@@ -56,7 +56,9 @@ def add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
         default="info",
         help="the least that is logged, on standard error (default: %(default)s)",
     )
-    parser.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
+    parser.add_argument(
+        "--log-json", action="store_true", help="log JSON, one object a line, the line that says where it listens too"
+    )
     parser.add_argument("--access-log", action="store_true", help="log each HTTP response")
 
 

@@ -19,6 +19,9 @@ OTHERS = frozenset({"RAWWS_ADMIN_KEY", "RAWWS_KEY", "RAWWS_PURE", "RAWWS_REQUIRE
 # Options without a value; of those that are on where nothing is said, the word that turns them off.
 FLAGS = {"--access-log": "", "--asgi": "", "--compression": "--no-compression", "--factory": "", "--log-json": "",
          "--probes": "", "--proxy-protocol": "", "--reload": ""}  # fmt: skip
+# What Kubernetes sets in each container for a Service that is called rawws, or rawws-something, and its ports.
+SERVICE = re.compile(r"RAWWS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)")
+SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -46,10 +49,12 @@ class EnvironmentParser(argparse.ArgumentParser):
 def options_in(environ: Mapping[str, str], words: Iterable[str]) -> dict[str, str]:
     """Return what the environment says, as words of the command line by variable; `words` there count first.
 
-    Raises ValueError for a value of an option that has none and is neither on nor off.
+    What Kubernetes says of a Service that is called rawws is none of it. Raises ValueError for a value of an option
+    that has none and is neither on nor off.
     """
     given = {word.partition("=")[0] for word in words}
     found = {}
+    environ = {variable: value for variable, value in environ.items() if not _is_of_service(variable, value)}
     for variable, value in environ.items():
         option = "--" + variable.removeprefix(PREFIX).lower().replace("_", "-")
         if variable == "PORT":
@@ -69,6 +74,12 @@ def options_in(environ: Mapping[str, str], words: Iterable[str]) -> dict[str, st
         if word:
             found[variable] = word
     return found
+
+
+def _is_of_service(variable: str, value: str) -> bool:
+    """Tell whether a variable is what Kubernetes says of a Service: RAWWS_PORT is then a URL."""
+    named = SERVICE.fullmatch(variable) is not None
+    return named or (variable.startswith(PREFIX) and variable.endswith("PORT") and SERVICE_URL.match(value) is not None)
 
 
 def variable_of(option: str) -> str:

@@ -7,9 +7,9 @@ import logging
 from datetime import UTC, datetime
 from typing import final
 
-from .streams import LogHandler
+from .streams import LogHandler, lay_out
 
-__all__ = ["JsonFormatter", "begin_logging"]
+__all__ = ["JsonFormatter", "begin_json_lines", "begin_logging"]
 
 
 @final
@@ -31,6 +31,16 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack"] = self.formatStack(record.stack_info)
         return json.dumps(fields, ensure_ascii=False)
+
+
+def begin_json_lines() -> None:
+    """Have what is said beside the log, such as where it listens, be records of it, of the logger `rawws.cli`."""
+    formatter = JsonFormatter()
+
+    def make(level: int, text: str) -> str:
+        return formatter.format(logging.LogRecord("rawws.cli", level, "", 0, text, None, None))
+
+    lay_out(make)
 
 
 def begin_logging(level: str, *, as_json: bool) -> None:

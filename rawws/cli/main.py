@@ -14,6 +14,7 @@ from .admin import add_admin
 from .arguments import add_asgi, add_end, add_limits, add_reload, add_tls, add_where, target_of, workers_of
 from .environment import EnvironmentParser, options_in, variable_of
 from .loading import CommandError
+from .logs import begin_json_lines
 from .serve import product, serve_application, serve_demo
 from .streams import complain, open_streams, release_streams
 
@@ -88,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("factory", "probes"):
         if getattr(options, name, False) and not options.asgi:
             whole.error(f"--{name} needs --asgi")
+    if getattr(options, "log_json", False):
+        begin_json_lines()
     try:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)

@@ -1,7 +1,7 @@
 """Streams: what a server says on standard output and standard error, which may be full or closed, and do not end it.
 
 A log on a full disk, or a terminal that is gone, costs lines of the log and no client. Each outage is told once, on the
-other stream, if that still takes it.
+other stream, if that still takes it. Where the log is JSON, each line is: who reads a container's output reads both.
 """
 
 from __future__ import annotations
@@ -10,11 +10,35 @@ import contextlib
 import logging
 import os
 import sys
-from typing import TextIO, final
+from typing import TYPE_CHECKING, TextIO, final
 
-__all__ = ["LogHandler", "complain", "flush_streams", "open_streams", "print_line", "release_streams", "write_error"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "LogHandler",
+    "complain",
+    "flush_streams",
+    "lay_out",
+    "open_streams",
+    "print_line",
+    "release_streams",
+    "write_error",
+]
 
 LAYOUT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@final
+class Lines:
+    """What the lines of this process are made of: a level of `logging` and a text; None for the text alone."""
+
+    made_by: Callable[[int, str], str] | None = None
+
+
+def lay_out(made_by: Callable[[int, str], str] | None) -> None:
+    """Have a function make the lines from now on, None for texts as they are."""
+    Lines.made_by = made_by
 
 
 def open_streams() -> None:
@@ -33,7 +57,7 @@ def open_streams() -> None:
 def print_line(text: str) -> None:
     """Print a line on standard output at once; where that fails, say so on standard error, and print no more."""
     try:
-        print(text, flush=True)
+        print(_line(logging.INFO, text), flush=True)
     except OSError as error:
         _drop(sys.stdout)
         complain(f"cannot write to standard output: {error.strerror}; it serves anyway")
@@ -41,11 +65,12 @@ def print_line(text: str) -> None:
 
 def complain(text: str) -> None:
     """Say on standard error what went wrong, if that takes it."""
-    write_error(f"rawws: {text}")
+    write_error(text if Lines.made_by else f"rawws: {text}")
 
 
 def write_error(text: str) -> None:
     """Write a line on standard error, if that takes it."""
+    text = _line(logging.ERROR, text)
     if sys.stderr is not None:  # closed when the process began
         with contextlib.suppress(OSError):
             # In one piece: `print` writes the end of the line by itself, and workers may fail at the same time.
@@ -79,7 +104,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
         if not self._told:
             self._told = True
             with contextlib.suppress(OSError):
-                print(f"rawws: cannot write the log: {error.strerror}; it serves anyway", flush=True)
+                begin = "" if Lines.made_by else "rawws: "
+                text = f"{begin}cannot write the log: {error.strerror}; it serves anyway"
+                print(_line(logging.ERROR, text), flush=True)
 
 
 def flush_streams() -> None:
@@ -98,6 +125,10 @@ def release_streams() -> None:
                 stream.flush()
             except OSError:
                 _drop(stream)
+
+
+def _line(level: int, text: str) -> str:
+    return text if Lines.made_by is None else Lines.made_by(level, text)
 
 
 def _drop(stream: TextIO) -> None:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from websockets import WebSocketException
 from websockets.sync.client import connect
 
+from rawws.cli.environment import options_in
 from rawws.cli.main import parser
 from rawws.server.options import check_origins
 from tests.cli.commands import echoes, fails, port, rawws_command, run, start
@@ -64,6 +65,41 @@ def test_a_wrong_variable_is_named(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert words in fails(run(here, "serve", "chat:echo"), status)
+
+
+KUBERNETES = {
+    "RAWWS_PORT": "tcp://10.3.247.17:8765",
+    "RAWWS_PORT_8765_TCP": "tcp://10.3.247.17:8765",
+    "RAWWS_PORT_8765_TCP_ADDR": "10.3.247.17",
+    "RAWWS_PORT_8765_TCP_PORT": "8765",
+    "RAWWS_PORT_8765_TCP_PROTO": "tcp",
+    "RAWWS_PORT_53_UDP": "udp://10.3.247.17:53",
+    "RAWWS_SERVICE_HOST": "10.3.247.17",
+    "RAWWS_SERVICE_PORT": "8765",
+    "RAWWS_SERVICE_PORT_HTTP_WS": "8765",
+    "RAWWS_CANARY_SERVICE_HOST": "10.3.247.18",
+    "RAWWS_CANARY_SERVICE_PORT": "8765",
+    "RAWWS_CANARY_PORT": "tcp://10.3.247.18:8765",
+    "RAWWS_CANARY_PORT_8765_TCP": "tcp://10.3.247.18:8765",
+}
+
+
+def test_what_kubernetes_says_of_a_service_of_this_name_is_no_option(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert options_in(KUBERNETES, []) == {}
+    # What else there is counts as without them.
+    assert options_in({**KUBERNETES, "PORT": "80", "RAWWS_MAX_SIZE": "9"}, []) == {
+        "PORT": "--port=80",
+        "RAWWS_MAX_SIZE": "--max-size=9",
+    }
+    assert options_in({"RAWWS_PORT": "80", "PORT": "81"}, []) == {"RAWWS_PORT": "--port=80"}
+    assert options_in({"RAWWS_PORT": "tcp:80"}, []) == {"RAWWS_PORT": "--port=tcp:80"}
+    for name, value in {**KUBERNETES, "PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with start(here, "serve", "chat:echo") as process:
+        assert process.output.count("\n") == 1
+        assert port(process) != 8765
 
 
 @pytest.mark.parametrize("words", [["--port", "65536"], ["--port=65536"]])
@@ -155,11 +191,39 @@ def test_the_log_can_be_json_one_object_a_line(here: Path) -> None:
         with connect(f"ws://{LOOPBACK}:{port(process)}") as ws, pytest.raises(Exception, match="1011"):
             ws.recv(timeout=10)
         eventually(lambda: "connection handler failed" in process.output)
-    logged = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    logged = [json.loads(line) for line in process.output.splitlines()]
+    assert re.fullmatch(r"listening on ws://127\.0\.0\.1:\d+ \(rawws .*; Ctrl-C ends it\)", logged[0]["message"])
+    assert (logged[0]["level"], logged[0]["logger"]) == ("info", "rawws.cli")
     [failed] = [entry for entry in logged if entry["message"].startswith("connection handler failed")]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", failed["time"])
     assert (failed["level"], failed["logger"], type(failed["process"])) == ("error", "rawws.server", int)
     assert failed["exception"].splitlines()[-2:] == ['ValueError: no "data"', "base"]
+
+
+@pytest.mark.parametrize("words", [["--admin", f"{LOOPBACK}:0"], ["--admin", f"{LOOPBACK}:0", "--workers", "2"]])
+def test_all_that_is_said_is_json_where_the_log_is(here: Path, words: list[str]) -> None:
+    process = Process(rawws_command("serve", "chat:echo", "--port", "0", "--log-json", *words), cwd=here)
+    with process:
+        process.wait_for(lambda output: output.count("\n") == 2, "both lines")
+        process.send_signal(signal.SIGTERM)
+        process.result(20)
+    said = [json.loads(line)["message"] for line in process.output.splitlines()]
+    assert sorted(text.partition(" ")[0] for text in said[:2]) == ["admin", "listening"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["nothing:echo"], "cannot import 'nothing': there is no module 'nothing' in "),
+        (["chat:echo", "--fd", "77"], "cannot listen on descriptor 77: Bad file descriptor"),
+    ],
+)
+def test_what_it_fails_with_is_json_where_the_log_is(here: Path, words: list[str], reason: str) -> None:
+    failed = run(here, "serve", "--log-json", *words)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    [line] = [json.loads(line) for line in failed.stderr.splitlines()]
+    assert line["message"].startswith(reason)
+    assert (line["level"], line["logger"]) == ("error", "rawws.cli")
 
 
 # -- where it listens, and how it ends
