@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from rawws.topics.backplane import BackplaneAway, new_answer
@@ -55,6 +56,7 @@ class EngineSession:
         "_away",
         "_engine",
         "_errors",
+        "_hurried",
         "_name",
         "_waits",
         "closed",
@@ -92,6 +94,7 @@ class EngineSession:
         """Begin to reach the engine."""
         self.server, self.history, self.handler = server, history, handler
         self.loop = asyncio.get_running_loop()
+        self._hurried = asyncio.Event()
         self.task = self.loop.create_task(self._run())
 
     async def close(self) -> None:
@@ -101,6 +104,10 @@ class EngineSession:
             self.task.cancel()
             await asyncio.wait({self.task})
             self.task = None
+
+    def hurry(self) -> None:
+        """Try at once to reach the engine, where that is waited for."""
+        self._hurried.set()
 
     def new_answer(self) -> asyncio.Future[Any]:
         """Return a future for an answer; it has failed already where the engine is away."""
@@ -145,7 +152,10 @@ class EngineSession:
                     logger.exception("a hub failed at what %s told it", self._name)
                 await self._lose(reason)
                 self.retries += 1
-                await asyncio.sleep(next(waits))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(next(waits)):
+                        await self._hurried.wait()
+                self._hurried.clear()
         finally:
             # By `close`, or with the loop: there is nobody to be told.
             self.closed = True

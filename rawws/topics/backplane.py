@@ -9,7 +9,7 @@ Laws, which `tests/backplanes` holds every backplane to:
 2. An engine that lost what it gave, or may have, begins a new epoch before it gives an offset again.
 3. A publication has an origin, the server and a number that grows; the engine takes each at most once. A hub may so
    publish again what it does not know to have arrived.
-4. What one server publishes goes in the order of its calls, as long as the engine is not away.
+4. What one server publishes to a topic goes in the order of its calls, as long as the engine is not away.
 5. No callback is made from inside a call, and none after `close`.
 6. Nothing here waits without end: where the engine goes away, all futures fail with BackplaneAway. An engine of several
    nodes may be away for some topics: that is said of those, their futures fail, and all others go on.

@@ -16,13 +16,17 @@ __all__ = ["SCHEMES", "backplane_class", "backplane_of"]
 # Each is loaded when it is asked for: its package is installed by those who want it.
 SCHEMES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "nats": "rawws.backplanes.nats:NatsBackplane",
-        "tls": "rawws.backplanes.nats:NatsBackplane",
         "redis": "rawws.backplanes.redis:RedisBackplane",
         "rediss": "rawws.backplanes.redis:RedisBackplane",
         "unix": "rawws.backplanes.redis:RedisBackplane",
-        "postgres": "rawws.backplanes.postgres:PostgresBackplane",
+        "redis+sentinel": "rawws.backplanes.redis:RedisBackplane",
+        "rediss+sentinel": "rawws.backplanes.redis:RedisBackplane",
+        "redis+cluster": "rawws.backplanes.redis_cluster:RedisClusterBackplane",
+        "rediss+cluster": "rawws.backplanes.redis_cluster:RedisClusterBackplane",
         "postgresql": "rawws.backplanes.postgres:PostgresBackplane",
+        "postgres": "rawws.backplanes.postgres:PostgresBackplane",
+        "nats": "rawws.backplanes.nats:NatsBackplane",
+        "tls": "rawws.backplanes.nats:NatsBackplane",
         "kafka": "rawws.backplanes.kafka:KafkaBackplane",
         "kafkas": "rawws.backplanes.kafka:KafkaBackplane",
     }

@@ -26,6 +26,7 @@ from rawws.topics.backplane import Backplane
 from tests.backplanes.engine_kafka import KafkaEngine
 from tests.backplanes.engine_nats import NatsEngine
 from tests.backplanes.engine_postgres import PostgresEngine
+from tests.backplanes.engine_redis_cluster import RedisClusterEngine
 from tests.processes import LOOPBACK, Process, find_program, free_port
 
 __all__ = ["ENGINES", "KEEPING", "ONCE", "SERVERS", "Engine", "RedisEngine", "ServerEngine", "Started"]
@@ -227,18 +228,20 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "broker": BrokerEngine,
     "redis": RedisEngine,
     "redis-sharded": lambda folder: RedisEngine(folder, sharded=True, prefix="other"),
+    "redis-cluster": RedisClusterEngine,
     "postgres": PostgresEngine,
     "nats": NatsEngine,
     "kafka": KafkaEngine,
 }
 
 # Those whose tests take long: they run on one loop, uvloop where rawws is compiled, and asyncio's where it is not.
-ONCE: frozenset[str] = frozenset({"kafka", "nats", "postgres"})
+ONCE: frozenset[str] = frozenset({"redis-cluster", "postgres", "nats", "kafka"})
 
 # Those that are killed in the torture; their data are not.
 SERVERS: dict[str, Callable[[Path], ServerEngine]] = {
-    "postgres": PostgresEngine,
     "redis": RedisEngine,
+    "redis-cluster": RedisClusterEngine,
+    "postgres": PostgresEngine,
     "nats": NatsEngine,
     "kafka": KafkaEngine,
 }

@@ -191,6 +191,7 @@ async def test_while_the_engine_is_away_those_here_hear_each_other_and_later_the
         assert early.got == here.got[1:]
         engine.start()
         await eventually(lambda: len(here.got) == len(there.got) == 7)
+        await eventually(lambda: not one.stats().degraded and not two.stats().degraded)
         logged.take_all(BACK, 2)
         assert sorted(map(str, here.got)) == sorted(map(str, there.got))
         assert here.got[4:] == there.got[1:4]
@@ -273,6 +274,7 @@ async def test_what_is_over_the_bounds_while_the_engine_is_away_is_counted(
         await eventually(lambda: len(there.got) == 5)
         assert len(here.got) == 8
         await eventually(lambda: here.moves)
+        await eventually(lambda: not one.stats().degraded and not two.stats().degraded)
         logged.take_all(AWAY, 2)
         logged.take_all(BACK, 2)
 
@@ -308,6 +310,7 @@ async def test_a_hub_whose_engine_was_never_there_serves_those_who_are_here(engi
         epoch = reader.moves[-1][0].partition(":")[0]
         assert (await one.publish("a", "next")).cursor.startswith(epoch)
         assert reader.got[-2:] == ["hi", "next"]
+        await eventually(lambda: not one.stats().degraded)
         logged.take_all(AWAY, 1)
         logged.take_all(BACK, 1)
 

@@ -84,6 +84,7 @@ async def test_who_came_and_went_while_the_engine_was_away_is_told_when_it_is_ba
         engine.start()
         wanted = {stays_id: "stays", new_id: "new"}
         await eventually(lambda: seen(watcher) == present(one) == present(two) == wanted)
+        await eventually(lambda: not one.stats().degraded and not two.stats().degraded)
         logged.take_all("the backplane is away", 2)
         logged.take_all("the backplane is back", 2)
 

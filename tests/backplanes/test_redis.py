@@ -16,8 +16,10 @@ from typing import Any, final
 import pytest
 import redis as client
 
-from rawws.backplanes import redis
-from rawws.backplanes.redis import RedisBackplane, is_keeping
+from rawws.backplanes import redis_node
+from rawws.backplanes.redis import RedisBackplane
+from rawws.backplanes.redis_life import is_keeping
+from rawws.backplanes.redis_records import pack_record, unpack_record
 from rawws.topics import History, Hub, TopicError, inquiries
 from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, TopicUnavailable
 from tests.backplanes.engines import KEEPING, RedisEngine, Started
@@ -40,14 +42,14 @@ def asked(engine: RedisEngine, *words: str | int) -> Any:
 
 def test_a_server_of_before_reads_a_record_as_its_message_alone_and_this_one_reads_those_of_before() -> None:
     extra = r'"json":true,"event":"é, %20 \\ \" { 1 t - "'
-    packed = redis.pack("5f0e", 7, "[1, 2]", "a key", extra)
+    packed = pack_record("5f0e", 7, "[1, 2]", "a key", extra)
     # As it was taken apart before there was anything beside a message.
     server, number, kind, length, rest = packed.split(b" ", 4)
     assert (int(number), kind, rest) == (7, b"t", b"a key[1, 2]")
     assert rest[int(length) :] == b"[1, 2]"
     assert server != b"5f0e"
-    assert redis.unpack("a", "E", 1, packed) == Record("a", "E", 1, "[1, 2]", "a key", "5f0e", 7, extra)
-    assert redis.unpack("a", "E", 1, b"5f0e 7 t - [1, 2]") == Record("a", "E", 1, "[1, 2]", None, "5f0e", 7)
+    assert unpack_record("a", "E", 1, packed) == Record("a", "E", 1, "[1, 2]", "a key", "5f0e", 7, extra)
+    assert unpack_record("a", "E", 1, b"5f0e 7 t - [1, 2]") == Record("a", "E", 1, "[1, 2]", None, "5f0e", 7)
 
 
 async def restarted(engine: RedisEngine, one: Told) -> None:
@@ -441,7 +443,7 @@ async def test_names_that_clients_touch_leave_no_key_in_the_redis(engine: RedisE
 async def test_a_topic_without_a_publication_that_is_followed_for_long_gets_a_new_cursor_and_loses_nothing(
     engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis, "PLACE_AGE", 2000)
+    monkeypatch.setattr(redis_node, "PLACE_AGE", 2000)
     engine.arguments = {"lease": 0.4}
     async with hubs(engine) as (one, two):
         reader, late = Reader(), Reader()
@@ -511,7 +513,7 @@ async def test_what_nobody_needs_any_more_is_forgotten_by_the_redis(engine: Redi
 async def test_a_place_that_is_followed_is_remembered_however_long_nobody_asks_for_it(
     engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis, "PLACE_AGE", 1000)
+    monkeypatch.setattr(redis_node, "PLACE_AGE", 1000)
     engine.arguments = {"lease": 0.4}
     async with opened(engine, "one") as one:
         await eventually(lambda: one.backs)
@@ -558,7 +560,7 @@ async def test_a_redis_where_the_servers_may_not_hear_of_each_other_is_away(engi
 async def test_too_many_who_leave_while_the_redis_is_away_are_gone_by_their_lease(
     engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis, "MAX_LEFT", 2)
+    monkeypatch.setattr(redis_node, "MAX_LEFT", 2)
     engine.arguments = {"lease": 2.0}
     async with opened(engine, "one") as one, opened(engine, "two") as two:
         await eventually(lambda: one.backs and two.backs)

@@ -1,17 +1,18 @@
--- KEYS: the leases by their ends. ARGV: channel, lease, milliseconds, a word. Each server finds the leases that ran out.
+-- KEYS: the leases by their ends. ARGV: channel, command, lease, milliseconds, a word. Each server finds the leases that
+-- ran out.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   redis.call('ZREM', KEYS[1], lease)
-  redis.call('PUBLISH', ARGV[1], lease)
+  redis.call(ARGV[2], ARGV[1], lease)
 end
 -- Behind a write that needs no memory, also a full Redis takes a lease: without one, all who are present would be gone.
-local known = redis.call('ZREM', KEYS[1], ARGV[2])
-redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
+local known = redis.call('ZREM', KEYS[1], ARGV[3])
+redis.call('ZADD', KEYS[1], now + ARGV[4], ARGV[3])
 -- A word that this Redis has until its data are gone, by whoever came first.
 local word = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
 if not word then
-  word = ARGV[4]
+  word = ARGV[5]
   redis.call('ZADD', KEYS[1], '+inf', word)
 end
 return {1 - known, word}

@@ -29,7 +29,9 @@ end
 -- What the last hub that came said of all of them.
 local hub = redis.call('HMGET', prefix .. ':hub', 'life', 'keeps', 'remember', 'verb', 'channels', 'count', 'size', 'age')
 if not hub[1] then return redis.error_reply('ERR no hub with this prefix was here yet') end
-local life = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local info = redis.call('INFO')
+local life = string.match(info, 'run_id:(%x+)')
+if string.find(string.match(info, 'master_replid2:(%x*)') or '', '[^0]') then life = string.match(info, 'master_replid:(%x+)') end
 local time = redis.call('TIME')
 local function quote(text)
   return (string.gsub(text, '[^%w_.~-]', function(octet) return string.format('%%%02X', string.byte(octet)) end))
