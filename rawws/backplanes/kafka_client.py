@@ -126,6 +126,8 @@ class KafkaClient:
         self._timeout = timeout
         self._context = context
         self._connections: dict[tuple[int, str], Any] = {}
+        # Whoever asks first opens a connection, and the others wait for it.
+        self._opening = asyncio.Lock()
         self._brokers: dict[int, tuple[str, int]] = {}
         # By topic, the broker of each partition, -1 for none.
         self.leaders: dict[str, list[int]] = {}
@@ -250,11 +252,12 @@ class KafkaClient:
             await asyncio.wait(closing, timeout=self._timeout)
 
     async def _send(self, node: int, role: str, request: Any) -> Any:
-        connection = self._connections.get((node, role))
-        if connection is None:
-            if node not in self._brokers:
-                raise OSError(f"no broker has the partition now, or the broker {node} is away")
-            connection = self._connections[node, role] = await self._open(*self._brokers[node])
+        async with self._opening:
+            connection = self._connections.get((node, role))
+            if connection is None:
+                if node not in self._brokers:
+                    raise OSError(f"no broker has the partition now, or the broker {node} is away")
+                connection = self._connections[node, role] = await self._open(*self._brokers[node])
         return await self._ask(connection, request)
 
     async def _ask(self, connection: Any, request: Any) -> Any:

@@ -20,7 +20,7 @@ from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
 from rawws.topics import History
 from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, find_program, free_port
 
-__all__ = ["Broker", "KafkaEngine"]
+__all__ = ["PASSWORD", "Broker", "KafkaEngine"]
 
 Result = TypeVar("Result")
 
@@ -34,8 +34,13 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=PLAINTEXT://{host}:{port},USERS://{host}:{users},CONTROLLER://{host}:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port},USERS://{host}:{users}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,USERS:SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.users.plain.sasl.jaas.config={login} required user_ali="{password}";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -47,23 +52,26 @@ log.index.size.max.bytes=65536
 log.cleaner.dedupe.buffer.size=2097152
 num.network.threads=1
 num.io.threads=2
-{more}
 """
+LOGIN: Final = "org.apache.kafka.common.security.plain.PlainLoginModule"
+# Of `ali`, whom Kafka knows, and who may do nothing there.
+PASSWORD: Final = "open-sesame"
 
 
 @final
 class Broker:
     """A Kafka on free ports, with a folder of its own."""
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path) -> None:
         self.java = find_program("java", "apt-get install default-jre-headless")
         if not JARS.exists():
             raise MissingComponentError(f"Apache Kafka is not installed: {INSTALL}")
         self.folder = folder
-        self.port, controller = free_port(), free_port()
+        self.port, self.users, controller = free_port(), free_port(), free_port()
         self.data, self.empty = folder / "data", folder / "empty"
         self.properties = folder / "server.properties"
-        text = PROPERTIES.format(host=LOOPBACK, port=self.port, controller=controller, data=self.data, more=more)
+        ports = {"port": self.port, "users": self.users, "controller": controller}
+        text = PROPERTIES.format(host=LOOPBACK, data=self.data, login=LOGIN, password=PASSWORD, **ports)
         self.properties.write_text(text)
         words = ["kafka.tools.StorageTool", "format", "-t", "cmF3d3MtdGVzdHMtMTIzNA", "-c", str(self.properties)]
         subprocess.run([self.java, *JAVA, *words], check=True, capture_output=True)
