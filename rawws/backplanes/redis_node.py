@@ -36,9 +36,9 @@ from rawws.topics.backplane import (
 )
 
 from .redis_faults import is_about, is_redirect, is_topics_fault, lack_of, redirect_reason
-from .redis_life import ask_life
 from .redis_line import RedisLine, draw_wait
 from .redis_records import pack_record, server_of, unpack_record
+from .redis_run import ask_run
 from .redis_scripts import BEAT_SCRIPT, HISTORY_SCRIPT, OUTSIDE_SCRIPT, PLAIN, PUBLISH_SCRIPT, RIGHTS_SCRIPT, SHARDED
 from .session import EngineSession, fail_answers
 
@@ -109,10 +109,10 @@ class RedisNode:
         self._numbers = count() if numbers is None else numbers
         self._number = next(self._numbers)
         # Which run of a Redis this is, and whether what it answers is on its disk.
-        self._life = ""
+        self._run = ""
         self.keeps = False
-        # What it keeps as long as its data.
-        self._word = ""
+        # What it keeps as long as its data, and as long as no other run or master had them.
+        self._word = self._life = ""
         self._scripts: dict[str, bytes] = {}
         # By their channels.
         self._followed: dict[bytes, str] = {}
@@ -360,19 +360,19 @@ class RedisNode:
         for line in self._lines:
             await line.connection.connect()  # type: ignore[no-untyped-call]
         self._tasks = [self._session.loop.create_task(asked.answer())]
-        self._life, self.keeps = await ask_life(asked)
+        self._run, self.keeps = await ask_run(asked)
         for text in (RIGHTS_SCRIPT, PUBLISH_SCRIPT, HISTORY_SCRIPT, BEAT_SCRIPT):
             self._scripts[text] = await asked.ask("SCRIPT", "LOAD", text)
         names = (self._key_of_leases, self._own_channel, *self._verbs, *self._own_verbs)
-        missing = await asked.ask("EVALSHA", self._scripts[RIGHTS_SCRIPT], 0, *names)
-        if missing:
+        if missing := await asked.ask("EVALSHA", self._scripts[RIGHTS_SCRIPT], 0, *names):
             raise lack_of([word.decode() for word in missing], self.prefix, self._channels)
-        if self._shard is None:
-            self._introduce(asked)
         heard.send(self._own_verbs.subscribe, self._own_channel)
         if isinstance(answer := await heard.read(), Exception):
             raise answer
+        self._life = ""
         await self._beat()
+        if self._shard is None:
+            self._introduce(asked)
 
     def _introduce(self, asked: RedisLine) -> None:
         """Say what a program needs that publishes without a hub (docs/run/redis.md)."""
@@ -380,6 +380,7 @@ class RedisNode:
         # One that is full refuses it, and nothing here needs it.
         asked.ask(
             *("HSET", f"{self.prefix}:hub", "publish", OUTSIDE_SCRIPT, "life", self._life, "keeps", int(self.keeps)),
+            *("run", self._run),
             *("remember", PLACE_AGE, "verb", self._verbs.publish, "channels", self._channels),
             *("count", bounds.count, "size", bounds.size, "age", self._age),
         )
@@ -576,25 +577,19 @@ class RedisNode:
     async def _beat(self) -> bool:
         """Renew the lease; tell whether it had run out, and another one was taken."""
         assert self._lines is not None  # noqa: S101 - for mypy
-        asked = self._lines[0]
-
-        words = (
-            "EVALSHA",
-            self._scripts[BEAT_SCRIPT],
-            1,
-            self._key_of_leases,
-            self._own_channel,
-            self._own_verbs.publish,
-        )
+        asked, key, verb = self._lines[0], self._key_of_leases, self._own_verbs.publish
+        words = ("EVALSHA", self._scripts[BEAT_SCRIPT], 1, key, self._own_channel, verb)
         # It runs out after half of it, and the others look each quarter.
         length, word = max(1, int(self.lease * 500)), secrets.token_hex(6)
-        is_new, known = await asked.ask(*words, self._lease, length, word)
-        self._word = known.decode()
+        before, (is_new, *known) = self._life, await asked.ask(*words, self._lease, length, word, self._run)
+        self._word, self._life = (each.decode() for each in known)
+        if before not in {"", self._life}:
+            raise BackplaneAway("another Redis was the master meanwhile")
         if not is_new:
             return False
         # A roster may hold those of the old lease for a while: so the new one has another name.
-        await asked.ask("ZREM", self._key_of_leases, self._lease)
+        await asked.ask("ZREM", key, self._lease)
         self._left.clear()
         self._number = next(self._numbers)
-        await asked.ask(*words, self._lease, length, word)
+        await asked.ask(*words, self._lease, length, word, self._run)
         return True

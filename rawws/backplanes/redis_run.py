@@ -1,4 +1,4 @@
-"""Redis lives: what a Redis says of itself to which run it is of, and whether that keeps what it answers."""
+"""Redis runs: what a Redis says of itself to which run it is of, and whether that keeps what it answers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rawws.topics.backplane import BackplaneAway
 if TYPE_CHECKING:
     from .redis_line import RedisLine
 
-__all__ = ["ask_life", "is_keeping", "life_of"]
+__all__ = ["ask_run", "is_keeping"]
 
 
-async def ask_life(line: RedisLine) -> tuple[str, bool]:
+async def ask_run(line: RedisLine) -> tuple[str, bool]:
     """Return which run of a Redis this is, and whether it keeps what it answers.
 
     Raises BackplaneAway for one that loads its data, for a replica, and for one that does not say.
@@ -31,20 +31,10 @@ async def ask_life(line: RedisLine) -> tuple[str, bool]:
     except ResponseError:
         # Who rents a Redis may not ask for its settings.
         words = []
-    return life_of(info), is_keeping(info | dict(zip(words[::2], words[1::2], strict=True)))
-
-
-def life_of(info: dict[str, str]) -> str:
-    """Return the name of a run of a Redis by its INFO, as lua/outside.lua does: none with other data has the same.
-
-    One that was a replica has another name each time that it becomes the master again. Raises BackplaneAway where the
-    Redis does not say.
-    """
-    was_replica = info.get("master_replid2", "").strip("0")
-    life = info.get("master_replid", "") if was_replica else info.get("run_id") or info.get("master_replid", "")
-    if not life:
+    run = info.get("run_id", "")
+    if not run:
         raise BackplaneAway("INFO of this Redis has no run_id: without it, nobody sees that it lost something")
-    return life
+    return run, is_keeping(info | dict(zip(words[::2], words[1::2], strict=True)))
 
 
 def is_keeping(fields: dict[str, str]) -> bool:

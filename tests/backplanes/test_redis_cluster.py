@@ -1,0 +1,268 @@
+"""The Redis Cluster backplane beyond the contract: what is about one slot, or one node, no other topic notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rawws.backplanes.redis_cluster import RedisClusterBackplane
+from rawws.backplanes.redis_slots import slot_of
+from rawws.topics import History, Hub
+from tests.backplanes.engine_redis_cluster import RedisCluster, RedisClusterEngine, RedisProcess
+from tests.backplanes.handlers import Reader, hubs, opened
+from tests.processes import LOOPBACK
+from tests.server.peers import Logged, eventually
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[RedisClusterEngine]:
+    made = RedisClusterEngine(tmp_path)
+    yield made
+    made.end()
+
+
+def topics_of(cluster: RedisCluster) -> dict[int, str]:
+    """Return a topic for each master, by its port."""
+    found: dict[int, str] = {}
+    for number in range(1000):
+        found.setdefault(cluster.at(f"t{number}").port, f"t{number}")
+        if len(found) == 3:
+            return found
+    raise AssertionError(found)
+
+
+def take_transitions(logged: Logged) -> None:
+    """Take what was logged of nodes that went and came, however often."""
+    for said in ("the backplane is away, some topics are degraded", "the backplane is back"):
+        logged.take_all(said, sum(said in line for line in logged.left()))
+
+
+class Stream:
+    """Publications to topics, one after the other, by one hub; and who reads them at another one."""
+
+    def __init__(self, hub: Hub, topics: list[str]) -> None:
+        self.hub = hub
+        self.readers = {topic: Reader() for topic in topics}
+        self.counts = dict.fromkeys(topics, 0)
+        self.outcomes: list[Any] = []
+
+    async def read(self, hub: Hub) -> None:
+        for topic, reader in self.readers.items():
+            await hub.subscribe(reader, topic)
+
+    async def run(self) -> None:
+        while True:
+            for topic in self.readers:
+                self.outcomes.append(self.hub.publish(topic, str(self.counts[topic])))
+                self.counts[topic] += 1
+            await asyncio.sleep(0.002)
+
+    def is_whole(self, topic: str) -> bool:
+        return self.readers[topic].got == [str(number) for number in range(self.counts[topic])]
+
+
+@asynccontextmanager
+async def streaming(one: Hub, two: Hub, topics: list[str]) -> AsyncIterator[Stream]:
+    """Publish by one hub what another one hears, and see at the end that all came that was published."""
+    stream = Stream(one, topics)
+    await stream.read(two)
+    task = asyncio.create_task(stream.run())
+    try:
+        yield stream
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    for outcome in stream.outcomes:
+        await outcome
+    await eventually(lambda: one.stats().unsent == 0)
+
+
+async def goes_on(stream: Stream, topics: list[str], count: int = 100) -> None:
+    """Wait until so many more have come of topics."""
+    begin = {topic: len(stream.readers[topic].got) for topic in topics}
+    await eventually(lambda: all(len(stream.readers[topic].got) >= begin[topic] + count for topic in topics))
+
+
+async def test_where_one_of_three_masters_is_killed_the_topics_of_the_others_notice_nothing(
+    engine: RedisClusterEngine, logged: Logged
+) -> None:
+    topics = topics_of(engine.cluster)
+    async with hubs(engine, history=History(count=10_000)) as (one, two):
+        async with streaming(one, two, [*topics.values()]) as stream:
+            await goes_on(stream, [*topics.values()])
+            server = engine.cluster.servers[0]
+            lost, others = topics.pop(server.port), [*topics.values()]
+            server.kill()
+            await eventually(lambda: one.stats().degraded and two.stats().degraded)
+            await goes_on(stream, others, 300)
+            # Those of the one that is lost are heard where they are published.
+            assert one.stats().unsent > 0
+            server.start()
+            await eventually(lambda: not one.stats().degraded and not two.stats().degraded)
+            await goes_on(stream, [lost])
+        await eventually(lambda: all(map(stream.is_whole, [lost, *others])))
+        assert [stream.readers[topic].moves for topic in others] == [[], []]
+        # It kept all that it answered.
+        assert stream.readers[lost].lost_at == []
+        assert one.stats().lost == one.stats().gaps == two.stats().gaps == two.stats().declared == 0
+    logged.take_all("the backplane is away, some topics are degraded", 2)
+    logged.take_all("the backplane is back", 2)
+
+
+def move_slot(cluster: RedisCluster, topic: str) -> RedisProcess:
+    """Move the slot of a topic to another master, as redis-cli does, and return that."""
+    slot, source = slot_of(topic), cluster.at(topic)
+    [target, *_] = [server for server in cluster.servers if server is not source]
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ident)
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ident)
+    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1):
+        source.ask("MIGRATE", LOOPBACK, target.port, "", 0, 5000, "KEYS", *[key.decode() for key in keys])
+    for server in (target, source, *cluster.servers):
+        server.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ident)
+    return target
+
+
+async def test_a_slot_that_moves_while_publications_flow_loses_nothing_and_no_other_notices(
+    engine: RedisClusterEngine, logged: Logged
+) -> None:
+    topics = [*topics_of(engine.cluster).values()]
+    moving, others = topics[0], topics[1:]
+    engine.arguments = {"lease": 2.0}
+    async with hubs(engine, history=History(count=10_000)) as (one, two):
+        present = (await one.subscribe(Reader(), moving, join="x")).present
+        async with streaming(one, two, topics) as stream:
+            for _ in range(4):
+                await goes_on(stream, topics)
+                await asyncio.to_thread(move_slot, engine.cluster, moving)
+                await goes_on(stream, topics)
+        await eventually(lambda: all(map(stream.is_whole, topics)))
+        assert [stream.readers[topic].moves for topic in others] == [[], []]
+        assert stream.readers[moving].lost_at == []
+        assert one.stats().lost == two.stats().declared == 0
+        await eventually(lambda: [each.id for each in two.presence(moving)] == [present])
+    take_transitions(logged)
+
+
+async def test_a_slot_that_is_left_half_moved_is_away_until_somebody_ends_that(
+    engine: RedisClusterEngine, logged: Logged
+) -> None:
+    topic, other, *_ = topics_of(engine.cluster).values()
+    slot, source = slot_of(topic), engine.cluster.at(topic)
+    [target, *_] = [server for server in engine.cluster.servers if server is not source]
+    async with hubs(engine, 1) as (hub,):
+        await hub.publish("begin", "x")
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ident)
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ident)
+        outcome = hub.publish(topic, "1")
+        await eventually(lambda: hub.stats().degraded)
+        assert (await hub.publish(other, "x")).accepted
+        for server in (source, target):
+            server.ask("CLUSTER", "SETSLOT", slot, "STABLE")
+        await eventually(lambda: not hub.stats().degraded and not hub.stats().unsent)
+        await outcome
+        reader = Reader()
+        await hub.subscribe(reader, topic, since="earliest")
+        assert reader.got == ["1"]
+    take_transitions(logged)
+
+
+async def test_who_leaves_while_a_slot_moves_is_gone_where_it_went(engine: RedisClusterEngine, logged: Logged) -> None:
+    topic = topics_of(engine.cluster).popitem()[1]
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await eventually(lambda: one.backs and two.backs)
+        for ident in ("stays", "goes", "later"):
+            one.backplane.join(topic, ident, "null")
+        await two.backplane.follow(topic)
+        assert len(await two.backplane.presence(topic)) == 3
+        source, slot = engine.cluster.at(topic), slot_of(topic)
+        [target, *_] = [server for server in engine.cluster.servers if server is not source]
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ident)
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ident)
+        keys = [key.decode() for key in source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)]
+        source.ask("MIGRATE", LOOPBACK, target.port, "", 0, 5000, "KEYS", *keys)
+        # The node does not have the roster any more, and no other is the owner yet.
+        one.backplane.leave(topic, "goes")
+        await eventually(lambda: topic in one.away)
+        for server in engine.cluster.servers:
+            server.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ident)
+        await eventually(lambda: topic not in one.away and topic not in two.away)
+        one.backplane.leave(topic, "later")
+        await eventually(lambda: len(two.entries) >= 1)
+        held: list[Any] = [1, 2]
+        while len(held) > 1:
+            held = await two.backplane.presence(topic)
+        assert [entry.id for entry in held] == ["stays"]
+
+
+async def test_a_server_that_dies_is_gone_from_the_topics_of_all_masters(engine: RedisClusterEngine) -> None:
+    topics = [*topics_of(engine.cluster).values()]
+    async with opened(engine, "two") as two:
+        async with opened(engine, "one") as one:
+            await eventually(lambda: one.backs and two.backs)
+            for topic in topics:
+                one.backplane.join(topic, "x", "null")
+                # What one asks, behind it.
+                assert len(await one.backplane.presence(topic)) == 1
+        await eventually(lambda: two.gone == ["one"] * 3)
+        for topic in topics:
+            assert await two.backplane.presence(topic) == []
+
+
+@contextmanager
+def replicated(folder: Path) -> Iterator[RedisCluster]:
+    cluster = RedisCluster(folder, replicas=3)
+    try:
+        yield cluster
+    finally:
+        cluster.kill()
+
+
+async def test_a_master_that_dies_is_replaced_by_its_replica_and_only_its_topics_are_told(
+    tmp_path: Path, logged: Logged
+) -> None:
+    with replicated(tmp_path) as cluster:
+        topics = topics_of(cluster)
+        server = cluster.servers[0]
+        lost, others = topics.pop(server.port), [*topics.values()]
+        history = History(count=10_000)
+        one, two = (Hub(backplane=RedisClusterBackplane(cluster.url, lease=3.0), history=history) for _ in range(2))
+        async with one, two:
+            present = (await one.subscribe(Reader(), lost, join="x")).present
+            async with streaming(one, two, [lost, *others]) as stream:
+                await goes_on(stream, [lost, *others])
+                await eventually(lambda: [each.id for each in two.presence(lost)] == [present])
+                server.kill()
+                await eventually(lambda: one.stats().degraded and two.stats().degraded)
+                await goes_on(stream, others)
+                # Nobody starts it again.
+                await eventually(lambda: not one.stats().degraded and not two.stats().degraded)
+                await goes_on(stream, [lost, *others])
+            await eventually(lambda: all(map(stream.is_whole, others)))
+            assert [stream.readers[topic].moves for topic in others] == [[], []]
+            reader = stream.readers[lost]
+            # The replica may not have had the last of what its master answered.
+            assert reader.lost_at
+            part = reader.got[reader.lost_at[-1] :]
+            assert part == [str(number) for number in range(stream.counts[lost] - len(part), stream.counts[lost])]
+            assert [each.id for each in two.presence(lost)] == [present]
+    take_transitions(logged)
+
+
+async def test_a_master_that_hands_over_to_its_replica_is_away_for_a_moment(tmp_path: Path, logged: Logged) -> None:
+    with replicated(tmp_path) as cluster:
+        topic = topics_of(cluster)[cluster.servers[0].port]
+        async with Hub(backplane=RedisClusterBackplane(cluster.url)) as hub:
+            reader = Reader()
+            await hub.subscribe(reader, topic)
+            await hub.publish(topic, "1")
+            cluster.servers[3].ask("CLUSTER", "FAILOVER")
+            await eventually(lambda: reader.moves)
+            await hub.publish(topic, "2")
+            await eventually(lambda: reader.got[-1] == "2")
+            await eventually(lambda: not hub.stats().degraded)
+    take_transitions(logged)
