@@ -20,12 +20,13 @@ from rawws.net.awaitables import DONE, later, release
 from rawws.net.cancellation import is_cancelled
 from rawws.net.socket import HIGH_WATER
 from rawws.net.threads import wrong_thread
+from rawws.protocol.http11 import Headers
 from rawws_sse import Event, encode
 
 from .asgi import answer_asgi
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 
     from rawws.net.awaitables import Started
     from rawws.net.awaited import Claim
@@ -55,6 +56,8 @@ HEAD = (
     ("X-Accel-Buffering", "no"),
     ("X-Content-Type-Options", "nosniff"),
 )
+# What the stream says itself: its type, and how it is sent.
+OWN = ("Content-Type", "Content-Length", "Transfer-Encoding", "Connection")
 
 
 @final
@@ -63,12 +66,15 @@ class EventStream:
 
     With `events`, an asynchronous iterable of Events or of str, it sends those and ends; without, it stays open, and
     whoever holds it calls `send`. `retry` is what clients wait before they reconnect, in milliseconds. `on_close` is
-    called with the stream when it is over, whoever ended it, and never from inside `send` or `close`.
+    called with the stream when it is over, whoever ended it, and never from inside `send` or `close`. `headers` stand
+    in the head of the response, in the place of ours of the same name (Cache-Control, X-Accel-Buffering,
+    X-Content-Type-Options); ValueError for those that say how it is sent, LocalProtocolError for what cannot be sent.
     """
 
     __slots__ = (
         "_early",
         "_exchange",
+        "_fields",
         "_followers",
         "_keepalive",
         "_maker",
@@ -89,12 +95,14 @@ class EventStream:
         retry: int | None = None,
         keepalive: float | None = KEEPALIVE,
         on_close: Callable[[EventStream], object] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     ) -> None:
         if events is not None and not hasattr(events, "__aiter__"):
             raise TypeError(f"events is {type(events).__name__}, allowed are an asynchronous iterable and None")
         if keepalive is not None and not keepalive > 0:
             raise ValueError(f"keepalive is {keepalive}, allowed are numbers above 0 and None")
         self.on_close = on_close
+        self._fields = HEAD if not headers else fields_with(Headers(headers))
         # The id that the client says it got last, empty where it says none: from when the response begins on.
         self.last_event_id = ""
         # Who it is for, as `identify` of a hub said, or the application.
@@ -238,7 +246,7 @@ class EventStream:
         exchange.observe(self)
         self._watch()
         self.last_event_id = request.last_event_id
-        exchange.begin_stream(HEAD)
+        exchange.begin_stream(self._fields)
         early, self._early = self._early, None
         if exchange.omit_body:
             early = None
@@ -412,6 +420,14 @@ class EventStream:
             exchange.log_failure("event stream failed", error)
             exchange.connection.cut()
         self._end()
+
+
+def fields_with(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a head with these of an application. Raises ValueError for what the stream says itself."""
+    own = [name for name in OWN if name in headers]
+    if own:
+        raise ValueError(f"headers has {own[0]}, allowed are those that a stream does not say itself: {', '.join(OWN)}")
+    return (*(field for field in HEAD if field[0] not in headers), *headers.raw_items())
 
 
 @final

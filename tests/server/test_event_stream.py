@@ -68,6 +68,35 @@ async def test_the_head_says_what_it_is_and_that_nobody_may_keep_it() -> None:
     assert "Content-Length" not in response.headers
 
 
+@pytest.mark.parametrize("pairs", [False, True], ids=["mapping", "pairs"])
+async def test_its_head_has_the_fields_of_the_application_in_the_place_of_its_own(pairs: bool) -> None:
+    fields = {"cache-control": "no-cache, no-transform", "Set-Cookie": "a=1", "X-Accel-Buffering": "yes"}
+    given = [*fields.items(), ("Set-Cookie", "b=2")] if pairs else fields
+    async with served(on("/", lambda _: rawws.EventStream(headers=given))) as (_, peer):
+        await peer.write(get())
+        response = await peer.response()
+    assert response.headers.get_all("Content-Type") == ["text/event-stream"]
+    assert response.headers.get_all("Cache-Control") == ["no-cache, no-transform"]
+    assert response.headers.get_all("X-Accel-Buffering") == ["yes"]
+    assert response.headers.get_all("X-Content-Type-Options") == ["nosniff"]
+    assert response.headers.get_all("Set-Cookie") == (["a=1", "b=2"] if pairs else ["a=1"])
+    assert response.headers.get_all("Transfer-Encoding") == ["chunked"]
+
+
+@pytest.mark.parametrize("name", ["content-type", "Content-Length", "Transfer-Encoding", "CONNECTION"])
+def test_what_says_how_it_is_sent_is_its_own(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"(?i)headers has {name}, allowed are those that a stream does not say itself"
+    ):
+        rawws.EventStream(headers={name: "7"})
+
+
+@pytest.mark.parametrize(("name", "value"), [("X-A", "b\r\nX-C: d"), ("X A", "b"), ("X-A", "b\0")])
+def test_no_field_breaks_out_of_its_line(name: str, value: str) -> None:
+    with pytest.raises(rawws.LocalProtocolError):
+        rawws.EventStream(headers=[(name, value)])
+
+
 async def test_what_is_sent_is_an_event_in_a_chunk_of_its_own() -> None:
     async with streaming() as (stream, peer):
         stream.send("one")

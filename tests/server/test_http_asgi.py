@@ -209,8 +209,10 @@ async def test_a_stream_is_an_application() -> None:
         yield "b"
 
     visit = Visit()
-    await rawws.EventStream(events())(visit.scope, visit.receive, visit.send)
+    stream = rawws.EventStream(events(), headers={"Set-Cookie": "a=1"})
+    await stream(visit.scope, visit.receive, visit.send)
     assert (visit.body, visit.complete) == (b"data: a\n\ndata: b\n\n", True)
+    assert visit.headers[b"set-cookie"] == b"a=1"
     assert visit.headers[b"content-type"] == b"text/event-stream"
 
 
