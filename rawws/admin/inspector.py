@@ -27,6 +27,7 @@ from rawws.topics.core import known_hubs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from rawws.net.identity import Identity
     from rawws.server.server import Server
     from rawws.topics.core import HubCore
     from rawws.topics.presence import Present
@@ -155,6 +156,7 @@ class Inspector:
             "worker": self._worker,
             "kind": kind_of(ws),
             "remote": shown_address(ws.remote_address),
+            "user": user_of(seen.receiver),
             "path": path_of(ws.request_head).partition("?")[0] if ws.request_head else "",
             "subprotocol": ws.subprotocol or "",
             "seconds": round(age_of(ws), 3),
@@ -201,6 +203,12 @@ def shown_present(present: Present) -> Answer:
     """Return what is told of somebody present, and by whom: `claimed` is what its client says, and nobody else."""
     shown: Answer = {"id": present.id, "user": present.user, "info": present.info, "claimed": present.claimed}
     return shown if present.claim is None else {**shown, "claim": present.claim}
+
+
+def user_of(receiver: Any) -> str:
+    """Return whose connection it is, as `identify` of a hub said, or the application; "" where nobody did."""
+    identity: Identity | None = getattr(receiver, "identity", None)
+    return "" if identity is None else identity.user
 
 
 def age_of(ws: WebSocket) -> float:

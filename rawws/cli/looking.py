@@ -318,12 +318,13 @@ def connection_lines(connections: list[Any]) -> list[str]:
             each["worker"],
             each["kind"],
             each["remote"],
+            each["user"] or "-",
             each["path"] or "-",
             each["id"],
         ]
         for each in connections
     ]
-    names = ["waiting", "in", "out", "topics", "ping", "age", "worker", "kind", "from", "path", "id"]
+    names = ["waiting", "in", "out", "topics", "ping", "age", "worker", "kind", "from", "user", "path", "id"]
     return table(names, rows) if rows else ["no connections"]
 
 

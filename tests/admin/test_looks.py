@@ -87,6 +87,27 @@ async def test_connections_are_shown_in_an_order_and_without_what_is_secret() ->
         assert status["slow"] == []
 
 
+async def test_a_connection_is_shown_with_the_user_whom_the_hub_knows() -> None:
+    hub = Hub(authorize=allow, identify=lambda client: rawws.Identity(client.token) if client.token else None)
+    async with looked_at(hub) as (server, admin), AsyncExitStack() as stack:
+        for token in ("ada", ""):
+            peer = await reach(server, stack)
+            await peer.shake_hands(V1, line=f"GET /ws?token={token} HTTP/1.1")
+            await peer.send('{"id": 1, "subscribe": "news"}')
+            await peer.message()
+        stream = await reach(server, stack)
+        await stream.write(get("/stream?topic=a&token=bob"))
+        await stream.response()
+        await reach(server, stack)
+        found = await read(admin, "/v1/connections")
+        assert sorted((each["kind"], each["user"]) for each in found["connections"]) == [
+            ("http", ""),
+            ("stream", "bob"),
+            ("websocket", ""),
+            ("websocket", "ada"),
+        ]
+
+
 async def test_a_slow_consumer_is_shown_with_what_waits_for_it() -> None:
     hub = Hub(authorize=allow)
     async with looked_at(hub, hard_limit=1 << 26) as (server, admin), AsyncExitStack() as stack:

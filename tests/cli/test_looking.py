@@ -101,7 +101,7 @@ def test_a_connection_is_found_by_top_and_kicked(process: Process, url: str, sta
     ws = subscribe(process, stack, "news", "Ada")
     lines = shown("top", "--once", "--url", url, "--sort", "age").splitlines()
     names = lines[-2].split()
-    assert names == ["waiting", "in", "out", "topics", "ping", "age", "worker", "kind", "from", "path", "id"]
+    assert names == ["waiting", "in", "out", "topics", "ping", "age", "worker", "kind", "from", "user", "path", "id"]
     ident = lines[-1].split()[-1]
     out = shown("kick", ident, "--code", "4003", "--reason", "go home", "--url", url)
     assert out == f"{ident} is closed\n"

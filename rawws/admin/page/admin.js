@@ -149,8 +149,8 @@ const show = (status) => {
     status.slow,
     (connection) => connection.id,
     (row, connection) => {
-      const { remote, waiting, kind, path, worker, seconds } = connection;
-      write(row, [remote, bytes(waiting), kind, path, worker, span(seconds)]);
+      const { remote, user, waiting, kind, path, worker, seconds } = connection;
+      write(row, [remote, user, bytes(waiting), kind, path, worker, span(seconds)]);
       if (!row.button) {
         row.button = document.createElement("button");
         row.button.textContent = "Close";
