@@ -62,7 +62,8 @@ def admin_of(process: Process) -> str:
 def dial(process: Process, subprotocol: str = "plain") -> ClientConnection:
     found = re.search(r"^listening on (ws://\S+)", process.output, re.MULTILINE)
     assert found is not None, process.output
-    return connect(found[1], compression=None, subprotocols=[Subprotocol(subprotocol)])
+    # One that reads nothing for a while would be told that nobody answers its Pings.
+    return connect(found[1], compression=None, subprotocols=[Subprotocol(subprotocol)], ping_interval=None)
 
 
 def pid_of(ws: ClientConnection) -> int:

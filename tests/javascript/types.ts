@@ -20,6 +20,8 @@ hub.subscribe("chat", { join: person });
 connect("wss://example.com/topics", { WebSocket: globalThis.WebSocket });
 
 const chat = hub.subscribe("chat", { since: "earliest", join: { name: "Ann" }, watch: true });
+const news = hub.subscribe<string>("news/*", { pattern: true });
+news.onmessage = ({ topic, data }) => console.log(topic, data.length);
 chat.onmessage = ({ data, cursor }: Publication) => console.log(typeof data === "string" ? data : data.byteLength, cursor);
 chat.addEventListener("message", ({ data }) => console.log(typeof data));
 chat.addEventListener("error", ({ code }) => console.log(code));
