@@ -349,9 +349,12 @@ async def test_a_stream_that_lived_for_long_was_a_good_one(monkeypatch: pytest.M
 
 
 async def test_where_the_waits_end_the_last_error_is_raised() -> None:
-    server, error = await failure(answer(b""), reconnect_delays=lambda: iter([0.0, 0.0]))
-    assert type(error) is rawws.InvalidMessage
-    assert len(server.requests) == 3
+    refusals = [answer(b"HTTP/1.1 %d Oh\r\nContent-Length: 0\r\n\r\n" % status) for status in (500, 502, 503, 504)]
+    async with source(*refusals) as server:
+        with pytest.raises(rawws.InvalidStatus) as caught:
+            await taken(events(server.url, reconnect_delays=lambda: iter([0.0, 0.0])))
+        assert caught.value.status == 503
+        assert len(server.requests) == 3
 
 
 async def test_waits_without_a_choice_are_drawn_at_random_on_top_of_retry() -> None:

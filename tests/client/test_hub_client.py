@@ -454,7 +454,8 @@ async def test_a_token_that_cannot_be_renewed_is_asked_for_by_the_next_connectio
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_user_may_be_sent_out_of_a_topic_and_away(transport: str) -> None:
     server_hub = hub_of(identify=lambda _: Identity("ann"))
-    async with hub_server(server_hub) as server, client_of(server, transport) as hub:
+    states: list[HubState] = []
+    async with hub_server(server_hub) as server, client_of(server, transport, on_state=states.append) as hub:
         first, second, other = hub.subscribe("told"), hub.subscribe("told"), hub.subscribe("other")
         for each in (first, second, other):
             await each.ready()
@@ -472,6 +473,10 @@ async def test_a_user_may_be_sent_out_of_a_topic_and_away(transport: str) -> Non
             error = await hub.wait_closed()
             assert (error.code, error.status) == ("refused", 401)
             assert await code(anext(other)) == "refused"
+        else:
+            # A stream has no close code: it comes again, and is asked again who it is.
+            await eventually(lambda: [state.state for state in states] == ["open", "connecting", "open"])
+            assert states[1].reason == "the server ended the stream"
 
 
 async def test_a_subscription_that_the_application_ends_says_so() -> None:

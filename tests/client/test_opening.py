@@ -6,9 +6,11 @@ import asyncio
 import ssl
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 import rawws
 from rawws.client.response import BODY_SIZE
@@ -392,13 +394,21 @@ async def _open(uri: str) -> None:
 # -- TLS
 
 
-async def test_tls_is_verified_and_asks_for_http11() -> None:
-    part = tls()
-    part.server.set_alpn_protocols(["h2", "http/1.1"])
-    async with serve(echo, ssl=part.server) as server:
+async def test_tls_is_verified_and_asks_for_http11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    async with serve(echo, ssl=context) as server:
         uri = f"wss://localhost:{port(server)}"
-        part.client.set_alpn_protocols(["http/1.1"])
-        async with rawws.connect(uri, ssl=part.client) as ws:
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"self-signed|unable to get local issuer"):
+            await rawws.connect(uri)
+        # What OpenSSL looks for where nobody says whom to trust.
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"not valid for '127\.0\.0\.1'"):
+            await rawws.connect(uri.replace("localhost", "127.0.0.1"))
+        async with rawws.connect(uri) as ws:
             await ws.send("x" * 100_000)
             assert await ws.recv() == "x" * 100_000
             assert ws.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"

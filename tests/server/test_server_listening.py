@@ -22,6 +22,7 @@ import websockets.exceptions
 import rawws
 from rawws.net.kernel import SendQueue, send_queue
 from tests.server.peers import Logged, Peer, connected, eventually, host_and_port, narrow, request, serve
+from tests.server.test_server_shutdown import connections, descriptors
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -429,10 +430,17 @@ async def test_a_refusal_under_tls_has_a_body(server_tls: ssl.SSLContext, client
 
 async def test_a_peer_that_does_not_speak_tls_leaves_nothing_behind(server_tls: ssl.SSLContext) -> None:
     async with serve(echo, ssl=server_tls) as server:
+
+        def left() -> tuple[int, int, int]:
+            return descriptors(), connections(), len(asyncio.all_tasks())
+
+        before = left()
         peer = await Peer.reach(server.sockets[0].getsockname())
         await peer.write(request())
         await peer.read_to_end()
         peer.close()
+        await eventually(lambda: not server.settings.connections)
+        await eventually(lambda: left() == before)
 
 
 async def test_a_peer_that_does_not_finish_its_tls_handshake_is_dropped_after_open_timeout(

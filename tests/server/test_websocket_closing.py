@@ -402,7 +402,13 @@ async def test_a_peer_that_does_not_read_its_violations_close_is_dropped() -> No
     async with held(slow=True, ping_interval=None, close_timeout=0.3) as (ws, peer):
         ws.send(bytes(500_000))
         await peer.write(UNMASKED)
+        await eventually(lambda: ws.ready_state is rawws.State.CLOSING)
+        assert ws.buffered > 0
         await ws.wait_closed()
+        assert ws.close_code == 1006
+        assert ws.buffered == 0
+        # What it reads now ends in the middle, before its Close.
+        assert len(await peer.read_to_end()) < 500_000
 
 
 async def test_the_reason_of_a_violation_is_not_longer_than_a_close_may_carry(logged: Logged) -> None:

@@ -13,6 +13,7 @@ from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.net.prepared import PreparedMessage
 from rawws.topics import Hub, Identity, Publication, PublishResult, TopicError
 from rawws.topics.names import CONTROL
+from tests.server.answers import ask, get
 from tests.server.peers import Logged, eventually
 from tests.topics.asgi import SERVERS, in_asgi
 from tests.topics.dialogue import allow, client, served
@@ -205,6 +206,11 @@ def test_the_topic_of_orders_is_nobodys() -> None:
 async def test_no_client_can_order_anything() -> None:
     async with served(made()) as server, client(server, *as_user("eve")) as eve:
         order = '{"disconnect":"ann","code":1000,"reason":"","server":"x"}'
-        for asked in ({"publish": CONTROL, "data": order}, {"subscribe": CONTROL}, {"presence": CONTROL}):
-            assert (await eve.ask(id=1, **asked))["error"] == "topic"
-        assert (await fetch(server, f"/poll?topic={CONTROL}"))[0] == 400
+        for action in ("publish", "subscribe", "unsubscribe", "presence", "history", "call"):
+            more = {"data": order} if action == "publish" else {}
+            assert (await eve.ask(id=1, **{action: CONTROL}, **more))["error"] == "topic"
+        for way in ("poll", "stream"):
+            assert (await fetch(server, f"/{way}?topic={CONTROL}"))[0] == 400
+        body = json.dumps({"publish": CONTROL, "data": order}).encode()
+        [answer] = await ask(server, get("/", "Connection: close", method="POST", body=body), ["POST"])
+        assert (answer.status, json.loads(answer.body)["error"]) == (400, "topic")

@@ -190,9 +190,11 @@ def test_too_many_topics_are_refused_and_the_others_stay() -> None:
         hub.subscribe(receiver, topic)
     with pytest.raises(TopicError, match="the subscriber has 3 topics already, the limit"):
         hub.subscribe(receiver, "d")
+    assert [hub.publish(topic, topic).delivered for topic in "abcd"] == [1, 1, 1, 0]
     hub.unsubscribe(receiver, "a")
     hub.subscribe(receiver, "d")
-    assert hub.publish("d", "hi").delivered == 1
+    assert [hub.publish(topic, topic).delivered for topic in "abcd"] == [0, 1, 1, 1]
+    assert receiver.got == [*"abc", *"bcd"]
 
 
 def test_a_subscription_that_fails_leaves_no_trace() -> None:

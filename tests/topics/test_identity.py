@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import rawws
+from rawws.http.long_poll import POLL_TIMEOUT
 from rawws.topics import Hub, Identity, endpoints
 from rawws.topics.rawws_v1 import remind
 from rawws.topics.sessions import ClientSessions, close_code_of, close_reason
@@ -360,8 +361,11 @@ async def test_a_stream_ends_with_its_identity_and_a_poll_is_held_no_longer() ->
             await stream.data()
             await stream.peer.read_to_end()
         _, first = await fetch(server, "/poll?topic=a")
+        began = asyncio.get_running_loop().time()
         status, _ = await fetch(server, f"/poll?topic=a&token=ann%200.2&since={first['cursor']}")
         assert status == 204
+        # Else it would be held for that long, and then answered so.
+        assert asyncio.get_running_loop().time() - began < POLL_TIMEOUT
         # A renewal is asked over a WebSocket.
         body = b'{"id": 1, "renew": "ann"}'
         [answer] = await ask(server, get("/", "Connection: close", method="POST", body=body), ["POST"])
