@@ -165,28 +165,34 @@ def test_a_worker_that_dies_young_again_and_again_is_replaced_later_and_later(cr
     eventually(lambda: len(pids(crowd)) == 3)
 
 
+def dial_all(crowd: Process, stack: contextlib.ExitStack) -> list[ClientConnection]:
+    """Return a connection to each worker."""
+    found: dict[int, ClientConnection] = {}
+    while len(found) < 3:
+        ws = stack.enter_context(dial(crowd))
+        ws.send("who")
+        found.setdefault(int(ws.recv(timeout=10)), ws)
+    return [*found.values()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_closes_the_connections_of_all_workers(crowd: Process, number: signal.Signals) -> None:
     with contextlib.ExitStack() as stack:
-        connections: dict[int, ClientConnection] = {}
-        while len(connections) < 3:
-            ws = stack.enter_context(dial(crowd))
-            ws.send("who")
-            connections.setdefault(int(ws.recv(timeout=10)), ws)
+        connections = dial_all(crowd, stack)
         os.kill(crowd.pid, number)
-        for ws in connections.values():
+        for ws in connections:
             assert_going_away(ws)
     assert_ends_well(crowd)
 
 
 def test_a_signal_to_every_process_at_once_closes_properly_too(crowd: Process) -> None:
     """So does systemd stop a service."""
-    with dial(crowd) as ws:
-        ws.send("who")
-        ws.recv(timeout=10)
+    with contextlib.ExitStack() as stack:
+        connections = dial_all(crowd, stack)
         for pid in [*pids(crowd), crowd.pid]:
             os.kill(pid, signal.SIGTERM)
-        assert_going_away(ws)
+        for ws in connections:
+            assert_going_away(ws)
     assert_ends_well(crowd)
 
 

@@ -314,10 +314,12 @@ async def test_leaving_the_loop_closes_the_connection_and_leaves_nothing_behind(
 
     ended: list[int | None] = []
     async with serve(wait) as server:
+        before = descriptors(), len(asyncio.all_tasks())
         async for _ in rawws.connect(f"ws://127.0.0.1:{port(server)}"):
             break
         gc.collect()
         await eventually(lambda: ended == [1000])
+        await eventually(lambda: (descriptors(), len(asyncio.all_tasks())) == before)
 
 
 async def test_being_cancelled_in_the_middle_of_a_wait_ends_the_loop() -> None:

@@ -24,6 +24,7 @@ from tests.server.peers import (
     request,
     serve,
 )
+from tests.server.test_server_shutdown import descriptors
 
 HI = b"\x81\x82\x00\x00\x00\x00hi"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -218,10 +219,12 @@ async def test_without_an_open_timeout_a_peer_may_take_its_time() -> None:
 @pytest.mark.parametrize("data", [b"", b"GET / HT", request()[:-2]])
 async def test_a_peer_that_leaves_before_its_request_is_complete_leaves_nothing_behind(end: str, data: bytes) -> None:
     async with serve(never) as server:
+        before = descriptors(), len(asyncio.all_tasks())
         peer = await Peer.reach(server.sockets[0].getsockname())
         await peer.write(data)
         getattr(peer, end)()
         await eventually(lambda: server.counters.accepted and not server.settings.connections)
+        await eventually(lambda: (descriptors(), len(asyncio.all_tasks())) == before)
 
 
 # -- frames behind the request

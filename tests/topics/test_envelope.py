@@ -248,23 +248,26 @@ async def test_authorize_that_is_cancelled_never_leaves_a_client_mute(
     logged.take("connection handler failed", RuntimeError)
 
 
-async def test_a_client_that_goes_while_it_is_decided_leaves_nothing() -> None:
-    decided = asyncio.Event()
+@STYLES
+async def test_a_client_that_goes_while_it_is_decided_leaves_nothing(callbacks: bool) -> None:
+    asked, decided = asyncio.Event(), asyncio.Event()
 
     async def decide(_who: Any, _action: str, _topic: str) -> bool:
+        asked.set()
         await decided.wait()
         return True
 
     hub = Hub(authorize=decide)
-    async with served(hub, callbacks=True) as server:
+    async with served(hub, callbacks=callbacks) as server:
+        before = len(asyncio.all_tasks())
         async with client(server) as one:
             await one.say(id=1, subscribe="a")
             await one.say(id=2, subscribe="b")
-            await eventually(lambda: server.connections)
+            await asked.wait()
         await eventually(lambda: not server.connections)
         decided.set()
-        await asyncio.sleep(0)
-        assert hub.stats().subscribers == 0
+        await eventually(lambda: len(asyncio.all_tasks()) == before)
+        assert hub.stats()[:3] == (0, 0, 0)
 
 
 async def test_too_many_requests_behind_an_open_decision_close_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
