@@ -10,17 +10,39 @@ from pathlib import Path
 
 import rawws
 from rawws.backplanes.redis import RedisBackplane
+from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.topics import HubStats
+from rawws.topics.backplane_urls import SCHEMES
 from tests.backplanes.engines import RedisEngine
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
 PAGE = (ROOT / "docs" / "run" / "scaling.md").read_text(encoding="utf-8")
+REDIS = (ROOT / "docs" / "run" / "redis.md").read_text(encoding="utf-8")
 
 
 def test_the_page_lists_every_option_with_its_default() -> None:
-    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGE, re.MULTILINE))
-    parameters = inspect.signature(RedisBackplane.__init__).parameters
-    assert listed == {name: repr(each.default) for name, each in parameters.items() if name != "self"}
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", REDIS, re.MULTILINE))
+    assert listed == defaults(RedisBackplane)
+    of_cluster = defaults(RedisClusterBackplane)
+    assert {**listed, "url": of_cluster["url"]} == {**of_cluster, "sharded": "False"}
+
+
+def defaults(made: type) -> dict[str, str]:
+    parameters = inspect.signature(made).parameters
+    return {name: repr(each.default) for name, each in parameters.items()}
+
+
+def test_its_options_are_what_the_classes_take() -> None:
+    [program] = re.findall(r"```python\n(# options\.py\n.*?)```", REDIS, re.DOTALL)
+    made: dict[str, rawws.Hub] = {}
+    exec(program, made)
+    assert isinstance(made["one"], rawws.Hub)
+    assert isinstance(made["many"], rawws.Hub)
+
+
+def test_each_scheme_of_its_table_is_one() -> None:
+    listed = set(re.findall(r"`([\w+]+)://", REDIS))
+    assert {scheme for scheme in SCHEMES if scheme.startswith(("redis", "unix"))} == listed
 
 
 def test_the_page_lists_what_is_counted_of_a_backplane() -> None:

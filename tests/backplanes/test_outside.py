@@ -1,4 +1,4 @@
-"""Publishing without a hub, as docs/run/scaling.md shows it: a shell and redis-cli, at a real Redis."""
+"""Publishing without a hub, as docs/run/redis.md shows it: a shell and redis-cli, at a real Redis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.backplanes.handlers import Reader, hubs
 from tests.processes import LOOPBACK, ROOT, find_program
 from tests.server.peers import Logged, eventually
 
-PAGE: Final = (ROOT / "docs" / "run" / "scaling.md").read_text(encoding="utf-8")
+PAGE: Final = (ROOT / "docs" / "run" / "redis.md").read_text(encoding="utf-8")
 [COMMAND] = re.findall(r"^redis-cli EVAL .*$", PAGE, re.MULTILINE)
 ODD: Final = "é/a b:{c}%~_.-€😀"
 

@@ -16,6 +16,7 @@ import rawws
 import rawws.sync
 from rawws import testing
 from rawws.backplanes.redis import RedisBackplane
+from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.client.dialing import TransportOptions
 from rawws.client.options import ConnectOptions
 from rawws.client.proxies import parse_proxy
@@ -85,6 +86,13 @@ WRONG: list[tuple[str, Callable[[str], object]]] = [
     (f"redis://{USER}@host:port", RedisBackplane),
     (f"redis://ali-baba:a/{PASSWORD}@host:port", RedisBackplane),
     (f"redis://ali-baba:{PASSWORD}[@host", RedisBackplane),
+    (f"redis+cluster://{USER}@host", RedisBackplane),
+    (f"redis+sentinel://{USER}@a,b", RedisBackplane),
+    (f"redis+sentinel://{USER}@a,b:port/mymaster", RedisBackplane),
+    (f"redis+sentinel://a,/mymaster?sentinel_password={PASSWORD}", RedisBackplane),
+    (f"redis://{USER}@host", RedisClusterBackplane),
+    (f"redis+cluster://{USER}@host,b:99999", RedisClusterBackplane),
+    (f"redis+cluster://ali-baba:{PASSWORD}[@host,b/3", RedisClusterBackplane),
 ]
 
 
@@ -103,6 +111,8 @@ def test_no_repr_says_a_password() -> None:
         connecting, connecting.target, connecting.transport, connecting.options, parse_uri(uri), parse_proxy(proxy),
         parse_proxy(f"socks5://{USER}@proxy"), TransportOptions(proxy=proxy), rawws.events(f"https://{USER}@host/"),
         parse_uri(f"http://{USER}@host/", HTTP), ConnectOptions(proxy=proxy, additional_headers=[("X-Key", PASSWORD)]),
+        RedisBackplane(f"redis+sentinel://{USER}@host/mymaster?sentinel_password={PASSWORD}"),
+        RedisClusterBackplane(f"redis+cluster://{USER}@host"),
         RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
     ]  # fmt: skip
     for one in found:
