@@ -34,6 +34,7 @@ from rawws.topics.backplane import (
 )
 
 from .nats_line import NatsLine, NatsRefusal
+from .nats_outside import NatsOutside
 from .nats_records import BYTES, HEADER, MARK, TEXT, Stored, Tail, quoted, stamp, unpack
 from .nats_roster import NatsRoster, server_of
 from .nats_starts import NatsStarts
@@ -55,6 +56,10 @@ Answer = TypeVar("Answer")
 
 # The servers of one NATS are few, and all their clients wait: they come back sooner than clients do.
 LONGEST_WAIT = 5.0
+# What JetStream allows.
+MAX_REPLICAS = 5
+# After so many seconds it is said again that something of a topic is missing.
+DOUBT_AGAIN = 0.05
 # What a record takes of memory beside its message, in bytes.
 RECORD_COST = 64
 
@@ -92,6 +97,8 @@ class NatsBackplane:
             raise ValueError(f"prefix is {prefix[:64]!r}, allowed are 1 to 64 of letters, digits, _ and -")
         if lease <= 0 or timeout <= 0:
             raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")
+        if not 1 <= replicas <= MAX_REPLICAS:
+            raise ValueError(f"replicas is {replicas}, allowed are 1 to {MAX_REPLICAS}")
         self._urls = urls_of(url)
         self._options: dict[str, Any] = {"user_credentials": credentials, "tls": tls}
         self.prefix = prefix
@@ -103,6 +110,7 @@ class NatsBackplane:
         self._starts = NatsStarts(self._streams)
         self._roster = NatsRoster(self._streams, self._session, lease, timeout)
         self._writer = NatsWriter(self._streams, self._session, self._starts, self._roster.written)
+        self._outside = NatsOutside(prefix, self._session, self._writer)
         self._line: NatsLine | None = None
         # Which run of the server this is, and by how much its clock is before the loop's.
         self._life = ""
@@ -110,6 +118,8 @@ class NatsBackplane:
         self._clock = 0.0
         # Where the topics are that are followed, by what came last of each.
         self._followed: dict[str, Tail | None] = {}
+        # Those of which messages were dropped here, and which nobody asked for since then.
+        self._dropped: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- the contract
@@ -146,6 +156,7 @@ class NatsBackplane:
 
     def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """Return the records after a position, or all that are stored if it is None."""
+        self._dropped.discard(topic)
         return self._do(topic, self._history(topic, since))
 
     def join(self, topic: str, ident: str, info: str) -> None:
@@ -291,6 +302,7 @@ class NatsBackplane:
             await self._starts.begin(line, self._life, stamp(found["ts"]))
             await self._roster.begin(line)
             self._writer.begin(line, self._life, batches=bool(found["config"].get("allow_atomic")))
+            self._outside.begin(line)
 
     async def work(self) -> None:
         """Serve until something is wrong."""
@@ -340,9 +352,17 @@ class NatsBackplane:
 
     def _slow(self, subject: str) -> None:
         """Have a topic be asked for of which the package dropped messages."""
-        topic = unquote(subject.rpartition(".")[2])
-        if topic in self._followed:
+        if not self._dropped:
+            self._session.loop.call_soon(self._doubt)
+        self._dropped.add(unquote(subject.rpartition(".")[2]))
+
+    def _doubt(self) -> None:
+        """Say that something is missing of topics until they are asked for: who asks already heard too little."""
+        self._dropped &= self._followed.keys()
+        for topic in list(self._dropped):
             self._session.handler.on_doubt(topic)
+        if self._dropped:
+            self._session.loop.call_later(DOUBT_AGAIN, self._doubt)
 
     def _tell(self, topic: str, message: Msg) -> None:
         """Tell the handler what came of a topic, or that nobody can read it."""

@@ -33,9 +33,13 @@ __all__ = ["Found", "NatsLine", "NatsRefusal"]
 FORBIDDEN = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]*)\"")
 # How long a connection that is ended may take to send what is left, in seconds.
 CLOSE_WAIT = 1.0
-# The largest answer that is asked for at a time, in messages and bytes: a server ends connections that lag behind more.
+# So many messages are asked for at a time, and no more bytes than the largest message may have: a server ends a
+# connection to which more than its `max_pending` waits, which is never less than that.
 PAGE = 1000
-PAGE_SIZE = 8 << 20
+# What may wait of one subject for the loop, in messages and bytes: more than a server sends in one turn of it. The
+# package drops what is over that, and says so.
+MAX_PENDING = 100_000
+MAX_PENDING_SIZE = 64 << 20
 # What headers take beside their names and values, at most.
 HEADER_COST = 64
 # What ends several messages: all are sent, or there is none.
@@ -122,10 +126,17 @@ class NatsLine:
                 **options,
             )
         except (Error, OSError, ValueError) as error:
-            raise BackplaneAway(self._reason_of(error)) from None
+            reason = self._reason_of(error)
+            if "authorization" in reason.lower():
+                reason = f"the NATS server refuses the credentials, check those in the URL or the file: {reason}"
+            raise BackplaneAway(reason) from None
         self._inbox = self._client.new_inbox()
         await self._client.subscribe(f"{self._inbox}.*", cb=self._answer)
         self._tasks = [self._loop.create_task(work) for work in (self._write(), self._flush())]
+
+    def fits(self, data: bytes, headers: dict[str, str]) -> bool:
+        """Tell whether a message is none that the server would end the connection for."""
+        return size_of(data, headers) <= self.max_payload
 
     def send(self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None, reply: str = "") -> None:
         """Send a message."""
@@ -149,7 +160,7 @@ class NatsLine:
         found: list[Msg] = []
         while True:
             page = await self.collect(
-                f"$JS.API.DIRECT.GET.{stream}", batch=PAGE, max_bytes=PAGE_SIZE, seq=since, next_by_subj=subject
+                f"$JS.API.DIRECT.GET.{stream}", batch=PAGE, max_bytes=self.max_payload, seq=since, next_by_subj=subject
             )
             found += page.messages
             if not page.pending or not page.messages:
@@ -165,12 +176,12 @@ class NatsLine:
         """End the line: `close` follows."""
         fail_answers([self.ended], reason)
 
-    def subscribe(self, subject: str, heard: Callable[[Msg], None]) -> asyncio.Future[None]:
-        """Have messages be told, from when the future is done."""
+    def subscribe(self, subject: str, heard: Callable[[Msg], None], queue: str = "") -> asyncio.Future[None]:
+        """Have messages be told, from when the future is done; of those with one `queue`, each to one alone."""
         answer: asyncio.Future[None] = new_answer(self._loop)
         self._heard[subject] = heard
         self._subscribing[answer] = subject
-        self._out.append(lambda: self._subscribe(subject, answer))
+        self._out.append(lambda: self._subscribe(subject, queue, answer))
         self._has_out.set()
         return answer
 
@@ -206,7 +217,7 @@ class NatsLine:
         if self.ended.done():
             fail_answers([answer], "the connection was lost")
             return answer
-        size = len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items()) + HEADER_COST
+        size = size_of(data, headers)
         if size > self.max_payload:
             answer.set_exception(
                 NatsRefusal(f"it takes {size} bytes with its headers, the NATS server allows {self.max_payload}")
@@ -255,15 +266,16 @@ class NatsLine:
         """Send what waits, in its order."""
         from nats.errors import Error  # noqa: PLC0415
 
-        # Who reads finds out, where this fails.
-        with contextlib.suppress(Error, OSError):
+        try:
             while True:
                 await self._has_out.wait()
                 self._has_out.clear()
                 while self._out:
                     await self._out.popleft()()
+        except (Error, OSError) as error:
+            self._end(self._reason_of(error))
 
-    async def _subscribe(self, subject: str, answer: asyncio.Future[None]) -> None:
+    async def _subscribe(self, subject: str, queue: str, answer: asyncio.Future[None]) -> None:
         # Somebody may have unsubscribed meanwhile, or subscribed before.
         if subject in self._heard and subject not in self._subscriptions:
 
@@ -272,7 +284,13 @@ class NatsLine:
                 if heard is not None:
                     heard(message)
 
-            self._subscriptions[subject] = await self._client.subscribe(subject, cb=tell)
+            self._subscriptions[subject] = await self._client.subscribe(
+                subject,
+                queue,
+                cb=tell,
+                pending_msgs_limit=MAX_PENDING,
+                pending_bytes_limit=MAX_PENDING_SIZE,
+            )
         self._sent.append(answer)
         self._has_sent.set()
 
@@ -337,3 +355,8 @@ class NatsLine:
         """Return what was wrong: of servers that cannot be reached, the package tells it before."""
         told = [each for each in self._errors if each is not error] if "no servers" in str(error) else [error]
         return str([error, *told][-1]).removeprefix("nats: ") or type(error).__name__
+
+
+def size_of(data: bytes, headers: dict[str, str] | None) -> int:
+    """Return how many bytes a message has, with its headers."""
+    return len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items()) + HEADER_COST

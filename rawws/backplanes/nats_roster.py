@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, final
 from urllib.parse import unquote
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .session import EngineSession
 
 __all__ = ["NatsRoster"]
+
+logger = logging.getLogger("rawws.backplanes")
 
 # Of those who left while the server was away.
 MAX_LEFT = 10_000
@@ -58,6 +61,9 @@ class NatsRoster:
         # Who is present here, and is not in the stream: the server refused that.
         self._unheld: dict[tuple[str, str], None] = {}
         self._left: list[tuple[str, str]] = []
+        # Leases that are given up, and are to be ended.
+        self._ended: set[str] = set()
+        self._is_refused = False
         self._entered_at = 0.0
 
     @property
@@ -75,6 +81,9 @@ class NatsRoster:
         self.line = line
         self._unheld.clear()
         await line.subscribe(f"{self._streams.prefix}.lease.*", self._hear)
+        while self._ended:
+            await line.ask(next(iter(self._ended)), headers={HEADER: "-", **GONE})
+            self._ended.pop()
         await self.renew()
         self._known = await self._living(line)
         for topic, ident in self._left:
@@ -102,8 +111,13 @@ class NatsRoster:
                 self._sequence = await self._put_lease(self.line)
             except NatsRefusal as error:
                 if error.code != WRONG_SEQUENCE:
-                    raise
+                    # Others take those for gone who are present here, until there is room again.
+                    if not self._is_refused:
+                        logger.warning("NATS does not renew the lease of this server: %s", error)
+                    self._is_refused = True
+                    return False
             else:
+                self._is_refused = False
                 return is_new
             # It ran out, or was renewed by what was not answered.
             found = await self.line.read(self._streams.servers, self._subject_of_lease)
@@ -111,9 +125,7 @@ class NatsRoster:
             if living:
                 self._sequence = sequence_of(living[0])
             else:
-                self._leases += 1
-                self._sequence = 0
-                self._left.clear()
+                self._take_another()
                 is_new = True
 
     def again(self) -> None:
@@ -145,10 +157,9 @@ class NatsRoster:
         if len(self._left) < MAX_LEFT:
             self._left.append((topic, ident))
         else:
-            # The old lease will run out with all that were there.
-            self._leases += 1
-            self._sequence = 0
-            self._left.clear()
+            # The old lease ends with all that were there.
+            self._ended.add(self._subject_of_lease)
+            self._take_another()
 
     async def written(self) -> None:
         """Wait until all is answered that was written so far."""
@@ -190,6 +201,12 @@ class NatsRoster:
     def _subject(self, topic: str, ident: str) -> str:
         return f"{self._streams.prefix}.present.{quoted(topic)}.{quoted(self.lease)}.{quoted(ident)}"
 
+    def _take_another(self) -> None:
+        """Have another lease than the last one: who left by that one is gone with it."""
+        self._leases += 1
+        self._sequence = 0
+        self._left.clear()
+
     async def _put_lease(self, line: NatsLine, *, gone: bool = False) -> int:
         """Write that this server lives, or does so no more, behind what it wrote last; return the sequence of that."""
         expected = {"Nats-Expected-Last-Subject-Sequence": str(self._sequence)}
@@ -225,7 +242,8 @@ class NatsRoster:
             if error is not None and sign == "+" and (topic, ident) in self._session.here:
                 self._unheld[topic, ident] = None
                 self._session.handler.on_doubt(topic, f"the NATS server does not hold who is present: {error}")
-            self.line.send(f"{self._streams.prefix}.live.{quoted(topic)}", info.encode(), told)
+            if self.line.fits(info.encode(), told):
+                self.line.send(f"{self._streams.prefix}.live.{quoted(topic)}", info.encode(), told)
 
         asked.add_done_callback(done)
 

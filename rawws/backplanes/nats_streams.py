@@ -48,6 +48,8 @@ NOT_FOUND: Final = 10059
 OTHER_CONFIGURATION: Final = 10058
 WRONG_SEQUENCE: Final = 10071
 NO_RESPONDERS: Final = 503
+# Not enough memory, disk, or of what the account may have of them.
+NO_ROOM: Final = (10002, 10023, 10028, 10047)
 
 
 @final
@@ -148,9 +150,6 @@ class NatsStreams:
             for key in ("max_msgs_per_subject", "max_bytes", "max_age")
             if key in wanted and 0 < has.get(key, 0) < wanted[key]
         }
-        if wanted.get("allow_atomic") and not has.get("allow_atomic"):
-            # The server is of a later version than when the stream was made.
-            changed["allow_atomic"] = True
         return await self._call(line, "UPDATE", name, {**has, **changed}) if changed else found
 
     async def _call(self, line: NatsLine, verb: str, name: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -162,4 +161,5 @@ class NatsStreams:
         """Return what to do where a stream cannot be had."""
         if error.code == NO_RESPONDERS:
             return "JetStream is off at this NATS server: write `jetstream {}` into its configuration"
-        return f"the stream {name} cannot be made or read: {error}"
+        remedy = ": give it more room, or have less with History(total=...)" if error.code in NO_ROOM else ""
+        return f"the stream {name} cannot be made or read: {error}{remedy}"

@@ -18,11 +18,13 @@ Laws, which `tests/backplanes` holds every backplane to:
 8. A topic that was never published to takes no memory of the engine, whoever asked for it.
 
 How it fits other engines:
-- NATS JetStream: a subject per topic in one stream, whose creation is the epoch. The offset is a header, one more than
-  that of the subject's last message, and written under Nats-Expected-Last-Subject-Sequence: who was overtaken tries
-  again. Nats-Msg-Id is the origin. `history` is a consumer by subject; who is present is a key-value bucket with a TTL.
-- Kafka: publications, who is present and leases are records of one Kafka topic, all of which every server reads; each
-  counts the publications of a topic in the order of its partition, from checkpoints in a compacted topic.
+- NATS JetStream (rawws/backplanes/nats.py): a subject per topic in one stream. Place and origin are in a header, and
+  written under Nats-Expected-Last-Subject-Sequence: who was overtaken, or was not answered, reads the last message and
+  tries again. What is stored comes by the server's republishing, `history` is direct get, and a lease is a message that
+  expires.
+- Kafka (rawws/backplanes/kafka.py): publications, who is present and leases are records of one Kafka topic, all of which
+  every server reads; each counts the publications of a topic in the order of its partition, from checkpoints in a
+  compacted topic.
 """
 
 from __future__ import annotations

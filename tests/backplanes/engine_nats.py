@@ -29,10 +29,16 @@ class Talk:
         self.socket = socket.create_connection((LOOPBACK, port), timeout=20)
         self.file = self.socket.makefile("rb")
         self.info: dict[str, Any] = json.loads(self.file.readline().removeprefix(b"INFO "))
-        options = {"verbose": False, "headers": True, "no_responders": True, "lang": "test", "version": "1"}
+        options: dict[str, Any] = {
+            "verbose": False,
+            "headers": True,
+            "no_responders": True,
+            "lang": "test",
+            "version": "1",
+        }
         if login:
             options["user"], options["pass"] = login.split(":")
-        self.socket.sendall(b"CONNECT %b\r\nSUB answer 1\r\nPING\r\n" % json.dumps(options).encode())
+        self.socket.sendall(b"CONNECT %b\r\nSUB _INBOX.test 1\r\nPING\r\n" % json.dumps(options).encode())
         self.line()
 
     def __enter__(self) -> Self:
@@ -52,14 +58,18 @@ class Talk:
             elif not found.startswith(b"INFO "):
                 return found
 
-    def ask(self, subject: str, data: bytes = b"", headers: str = "") -> tuple[str, bytes]:
-        """Publish a message, and return the headers and the data of its answer."""
+    def tell(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
+        """Publish a message."""
+        words = f"{subject} {reply}".strip().encode()
         if headers:
             head = b"NATS/1.0\r\n%b\r\n\r\n" % headers.encode()
-            command = b"HPUB %b answer %d %d\r\n%b%b\r\n" % (subject.encode(), len(head), len(head + data), head, data)
+            self.socket.sendall(b"HPUB %b %d %d\r\n%b%b\r\n" % (words, len(head), len(head + data), head, data))
         else:
-            command = b"PUB %b answer %d\r\n%b\r\n" % (subject.encode(), len(data), data)
-        self.socket.sendall(command)
+            self.socket.sendall(b"PUB %b %d\r\n%b\r\n" % (words, len(data), data))
+
+    def ask(self, subject: str, data: bytes = b"", headers: str = "") -> tuple[str, bytes]:
+        """Publish a message, and return the headers and the data of its answer."""
+        self.tell(subject, data, headers, "_INBOX.test")
         verb, *_, size = self.line().split()
         assert verb in {b"MSG", b"HMSG"}, verb
         body = self.file.read(int(size) + 2)[:-2]
@@ -78,14 +88,16 @@ class Talk:
 class NatsEngine:
     """A nats-server on a free port, with a folder of its own; what it answers is on its disk."""
 
-    def __init__(self, folder: Path, config: str = "", sync: str = "always", **arguments: Any) -> None:
+    def __init__(
+        self, folder: Path, config: str = "", sync: str = "always", limits: str = "", **arguments: Any
+    ) -> None:
         self.folder = folder / "nats"
         self.port = free_port()
         self.config = folder / "nats.conf"
         # Its metafiles are written to the disk as well: what is faster loses what it answered.
         self.config.write_text(
             f"listen: {LOOPBACK}:{self.port}\n"
-            f'jetstream {{ store_dir: "{self.folder}", sync_interval: {sync} }}\n{config}',
+            f'jetstream {{ store_dir: "{self.folder}", sync_interval: {sync}, {limits} }}\n{config}',
             encoding="utf-8",
         )
         self.command = [find_installed("nats-server"), "-c", str(self.config)]
@@ -98,7 +110,7 @@ class NatsEngine:
         return f"nats://{LOOPBACK}:{self.port}"
 
     def backplane(self) -> NatsBackplane:
-        return NatsBackplane(self.url, **self.arguments)
+        return NatsBackplane(**{"url": self.url, **self.arguments})
 
     def kill(self, *, forget: bool = False) -> None:
         assert self.process is not None

@@ -15,6 +15,7 @@ import pytest
 import rawws
 import rawws.sync
 from rawws import testing
+from rawws.backplanes.nats import NatsBackplane
 from rawws.backplanes.redis import RedisBackplane
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.client.dialing import TransportOptions
@@ -93,6 +94,10 @@ WRONG: list[tuple[str, Callable[[str], object]]] = [
     (f"redis://{USER}@host", RedisClusterBackplane),
     (f"redis+cluster://{USER}@host,b:99999", RedisClusterBackplane),
     (f"redis+cluster://ali-baba:{PASSWORD}[@host,b/3", RedisClusterBackplane),
+    (f"http://{USER}@host", NatsBackplane),
+    (f"nats://{USER}@host:port", NatsBackplane),
+    (f"nats://one:4222,nats://ali-baba:a/{PASSWORD}@host:4222", NatsBackplane),
+    (f"nats://ali-baba:{PASSWORD}[@host", NatsBackplane),
 ]
 
 
@@ -114,6 +119,7 @@ def test_no_repr_says_a_password() -> None:
         RedisBackplane(f"redis+sentinel://{USER}@host/mymaster?sentinel_password={PASSWORD}"),
         RedisClusterBackplane(f"redis+cluster://{USER}@host"),
         RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
+        NatsBackplane(f"nats://{USER}@host"), RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
     ]  # fmt: skip
     for one in found:
         assert [secret for secret in SECRETS if secret in f"{one!r} {one} {[one]}"] == []
