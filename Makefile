@@ -95,7 +95,7 @@ clean: ## remove all that was built and installed here
 # the tests, so any Node that runs npm will do. redis-server: SPUBLISH. varnishd: `vcl 4.1`.
 PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy \
 	initdb:13=postgresql java:17=default-jre-headless mvn:3.6=maven nginx:1.19.5=nginx-light npm:7=npm \
-	promtool:2=prometheus redis-server:7.0=redis-server varnishd:6.0=varnish
+	pgbouncer:1.12=pgbouncer promtool:2=prometheus redis-server:7.0=redis-server varnishd:6.0=varnish
 
 .venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json \
 		tests/javascript/package-lock.json tests/typing/package-lock.json tests/backplanes/kafka/pom.xml

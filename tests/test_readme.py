@@ -61,9 +61,16 @@ def blocks(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Those of sse.md are no servers of rawws: tests/sse/test_documentation.py runs them. Those of http.md are no echo:
 # tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and some a test of their own.
-ELSEWHERE = {"frameworks.md", "haproxy.md", "http.md", "javascript.md", "kubernetes.md", "sse.md", "testing.md"} | {
-    f"{name}.md" for name in ("access", "admin", "api", "embedding", "reading", "scaling", "socketio", "tutorial")
-}
+ELSEWHERE = {
+    "frameworks.md",
+    "haproxy.md",
+    "http.md",
+    "javascript.md",
+    "kubernetes.md",
+    "postgresql.md",
+    "sse.md",
+    "testing.md",
+} | {f"{name}.md" for name in ("access", "admin", "api", "embedding", "reading", "scaling", "socketio", "tutorial")}
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]
 CLIENTS = [block for block in PROGRAMS if re.search(r"rawws\.((sync\.)?(connect|events)|HubClient)\(", block.text)]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
@@ -81,7 +88,7 @@ def program(page: str, name: str) -> Block:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"python", "sh", "js", "ini", "dockerfile", "toml", "yaml", "text"}
+    known = {"python", "sh", "js", "ini", "dockerfile", "sql", "toml", "yaml", "text"}
     known |= {"nginx", "haproxy", "apache", "caddyfile", "vcl"}
     assert {block.language for block in BLOCKS} <= known
     assert len(PROGRAMS) >= 5

@@ -54,6 +54,8 @@ class Server:
         self.port = free_port()
         self.process: Process | None = None
         self.options: dict[str, str] = {}
+        # Whom the hubs are.
+        self.role = ROLE
         initdb = [find_postgres("initdb"), "-D", str(self.folder / "new"), "-U", ROLE, "--auth=trust", "-E", "UTF8"]
         self.run(*initdb, "--locale=C", "--no-sync", "--wal-segsize=1")
         # One role has a password, if a test makes that.
@@ -156,7 +158,7 @@ class PostgresEngine:
 
     @property
     def url(self) -> str:
-        return self.server.url()
+        return self.server.url(self.server.role)
 
     def backplane(self) -> Backplane:
         return PostgresBackplane(self.url, **self.arguments)

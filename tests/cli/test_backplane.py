@@ -11,8 +11,9 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from tests.backplanes.engine_postgres import PostgresEngine
 from tests.backplanes.engines import RedisEngine
-from tests.cli.commands import fails, port, run, start
+from tests.cli.commands import fails, port, rawws_command, run, start
 from tests.processes import LOOPBACK, Process
 
 # Two hubs: what is said in one is not heard in the other.
@@ -72,7 +73,7 @@ def test_what_is_published_at_one_server_is_heard_at_all(here: Path, redis: Redi
     [
         (
             "http://ali:sesame@host",
-            "the URL of the backplane begins with 'http', allowed are redis://, ",
+            "the URL of the backplane begins with 'http', allowed are ",
         ),
         ("redis://ali:sesame@host:port", "url is 'redis://***@host:port': "),
     ],
@@ -81,3 +82,45 @@ def test_a_url_that_names_no_engine_is_told_before_anything_starts(here: Path, u
     told = fails(run(here, "serve", "talking:talk", "--port", "0", "--backplane", url), 1)
     assert told.startswith(f"rawws: --backplane: {reason}")
     assert "sesame" not in told
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[PostgresEngine]:
+    engine = PostgresEngine(tmp_path)
+    yield engine
+    engine.end()
+
+
+def test_what_an_engine_needs_is_made_once_and_where_it_needs_nothing_that_is_told(
+    here: Path, postgres: PostgresEngine
+) -> None:
+    for _ in range(2):
+        assert run(here, "backplane", "init", postgres.url, "--prefix", "other").stdout == "other is there\n"
+    # A password belongs into a variable.
+    command = rawws_command("backplane", "init")
+    with Process(command, cwd=here, env={"RAWWS_BACKPLANE": postgres.url}) as process:
+        assert process.result(20) == "rawws is there\n"
+    told = run(here, "backplane", "init", "redis://localhost")
+    assert (told.returncode, told.stdout) == (0, "redis:// needs nothing made before the first hub comes\n")
+    postgres.ask("drop schema other cascade")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["http://ali:sesame@host"], "the URL of the backplane begins with 'http', allowed are "),
+        (["postgresql://ali:sesame@host:port"], "url is 'postgresql://***@host:port': a port is no number"),
+        (["postgresql://ali:sesame@127.0.0.1:1"], "[Errno 111] Connect"),
+        (["URL", "--prefix", "a b"], "prefix is 'a b', allowed are "),
+        (["URL", "--role", "nobody"], "there is no role nobody: create it first"),
+    ],
+    ids=["scheme", "port", "nobody listens", "prefix", "role"],
+)
+def test_what_cannot_be_made_is_told_in_a_line(
+    here: Path, postgres: PostgresEngine, words: list[str], reason: str
+) -> None:
+    told = fails(run(here, "backplane", "init", *[word.replace("URL", postgres.url) for word in words]), 1)
+    assert reason in told
+    assert told.startswith("rawws: backplane init: ")
+    assert "sesame" not in told
+    assert told.count("\n") <= 1

@@ -16,6 +16,7 @@ import rawws
 import rawws.sync
 from rawws import testing
 from rawws.backplanes.nats import NatsBackplane
+from rawws.backplanes.postgres import PostgresBackplane
 from rawws.backplanes.redis import RedisBackplane
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.client.dialing import TransportOptions
@@ -98,6 +99,10 @@ WRONG: list[tuple[str, Callable[[str], object]]] = [
     (f"nats://{USER}@host:port", NatsBackplane),
     (f"nats://one:4222,nats://ali-baba:a/{PASSWORD}@host:4222", NatsBackplane),
     (f"nats://ali-baba:{PASSWORD}[@host", NatsBackplane),
+    (f"http://{USER}@host", PostgresBackplane),
+    (f"postgresql://{USER}@host:port", PostgresBackplane),
+    (f"postgresql://ali-baba:a/{PASSWORD}@host:port", PostgresBackplane),
+    (f"postgresql://ali-baba:{PASSWORD}[@host", PostgresBackplane),
 ]
 
 
@@ -120,6 +125,7 @@ def test_no_repr_says_a_password() -> None:
         RedisClusterBackplane(f"redis+cluster://{USER}@host"),
         RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
         NatsBackplane(f"nats://{USER}@host"), RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
+        PostgresBackplane(f"postgresql://{USER}@host"), RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
     ]  # fmt: skip
     for one in found:
         assert [secret for secret in SECRETS if secret in f"{one!r} {one} {[one]}"] == []

@@ -72,7 +72,7 @@ begin
     )
     select b.i, b.topic, b.epoch, b.number, b.message, b.is_text, b.key, b.extra, f.place,
       -- Not all that is held: those sent again may be thousands.
-      case when b.number = b.known then b.known_offset else (
+      case when f.place is not null then null when b.number = b.known then b.known_offset else (
         select h."offset" from records h where h.topic = b.topic and h."offset" > b.last - 100
         and h.server = _server and h.number = b.number) end as again
     from batch b left join fresh f on f.i = b.i order by b.i
