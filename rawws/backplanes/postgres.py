@@ -38,7 +38,7 @@ from rawws.topics.backplane import (
 )
 
 from .postgres_line import PostgresLine, Statement, is_refusal
-from .postgres_schema import POOLER, check_prefix, check_server, check_url, connect, grant, prepare
+from .postgres_schema import POOLER, check_prefix, check_server, check_url, connect, grant, prepare, settle
 from .session import EngineSession, fail_answers
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ PLACE_AGE = 24 * 3600.0
 SWEEP_INTERVAL = 60.0
 # Of those who left while the PostgreSQL was away.
 MAX_LEFT = 10_000
+# What is larger than 75 MB in its notifications is asked for.
+MAX_PIECES = 10_000
 # So many who are present, and could not be written, are tried again each quarter of a lease.
 MAX_ENTERED = 1000
 
@@ -224,8 +226,9 @@ class PostgresBackplane:
         """
         made = cls(url, prefix=prefix, timeout=timeout)
         async with asyncio.timeout(timeout):
-            connection = await connect(made._url, prefix, timeout)
+            connection = await connect(made._url, timeout)
             try:
+                await settle(connection, prefix)
                 await check_server(connection)
                 await prepare(connection, prefix)
                 if role is not None:
@@ -278,9 +281,10 @@ class PostgresBackplane:
         self._is_changed = asyncio.Event()
         async with asyncio.timeout(self.timeout):
             for _ in range(2):
-                connection = await connect(self._url, self.prefix, self.timeout)
+                connection = await connect(self._url, self.timeout)
                 self._connections.append(connection)
                 connection.add_termination_listener(self._end)
+                await settle(connection, self.prefix)
             asked, heard = self._connections
             await self._check_pooler(asked, heard)
             await prepare(asked, self.prefix)
@@ -359,21 +363,21 @@ class PostgresBackplane:
 
     def enter(self, topic: str, ident: str, info: str) -> None:
         """Tell the PostgreSQL that somebody is present."""
-        if self._line is not None:
+        assert self._line is not None  # noqa: S101 - for mypy
 
-            def entered(done: asyncio.Future[list[Row]]) -> None:
-                error = done.exception()
-                if error is not None and is_refusal(error) and (topic, ident) in self._session.here:
-                    # Remembered, to be tried again.
-                    self._unheld[topic, ident] = None
-                    self._session.handler.on_doubt(topic, f"the PostgreSQL does not hold who is present: {error}")
+        def entered(done: asyncio.Future[list[Row]]) -> None:
+            error = done.exception()
+            if error is not None and is_refusal(error) and (topic, ident) in self._session.here:
+                # Remembered, to be tried again.
+                self._unheld[topic, ident] = None
+                self._session.handler.on_doubt(topic, f"the PostgreSQL does not hold who is present: {error}")
 
-            self._line.ask(self._statements["enter"], topic, ident, info).add_done_callback(entered)
+        self._line.ask(self._statements["enter"], topic, ident, info).add_done_callback(entered)
 
     def part(self, topic: str, ident: str) -> None:
         """Tell the PostgreSQL that somebody is no longer present."""
-        if self._line is not None:
-            self._line.ask(self._statements["part"], topic, ident)
+        assert self._line is not None  # noqa: S101 - for mypy
+        self._line.ask(self._statements["part"], topic, ident)
 
     # -- what comes
 
@@ -393,15 +397,15 @@ class PostgresBackplane:
                 self._listening.discard(channel)
                 await heard.remove_listener(channel, self._hear)
 
-    def _hear(self, connection: Connection, _pid: int, channel: str, payload: str) -> None:
+    def _hear(self, _connection: Connection, _pid: int, channel: str, payload: str) -> None:
         """Tell the handler what came of a topic, or that nobody can read it."""
         head, _, body = payload.partition("\n")
         number, piece, topic = [*head[1:].split(" ", 2), "", ""][:3]
-        if topic not in self._followed.get(channel, ()) or self._connections[1:] != [connection]:
+        if topic not in self._followed.get(channel, ()):
             return
         try:
-            if int(piece) != len(self._pieces.get(topic, ())):
-                raise ValueError(f"piece {piece} came, and {len(self._pieces.get(topic, ()))} before it")
+            if int(piece) != len(self._pieces.get(topic, ())) or int(piece) >= MAX_PIECES:
+                raise ValueError(f"piece {piece} came behind {len(self._pieces.get(topic, ()))} others")
             if head[0] == ".":
                 self._pieces.setdefault(topic, []).append(body)
                 return
@@ -415,10 +419,8 @@ class PostgresBackplane:
         else:
             self._session.handler.on_presence(topic, "join" if head[0] == "+" else "leave", told)
 
-    def _hear_server(self, connection: Connection, _pid: int, _channel: str, payload: str) -> None:
+    def _hear_server(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
         """Hear that a server is gone, or what this one said itself."""
-        if self._connections[1:] != [connection]:
-            return
         if payload == f"={self._session.server} {self._token}":
             if not self._echoed.done():
                 self._echoed.set_result(None)
@@ -429,6 +431,7 @@ class PostgresBackplane:
 
     async def _keep(self) -> None:
         """Keep the lease, and see that both connections live."""
+        assert self._line is not None  # noqa: S101 - for mypy
         touched = self._session.loop.time()
         while True:
             await asyncio.sleep(self.lease / 4)
@@ -437,12 +440,15 @@ class PostgresBackplane:
                 self._session.enter_all()
             self._enter_again()
             now = self._session.loop.time()
-            if now - self._swept > SWEEP_INTERVAL and self._line is not None:
+            if now - self._swept > SWEEP_INTERVAL:
                 self._swept = now
                 self._line.ask(self._statements["sweep"])
             if now - touched > PLACE_AGE / 4:
                 touched = now
-                self._touch()
+                for topic in [topic for topics in self._followed.values() for topic in topics]:
+                    self._line.ask(self._statements["touch"], topic)
+                    # Where it is has another name after a while, if nothing was published to it.
+                    self._session.handler.on_doubt(topic)
 
     async def _beat(self) -> bool:
         """Renew the lease, and hear of that on the other connection; tell whether it is a new one: it had run out."""
@@ -465,15 +471,6 @@ class PostgresBackplane:
             info = self._session.here.get((topic, ident))
             if info is not None:
                 self.enter(topic, ident, info)
-
-    def _touch(self) -> None:
-        """Have the places of topics be remembered that are followed."""
-        for topics in self._followed.values():
-            for topic in topics:
-                if self._line is not None:
-                    self._line.ask(self._statements["touch"], topic)
-                # Where it is has another name after a while, if nothing was published to it.
-                self._session.handler.on_doubt(topic)
 
 
 def call(name: str, *common: object, arrays: int = 0) -> Statement:

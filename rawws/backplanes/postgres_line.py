@@ -134,15 +134,16 @@ class PostgresLine:
 
         statement = batch[0].statement
         columns = [list(column) for column in zip(*[request.values for request in batch], strict=True)]
-        for left in reversed(range(MAX_TRIES)):
+        tries = 0
+        while True:
+            tries += 1
             try:
                 async with asyncio.timeout(self._timeout):
                     rows: list[Row] = await self.connection.fetch(statement.sql, *statement.common, *columns)
                     return rows
             except PostgresError as error:
-                if not left or not sqlstate(error).startswith(ROLLBACK):
+                if tries == MAX_TRIES or not sqlstate(error).startswith(ROLLBACK):
                     raise
-        raise AssertionError
 
 
 def sqlstate(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from rawws.topics.backplane import BackplaneAway
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["POOLER", "check_prefix", "check_server", "check_url", "connect", "grant", "prepare"]
+__all__ = ["POOLER", "check_prefix", "check_server", "check_url", "connect", "grant", "prepare", "settle"]
 
 # That of the files in sql/: whoever changes one of them changes it.
 VERSION: Final = 1
@@ -80,12 +80,12 @@ def check_url(url: str) -> None:
         raise ValueError(f"url is {shown!r}: a port is no number from 0 to 65535")
 
 
-async def connect(url: str, prefix: str, seconds: float) -> Connection:
-    """Connect, with the schema as the place of all names. Raises BackplaneAway where that cannot be."""
+async def connect(url: str, seconds: float) -> Connection:
+    """Connect. Raises BackplaneAway where that cannot be."""
     import asyncpg  # noqa: PLC0415
 
     try:
-        connection = await open_connection(url, seconds)
+        return await open_connection(url, seconds)
     except asyncpg.InvalidAuthorizationSpecificationError as error:
         raise BackplaneAway(f"PostgreSQL refuses the user or the password of the URL: {error}") from None
     except asyncpg.InvalidCatalogNameError as error:
@@ -96,13 +96,12 @@ async def connect(url: str, prefix: str, seconds: float) -> Connection:
         # What asyncpg says may quote a piece of the URL, and so of the password.
         name = type(error).__name__
         raise BackplaneAway(f"cannot connect to {without_userinfo(url)}: {name}, check what the URL says") from None
-    try:
-        for name, value in (SETTINGS | {"search_path": f'"{prefix}", pg_temp'}).items():
-            await connection.execute(f"set {name} = '{value}'" if name != "search_path" else f"set {name} = {value}")
-    except BaseException:
-        connection.terminate()
-        raise
-    return connection
+
+
+async def settle(connection: Connection, prefix: str) -> None:
+    """Have the schema be the place of all names on a connection, and set what it needs."""
+    words = [f"set {name} = '{value}'" for name, value in SETTINGS.items()]
+    await connection.execute("; ".join([*words, f'set search_path = "{prefix}", pg_temp']))
 
 
 async def open_connection(url: str, seconds: float) -> Connection:

@@ -506,6 +506,8 @@ async def test_a_notification_that_nobody_can_read_is_its_topics_and_harms_nothi
             engine.ask("select pg_notify($1, $2)", channel, payload)
         for payload in ("", "-", "=", "junk"):
             engine.ask("select pg_notify('rawws.servers', $1)", payload)
+        # Its own words, once more.
+        engine.ask("select pg_notify('rawws.servers', $1)", f"={hub._replication.server} {backplane._token}")
         await hub.publish("a", "x")
         await eventually(lambda: reader.got == ["x"])
         assert (hub.stats().faults, hub.stats().retries, hub.stats().declared) == (1, 0, 0)
@@ -681,6 +683,42 @@ async def test_a_connection_that_is_dead_is_noticed_and_made_anew(engine: Postgr
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+
+async def test_a_backplane_that_is_closed_while_nobody_answers_is_closed_soon(
+    engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_schema, "GRACE", 0.01)
+    reached = asyncio.Event()
+    gone = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    async with await asyncio.start_server(say_nothing, LOOPBACK, 0) as server:
+        url = f"postgresql://{LOOPBACK}:{server.sockets[0].getsockname()[1]}?sslmode=disable"
+        async with told_of(url, timeout=60.0) as told:
+            await reached.wait()
+        assert told.reasons == []
+        await gone.wait()
+
+
+async def test_a_message_of_more_pieces_than_are_kept_is_asked_for(
+    engine: PostgresEngine, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "MAX_PIECES", 3)
+    async with hubs(engine) as (one, two):
+        reader = Reader()
+        await two.subscribe(reader, "a")
+        message = "x" * 100_000
+        await one.publish("a", message)
+        await eventually(lambda: reader.got == [message])
+        assert two.stats().declared == 0
+        await eventually(lambda: one.stats().faults == 0 < two.stats().faults)
+    logged.take_all("the backplane cannot serve all of the topic", 1)
 
 
 async def test_a_connection_that_is_ended_is_made_anew_at_once(engine: PostgresEngine) -> None:
