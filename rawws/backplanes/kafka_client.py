@@ -44,6 +44,10 @@ class KafkaError(Exception):
         super().__init__(f"{what}: {reason_of(code)}")
 
 
+class EndedError(ConnectionError):
+    """A connection that Kafka, or what stands there, ended."""
+
+
 class RefusedError(Exception):
     """A batch that is larger than Kafka takes."""
 
@@ -140,14 +144,13 @@ class KafkaClient:
         for host, port in self._servers.hosts:
             try:
                 connection = await self._open(host, port)
+                try:
+                    answer = await self._ask(connection, MetadataRequest(list(topics), allow_auto_topic_creation=False))
+                finally:
+                    connection.close()
+                break
             except (OSError, TimeoutError) as error:
-                first = OSError(f"cannot connect to {host}:{port}: {error or 'no answer in time'}")
-                continue
-            try:
-                answer = await self._ask(connection, MetadataRequest(list(topics), allow_auto_topic_creation=False))
-            finally:
-                connection.close()
-            break
+                first = OSError(f"cannot use Kafka at {host}:{port}: {error or 'no answer in time'}{self._hint(error)}")
         if answer is None:
             raise first
         self._brokers = {node: (host, port) for node, host, port, _ in answer.brokers}
@@ -266,7 +269,11 @@ class KafkaClient:
         try:
             return await connection.send(request)
         except LibraryError as error:
-            raise ConnectionError(str(error)) from None
+            raise EndedError(str(error)) from None
+
+    def _hint(self, error: Exception) -> str:
+        is_refusal = isinstance(error, EndedError) and not self._servers.user
+        return " (does it want a user, or TLS, which is kafkas://?)" if is_refusal else ""
 
     async def _open(self, host: str, port: int) -> Any:
         from aiokafka.conn import create_conn  # noqa: PLC0415
@@ -277,9 +284,8 @@ class KafkaClient:
         try:
             return await create_conn(host, port, client_id="rawws", request_timeout_ms=milliseconds, **security)
         except LibraryError as error:
-            if not servers.user:
-                raise ConnectionError(f"{host}:{port} does not answer, does it want TLS or a user? {error}") from None
-            raise ConnectionError(f"{host}:{port} refuses the user {servers.user!r}: {error}") from None
+            refused = f"it refuses the user {servers.user!r}: " if servers.user else ""
+            raise EndedError(f"{refused}{error}") from None
 
 
 def records_of(data: bytes, position: int) -> list[tuple[int, int, bytes | None, bytes | None]]:

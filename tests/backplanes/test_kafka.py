@@ -267,7 +267,7 @@ async def test_a_kafka_that_does_not_answer_any_more_is_away_within_the_timeout(
         (f"ali:{PASSWORD}", "TopicAuthorizationFailed"),
         ("ali:wrong", "refuses the user 'ali'"),
         (f"eve:{PASSWORD}?mechanism=SCRAM-SHA-256", "refuses the user 'eve'"),
-        ("", "does it want TLS or a user"),
+        ("", "does it want a user, or TLS, which is kafkas://?"),
     ],
 )
 async def test_who_may_not_is_told_so_without_the_password(
