@@ -16,8 +16,8 @@ WORDS: Final = """
 authentication, autoscaling, backoff, backpressure, broadcast, bundler, Celery, CORS, CRDT, debug, Django, Docker,
 EventSource, FAQ, FastAPI, Flask, graceful shutdown, health check, heartbeat, horizontal scaling, HTTPS, JWT, keepalive,
 Kubernetes, load balancer, long polling, metrics, monitoring, npm, PostgreSQL, presence, pub/sub, rate limit, React,
-reconnect, Redis, reverse proxy, rolling restart, room, Socket.IO, sticky sessions, threads, timeout, TLS, TypeScript, unit test,
-Vue, webhook, Yjs, zero downtime
+reconnect, Redis, reverse proxy, rolling restart, room, Socket.IO, sticky sessions, threads, timeout, TLS, TypeScript,
+unit test, Vue, webhook, Yjs, zero downtime
 """.replace("\n", " ").split(",")
 # On which page somebody would look who does not know the table.
 PLACES: Final = {

@@ -22,8 +22,8 @@ How it fits other engines:
   written under Nats-Expected-Last-Subject-Sequence: who was overtaken, or was not answered, reads the last message and
   tries again. What is stored comes by the server's republishing, `history` is direct get, and a lease is a message that
   expires.
-- Kafka (rawws/backplanes/kafka.py): publications, who is present and leases are records of one Kafka topic, all of which
-  every server reads; each counts the publications of a topic in the order of its partition, from checkpoints in a
+- Kafka (rawws/backplanes/kafka.py): publications, who is present and leases are records of one Kafka topic, which every
+  server reads whole; each counts the publications of a topic in the order of its partition, from checkpoints in a
   compacted topic.
 """
 
