@@ -32,6 +32,8 @@ OLDEST: Final = 130000
 SETTINGS: Final = {
     "enable_seqscan": "off",
     "jit": "off",
+    # With a plan for each call, one publication takes 3 ms of CPU instead of 1.
+    "plan_cache_mode": "force_generic_plan",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
