@@ -20,11 +20,15 @@ __all__ = ["engine", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "q
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test of an engine all of them."""
+    once = "uvloop" if running() == "compiled" else "asyncio"
     if "kind" not in metafunc.fixturenames:
-        on_each_loop(metafunc)
+        if inspect.iscoroutinefunction(metafunc.function) and getattr(metafunc.module, "ON_ONE_LOOP", False):
+            metafunc.fixturenames.append("loop_name")
+            metafunc.parametrize("loop_name", [once])
+        else:
+            on_each_loop(metafunc)
     elif inspect.iscoroutinefunction(metafunc.function):
         metafunc.fixturenames.append("loop_name")
-        once = "uvloop" if running() == "compiled" else "asyncio"
         pairs = [(loop, kind) for kind in ENGINES for loop in LOOPS if kind not in ONCE or loop == once]
         metafunc.parametrize(("loop_name", "kind"), pairs)
     else:

@@ -28,6 +28,9 @@ from tests.backplanes.test_redis import Relay
 from tests.processes import LOOPBACK, Process, find_program, free_port
 from tests.server.peers import Logged, eventually
 
+# As those of `ONCE`.
+ON_ONE_LOOP = True
+
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[PostgresEngine]:
@@ -541,6 +544,7 @@ async def test_a_text_that_has_no_utf_8_is_refused_alone(engine: PostgresEngine)
         await eventually(lambda: one.backs)
         extras = ["", '"event":"\ud800"', ""]
         answers = [one.backplane.publish("a", "x", None, number, extra) for number, extra in enumerate(extras)]
+        one.backplane.publish("a", "x", None, 9, extras[1]).cancel()
         found = await asyncio.gather(*answers, return_exceptions=True)
         assert [isinstance(each, TopicUnavailable) for each in found] == [False, True, False]
         assert one.reasons == []
@@ -683,6 +687,7 @@ async def test_a_connection_that_is_dead_is_noticed_and_made_anew(engine: Postgr
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+        await eventually(lambda: not any(task for task in asyncio.all_tasks() if "Relay" in repr(task)))
 
 
 async def test_a_backplane_that_is_closed_while_nobody_answers_is_closed_soon(

@@ -25,6 +25,9 @@ PAGE: Final = (ROOT / "docs" / "run" / "postgresql.md").read_text(encoding="utf-
 SQL: Final = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 [INIT] = re.findall(r"^rawws backplane init .*$", PAGE, re.MULTILINE)
 
+# As those of `ONCE`.
+ON_ONE_LOOP = True
+
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[PostgresEngine]:
