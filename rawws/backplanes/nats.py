@@ -58,6 +58,8 @@ Answer = TypeVar("Answer")
 LONGEST_WAIT = 5.0
 # What JetStream allows.
 MAX_REPLICAS = 5
+# After so many seconds, all servers of a cluster know who is subscribed at one of them.
+SPREAD = 1.0
 # After so many seconds it is said again that something of a topic is missing.
 DOUBT_AGAIN = 0.05
 # What a record takes of memory beside its message, in bytes.
@@ -114,6 +116,8 @@ class NatsBackplane:
         self._line: NatsLine | None = None
         # Which run of the server this is, and by how much its clock is before the loop's.
         self._life = ""
+        # Whether several servers have the streams, or may have.
+        self._shares = False
         self._created = ""
         self._clock = 0.0
         # Where the topics are that are followed, by what came last of each.
@@ -214,6 +218,9 @@ class NatsBackplane:
         except NatsRefusal:
             self._followed.pop(topic, None)
             raise
+        if self._shares:
+            # The other servers of the cluster hear of it later, and send nothing till then.
+            self._session.loop.call_later(SPREAD, self._miss, topic)
 
     async def _history(self, topic: str, since: Position | None) -> HistoryResult:
         log = await self._log(topic, since)
@@ -296,12 +303,13 @@ class NatsBackplane:
             found = await self._streams.prepare(line, server["ver"], self._session.history)
             self._created = found["created"]
             # A stream of a cluster has no server that it lives and dies with.
-            run = "" if self.keeps or server.get("cluster") else server["id"]
+            self._shares = bool(server.get("cluster"))
+            run = "" if self.keeps or self._shares else server["id"]
             self._life = hashlib.sha256(f"{self._created} {run}".encode()).hexdigest()[:12]
             self._clock = stamp(found["ts"]) - self._session.loop.time()
             await self._starts.begin(line, self._life, stamp(found["ts"]))
             await self._roster.begin(line)
-            self._writer.begin(line, self._life, batches=bool(found["config"].get("allow_atomic")))
+            self._writer.begin(line, self._life, batches=bool(found["config"].get("allow_atomic")), shares=self._shares)
             self._outside.begin(line)
 
     async def work(self) -> None:
@@ -352,9 +360,12 @@ class NatsBackplane:
 
     def _slow(self, subject: str) -> None:
         """Have a topic be asked for of which the package dropped messages."""
+        self._miss(unquote(subject.rpartition(".")[2]))
+
+    def _miss(self, topic: str) -> None:
         if not self._dropped:
             self._session.loop.call_soon(self._doubt)
-        self._dropped.add(unquote(subject.rpartition(".")[2]))
+        self._dropped.add(topic)
 
     def _doubt(self) -> None:
         """Say that something is missing of topics until they are asked for: who asks already heard too little."""

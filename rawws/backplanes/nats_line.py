@@ -45,6 +45,8 @@ HEADER_COST = 64
 # What ends several messages: all are sent, or there is none.
 DONE = ("204", "404")
 NO_RESPONDERS = "503"
+# What JetStream says by its `err_code` of a subject that has none.
+NO_MESSAGE = 10037
 
 
 class NatsRefusal(Exception):
@@ -154,6 +156,17 @@ class NatsLine:
     def last(self, stream: str, subject: str) -> asyncio.Future[Msg | None]:
         """Ask a stream for the last message of a subject, None where it has none."""
         return self._ask(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", None, ONE)
+
+    async def last_sequence(self, stream: str, subject: str) -> int:
+        """Return the sequence of the last message of a subject as the leader of a stream has it, 0 for none."""
+        request = json.dumps({"last_by_subj": subject}).encode()
+        try:
+            found = await self.ask(f"$JS.API.STREAM.MSG.GET.{stream}", request)
+        except NatsRefusal as error:
+            if error.code != NO_MESSAGE:
+                raise
+            return 0
+        return int(found["message"]["seq"])
 
     async def read(self, stream: str, subject: str, since: int = 1) -> list[Msg]:
         """Return the messages of a subject in a stream, from a sequence on. Raises NatsRefusal where it cannot."""

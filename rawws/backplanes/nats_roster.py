@@ -110,7 +110,7 @@ class NatsRoster:
             try:
                 self._sequence = await self._put_lease(self.line)
             except NatsRefusal as error:
-                if error.code != WRONG_SEQUENCE:
+                if error.code not in WRONG_SEQUENCE:
                     # Others take those for gone who are present here, until there is room again.
                     if not self._is_refused:
                         logger.warning("NATS does not renew the lease of this server: %s", error)

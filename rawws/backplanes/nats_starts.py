@@ -74,7 +74,7 @@ class NatsStarts:
             try:
                 await line.ask(self._subject, headers={HEADER: told, "Nats-Expected-Last-Subject-Sequence": expected})
             except NatsRefusal as error:
-                if error.code != WRONG_SEQUENCE:
+                if error.code not in WRONG_SEQUENCE:
                     raise
 
     async def find(self, line: NatsLine) -> tuple[str, ...]:

@@ -46,7 +46,8 @@ FIRST_SEQUENCES: Final = range(1 << 20, 1 << 50)
 # What JetStream says by its `err_code`; and what NATS says of a subject that nobody is subscribed to.
 NOT_FOUND: Final = 10059
 OTHER_CONFIGURATION: Final = 10058
-WRONG_SEQUENCE: Final = 10071
+# What a server of a cluster says of it has another number.
+WRONG_SEQUENCE: Final = (10071, 10164)
 NO_RESPONDERS: Final = 503
 # Not enough memory, disk, or of what the account may have of them.
 NO_ROOM: Final = (10002, 10023, 10028, 10047)

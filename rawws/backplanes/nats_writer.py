@@ -40,6 +40,8 @@ MAX_TAILS = 10_000
 # The server's own bound of a batch, and one of bytes that leaves it time for others.
 MAX_BATCH = 1000
 MAX_BATCH_SIZE = 4 << 20
+# After so many seconds, a server of a cluster that is behind is asked again.
+BEHIND_WAIT = 0.02
 # What a message takes of the stream beside its bytes.
 MESSAGE_COST = 64
 # Batches are off, this one was given up or is too large, or too many are under way: its messages go one by one.
@@ -76,6 +78,7 @@ class NatsWriter:
         self.line: NatsLine | None = None
         self._life = ""
         self._batches = False
+        self._shares = False
         # The topic that was published to last at the end.
         self._tails: OrderedDict[str, Tail] = OrderedDict()
         self._queues: dict[str, deque[Write]] = {}
@@ -83,9 +86,9 @@ class NatsWriter:
         # What is told before is to be written before: who is present.
         self._before = before
 
-    def begin(self, line: NatsLine, life: str, *, batches: bool) -> None:
-        """Write on a line, in a run of the server."""
-        self.line, self._life, self._batches = line, life, batches
+    def begin(self, line: NatsLine, life: str, *, batches: bool, shares: bool) -> None:
+        """Write on a line, in a run of the server; with `shares`, several servers have the stream."""
+        self.line, self._life, self._batches, self._shares = line, life, batches, shares
 
     async def end(self) -> None:
         """Forget the line, which is closed, and where topics are: others may go on. What waits fails."""
@@ -112,7 +115,15 @@ class NatsWriter:
 
     async def log(self, topic: str, since: int = 1) -> list[Stored]:
         """Return what the stream has of a topic. Raises ValueError for what nobody can read."""
-        return [unpack(each) for each in await self._reached.read(self._streams.topics, self._subject(topic), since)]
+        line, stream, subject = self._reached, self._streams.topics, self._subject(topic)
+        # Any server of a cluster answers, also one that is behind.
+        least = await line.last_sequence(stream, subject) if self._shares else 0
+        while True:
+            found = [unpack(each) for each in await line.read(stream, subject, since)]
+            if least <= (found[-1].tail.sequence if found else 0):
+                return found
+            await asyncio.sleep(BEHIND_WAIT)
+            least = await line.last_sequence(stream, subject)
 
     async def mark(self, topic: str, epoch: str) -> Tail:
         """Begin a new epoch of a topic that is in this one, and return where it is then."""
@@ -252,7 +263,7 @@ class NatsWriter:
         try:
             found = await line.ask(subject, data, headers)
         except NatsRefusal as error:
-            if error.code == WRONG_SEQUENCE:
+            if error.code in WRONG_SEQUENCE:
                 raise Conflict from None
             raise
         return int(found["seq"])
