@@ -60,8 +60,6 @@ LONGEST_WAIT = 5.0
 MAX_REPLICAS = 5
 # After so many seconds, all servers of a cluster know who is subscribed at one of them.
 SPREAD = 1.0
-# After so many seconds it is said again that something of a topic is missing.
-DOUBT_AGAIN = 0.05
 # What a record takes of memory beside its message, in bytes.
 RECORD_COST = 64
 
@@ -122,8 +120,6 @@ class NatsBackplane:
         self._clock = 0.0
         # Where the topics are that are followed, by what came last of each.
         self._followed: dict[str, Tail | None] = {}
-        # Those of which messages were dropped here, and which nobody asked for since then.
-        self._dropped: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- the contract
@@ -160,7 +156,6 @@ class NatsBackplane:
 
     def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """Return the records after a position, or all that are stored if it is None."""
-        self._dropped.discard(topic)
         return self._do(topic, self._history(topic, since))
 
     def join(self, topic: str, ident: str, info: str) -> None:
@@ -295,7 +290,7 @@ class NatsBackplane:
 
     async def reach(self) -> None:
         """Connect, make what is missing, and read which run of a server this is."""
-        line = self._line = NatsLine(self.timeout, self._slow)
+        line = self._line = NatsLine(self.timeout)
         self._followed.clear()
         async with asyncio.timeout(self.timeout):
             await line.connect(self._urls, **{k: v for k, v in self._options.items() if v is not None})
@@ -358,22 +353,10 @@ class NatsBackplane:
 
     # -- what comes
 
-    def _slow(self, subject: str) -> None:
-        """Have a topic be asked for of which the package dropped messages."""
-        self._miss(unquote(subject.rpartition(".")[2]))
-
     def _miss(self, topic: str) -> None:
-        if not self._dropped:
-            self._session.loop.call_soon(self._doubt)
-        self._dropped.add(topic)
-
-    def _doubt(self) -> None:
-        """Say that something is missing of topics until they are asked for: who asks already heard too little."""
-        self._dropped &= self._followed.keys()
-        for topic in list(self._dropped):
+        """Have a topic be asked for of which something may be missing."""
+        if topic in self._followed:
             self._session.handler.on_doubt(topic)
-        if self._dropped:
-            self._session.loop.call_later(DOUBT_AGAIN, self._doubt)
 
     def _tell(self, topic: str, message: Msg) -> None:
         """Tell the handler what came of a topic, or that nobody can read it."""

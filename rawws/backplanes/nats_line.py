@@ -5,6 +5,9 @@ Laws:
    knows that something may be missing.
 2. Whatever is asked is answered, or fails with BackplaneAway when the line is closed.
 3. What the server refuses of one subject fails what was asked of that subject, and nothing else.
+4. A message is told as it is read, in the order of the connection: the package would hold those of each subject in a
+   queue and a task of its own, drop what is over the bounds of that, and leave the tasks behind where a connection is
+   lost while it sends.
 """
 
 from __future__ import annotations
@@ -36,10 +39,6 @@ CLOSE_WAIT = 1.0
 # So many messages are asked for at a time, and no more bytes than the largest message may have: a server ends a
 # connection to which more than its `max_pending` waits, which is never less than that.
 PAGE = 1000
-# What may wait of one subject for the loop, in messages and bytes: more than a server sends in one turn of it. The
-# package drops what is over that, and says so.
-MAX_PENDING = 100_000
-MAX_PENDING_SIZE = 64 << 20
 # What headers take beside their names and values, at most.
 HEADER_COST = 64
 # What ends several messages: all are sent, or there is none.
@@ -80,15 +79,16 @@ class Asked(NamedTuple):
 
 @final
 class NatsLine:
-    """One connection; `ended` fails when it is lost. `on_slow(subject)` hears of messages that were dropped here."""
+    """One connection; `ended` fails when it is lost. An answer may take `timeout` seconds."""
 
-    def __init__(self, timeout: float, on_slow: Callable[[str], None]) -> None:
+    def __init__(self, timeout: float) -> None:
         from nats.aio.client import Client  # noqa: PLC0415
 
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
-        self._on_slow = on_slow
         self._client: Client = Client()
+        # What the package makes of a message it holds, and None it does not.
+        self._client.msg_class = self._take  # type: ignore[assignment]
         self.ended: asyncio.Future[Any] = new_answer(self._loop)
         # Of the last of them, the package tells no more than that there was one.
         self._errors: list[Exception] = []
@@ -133,7 +133,8 @@ class NatsLine:
                 reason = f"the NATS server refuses the credentials, check those in the URL or the file: {reason}"
             raise BackplaneAway(reason) from None
         self._inbox = self._client.new_inbox()
-        await self._client.subscribe(f"{self._inbox}.*", cb=self._answer)
+        self._heard[f"{self._inbox}.*"] = self._answer
+        await self._client.subscribe(f"{self._inbox}.*")
         self._tasks = [self._loop.create_task(work) for work in (self._write(), self._flush())]
 
     def fits(self, data: bytes, headers: dict[str, str]) -> bool:
@@ -242,7 +243,20 @@ class NatsLine:
         self.send(subject, data, headers, f"{self._inbox}.{token}")
         return answer
 
-    async def _answer(self, message: Msg) -> None:
+    def _take(self, *, subject: str, reply: str, data: bytes, headers: dict[str, str] | None, **_: object) -> None:
+        """Tell a message to whom it is for."""
+        from nats.aio.msg import Msg  # noqa: PLC0415
+
+        heard = self._heard.get(subject) or self._heard.get(f"{subject.rpartition('.')[0]}.*")
+        if heard is None:
+            return
+        try:
+            heard(Msg(_client=self._client, subject=subject, reply=reply, data=data, headers=headers))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the line ends by it, and not the reader of the package
+            if not self.ended.done():
+                self.ended.set_exception(error)
+
+    def _answer(self, message: Msg) -> None:
         """Give an answer to whoever asked."""
         token = message.subject.rpartition(".")[2]
         asked = self._asked.get(token)
@@ -291,19 +305,7 @@ class NatsLine:
     async def _subscribe(self, subject: str, queue: str, answer: asyncio.Future[None]) -> None:
         # Somebody may have unsubscribed meanwhile, or subscribed before.
         if subject in self._heard and subject not in self._subscriptions:
-
-            async def tell(message: Msg) -> None:
-                heard = self._heard.get(subject)
-                if heard is not None:
-                    heard(message)
-
-            self._subscriptions[subject] = await self._client.subscribe(
-                subject,
-                queue,
-                cb=tell,
-                pending_msgs_limit=MAX_PENDING,
-                pending_bytes_limit=MAX_PENDING_SIZE,
-            )
+            self._subscriptions[subject] = await self._client.subscribe(subject, queue)
         self._sent.append(answer)
         self._has_sent.set()
 
@@ -332,11 +334,6 @@ class NatsLine:
 
     async def _fail(self, error: Exception) -> None:
         """Take an error that the package tells: it is of one subject, or the connection ends by it."""
-        from nats.errors import SlowConsumerError  # noqa: PLC0415
-
-        if isinstance(error, SlowConsumerError):
-            self._on_slow(error.subject)
-            return
         self._errors = [*self._errors[-3:], error]
         found = FORBIDDEN.search(str(error))
         if found is not None:

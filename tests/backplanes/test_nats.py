@@ -531,20 +531,35 @@ async def test_a_log_that_nobody_can_read_is_refused_until_it_is_gone(engine: Na
         assert told.reasons == []
 
 
-async def test_messages_that_the_package_dropped_are_asked_for(
-    engine: NatsEngine, monkeypatch: pytest.MonkeyPatch
+async def test_a_mistake_of_a_handler_is_logged_and_the_server_is_reached_again(
+    engine: NatsEngine, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_line, "MAX_PENDING", 3)
-    async with hubs(engine, history=History(count=1000)) as (one, two):
-        readers = [Reader(), Reader()]
-        await one.subscribe(readers[0], "a b")
-        await two.subscribe(readers[1], "a b")
-        for number in range(200):
-            one.publish("a b", f"{number}")
-        wanted = [str(number) for number in range(200)]
-        await eventually(lambda: all(reader.got == wanted for reader in readers))
-        assert [reader.lost_at for reader in readers] == [[], []]
-        assert one.stats().retries == two.stats().retries == 0
+    async with opened(engine, "one") as one:
+        await reached(one)
+        await one.backplane.follow("a")
+
+        def fail(_: object) -> None:
+            raise KeyError("a mistake")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(one, "on_record", fail)
+            await one.backplane.publish("a", "1", None, 1)
+            await eventually(lambda: one.reasons)
+        await eventually(lambda: one.backs == 2)
+    logged.take("a hub failed at what NATS told it", KeyError, "rawws.backplanes")
+
+
+async def test_a_lost_connection_leaves_no_task_of_the_package_behind(engine: NatsEngine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        for number in range(50):
+            await one.backplane.follow(f"{number}")
+        before = len(asyncio.all_tasks())
+        for number in range(2000):
+            one.backplane.publish("a", "x" * 1000, None, number)
+        await asyncio.sleep(0)
+        await restarted(engine, one)
+        await eventually(lambda: len(asyncio.all_tasks()) <= before)
 
 
 async def test_a_hub_that_is_too_slow_for_the_server_is_told_and_asks_for_what_it_missed(
