@@ -132,6 +132,8 @@ class NatsLine:
             if "authorization" in reason.lower():
                 reason = f"the NATS server refuses the credentials, check those in the URL or the file: {reason}"
             raise BackplaneAway(reason) from None
+        # Where it may not connect anew, it closes in tasks of its own, whose errors nobody takes.
+        self._client.options["allow_reconnect"] = True
         self._inbox = self._client.new_inbox()
         self._heard[f"{self._inbox}.*"] = self._answer
         await self._client.subscribe(f"{self._inbox}.*")
@@ -355,7 +357,10 @@ class NatsLine:
                     answer.set_exception(NatsRefusal(reason))
 
     async def _disconnected(self) -> None:
+        """Have the line end, and the package wait until it is closed: else it would connect anew."""
         self._end("the connection was lost")
+        if not self._client.is_closed:
+            await self._loop.create_future()
 
     def _end(self, reason: str) -> None:
         last = f": {self._reason_of(self._errors[-1])}" if self._errors else ""
