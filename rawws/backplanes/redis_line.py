@@ -87,9 +87,10 @@ class RedisLine:
     async def _flush(self) -> None:
         from redis.exceptions import RedisError  # noqa: PLC0415
 
-        # The reader finds out, where this fails.
-        with contextlib.suppress(OSError, RedisError):
-            while self.out:
+        # The reader finds out, where this fails: also in the middle of it, where the package then has no writer.
+        with contextlib.suppress(OSError, RedisError, AttributeError):
+            # On one that is lost, the package would connect anew, and what is sent would overtake what is not answered.
+            while self.out and self.connection.is_connected:
                 out, self.out = b"".join(self.out), []
                 await self.connection.send_packed_command(out, check_health=False)
 

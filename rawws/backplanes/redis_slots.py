@@ -63,7 +63,7 @@ def masters_of(found: Any, asked: Address) -> tuple[list[MasterSlots], set[Addre
             addresses = [(node[0].decode() if node[0] else asked[0], int(node[1])) for node in (master, *replicas)]
             slots.setdefault(addresses[0], set()).update(range(first, last + 1))
             nodes.update(addresses)
-    except (TypeError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise ValueError(f"what CLUSTER SLOTS says cannot be read: {error!r}") from None
     return [MasterSlots(address, frozenset(own), tag_of(own)) for address, own in slots.items()], nodes
 

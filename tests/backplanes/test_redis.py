@@ -18,8 +18,10 @@ import redis as client
 
 from rawws.backplanes import redis_node
 from rawws.backplanes.redis import RedisBackplane
+from rawws.backplanes.redis_line import RedisLine
 from rawws.backplanes.redis_records import pack_record, unpack_record
 from rawws.backplanes.redis_run import is_keeping
+from rawws.backplanes.redis_urls import source_of
 from rawws.topics import History, Hub, TopicError, inquiries
 from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record, TopicUnavailable
 from tests.backplanes.engines import KEEPING, RedisEngine, Started
@@ -637,3 +639,18 @@ async def test_a_redis_of_which_one_connection_is_dead_is_reached_anew(
         await told.backplane.publish("a", "heard", None, 1)
         await eventually(lambda: told.messages == ["heard"])
         await told.backplane.close()
+
+
+async def test_a_line_that_is_lost_sends_nothing_any_more(engine: RedisEngine) -> None:
+    # The package would connect anew, and a publication would overtake those that were not answered.
+    line = RedisLine((await source_of(engine.url, 5.0).find())())
+    await line.connection.connect()  # type: ignore[no-untyped-call]
+    line.send("CLIENT", "ID")
+    engine.ask("CLIENT", "KILL", "ID", await line.read())
+    with pytest.raises(client.ConnectionError):
+        await line.read()
+    line.send("SET", "overtaking", "1")
+    assert line._flushing is not None
+    await line._flushing
+    assert engine.ask("EXISTS", "overtaking") == 0
+    await line.close("the test is over")
