@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.backplanes.redis_slots import slot_of
 from rawws.topics import History, Hub
+from rawws.topics.backplane import BackplaneAway
 from tests.backplanes.engine_redis_cluster import RedisCluster, RedisClusterEngine, RedisProcess
-from tests.backplanes.handlers import Reader, hubs, opened
-from tests.processes import LOOPBACK
+from tests.backplanes.engines import Started
+from tests.backplanes.handlers import Reader, Told, hubs, opened
+from tests.processes import LOOPBACK, free_port
 from tests.server.peers import Logged, eventually
 
 
@@ -211,6 +214,69 @@ async def test_a_server_that_dies_is_gone_from_the_topics_of_all_masters(engine:
         await eventually(lambda: two.gone == ["one"] * 3)
         for topic in topics:
             assert await two.backplane.presence(topic) == []
+
+
+async def test_a_slot_of_the_leases_that_moves_takes_nobody_with_it(engine: RedisClusterEngine, logged: Logged) -> None:
+    async with hubs(engine, history=History(count=10_000)) as (one, two):
+        replication: Any = one._replication
+        await one.publish("begin", "x")
+        shard = next(iter(replication.backplane.shards.values()))
+        topic = topics_of(engine.cluster)[shard.address[1]]
+        present = (await one.subscribe(Reader(), topic, join="x")).present
+        reader = Reader()
+        await two.subscribe(reader, topic)
+        async with streaming(one, two, [topic]) as stream:
+            for _ in range(2):
+                await goes_on(stream, [topic])
+                # Whose slot is that of the node's own.
+                await asyncio.to_thread(move_slot, engine.cluster, shard.tag)
+                await eventually(lambda: shard.tag not in replication.backplane.shards)  # noqa: B023
+                shard = next(each for each in replication.backplane.shards.values() if slot_of(topic) in each.slots)
+                await goes_on(stream, [topic])
+        await eventually(lambda: stream.is_whole(topic))
+        assert stream.readers[topic].lost_at == []
+        await eventually(lambda: [each.id for each in two.presence(topic)] == [present])
+    take_transitions(logged)
+
+
+async def test_a_cluster_that_nobody_finds_is_away_and_one_without_slots_too(tmp_path: Path) -> None:
+    nowhere = Told(RedisClusterBackplane(f"redis+cluster://{LOOPBACK}:{free_port()}"))
+    nowhere.backplane.open("one", History(), nowhere)
+    await eventually(lambda: nowhere.reasons)
+    assert re.search(r"^127\.0\.0\.1:\d+: .*111", nowhere.reasons[0])
+    for ask in (nowhere.backplane.follow("a"), nowhere.backplane.publish("a", "x", None, 1)):
+        with pytest.raises(BackplaneAway, match="the node of the topic's slot is away"):
+            await ask
+    nowhere.backplane.join("a", "x", "null")
+    nowhere.backplane.leave("a", "x")
+    nowhere.backplane.unfollow("a")
+    assert nowhere.backplane.stats()["retries"] > 0
+    await nowhere.backplane.close()
+    assert nowhere.reasons == nowhere.reasons[:1]
+    server = RedisProcess(tmp_path)
+    alone = Told(RedisClusterBackplane(f"redis+cluster://{LOOPBACK}:{server.port}"))
+    alone.backplane.open("one", History(), alone)
+    await eventually(lambda: alone.reasons)
+    assert alone.reasons == ["the cluster has no slots"]
+    alone.backplane.join("a", "x", "null")
+    # Half of them, of which "a" is one.
+    server.ask("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
+    await eventually(lambda: "a" not in alone.away)
+    assert (alone.backs, "b" in alone.away) == (0, slot_of("b") < 8192)
+    assert [entry.id for entry in await alone.backplane.presence("a")] == ["x"]
+    server.ask("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+    await eventually(lambda: alone.backs == 1)
+    await alone.backplane.close()
+    server.kill()
+
+
+async def test_what_is_no_redis_of_a_cluster_is_said(tmp_path: Path, started: Started) -> None:
+    engine = started(tmp_path)
+    told = Told(RedisClusterBackplane(f"redis+cluster://{LOOPBACK}:{engine.port}"))
+    told.backplane.open("one", History(), told)
+    await eventually(lambda: told.reasons)
+    assert "This instance has cluster support disabled" in told.reasons[0]
+    await told.backplane.close()
 
 
 @contextmanager
