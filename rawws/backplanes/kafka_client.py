@@ -70,6 +70,9 @@ class Servers(NamedTuple):
     mechanism: str
     prefix: str
 
+    def __repr__(self) -> str:
+        return f"<Servers {','.join(f'{host}:{port}' for host, port in self.hosts)}>"
+
 
 def reason_of(code: int) -> str:
     """Return what a code of Kafka's means."""

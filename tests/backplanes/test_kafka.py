@@ -271,9 +271,8 @@ async def test_a_kafka_that_does_not_answer_any_more_is_away_within_the_timeout(
     ],
 )
 async def test_who_may_not_is_told_so_without_the_password(
-    kafka: Callable[..., KafkaEngine], login: str, said: str, caplog: pytest.LogCaptureFixture
+    kafka: Callable[..., KafkaEngine], login: str, said: str
 ) -> None:
-    caplog.set_level("CRITICAL", "aiokafka")
     engine = kafka()
     async with opened(engine, "one") as one:
         await reached(one)

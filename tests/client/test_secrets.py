@@ -17,6 +17,8 @@ import rawws.sync
 from rawws import testing
 from rawws.backplanes.nats import NatsBackplane
 from rawws.backplanes.postgres import PostgresBackplane
+from rawws.backplanes.kafka import KafkaBackplane
+from rawws.backplanes.kafka_client import kafka_servers
 from rawws.backplanes.redis import RedisBackplane
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.client.dialing import TransportOptions
@@ -103,6 +105,11 @@ WRONG: list[tuple[str, Callable[[str], object]]] = [
     (f"postgresql://{USER}@host:port", PostgresBackplane),
     (f"postgresql://ali-baba:a/{PASSWORD}@host:port", PostgresBackplane),
     (f"postgresql://ali-baba:{PASSWORD}[@host", PostgresBackplane),
+    (f"http://{USER}@host", KafkaBackplane),
+    (f"kafka://{USER}@host:port", KafkaBackplane),
+    (f"kafka://ali-baba:a/{PASSWORD}@host:port", KafkaBackplane),
+    (f"kafka://{USER}@host?mechanism=x", KafkaBackplane),
+    (f"kafka://{USER}@host/a:b", KafkaBackplane),
 ]
 
 
@@ -126,6 +133,7 @@ def test_no_repr_says_a_password() -> None:
         RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
         NatsBackplane(f"nats://{USER}@host"), RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
         PostgresBackplane(f"postgresql://{USER}@host"), RedisBackplane(f"redis://{USER}@host"), rawws.Hub(backplane=RedisBackplane(f"redis://{USER}@host")),
+        KafkaBackplane(f"kafka://{USER}@host"), kafka_servers(f"kafka://{USER}@host"),
     ]  # fmt: skip
     for one in found:
         assert [secret for secret in SECRETS if secret in f"{one!r} {one} {[one]}"] == []
