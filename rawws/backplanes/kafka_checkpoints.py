@@ -27,6 +27,8 @@ __all__ = ["Checkpoints"]
 # It is written after so many records, when a quarter of the time went by for which they are held; or after this time.
 RECORDS: Final = 10_000
 LONGEST: Final = 15 * 60.0
+# What nobody removed who wrote a later one is removed by who starts, in milliseconds: its writer was killed.
+LEFT_AGE: Final = 3600 * 1000
 
 
 @final
@@ -46,12 +48,12 @@ class Checkpoints:
     async def restore(self, partition: Partition, start: int, end: int) -> None:
         """Have a partition be what was written down of it before the oldest that is held, or be at its beginning."""
         partition.begin_anew()
-        parts = await self._read()
+        parts = await self._read(partition.places.history.age)
         oldest = time.time() - partition.places.history.age
         [needed] = (await self._client.offsets(self._log, int(oldest * 1000), [partition.number])).values()
         if needed < 0:
             needed = end
-        found = checkpoints_of(partition.number, parts)
+        found = checkpoints_of(str(partition.number), parts)
         # The newest of those before; where there is none, the oldest.
         before = [each for each in found if each.position <= needed][-1:]
         for each in [*reversed(before), *[each for each in found if each.position > needed]]:
@@ -81,24 +83,37 @@ class Checkpoints:
         found = (await self._client.fetch(self._log, {partition.number: mark.offset}))[partition.number].records
         return bool(found) and Mark.of(*found[0]) == mark
 
-    async def _read(self) -> dict[str, bytes]:
+    async def _read(self, age: float) -> dict[str, bytes]:
         """Return all that is written down, by its key."""
         if self._parts is None:
             parts: dict[str, bytes] = {}
+            stamps: dict[str, int] = {}
             [position] = (await self._client.offsets(self._topic, EARLIEST)).values()
             [end] = (await self._client.offsets(self._topic, LATEST)).values()
             while position < end:
                 batch = (await self._client.fetch(self._topic, {0: position}))[0]
-                for offset, _, key, value in batch.records:
+                for offset, stamp, key, value in batch.records:
                     position = offset + 1
                     name = (key or b"").decode(errors="replace")
                     parts.pop(name, None)
+                    stamps.pop(name, None)
                     if value is not None:
-                        parts[name] = value
+                        parts[name], stamps[name] = value, stamp
                 if not batch.records:
                     break
             self._parts = parts
+            await self._remove_left(parts, stamps, age)
         return self._parts
+
+    async def _remove_left(self, parts: dict[str, bytes], stamps: dict[str, int], age: float) -> None:
+        """Remove what is old, but for the newest checkpoint of each partition."""
+        partitions = {name.partition(" ")[0] for name in parts}
+        newest = [checkpoints_of(each, parts)[-1:] for each in partitions]
+        kept = [[made.name] for found in newest for made in found]
+        oldest = max(stamps.values(), default=0) - LEFT_AGE - int(2000 * age)
+        for name, stamp in stamps.items():
+            if stamp < oldest and name.split(" ")[1:2] not in kept:
+                await self._client.produce(self._topic, 0, [(name.encode(), None)])
 
     # -- writing
 
@@ -127,11 +142,11 @@ class Checkpoints:
         partition.send(None, kafka_places.written(made, [each.name for each in old]))
 
 
-def checkpoints_of(partition: int, parts: dict[str, bytes]) -> list[Checkpoint]:
+def checkpoints_of(partition: str, parts: dict[str, bytes]) -> list[Checkpoint]:
     """Return what is written down of a partition, by its position."""
     found = []
     for name, value in parts.items():
         number, _, rest = name.partition(" ")
-        if number == str(partition) and " " not in rest and (made := kafka_places.read_written(value)) is not None:
+        if number == partition and " " not in rest and (made := kafka_places.read_written(value)) is not None:
             found.append(made)
     return sorted(found, key=lambda each: each.position)

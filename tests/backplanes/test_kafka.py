@@ -131,10 +131,16 @@ async def test_a_start_reads_a_checkpoint_and_what_is_behind_it(
         await client.close()
         spoil_all = [f"{each.number} {found.name} 0" for each in partitions for found in each.places.checkpoints]
         await append(engine, places, *[(name.encode(), b"of another program") for name in spoil_all])
-    # Those that cannot be read are left out: all is counted from the beginning.
+    # Those that cannot be read are left out: all is counted from the beginning. What is left of old ones is removed.
+    monkeypatch.setattr(kafka_checkpoints, "LEFT_AGE", -1000)
     async with opened(engine, "three", history) as three:
         await reached(three)
         assert (await three.backplane.history("ab"[number % 2], place))[:2] == place
+        await client.connect([places])
+        read = kafka_checkpoints.Checkpoints(client, f"{engine.prefix}.log", places)
+        left = await read._read(0.1)
+        assert len({name.split(" ")[1] for name in left}) == 2
+        await client.close()
 
 
 async def append(engine: KafkaEngine, topic: str, *records: tuple[bytes | None, bytes | None]) -> None:
