@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 POLICIES = ("disconnect", "disconnect", "drop_oldest", "conflate")
 # What each error has for a status over HTTP.
-ERRORS = {"malformed": 400, "topic": 400, "cursor": 400, "key": 400, "event": 400, "size": 413, "limit": 429,
-          "refused": 403}  # fmt: skip
+ERRORS = {"malformed": 400, "topic": 400, "pattern": 400, "cursor": 400, "key": 400, "event": 400, "size": 413,
+          "limit": 429, "refused": 403}  # fmt: skip
 # What is answered; to a subscription, more where the client watches or joins.
 ANSWERS = {
     "subscribe": {"cursor", "recovered"},
@@ -65,6 +65,11 @@ def check_answer(answer: dict[str, Any], ask: Any) -> str:
     assert fields == wanted, answer
     assert len(answer.get("members", ())) == answer.get("count", 0), answer
     return "done"
+
+
+def channel_of(topic: str, *, pattern: bool) -> str:
+    """Return what a client has a topic under, or a pattern: no name of a topic begins so."""
+    return f"\0{topic}" if pattern else topic
 
 
 @final
@@ -217,8 +222,11 @@ class Client:
             if self.asked.watch:
                 self.known[self.asked.topic] = {member["id"]: member["info"] for member in answer["members"]}
 
-    def take_publication(self, topic: str, cursor: str, **message: Any) -> None:
-        """Take a publication, behind the one before it."""
+    def take_publication(self, topic: str, cursor: str, pattern: str | None = None, **message: Any) -> None:
+        """Take a publication, behind the one before it: of its topic, or of a pattern for that."""
+        if pattern is not None:
+            assert topic.startswith(pattern.removesuffix("*")), (topic, pattern)
+            topic = channel_of(pattern, pattern=True)
         self.check_has(topic)
         assert len(message.keys() & {"data", "base64"}) == 1, message
         assert message.keys() <= {"data", "base64", "json", "event"}, message
@@ -282,7 +290,8 @@ class Topics:
             ask = self.envelope.parse(message)
         except self.envelope.EnvelopeError as error:
             return Asked("", "", error.id)
-        return Asked(ask.action, ask.topic, ask.id, ask.watch, ask.join is not self.envelope.NOTHING, ask.exclude)
+        joins = ask.join is not self.envelope.NOTHING
+        return Asked(ask.action, channel_of(ask.topic, pattern=ask.pattern), ask.id, ask.watch, joins, ask.exclude)
 
     def begin(self, settings: int) -> tuple[Any, list[Client]]:
         """Return a hub, and its clients."""
@@ -293,8 +302,18 @@ class Topics:
             verdict = not topic.startswith("no") and (action, topic) != ("publish", "read") and action != "call"
             return decide_later(verdict) if settings & 16 else verdict
 
-        history = self.histories[settings >> 2 & 3]
-        hub = self.hub(history=history, policy=policy, max_topics=MAX_TOPICS, max_size=MAX_SIZE, authorize=decide)
+        def decide_pattern(_client: Any, pattern: str) -> Any:
+            verdict = not pattern.startswith("no")
+            return decide_later(verdict) if settings & 16 else verdict
+
+        hub = self.hub(
+            history=self.histories[settings >> 2 & 3],
+            policy=policy,
+            max_topics=MAX_TOPICS,
+            max_size=MAX_SIZE,
+            authorize=decide,
+            authorize_pattern=decide_pattern,
+        )
         whole, hasty = policy == "disconnect", settings & 32 != 0
         return hub, [Client(self, hub, whole=whole, hasty=hasty) for _ in range(HTTP)]
 
@@ -422,13 +441,19 @@ DIALOGUES = [
              '3{"publish":"a","data":"{","json":true}', '0{"id":3,"publish":"a","data":"x","exclude":true}',
              '3{"id":4,"history":"a","limit":1}', '0{"id":5,"history":"a","before":"@"}', '3{"history":"no"}',
              '0{"id":6,"renew":"token"}', '0{"id":7,"call":"f","data":1}', '0{"answer":1,"data":1}'),
+    dialogue('0{"id":1,"subscribe":"a/*","pattern":true}', '1{"subscribe":"a/b"}', '0{"subscribe":"a/*"}',
+             '3{"publish":"a/b","data":"1"}', '1{"id":2,"subscribe":"*","pattern":true}',
+             '3{"publish":"a/*","data":"2"}', '0{"id":3,"unsubscribe":"a/*","pattern":true}',
+             '3{"publish":"a/c","data":"3"}',
+             '0{"id":4,"subscribe":"a/*","pattern":true,"since":"@"}', '2{"id":5,"subscribe":"no/*","pattern":true}',
+             '2{"id":6,"subscribe":"a","pattern":true}', '2{"id":7,"subscribe":"b:*","pattern":true,"join":1}'),
 ]  # fmt: skip
 WORDS = [
     *(b"\xff" + who for who in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"p", b"q", b"r", b"t")),
     *(octets + b"\xff" for octets in DIALOGUES[3].split(b"\xff")),
     b'0{"id":1,"publish":"a","data":"x"}\xff', b'1{"id":1,"unsubscribe":"a"}\xff', b'"since":"@"', b',"since":"a=@"',
     b',"since":"earliest"', b'"id":1,', b',"join":1', b',"watch":true', b'"a"', b'"b"', b'"no"', b"@", b',"key":"k"',
-    b'"\\ud800"', b'"base64":"AP8="', b"1e400",
+    b'"\\ud800"', b'"base64":"AP8="', b"1e400", b',"pattern":true', b'"a/*"', b'"*"', b'"a/b"',
 ]  # fmt: skip
 SEEDS = [seed(octets, settings) for octets in DIALOGUES for settings in (0, 2, 7, 8, 13, 16, 36)]
 TARGET = Target(make, SEEDS, WORDS, max_length=600)

@@ -113,6 +113,9 @@ class TopicTable:
             known = self.patterns
             topic.patterns = [known[name] for name in patterns_of(topic.log.topic) if name in known]
         for pattern in topic.patterns:
+            if self.patterns.get(pattern.log.topic) is not pattern:
+                # It was forgotten meanwhile, for there was too much, or its last subscriber was found to be gone.
+                continue
             spend(MATCH_COST)
             matched = pattern.log.match(publication)
             if pattern.subscriptions:

@@ -13,6 +13,7 @@ import pytest
 import rawws
 from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import History, Hub, TopicError
+from rawws.topics.history import cost
 from rawws.topics.patterns import Pattern, patterns_of
 from tests.server.peers import Logged, connected, eventually, serve
 from tests.topics.dialogue import Client, allow, client, served
@@ -298,6 +299,18 @@ def test_topics_are_forgotten_though_a_pattern_for_them_is_subscribed_to() -> No
         clock.now += 61
         hub.publish("b", "x")
         assert hub.stats().topics == 2
+
+
+def test_a_pattern_that_is_forgotten_while_a_publication_goes_through_the_others_holds_nothing() -> None:
+    hub = Hub(history=History(total=9000))
+    receivers = [watched(hub, f"{'a/' * count}*") for count in range(4)]
+    for receiver in receivers:
+        hub.unsubscribe(receiver)
+    # Each pattern takes some of the total: those that were subscribed to first make room for the others.
+    for _ in range(20):
+        hub.publish("a/a/a/a", "x" * 500)
+        held = [publication for topic in hub._table.topics.values() for publication in topic.log.held]
+        assert hub.stats().held_bytes == sum(map(cost, held)) <= 9000
 
 
 # -- slow subscribers
