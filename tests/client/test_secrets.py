@@ -15,10 +15,10 @@ import pytest
 import rawws
 import rawws.sync
 from rawws import testing
-from rawws.backplanes.nats import NatsBackplane
-from rawws.backplanes.postgres import PostgresBackplane
 from rawws.backplanes.kafka import KafkaBackplane
 from rawws.backplanes.kafka_client import kafka_servers
+from rawws.backplanes.nats import NatsBackplane
+from rawws.backplanes.postgres import PostgresBackplane
 from rawws.backplanes.redis import RedisBackplane
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.client.dialing import TransportOptions
