@@ -164,7 +164,7 @@ class Topics:
         self.names = twin.load("rawws.topics.names")
         self.payloads = twin.load("rawws.topics.payloads")
         self.presence = twin.load("rawws.topics.presence")
-        self.redis = twin.load("rawws.backplanes.redis")
+        self.records = twin.load("rawws.backplanes.redis_records")
         self.hub = twin.load("rawws.topics.hub").Hub(history=None, max_size=MAX_SIZE)
         self.encoded = twin.load("rawws.topics.core").PreparedMessage
         self.log = self.history.Log("held", self.history.HistoryStore(self.backplane.History(count=HELD)))
@@ -239,8 +239,8 @@ class Topics:
         beside = json.loads(f"{{{ask.extra}}}")
         assert (message, fields) == (ask.message, {"topic": ask.topic, "cursor": cursor, **beside})
         self.payloads.check_extra(ask.extra)
-        packed = self.redis.pack("s", 1, ask.message, ask.key, ask.extra)
-        record = self.redis.unpack(ask.topic, got.epoch, got.offset, packed)
+        packed = self.records.pack_record("s", 1, ask.message, ask.key, ask.extra)
+        record = self.records.unpack_record(ask.topic, got.epoch, got.offset, packed)
         assert record[:-1] == (ask.topic, got.epoch, got.offset, ask.message, ask.key, "s", 1, ask.extra), record
         return type(message).__name__
 
