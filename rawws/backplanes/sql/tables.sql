@@ -127,11 +127,14 @@ $$;
 
 -- Tell all who listen of a topic. A notification takes 8,000 bytes: what is larger goes in pieces, one behind the other.
 -- Each has a number of its own, for PostgreSQL drops what is equal in one transaction.
-create function tell(_topic text, kind text, number bigint, body text) returns void language sql
+create function tell(_topic text, kind text, number bigint, body text) returns void language plpgsql
 as $$
-  select pg_notify(
-    current_schema() || '.' || encode(substring(sha256(convert_to(_topic, 'UTF8')) for 1), 'hex'),
-    case when piece = pieces then kind else '.' end || number || ' ' || piece || ' ' || _topic || E'\n'
-      || substr(body, piece * 7500 + 1, 7500))
-  from (select (length(body) - 1) / 7500 as pieces) sized, generate_series(0, pieces) as piece
-$$;
+declare
+  channel text := current_schema() || '.' || encode(substring(sha256(convert_to(_topic, 'UTF8')) for 1), 'hex');
+  pieces integer := (length(body) - 1) / 7500;
+begin
+  for piece in 0..pieces loop
+    perform pg_notify(channel, case when piece = pieces then kind else '.' end || number || ' ' || piece || ' ' || _topic
+      || E'\n' || substr(body, piece * 7500 + 1, 7500));
+  end loop;
+end $$;
