@@ -38,7 +38,7 @@ from .nats_outside import NatsOutside
 from .nats_records import BYTES, HEADER, MARK, TEXT, Stored, Tail, quoted, stamp, unpack
 from .nats_roster import NatsRoster, server_of
 from .nats_starts import NatsStarts
-from .nats_streams import NatsStreams
+from .nats_streams import NO_RESPONDERS, NatsStreams
 from .nats_writer import NatsWriter, Write
 from .session import EngineSession
 
@@ -196,6 +196,11 @@ class NatsBackplane:
             error = away
         except NatsRefusal as refusal:
             error = TopicUnavailable(topic, str(refusal))
+            if refusal.code == NO_RESPONDERS:
+                # The stream is gone, or a server that starts does not have it yet.
+                error = BackplaneAway("nobody answers for the streams")
+                if self._line is not None:
+                    self._line.fail(str(error))
         except Exception as mistake:  # noqa: BLE001 - whatever stands there, others may have written it
             error = TopicUnavailable(topic, f"what the NATS server has of it cannot be read: {mistake}")
         else:
