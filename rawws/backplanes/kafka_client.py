@@ -157,6 +157,8 @@ class KafkaClient:
         if answer is None:
             raise first
         self._brokers = {node: (host, port) for node, host, port, _ in answer.brokers}
+        if not self._brokers:
+            raise OSError("no broker of Kafka is up yet")
         self.leaders = {}
         for code, topic, _, partitions in answer.topics:
             if code in FORBIDDEN:
@@ -166,7 +168,9 @@ class KafkaClient:
             if code == UNKNOWN_TOPIC:
                 continue
             by_number = {number: leader for _, number, leader, *_ in partitions}
-            self.leaders[topic] = [by_number.get(number, -1) for number in range(len(by_number))]
+            # One that is not among the brokers is not up yet.
+            leaders = [by_number.get(number, -1) for number in range(len(by_number))]
+            self.leaders[topic] = [leader if leader in self._brokers else -1 for leader in leaders]
 
     @property
     def brokers(self) -> int:
@@ -262,7 +266,7 @@ class KafkaClient:
             connection = self._connections.get((node, role))
             if connection is None:
                 if node not in self._brokers:
-                    raise OSError(f"no broker has the partition now, or the broker {node} is away")
+                    raise OSError("a partition has no broker at this time")
                 connection = self._connections[node, role] = await self._open(*self._brokers[node])
         return await self._ask(connection, request)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from rawws.backplanes import kafka_checkpoints, kafka_client, kafka_places
 from rawws.backplanes.kafka import KafkaBackplane
-from rawws.backplanes.kafka_client import LATEST, KafkaClient, kafka_servers
+from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
 from rawws.topics import History
 from rawws.topics.backplane import Position, PresenceEntry, TopicUnavailable
 from tests.backplanes.engine_kafka import PASSWORD, KafkaEngine
@@ -27,6 +29,24 @@ from tests.server.peers import Logged, eventually
 @pytest.fixture
 def kafka(tmp_path: Path) -> Callable[..., KafkaEngine]:
     return lambda **arguments: KafkaEngine(tmp_path, **arguments)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Leave out that aiokafka warns of a password that it sends without TLS."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    yield
+    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
+
+
+@asynccontextmanager
+async def client_of(engine: KafkaEngine, *topics: str) -> AsyncIterator[KafkaClient]:
+    client = KafkaClient(kafka_servers(engine.url), 20.0, None)
+    try:
+        await client.connect(topics)
+        yield client
+    finally:
+        await client.close()
 
 
 async def reached(*all_told: Told, times: int = 1) -> None:
@@ -123,31 +143,18 @@ async def test_a_start_reads_a_checkpoint_and_what_is_behind_it(
             past = await two.backplane.history("ab"[number % 2], place)
             assert (past.epoch, past.offset, past.recovered) == (*place, True)
             assert await two.backplane.presence("a") == [PresenceEntry("one", "x", "null")]
-        # Of the old ones, those are removed that nobody needs.
-        client = KafkaClient(kafka_servers(engine.url), 5.0, None)
-        await client.connect([places := f"{engine.prefix}.places"])
-        end = (await client.offsets(places, LATEST))[0]
-        assert end > 0
-        await client.close()
-        spoil_all = [f"{each.number} {found.name} 0" for each in partitions for found in each.places.checkpoints]
-        await append(engine, places, *[(name.encode(), b"of another program") for name in spoil_all])
+        old = [found.name for each in partitions for found in each.places.checkpoints]
+        async with client_of(engine, places := f"{engine.prefix}.places") as client:
+            names = [f"{each.number} {found.name} 0" for each in partitions for found in each.places.checkpoints]
+            await client.produce(places, 0, [(name.encode(), b"of another program") for name in names])
     # Those that cannot be read are left out: all is counted from the beginning. What is left of old ones is removed.
     monkeypatch.setattr(kafka_checkpoints, "LEFT_AGE", -1000)
     async with opened(engine, "three", history) as three:
         await reached(three)
         assert (await three.backplane.history("ab"[number % 2], place))[:2] == place
-        await client.connect([places])
-        read = kafka_checkpoints.Checkpoints(client, f"{engine.prefix}.log", places)
-        left = await read._read(0.1)
-        assert len({name.split(" ")[1] for name in left}) == 2
-        await client.close()
-
-
-async def append(engine: KafkaEngine, topic: str, *records: tuple[bytes | None, bytes | None]) -> None:
-    client = KafkaClient(kafka_servers(engine.url), 20.0, None)
-    await client.connect([topic])
-    await client.produce(topic, 0, records)
-    await client.close()
+    async with client_of(engine, places) as client:
+        left = await kafka_checkpoints.Checkpoints(client, f"{engine.prefix}.log", places)._read(0.1)
+        assert old[0] not in {name.split(" ")[1] for name in left}
 
 
 async def test_a_log_whose_beginning_is_gone_and_was_not_written_down_begins_anew(
@@ -174,30 +181,33 @@ async def delete_before(engine: KafkaEngine, offset: int) -> None:
     """Have Kafka forget the beginning of the log, as its retention does."""
     admin = AIOKafkaAdminClient(bootstrap_servers=f"{LOOPBACK}:{engine.broker.port}")
     await admin.start()
-    await admin.delete_records({TopicPartition(f"{engine.prefix}.log", 0): RecordsToDelete(before_offset=offset)})
-    await admin.close()
+    try:
+        await admin.delete_records({TopicPartition(f"{engine.prefix}.log", 0): RecordsToDelete(before_offset=offset)})
+    finally:
+        await admin.close()
 
 
 async def test_a_server_that_was_away_for_longer_than_the_log_goes_back_begins_at_a_checkpoint(
     kafka: Callable[..., KafkaEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_checkpoints, "RECORDS", 5)
-    engine, history = kafka(lease=0.4), History(age=0.1)
+    engine, history = kafka(lease=0.4, timeout=1.0), History(age=0.1)
     async with opened(engine, "one", history) as one:
         await reached(one)
         place = await one.backplane.publish("a", "1", None, 1)
         [mine] = kafka_of(one)._partitions
         await eventually(lambda: len(mine.places.checkpoints) > 1)
-        client = KafkaClient(kafka_servers(engine.url), 5.0, None)
-        engine.kill()
-        await eventually(lambda: one.reasons)
-        # As if it had read no further than this, which is no longer there.
-        mine.places.mark = kafka_places.Mark(1, 0, 0)
-        engine.start()
         await delete_before(engine, mine.places.checkpoints[-1].position)
-        await reached(one, times=2)
+        assert engine.broker.process is not None
+        engine.broker.process.send_signal(signal.SIGSTOP)
+        try:
+            await eventually(lambda: one.reasons)
+            # As if it had read no further than this, which is no longer there.
+            mine.places.mark = kafka_places.Mark(1, 0, 0)
+        finally:
+            engine.broker.process.send_signal(signal.SIGCONT)
+        await eventually(lambda: one.backs > 1)
         assert (await one.backplane.history("a", place))[:2] == place
-        await client.close()
 
 
 async def test_a_message_over_the_limit_of_kafka_is_refused_and_others_go_on(kafka: Callable[..., KafkaEngine]) -> None:
@@ -276,6 +286,7 @@ async def test_a_kafka_that_does_not_answer_any_more_is_away_within_the_timeout(
         ("", "does it want a user, or TLS, which is kafkas://?"),
     ],
 )
+@pytest.mark.usefixtures("quiet")
 async def test_who_may_not_is_told_so_without_the_password(
     kafka: Callable[..., KafkaEngine], login: str, said: str
 ) -> None:
@@ -298,10 +309,8 @@ async def test_who_may_not_is_told_so_without_the_password(
 
 async def test_a_log_that_is_compacted_is_refused_with_what_to_do(kafka: Callable[..., KafkaEngine]) -> None:
     engine = kafka()
-    client = KafkaClient(kafka_servers(engine.url), 20.0, None)
-    await client.connect([])
-    await client.create(f"{engine.prefix}.log", 1, {"cleanup.policy": "compact"})
-    await client.close()
+    async with client_of(engine) as client:
+        await client.create(f"{engine.prefix}.log", 1, {"cleanup.policy": "compact"})
     async with opened(engine, "one") as one:
         await eventually(lambda: one.reasons)
         assert "has cleanup.policy=compact, which removes records: set it to delete" in one.reasons[0]
@@ -311,10 +320,8 @@ async def test_a_log_that_may_lose_what_is_acknowledged_is_named_once(
     kafka: Callable[..., KafkaEngine], logged: Logged
 ) -> None:
     engine = kafka()
-    client = KafkaClient(kafka_servers(engine.url), 20.0, None)
-    await client.connect([])
-    await client.create(f"{engine.prefix}.log", 1, {})
-    await client.close()
+    async with client_of(engine) as client:
+        await client.create(f"{engine.prefix}.log", 1, {})
     async with opened(engine, "one") as one:
         await reached(one)
         assert (await one.backplane.publish("a", "x", None, 1)).offset == 1

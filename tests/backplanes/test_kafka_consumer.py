@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from rawws.backplanes import kafka_consumer
 from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
@@ -129,6 +130,45 @@ async def test_so_many_are_named_and_the_rest_is_told_to_a_function(
             await eventually(lambda: len(skipped) == 5)
     logged.take_all(BEHIND, 2)
     logged.take_all("more records of Kafka that are left behind", 1)
+
+
+async def test_a_kafka_that_is_away_is_told_once_and_looked_for_again(shop: Shop, logged: Logged) -> None:
+    reader = Reader()
+    await shop.say(b"1")
+    shop.engine.kill()
+    async with Hub(backplane=None) as hub:
+        hub.subscribe(reader, "news")
+        async with consuming(hub, shop, "news", timeout=2.0):
+            away = "the Kafka that is consumed from is away"
+            await eventually(lambda: any(away in each for each in logged.left()))
+            shop.engine.start()
+            await eventually(lambda: reader.got == ["1"])
+    logged.take_all(away, 1)
+    logged.take_all("the Kafka that is consumed from is back", 1)
+
+
+async def test_a_consumer_that_stands_still_is_replaced(
+    shop: Shop, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_consumer, "STALL", 0.5)
+    reader = Reader()
+    async with Hub(backplane=None) as hub:
+        hub.subscribe(reader, "news")
+        await shop.say(b"1")
+        real = AIOKafkaConsumer.getmany
+
+        async def stand_still(self: AIOKafkaConsumer, *, timeout_ms: int) -> Any:
+            if any("do not come" in each for each in logged.left()):
+                return await real(self, timeout_ms=timeout_ms)
+            await asyncio.sleep(0.05)
+            return {}
+
+        monkeypatch.setattr(AIOKafkaConsumer, "getmany", stand_still)
+        async with consuming(hub, shop, "news"):
+            await eventually(lambda: reader.got == ["1"])
+    said = "the Kafka that is consumed from is "
+    assert any("records are there and do not come" in each for each in logged.left())
+    logged.take_all(said, sum(said in each for each in logged.left()))
 
 
 async def test_nothing_is_read_while_the_engine_of_the_hub_is_away_and_nothing_is_lost(
