@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +19,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from rawws.backplanes import kafka_checkpoints, kafka_client, kafka_places
 from rawws.backplanes.kafka import KafkaBackplane
 from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
-from rawws.topics import History
-from rawws.topics.backplane import Position, PresenceEntry, TopicUnavailable
+from rawws.backplanes.kafka_consumer import consume
+from rawws.topics import History, Hub
+from rawws.topics.backplane import BackplaneAway, Position, PresenceEntry, TopicUnavailable
 from tests.backplanes.engine_kafka import PASSWORD, KafkaEngine
 from tests.backplanes.handlers import Told, opened
 from tests.processes import LOOPBACK
@@ -367,6 +369,29 @@ def test_what_is_no_url_or_option_is_refused(url: str, options: dict[str, Any], 
     with pytest.raises(ValueError, match=said) as raised:
         KafkaBackplane(url, **options)
     assert PASSWORD not in str(raised.value)
+
+
+async def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiokafka", None)
+    with pytest.raises(ImportError, match=r"pip install 'rawws\[kafka\]'"):
+        KafkaBackplane("kafka://host")
+    with pytest.raises(ImportError, match=r"pip install 'rawws\[kafka\]'"):
+        await consume(Hub(backplane=None), "kafka://host", {"a": "b"}, group="g")
+
+
+async def test_what_is_asked_of_one_that_was_never_reached_fails_at_once() -> None:
+    told = Told(KafkaBackplane("kafka://127.0.0.1:1"))
+    told.backplane.open("one", History(), told)
+    asks: list[asyncio.Future[Any]] = [told.backplane.follow("a"), told.backplane.history("a", None)]
+    asks += [told.backplane.presence("a"), told.backplane.publish("a", "x", None, 1)]
+    for ask in asks:
+        with pytest.raises(BackplaneAway):
+            await ask
+    told.backplane.join("a", "x", "null")
+    told.backplane.leave("a", "x")
+    await eventually(lambda: told.reasons)
+    assert "cannot use Kafka at 127.0.0.1:1" in told.reasons[0]
+    await told.backplane.close()
 
 
 def test_a_url_names_brokers_a_user_and_a_prefix() -> None:
