@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -77,13 +78,14 @@ async def test_what_the_page_lists_for_a_cluster_is_enough() -> None:
     cluster = shared()
     for server in cluster.servers:
         server.ask(*words(MANY))
-    told = opened(RedisClusterBackplane(cluster.url.replace("//", f"//rawws:{PASSWORD}@")))
+    url, prefix = cluster.url.replace("//", f"//rawws:{PASSWORD}@"), f"rawws:{secrets.token_hex(4)}"
+    told = opened(RedisClusterBackplane(url, prefix=prefix))
     await eventually(lambda: told.backs)
     await use(told)
     await told.backplane.close()
     for server in cluster.servers:
         server.ask("ACL", "SETUSER", "rawws", "-cluster|slots")
-    told = opened(RedisClusterBackplane(cluster.url.replace("//", f"//rawws:{PASSWORD}@")))
+    told = opened(RedisClusterBackplane(url, prefix=prefix))
     await eventually(lambda: told.reasons)
     assert "cluster|slots" in told.reasons[0]
     await told.backplane.close()

@@ -23,6 +23,8 @@ from tests.server.peers import Logged, eventually
 # The one of the Redis and that of the sentinels have characters that a URL has to encode.
 PASSWORD, SENTINEL_PASSWORD = "open@sesame", "close&sesame"
 
+ON_ONE_LOOP = True
+
 
 @final
 class Watched:

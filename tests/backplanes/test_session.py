@@ -122,3 +122,18 @@ async def test_a_session_ends_also_where_its_cancellation_is_swallowed() -> None
     await engine.session.close()
     assert engine.said == ["reach", "swallowed", "lose: the backplane is closed", "lose: the backplane is closed"]
     assert (told.backs, told.reasons) == (0, [])
+
+
+async def test_an_engine_that_is_somewhere_else_now_is_not_waited_for() -> None:
+    engine = ByHand()
+    engine.session = EngineSession(engine, "the engine", (OSError,), lambda: repeat(3600.0))
+    engine.unreachable = [OSError("away")]
+    told = opened(engine)
+    await eventually(lambda: told.reasons)
+    engine.session.hurry()
+    await eventually(lambda: told.backs)
+    # Also where it is said before it is lost.
+    engine.session.hurry()
+    engine.ends.set_exception(OSError("elsewhere"))
+    await eventually(lambda: told.backs == 2)
+    await engine.session.close()
