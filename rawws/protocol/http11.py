@@ -28,6 +28,7 @@ __all__ = [
     "Limits",
     "MultipleValuesError",
     "Request",
+    "check_host",
     "content_length",
     "parse_request",
     "parse_response",
@@ -40,9 +41,9 @@ __all__ = [
 _VISIBLE = bytes(range(0x21, 0x7F))
 _REQUEST_LINE = b" " + _VISIBLE
 # RFC 9112 3.2: a fragment is never sent. What RFC 3986 would percent-encode (`{`, `|`) is: browsers do, in queries.
-_TARGET = _VISIBLE.replace(b"#", b"")
+TARGET_OCTETS = _VISIBLE.replace(b"#", b"")
 # RFC 9110 5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous"; so are other controls.
-_FIELD = b"\t " + _VISIBLE + bytes(range(0x80, 0x100))
+FIELD_OCTETS = b"\t " + _VISIBLE + bytes(range(0x80, 0x100))
 
 # RFC 3986 3.2.2: reg-name, without "%": who decodes it where is not agreed upon, and DNS does not need it.
 _HOST = "-._~!$&'()*+,;=" + DIGITS + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -141,11 +142,16 @@ class Headers(MutableMapping[str, str]):
         for name, value in (*items, *more.items()):
             self[name] = value
 
+    def add_checked(self, name: str, value: str) -> None:
+        """Add a field whose name and value were checked to be such."""
+        self._items.append((name, value))
+        self._index.setdefault(name.lower(), []).append(value)
+
     def add_lines(self, lines: Iterable[str], *, octets_checked: bool = False) -> None:
         """Parse header lines without their CRLF and add them; raises `HandshakeError` with status 400."""
         for line in lines:
             if not octets_checked:
-                _check_octets(line, _FIELD)
+                _check_octets(line, FIELD_OCTETS)
             name, colon, value = line.partition(":")
             key = name.lower()
             if not colon or (key not in _KNOWN_NAMES and not is_token(name)):
@@ -268,7 +274,7 @@ def parse_request(head: bytes) -> Request:
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise HandshakeError(400, f"the request has {len(hosts)} Host headers, exactly one is needed")
     if hosts:
-        _check_host(hosts[0])
+        check_host(hosts[0])
     if authority:
         # RFC 9112 3.2.2: "the origin server MUST ignore the received Host header field (if any) and instead use the
         # host information of the request-target."
@@ -311,7 +317,7 @@ def serialize_request(request: Request) -> bytes:
     method, path, headers, version = request
     if not is_token(method) or version not in {"1.0", "1.1"}:
         raise LocalProtocolError(f"the request is {excerpt(method)} in HTTP/{version}, allowed: a token, 1.0 or 1.1")
-    target = _encode(path, _TARGET, "the path")
+    target = _encode(path, TARGET_OCTETS, "the path")
     if path != "*" and path[:1] != "/":
         raise LocalProtocolError(f"the path is {excerpt(path)}, it must begin with '/'")
     fields = serialize_fields(headers.raw_items())
@@ -329,7 +335,7 @@ def serialize_response(response: HttpResponse, date: str = "", *, omit_body: boo
         raise LocalProtocolError(f"the status is {status!r}, allowed is 100..599")
     if not isinstance(body, bytes):
         raise LocalProtocolError(f"the body is of type {type(body).__name__}, bytes are needed")
-    reason = _encode(phrase or _PHRASES.get(status, ""), _FIELD, "the reason phrase")
+    reason = _encode(phrase or _PHRASES.get(status, ""), FIELD_OCTETS, "the reason phrase")
     fields = list(headers.raw_items())
     lengths = headers.get_all("Content-Length")
     # RFC 9110 6.6.1: "An origin server with a clock [...] MUST generate a Date header field in all 2xx (Successful),
@@ -375,7 +381,7 @@ def _parse_head(head: bytes, parse_start: Callable[[str], Start], *, response: b
     _check_first(head[0], response)
     lines = head[:-4].decode("latin-1").split("\r\n")
     start, headers = parse_start(lines[0]), Headers()
-    headers.add_lines(lines[1:], octets_checked=head.translate(None, _FIELD) == b"\r\n" * (len(lines) + 1))
+    headers.add_lines(lines[1:], octets_checked=head.translate(None, FIELD_OCTETS) == b"\r\n" * (len(lines) + 1))
     return start, headers
 
 
@@ -403,13 +409,13 @@ def _parse_request_line(line: str) -> tuple[str, str, str, str]:
     if scheme.lower() not in {"http", "https"}:
         raise HandshakeError(400, f"the request target is {excerpt(target)}, it must begin with '/'")
     end = min(end for end in (rest.find("/"), rest.find("?"), len(rest)) if end >= 0)
-    _check_host(rest[:end])
+    check_host(rest[:end])
     return method, rest[:end], rest[end:] if rest[end : end + 1] == "/" else "/" + rest[end:], version[5:]
 
 
 def _parse_status_line(line: str) -> tuple[str, int, str]:
     """Return version, status and reason phrase."""
-    _check_octets(line, _FIELD)
+    _check_octets(line, FIELD_OCTETS)
     # RFC 9112 4: status-line = HTTP-version SP status-code SP [ reason-phrase ]. Many servers leave the second SP out.
     version, _, rest = line.partition(" ")
     status, _, reason = rest.partition(" ")
@@ -418,7 +424,7 @@ def _parse_status_line(line: str) -> tuple[str, int, str]:
     return version[5:], int(status), reason
 
 
-def _check_host(value: str) -> None:
+def check_host(value: str) -> None:
     """Check `uri-host [ ":" port ]` (RFC 9110 section 7.2); raises `HandshakeError` with status 400."""
     # RFC 9110 4.2.1, of an empty host: "A recipient that processes such a URI reference MUST reject it as invalid."
     if value[:1] == "[":
@@ -452,7 +458,7 @@ def _check_framing(headers: Headers, version: str) -> None:
 def _encode_field(name: object, value: object) -> bytes:
     if not is_token(name):
         raise LocalProtocolError(f"the header name {name!r} is not a token")
-    octets = _encode(value, _FIELD, f"the value of the header {name}")
+    octets = _encode(value, FIELD_OCTETS, f"the value of the header {name}")
     if octets != octets.strip(b" \t"):
         raise LocalProtocolError(f"the value of the header {name} is {value!r}, whitespace around it is not allowed")
     return b"%s: %s\r\n" % (name.encode(), octets)
