@@ -160,7 +160,12 @@ def _summary(standard: Standard) -> str:
 {aside} are not for us, {differs} we do not follow, with the reason.
 """
     words = "MUST, MUST NOT, SHOULD and SHOULD NOT" if standard.words == WORDS else "must and should"
-    lines += f"""
+    if standard.words == "MUST":
+        lines += (
+            f"\nThe sentences below have the word MUST {sum(standard.keywords.values())} times; others are left out.\n"
+        )
+    else:
+        lines += f"""
 The text of these sections has the words {words} {sum(standard.keywords.values())} times,
 and each of them stands in a sentence below.
 """

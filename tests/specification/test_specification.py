@@ -30,7 +30,9 @@ def named(standard: Standard) -> str:
 
 
 def test_the_standards_are_those_that_are_implemented() -> None:
-    assert [standard.file for standard in STANDARDS] == ["rfc6455", "rfc7541", "rfc7692", "rfc9112", "sse"]
+    assert [standard.file for standard in STANDARDS] == [
+        *("rfc6455", "rfc7541", "rfc7692", "rfc8441", "rfc9112", "rfc9113", "sse")
+    ]
 
 
 @pytest.mark.parametrize("standard", STANDARDS, ids=named)
