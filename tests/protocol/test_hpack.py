@@ -493,7 +493,7 @@ def test_what_they_encode_we_decode(lists: list[list[Field]], sizes: list[int], 
         assert decoder.decode(encoder.encode(as_octets(fields), huffman=huffman)) == fields
 
 
-@strategies.examples(1000)
+@strategies.examples(500)
 @given(
     blocks=st.lists(
         st.lists(

@@ -183,7 +183,7 @@ def run_ours(connection: Http2Endpoint, step: tuple[str, int, int, bool], server
         return
 
 
-@strategies.examples(200)
+@strategies.examples(100)
 @given(script=st.lists(st.tuples(st.booleans(), steps), max_size=4), server=st.booleans())
 def test_both_understand_all_that_the_other_sends(script: list[tuple[bool, Any]], server: bool) -> None:
     ours = Http2Endpoint(Role.SERVER if server else Role.CLIENT)
@@ -246,7 +246,7 @@ wire = st.one_of(
 )
 
 
-@strategies.examples(1500)
+@strategies.examples(500)
 @given(parts=st.lists(wire, max_size=8), role=strategies.roles, data=st.data())
 def test_of_any_frames_both_make_the_same(parts: list[bytes], role: Role, data: st.DataObject) -> None:
     octets = (PREFACE if role is Role.SERVER else b"") + settings() + b"".join(parts)

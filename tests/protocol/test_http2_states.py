@@ -224,5 +224,5 @@ class StreamMachine(RuleBasedStateMachine):
             assert list(side.endpoint.encoder.table.entries) == list(other.endpoint.decoder.table.entries)
 
 
-StreamMachine.TestCase.settings = hypothesis_settings(strategies.examples(100), stateful_step_count=40)
+StreamMachine.TestCase.settings = hypothesis_settings(strategies.examples(60), stateful_step_count=30)
 TestStreams = StreamMachine.TestCase

@@ -66,7 +66,7 @@ def headers(twin: Twin) -> Any:
     return twin.load("rawws.protocol.http11").Headers({"X-A": "b"})
 
 
-@strategies.examples(500)
+@strategies.examples(300)
 @given(
     data=st.data(),
     parts=st.lists(wire, max_size=8),
