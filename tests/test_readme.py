@@ -68,6 +68,7 @@ ELSEWHERE = {
     "javascript.md",
     "kubernetes.md",
     "postgresql.md",
+    "redis.md",
     "sse.md",
     "testing.md",
 } | {f"{name}.md" for name in ("access", "admin", "api", "embedding", "reading", "scaling", "socketio", "tutorial")}
