@@ -35,7 +35,7 @@ from rawws.topics.backplane import (
 
 from .nats_line import NatsLine, NatsRefusal
 from .nats_outside import NatsOutside
-from .nats_records import BYTES, HEADER, MARK, TEXT, Stored, Tail, quoted, stamp, unpack
+from .nats_records import BYTES, HEADER, MARK, TEXT, Stored, Tail, quoted, stamp, stored_of
 from .nats_roster import NatsRoster, server_of
 from .nats_starts import NatsStarts
 from .nats_streams import NO_RESPONDERS, NatsStreams
@@ -375,7 +375,7 @@ class NatsBackplane:
                 entry = new_entry(server_of(unquote(lease)), unquote(ident), message.data.decode())
                 handler.on_presence(topic, "join" if sign == "+" else "leave", entry)
                 return
-            stored = unpack(message)
+            stored = stored_of(message)
             if stored.kind != MARK:
                 record = stored.record(topic, stored.tail.epoch)
         except (LookupError, ValueError) as error:

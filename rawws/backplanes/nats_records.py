@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-__all__ = ["HEADER", "MARK", "OUTSIDE", "Stored", "Tail", "pack", "quoted", "stamp", "unpack"]
+__all__ = ["HEADER", "MARK", "OUTSIDE", "Stored", "Tail", "headers_of", "quoted", "stamp", "stored_of"]
 
 HEADER: Final = "Rawws"
 # The version of the words, which is the first of them.
@@ -97,7 +97,7 @@ def quoted(name: str) -> str:
     return quote(name, safe="").replace(".", "%2E")
 
 
-def pack(tail: Tail, kind: str, server: str, number: int, key: str | None, extra: str) -> dict[str, str]:
+def headers_of(tail: Tail, kind: str, server: str, number: int, key: str | None, extra: str) -> dict[str, str]:
     """Return the headers of a message that becomes the end of its topic."""
     words = [
         *(VERSION, tail.epoch, str(tail.offset), str(tail.began), tail.life),
@@ -110,7 +110,7 @@ def pack(tail: Tail, kind: str, server: str, number: int, key: str | None, extra
     return {HEADER: " ".join(words)}
 
 
-def unpack(message: Msg) -> Stored:
+def stored_of(message: Msg) -> Stored:
     """Return what a message of a topic is. Raises ValueError for one that no server of rawws wrote."""
     headers: Mapping[str, str] = message.headers or {}
     text = headers.get(HEADER)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from rawws.topics.backplane import BackplaneAway, Position, TopicUnavailable
 
 from .nats_line import NatsRefusal
-from .nats_records import HEADER, MARK, OUTSIDE, Stored, Tail, pack, quoted, unpack
+from .nats_records import HEADER, MARK, OUTSIDE, Stored, Tail, headers_of, quoted, stored_of
 from .nats_streams import NO_RESPONDERS, WRONG_SEQUENCE
 from .session import fail_answers
 
@@ -119,7 +119,7 @@ class NatsWriter:
         # Any server of a cluster answers, also one that is behind.
         least = await line.last_sequence(stream, subject) if self._shares else 0
         while True:
-            found = [unpack(each) for each in await line.read(stream, subject, since)]
+            found = [stored_of(each) for each in await line.read(stream, subject, since)]
             if least <= (found[-1].tail.sequence if found else 0):
                 return found
             await asyncio.sleep(BEHIND_WAIT)
@@ -137,7 +137,7 @@ class NatsWriter:
             new = tail.in_new_epoch()
             self._tails.pop(topic, None)
             with contextlib.suppress(Conflict):
-                await self._put(topic, tail.sequence, [(pack(new, MARK, OUTSIDE, 0, None, ""), b"")])
+                await self._put(topic, tail.sequence, [(headers_of(new, MARK, OUTSIDE, 0, None, ""), b"")])
                 return new
 
     # -- inside
@@ -203,7 +203,7 @@ class NatsWriter:
         placed: list[tuple[Write, int]] = []
         for write in writes:
             after = at.after(write.server, write.number)
-            headers = pack(after, write.kind, write.server, write.number, write.key, write.extra)
+            headers = headers_of(after, write.kind, write.server, write.number, write.key, write.extra)
             size = len(write.data) + len(headers[HEADER]) + HEADERS_COST
             if size > most:
                 refuse(topic, [write], f"it takes {size} bytes with its header, the NATS server allows {most}")
@@ -237,7 +237,7 @@ class NatsWriter:
     async def _find(self, topic: str) -> Tail | None:
         """Return where a topic is, None for one that has no message."""
         found = await self._reached.last(self._streams.topics, self._subject(topic))
-        return None if found is None else unpack(found).tail
+        return None if found is None else stored_of(found).tail
 
     async def _tell_again(self, topic: str, tail: Tail | None, writes: Sequence[Write]) -> None:
         """Answer those that were written before."""

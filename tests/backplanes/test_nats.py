@@ -761,13 +761,13 @@ def test_what_was_written_is_read_as_it_was() -> None:
     tail = nats_records.Tail(0, "E", 1, 0, "L", ("s1", "s2"), {"one": 7, "a b:c,d": 8})
     extra = r'"json":true,"event":"é, %20 \\ \" { 1 t - "'
     for key in (None, "", "-", "a é\n%"):
-        [(name, text)] = nats_records.pack(tail, "t", "a b", 9, key, extra).items()
+        [(name, text)] = nats_records.headers_of(tail, "t", "a b", 9, key, extra).items()
         assert text.isascii()
         assert len(text.split(" ")) == 12
         message: Any = type("Message", (), {})()
         message.headers = {name: text, "Nats-Sequence": "5", "Nats-Time-Stamp": "2026-11-27T22:30:07.65813133Z"}
         message.data = b"x"
-        stored = nats_records.unpack(message)
+        stored = nats_records.stored_of(message)
         assert stored.tail == tail._replace(sequence=5)
         assert (stored.server, stored.number, stored.key, stored.extra) == ("a b", 9, key, extra)
         assert json.loads(f"{{{stored.extra}}}")["json"] is True
