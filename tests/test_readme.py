@@ -66,6 +66,7 @@ ELSEWHERE = {
     "haproxy.md",
     "http.md",
     "javascript.md",
+    "kafka.md",
     "kubernetes.md",
     "postgresql.md",
     "redis.md",

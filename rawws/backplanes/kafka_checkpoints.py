@@ -69,7 +69,7 @@ class Checkpoints:
     def _load(self, partition: Partition, found: Checkpoint, parts: dict[str, bytes]) -> bool:
         names = [f"{partition.number} {found.name} {number}" for number in range(found.parts)]
         try:
-            partition.places.load(kafka_places.unpack([parts[name] for name in names]))
+            partition.places.load(kafka_places.unpack_rows([parts[name] for name in names]))
         except (LookupError, TypeError, ValueError, zlib.error):
             # Of another version, or of nobody.
             return False
@@ -127,7 +127,7 @@ class Checkpoints:
             return
         self._patience = random.uniform(1, 1.5)  # noqa: S311 - no secret
         name, position, clock = secrets.token_hex(6), places.position, places.clock
-        chunks = await asyncio.to_thread(kafka_places.pack, places.rows())
+        chunks = await asyncio.to_thread(kafka_places.pack_rows, places.rows())
         for number, chunk in enumerate(chunks):
             await self._client.produce(self._topic, 0, [(f"{partition.number} {name} {number}".encode(), chunk)])
         made = Checkpoint(name, len(chunks), position, clock)

@@ -39,11 +39,11 @@ __all__ = [
     "hello",
     "join",
     "leave",
-    "pack",
+    "pack_rows",
     "publication",
     "read_written",
     "settled",
-    "unpack",
+    "unpack_rows",
     "written",
 ]
 
@@ -453,7 +453,7 @@ class Places:
     # -- writing all down
 
     def rows(self) -> list[object]:
-        """Return all that is known, but for what is held, to be written down by `chunks`."""
+        """Return all that is known, but for what is held, to be written down by `pack_rows`."""
         leases, written_down = list(self.leases.items()), list(self.checkpoints)
         head = (self.life, self.generation, self.position, self.mark, self.clock, leases, written_down)
         rows: list[object] = [head]
@@ -481,7 +481,7 @@ class Places:
                 self.by_server.setdefault(server, {})[topic, ident] = None
 
 
-def pack(rows: Iterable[object]) -> list[bytes]:
+def pack_rows(rows: Iterable[object]) -> list[bytes]:
     """Return rows as messages that Kafka takes."""
     chunks, lines, size = [], [], 0
     for row in rows:
@@ -495,7 +495,7 @@ def pack(rows: Iterable[object]) -> list[bytes]:
     return chunks
 
 
-def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
+def unpack_rows(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
     """Return the rows of such messages. Raises ValueError or zlib.error for what is none."""
     for chunk in chunks:
         for line in zlib.decompress(chunk).decode().splitlines():

@@ -27,6 +27,8 @@ from tests.backplanes.handlers import Told, opened
 from tests.processes import LOOPBACK
 from tests.server.peers import Logged, eventually
 
+ON_ONE_LOOP = True
+
 
 @pytest.fixture
 def kafka(tmp_path: Path) -> Callable[..., KafkaEngine]:

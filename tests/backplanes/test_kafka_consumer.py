@@ -21,6 +21,7 @@ from tests.backplanes.engine_kafka import KafkaEngine
 from tests.backplanes.handlers import Reader
 from tests.server.peers import Logged, eventually
 
+ON_ONE_LOOP = True
 pytestmark = pytest.mark.usefixtures("quiet")
 
 BEHIND = "a record of Kafka is left behind"

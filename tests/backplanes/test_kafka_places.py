@@ -107,15 +107,15 @@ VALUES = st.one_of(
 @settings(deadline=None)
 def test_who_begins_at_a_checkpoint_knows_what_those_know_who_read_all(steps: list[Any], cut: int) -> None:
     log = Log()
-    chunks = kafka_places.pack(log.places.rows())
+    chunks = kafka_places.pack_rows(log.places.rows())
     begun = 1
     for number, ((key, value), passed) in enumerate(steps):
         log.clock += passed
         log.say(key, value)
         if number == cut:
-            chunks, begun = kafka_places.pack(log.places.rows()), len(log.said)
+            chunks, begun = kafka_places.pack_rows(log.places.rows()), len(log.said)
     other = Places(History(), 1 << 20, Heard())
-    other.load(kafka_places.unpack(chunks))
+    other.load(kafka_places.unpack_rows(chunks))
     for said in log.said[begun:]:
         other.read(*said)
     assert state_of(other) == state_of(log.places)
@@ -281,10 +281,10 @@ def test_checkpoints_are_known_by_the_log_and_read_in_parts(monkeypatch: pytest.
     log = Log()
     for number in range(10):
         log.publish(f"{number}", number)
-    chunks = kafka_places.pack(log.places.rows())
+    chunks = kafka_places.pack_rows(log.places.rows())
     assert len(chunks) > 5
     other = Places(History(), 1 << 20, Heard())
-    other.load(kafka_places.unpack(chunks))
+    other.load(kafka_places.unpack_rows(chunks))
     assert state_of(other) == state_of(log.places)
     for name in "abc":
         log.say(None, kafka_places.written(Checkpoint(name, 1, 2, 3), []))
