@@ -68,6 +68,7 @@ ELSEWHERE = {
     "javascript.md",
     "kafka.md",
     "kubernetes.md",
+    "nats.md",
     "postgresql.md",
     "redis.md",
     "sse.md",
@@ -90,7 +91,7 @@ def program(page: str, name: str) -> Block:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"python", "sh", "js", "ini", "dockerfile", "sql", "toml", "yaml", "text"}
+    known = {"python", "sh", "bash", "js", "ini", "dockerfile", "postgresql", "toml", "yaml", "text"}
     known |= {"nginx", "haproxy", "apache", "caddyfile", "vcl"}
     assert {block.language for block in BLOCKS} <= known
     assert len(PROGRAMS) >= 5
@@ -163,12 +164,15 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 assert f"python3 -m venv {script.removesuffix('/bin/activate')}\n" in block.text
             case "pip", ["install", what]:
                 extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-                assert what in {".", "pycrdt"} or what.removeprefix(".[").removesuffix("]") in extras
+                found = re.fullmatch(r"(?:\.|rawws)\[(\w+)\]", what)
+                assert what in {".", "pycrdt"} or (found is not None and found[1] in extras)
             case "uvicorn", [target, "--ws", name]:
                 assert f"{target.partition(':')[0]}.py" in names
                 assert callable(pkgutil.resolve_name(name))
             case "varnishd", _:  # tests/proxies runs it
                 continue
+            case "nats-server", ["-c", name]:  # tests/backplanes/test_nats_documentation.py runs it
+                assert f"# {name}\n" in block.page.read_text(encoding="utf-8")
             case "redis-cli", ["EVAL", script, "0", "rawws", *_]:  # tests/backplanes/test_outside.py runs it
                 assert script == "$(redis-cli HGET rawws:hub publish)"
             case "npm", ["pack" | "install", *_]:

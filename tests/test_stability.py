@@ -29,8 +29,8 @@ CORE: Final = [
 ]
 PROMISED: Final = {*TABLE, *CORE}
 LOGGERS: Final = set(re.findall(r"^\| `(rawws\.\w+)`[^|]*\| (?:INFO|WARNING|ERROR) \|", OPERATIONS, re.MULTILINE))
-# The topics of a hub in Kafka, too.
-NO_MODULES: Final = {"rawws.js", "rawws.d.ts", "rawws.v1", "rawws.v1.md", "rawws.log", "rawws.places"}
+# The topics of a hub in Kafka, too, and what signs what is said beside the log.
+NO_MODULES: Final = {"rawws.js", "rawws.d.ts", "rawws.v1", "rawws.v1.md", "rawws.log", "rawws.places", "rawws.cli"}
 # What these pages call their objects.
 OBJECTS: Final = {
     "ws": rawws.WebSocket,

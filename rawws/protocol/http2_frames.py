@@ -13,7 +13,7 @@ from . import http2_codes as codes
 from .http2_codes import ErrorCode, FrameType
 from .masking import cut, place
 
-__all__ = ["FRAME_HEADER", "Http2FrameReader", "Http2FrameWriter", "check_frame"]
+__all__ = ["Http2FrameReader", "Http2FrameWriter", "check_frame"]
 
 # 4.1: "All frames begin with a fixed 9-octet header followed by a variable-length frame payload."
 FRAME_HEADER = 9

@@ -22,7 +22,7 @@ from tests.processes import ROOT, Process, free_port
 from tests.server.peers import eventually
 
 PAGE: Final = (ROOT / "docs" / "run" / "postgresql.md").read_text(encoding="utf-8")
-SQL: Final = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+SQL: Final = re.findall(r"```postgresql\n(.*?)```", PAGE, re.DOTALL)
 [INIT] = re.findall(r"^rawws backplane init .*$", PAGE, re.MULTILINE)
 
 # As those of `ONCE`.

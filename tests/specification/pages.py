@@ -47,7 +47,8 @@ class Standard(NamedTuple):
     """A data file.
 
     `titles` are those of its sections; `keywords` counts MUST and SHOULD, with and without NOT, for each section of the
-    standard's text, or other `words` than these; `steps` are its algorithms, and how many steps each has.
+    standard's text, or other `words` than these; `steps` are its algorithms, and how many steps each has. Where
+    they were not counted in the text itself, `counted` is false.
     """
 
     file: str
@@ -59,6 +60,7 @@ class Standard(NamedTuple):
     words: str
     keywords: dict[str, int]
     steps: dict[str, int]
+    counted: bool
     rules: list[Rule]
 
 
@@ -68,7 +70,7 @@ def standards() -> list[Standard]:
     for path in sorted(FOLDER.glob("*.toml")):
         data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         rules = [Rule(**{key: _tuple(value) for key, value in rule.items()}) for rule in data.pop("rule")]
-        found.append(Standard(path.stem, rules=rules, **{"words": WORDS, "steps": {}, **data}))
+        found.append(Standard(path.stem, rules=rules, **{"words": WORDS, "steps": {}, "counted": True, **data}))
     return found
 
 
@@ -164,6 +166,11 @@ def _summary(standard: Standard) -> str:
         lines += (
             f"\nThe sentences below have the word MUST {sum(standard.keywords.values())} times; others are left out.\n"
         )
+    elif not standard.counted:
+        lines += f"""
+The sentences below have the words {words} {sum(standard.keywords.values())} times.
+It was not counted in the text of the standard whether that is all of them.
+"""
     else:
         lines += f"""
 The text of these sections has the words {words} {sum(standard.keywords.values())} times,
