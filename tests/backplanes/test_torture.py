@@ -23,6 +23,7 @@ import rawws
 from rawws.topics.backplane_urls import backplane_class
 from tests.backplanes.engines import SERVERS
 from tests.processes import LOOPBACK, Process, free_port
+from tests.server.peers import eventually
 
 SECONDS: Final = float(os.environ.get("RAWWS_TORTURE_SECONDS", "15"))
 CLIENTS: Final = 50
@@ -127,12 +128,18 @@ async def publish(hub: rawws.Hub, log: list[int], until: float) -> None:
         await asyncio.sleep(0.02)
 
 
+def descriptors() -> int:
+    """Return how many this process has."""
+    return len(os.listdir("/proc/self/fd"))
+
+
 async def torture(url: str) -> tuple[list[int], list[Client], int]:
     ports = [free_port() for _ in range(COUNT)]
     clients = [Client(ports) for _ in range(CLIENTS)]
     history = rawws.History(count=10_000, size=64 << 20)
     until = asyncio.get_running_loop().time() + SECONDS
     log: list[int] = []
+    before = descriptors()
     async with rawws.Hub(backplane=backplane_class(url)(url, lease=3), history=history) as hub:
         tasks = [asyncio.create_task(client.run()) for client in clients]
         publishing = asyncio.create_task(publish(hub, log, until))
@@ -143,6 +150,8 @@ async def torture(url: str) -> tuple[list[int], list[Client], int]:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(result, asyncio.CancelledError), result
         assert hub.stats().lost == hub.stats().unsent == 0
+    # What was cut off ends by itself.
+    await eventually(lambda: descriptors() <= before)
     return log, clients, killed
 
 
