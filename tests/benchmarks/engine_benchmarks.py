@@ -66,8 +66,18 @@ def nats_client(url: str, seconds: float) -> float:
 
 def producer_performance(url: str, seconds: float) -> float:
     """Return the records a second that `ProducerPerformance` of Kafka counts, each batch acknowledged by all."""
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: PLC0415
+
     count = int(50_000 * max(seconds, 1))
     server = urlsplit(url).netloc
+
+    async def create() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=server)
+        await admin.start()
+        await admin.create_topics([NewTopic("feed", 1, 1, topic_configs={"flush.messages": "1"})])
+        await admin.close()
+
+    asyncio.run(create())
     words = ["org.apache.kafka.tools.ProducerPerformance", "--topic", "feed", "--num-records", str(count)]
     words += ["--record-size", str(SIZE), "--throughput", "-1"]
     words += ["--producer-props", f"bootstrap.servers={server}", "acks=all", "linger.ms=0"]
