@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import secrets
 import time
 import zlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
-from rawws.client.retrying import full_jitter
+from rawws.net.cancellation import cancel_all
 from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry
 
 from . import kafka_places
@@ -33,7 +32,7 @@ from .kafka_checkpoints import Checkpoints
 from .kafka_client import EARLIEST, LATEST, KafkaClient, KafkaError, kafka_servers
 from .kafka_partition import Partition
 from .kafka_places import UNKNOWN, Mark
-from .session import EngineSession
+from .session import EngineSession, check_times
 
 if TYPE_CHECKING:
     import ssl
@@ -47,8 +46,6 @@ logger = logging.getLogger("rawws.backplanes")
 
 Answer = TypeVar("Answer")
 
-# The servers of one Kafka are few, and all their clients wait: they come back sooner than clients do.
-LONGEST_WAIT: Final = 5.0
 # What a record takes in Kafka beside its key and its value: the head of a batch, and its own.
 RECORD_HEAD: Final = 128
 # How often a new topic is asked for until its broker has it.
@@ -87,8 +84,7 @@ class KafkaBackplane:
         prefix = self._servers.prefix or prefix
         if not re.fullmatch(r"[\w.-]{1,64}", prefix, re.ASCII):
             raise ValueError(f"prefix is {prefix[:64]!r}, allowed are 1 to 64 of letters, digits and _.-")
-        if lease <= 0 or timeout <= 0:
-            raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")
+        check_times(lease, timeout)
         if partitions < 1 or retention < 1:
             raise ValueError(f"partitions is {partitions} and retention {retention}, allowed are numbers from 1 on")
         self._tls = tls
@@ -98,9 +94,7 @@ class KafkaBackplane:
         self.retention = retention
         self.log = f"{prefix}.log"
         self.places = f"{prefix}.places"
-        self._session = EngineSession(
-            self, "Kafka", (KafkaError, BackplaneAway, OSError, EOFError), lambda: full_jitter(draw)
-        )
+        self._session = EngineSession(self, "Kafka", (KafkaError, BackplaneAway, OSError, EOFError))
         self._client: KafkaClient | None = None
         self._partitions: list[Partition] = []
         self._followed: set[str] = set()
@@ -228,11 +222,8 @@ class KafkaBackplane:
     async def lose(self, reason: str) -> None:
         """End the connections, and fail all that waits."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            # With their errors: the first of them was the reason.
-            await asyncio.gather(*tasks, return_exceptions=True)
+        # With their errors: the first of them was the reason.
+        await cancel_all(*tasks)
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -416,8 +407,3 @@ class KafkaBackplane:
                     if server != session.server and now - max(heard, began) > self.lease / 2 and known <= lease:
                         each.send(None, kafka_places.gone(server, lease))
                 await checkpoints.write(each)
-
-
-def draw(low: float, high: float) -> float:
-    """Return how long to wait before Kafka is tried again."""
-    return random.uniform(low, min(high, LONGEST_WAIT))  # noqa: S311 - no secret

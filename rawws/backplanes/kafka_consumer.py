@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
-from rawws.client.retrying import full_jitter
-
 from .kafka_client import kafka_servers, security_of
+from .session import engine_waits
 
 if TYPE_CHECKING:
     import ssl
@@ -28,7 +26,6 @@ __all__ = ["ConsumedRecord", "consume"]
 
 logger = logging.getLogger("rawws.backplanes")
 
-LONGEST_WAIT: Final = 5.0
 # For so many milliseconds an answer is waited for; after so many seconds without a record, Kafka is asked whether
 # there are some: a consumer of aiokafka may stand still after its broker was started again, and says nothing.
 POLL: Final = 500
@@ -121,7 +118,7 @@ class Consumer:
         from aiokafka import AIOKafkaConsumer  # noqa: PLC0415
         from aiokafka.errors import KafkaError  # noqa: PLC0415
 
-        waits = full_jitter(draw)
+        waits = engine_waits()
         is_away = False
         while True:
             consumer = AIOKafkaConsumer(*self._topics, enable_auto_commit=False, **self._options)
@@ -129,7 +126,7 @@ class Consumer:
                 await consumer.start()
                 if is_away:
                     logger.warning("the Kafka that is consumed from is back")
-                is_away, waits = False, full_jitter(draw)
+                is_away, waits = False, engine_waits()
                 await self._pump(consumer)
             except (KafkaError, OSError) as error:
                 if not is_away:
@@ -217,8 +214,3 @@ def record_of(found: Any) -> ConsumedRecord:
     return ConsumedRecord(
         found.topic, found.partition, found.offset, found.key, found.value, found.timestamp / 1000, found.headers
     )
-
-
-def draw(low: float, high: float) -> float:
-    """Return how long to wait before Kafka is tried again."""
-    return random.uniform(low, min(high, LONGEST_WAIT))  # noqa: S311 - no secret

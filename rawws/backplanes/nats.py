@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import re
 from typing import TYPE_CHECKING, Any, TypeVar, final
 from urllib.parse import unquote, urlsplit
 
-from rawws.client.retrying import full_jitter
 from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import (
     BackplaneAway,
@@ -40,7 +38,7 @@ from .nats_roster import NatsRoster, server_of
 from .nats_starts import NatsStarts
 from .nats_streams import NO_RESPONDERS, NatsStreams
 from .nats_writer import NatsWriter, Write
-from .session import EngineSession
+from .session import EngineSession, check_times
 
 if TYPE_CHECKING:
     import ssl
@@ -54,8 +52,6 @@ __all__ = ["NatsBackplane"]
 
 Answer = TypeVar("Answer")
 
-# The servers of one NATS are few, and all their clients wait: they come back sooner than clients do.
-LONGEST_WAIT = 5.0
 # What JetStream allows.
 MAX_REPLICAS = 5
 # After so many seconds, all servers of a cluster know who is subscribed at one of them.
@@ -95,8 +91,7 @@ class NatsBackplane:
             raise ImportError("the NATS backplane needs nats-py: pip install 'rawws[nats]'") from None
         if not re.fullmatch(r"[\w-]{1,64}", prefix, re.ASCII):
             raise ValueError(f"prefix is {prefix[:64]!r}, allowed are 1 to 64 of letters, digits, _ and -")
-        if lease <= 0 or timeout <= 0:
-            raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")
+        check_times(lease, timeout)
         if not 1 <= replicas <= MAX_REPLICAS:
             raise ValueError(f"replicas is {replicas}, allowed are 1 to {MAX_REPLICAS}")
         self._urls = urls_of(url)
@@ -105,7 +100,7 @@ class NatsBackplane:
         self.lease = lease
         self.keeps = keeps
         self.timeout = timeout
-        self._session = EngineSession(self, "NATS", (Error, OSError, NatsRefusal), lambda: full_jitter(draw))
+        self._session = EngineSession(self, "NATS", (Error, OSError, NatsRefusal))
         self._streams = NatsStreams(prefix, keeps=keeps, replicas=replicas)
         self._starts = NatsStarts(self._streams)
         self._roster = NatsRoster(self._streams, self._session, lease, timeout)
@@ -403,8 +398,3 @@ def urls_of(url: str) -> list[str]:
             raise ValueError(f"url is {without_userinfo(url)!r}, allowed is nats://HOST:PORT or tls://HOST:PORT")
         found.append(each)
     return found
-
-
-def draw(low: float, high: float) -> float:
-    """Return how long to wait before the server is tried again."""
-    return random.uniform(low, min(high, LONGEST_WAIT))  # noqa: S311 - no secret

@@ -19,6 +19,7 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from rawws.net.cancellation import cancel_all
 from rawws.topics.backplane import BackplaneAway, new_answer
 
 from .session import fail_answers
@@ -214,9 +215,7 @@ class NatsLine:
 
     async def close(self, reason: str) -> None:
         """End the connection, and fail all that waits."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(*self._tasks)
         waiting = [asked.answer for asked in self._asked.values()]
         fail_answers([*waiting, *self._subscribing, self.ended], reason)
         self._asked.clear()

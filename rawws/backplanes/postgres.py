@@ -18,12 +18,11 @@ import asyncio
 import binascii
 import hashlib
 import json
-import random
 import secrets
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
-from rawws.client.retrying import full_jitter
+from rawws.net.cancellation import cancel_all
 from rawws.topics.backplane import (
     BackplaneAway,
     HistoryResult,
@@ -39,7 +38,7 @@ from rawws.topics.backplane import (
 
 from .postgres_line import PostgresLine, Statement, is_refusal
 from .postgres_schema import POOLER, check_prefix, check_server, check_url, connect, grant, prepare, settle
-from .session import EngineSession, fail_answers
+from .session import EngineSession, check_times, fail_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,8 +53,6 @@ __all__ = ["PostgresBackplane"]
 
 Answer = TypeVar("Answer")
 
-# The servers of one PostgreSQL are few, and all their clients wait: they come back sooner than clients do.
-LONGEST_WAIT = 5.0
 # For how long a topic's place is remembered that nobody follows, in seconds: longer than any history is held.
 PLACE_AGE = 24 * 3600.0
 # What is too old, or too much of all topics together, is taken away once in so many seconds.
@@ -95,14 +92,13 @@ class PostgresBackplane:
             raise ImportError("the PostgreSQL backplane needs asyncpg: pip install 'rawws[postgres]'") from None
         check_url(url)
         check_prefix(prefix)
-        if lease <= 0 or timeout <= 0:
-            raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")
+        check_times(lease, timeout)
         self._url = url
         self.prefix = prefix
         self.lease = lease
         self.timeout = timeout
         errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-        self._session = EngineSession(self, "PostgreSQL", errors, lambda: full_jitter(draw))
+        self._session = EngineSession(self, "PostgreSQL", errors)
         # By the channels that have them: each has the topics of one hash.
         self._followed: dict[str, set[str]] = {}
         self._listening: set[str] = set()
@@ -345,11 +341,8 @@ class PostgresBackplane:
 
     async def lose(self, reason: str) -> None:
         """End both connections, and fail all that waits."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            # With their errors: the first of them was the reason.
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        # With their errors: the first of them was the reason.
+        await cancel_all(*self._tasks)
         self._tasks = []
         line, self._line = self._line, None
         if line is not None:
@@ -500,8 +493,3 @@ def read(topic: str, kind: str, number: int, body: str) -> Record | PresenceEntr
         server, ident, info = said
         return new_entry(server, ident, info)
     raise ValueError(f"a notification begins with {kind!r}, allowed are =, +, - and .")
-
-
-def draw(low: float, high: float) -> float:
-    """Return how long to wait before the PostgreSQL is tried again."""
-    return random.uniform(low, min(high, LONGEST_WAIT))  # noqa: S311 - no secret

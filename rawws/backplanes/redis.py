@@ -7,6 +7,7 @@ from typing import final
 
 from .redis_node import RedisNode
 from .redis_urls import source_of
+from .session import check_times
 
 __all__ = ["RedisBackplane", "check_options"]
 
@@ -45,5 +46,4 @@ def check_options(prefix: str, lease: float, timeout: float) -> None:
         raise ImportError("the Redis backplane needs redis: pip install 'rawws[redis]'") from None
     if not re.fullmatch(r"[\w.:-]{1,64}", prefix, re.ASCII):
         raise ValueError(f"prefix is {prefix[:64]!r}, allowed are 1 to 64 of letters, digits and _.:-")
-    if lease <= 0 or timeout <= 0:
-        raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")
+    check_times(lease, timeout)

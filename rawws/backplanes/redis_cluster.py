@@ -18,14 +18,14 @@ from functools import partial
 from itertools import compress, count
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from rawws.client.retrying import full_jitter
 from rawws.topics.backplane import ALL_TOPICS, NO_TOPICS, BackplaneAway, new_answer
 
 from .redis import check_options
-from .redis_line import LONGEST_WAIT, RedisLine, draw_wait
+from .redis_line import RedisLine
 from .redis_node import RedisNode
 from .redis_slots import SLOTS, SlotTopics, masters_of, slot_of
 from .redis_urls import cluster_of
+from .session import LONGEST_WAIT, engine_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
@@ -271,7 +271,7 @@ class RedisClusterBackplane:
         return answer
 
     async def _run(self) -> None:
-        waits = full_jitter(draw_wait)
+        waits = engine_waits()
         while not self._closed:
             try:
                 await self._look()
@@ -283,7 +283,7 @@ class RedisClusterBackplane:
                     self.handler.on_away(self._reason)
                 await self._wait(next(waits))
             else:
-                waits = full_jitter(draw_wait)
+                waits = engine_waits()
                 self._turn()
                 await self._wait(LOOK_AWAY if self._told else self.lease / LOOK_PART)
             # What is lost is told before it is looked for.

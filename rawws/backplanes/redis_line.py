@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, final
 
@@ -21,10 +20,7 @@ from .session import fail_answers
 if TYPE_CHECKING:
     from redis.asyncio import Connection
 
-__all__ = ["LONGEST_WAIT", "RedisLine", "draw_wait"]
-
-# The servers of one Redis are few, and all their clients wait: they come back sooner than clients do.
-LONGEST_WAIT = 5.0
+__all__ = ["RedisLine"]
 
 
 @final
@@ -102,8 +98,3 @@ def packed(words: tuple[str | bytes | int, ...]) -> bytes:
         data = word if isinstance(word, bytes) else str(word).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
-
-
-def draw_wait(low: float, high: float) -> float:
-    """Return how long to wait before the Redis is tried again."""
-    return random.uniform(low, min(high, LONGEST_WAIT))  # noqa: S311 - no secret

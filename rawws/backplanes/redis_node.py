@@ -22,7 +22,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from rawws.client.retrying import full_jitter
+from rawws.net.cancellation import cancel_all
 from rawws.topics.backplane import (
     BackplaneAway,
     HistoryResult,
@@ -36,7 +36,7 @@ from rawws.topics.backplane import (
 )
 
 from .redis_faults import is_about, is_redirect, is_topics_fault, lack_of, redirect_reason
-from .redis_line import RedisLine, draw_wait
+from .redis_line import RedisLine
 from .redis_records import pack_record, server_of, unpack_record
 from .redis_run import ask_run
 from .redis_scripts import BEAT_SCRIPT, HISTORY_SCRIPT, OUTSIDE_SCRIPT, PLAIN, PUBLISH_SCRIPT, RIGHTS_SCRIPT, SHARDED
@@ -105,7 +105,7 @@ class RedisNode:
         self._channels = f"{prefix}:{source.db}"
         self._verbs = SHARDED if sharded else PLAIN
         self._own_verbs = PLAIN if shard is None else SHARDED
-        self._session = EngineSession(self, "Redis", (RedisError, OSError), lambda: full_jitter(draw_wait))
+        self._session = EngineSession(self, "Redis", (RedisError, OSError))
         self._numbers = count() if numbers is None else numbers
         self._number = next(self._numbers)
         # Which run of a Redis this is, and whether what it answers is on its disk.
@@ -393,11 +393,8 @@ class RedisNode:
 
     async def lose(self, reason: str) -> None:
         """End both connections, and fail all that waits."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            # With their errors: the first of them was the reason.
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        # With their errors: the first of them was the reason.
+        await cancel_all(*self._tasks)
         self._tasks = []
         lines, self._lines = self._lines, None
         for line in lines or ():

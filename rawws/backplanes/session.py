@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 
+from rawws.client.retrying import full_jitter
 from rawws.topics.backplane import BackplaneAway, new_answer
 
 if TYPE_CHECKING:
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 
     from rawws.topics.backplane import BackplaneHandler, History
 
-__all__ = ["EngineConnection", "EngineSession", "fail_answers"]
+__all__ = ["LONGEST_WAIT", "EngineConnection", "EngineSession", "check_times", "engine_waits", "fail_answers"]
 
 logger = logging.getLogger("rawws.backplanes")
+
+# The servers of one engine are few, and all their clients wait: they come back sooner than clients do.
+LONGEST_WAIT = 5.0
 
 
 class EngineConnection(Protocol):
@@ -49,7 +54,7 @@ class EngineSession:
     """Reaches an engine again and again, from `open` to `close`.
 
     `name` is what the engine is called where it is away. `errors` are those that say so; all others are logged. Each
-    time after it was reached, `waits()` gives the seconds from one attempt to the next.
+    time after it was reached, `waits()` gives the seconds from one attempt to the next, by default `engine_waits`.
     """
 
     __slots__ = (
@@ -75,12 +80,12 @@ class EngineSession:
         engine: EngineConnection,
         name: str,
         errors: tuple[type[Exception], ...],
-        waits: Callable[[], Iterator[float]],
+        waits: Callable[[], Iterator[float]] | None = None,
     ) -> None:
         self._engine = engine
         self._name = name
         self._errors = errors
-        self._waits = waits
+        self._waits = engine_waits if waits is None else waits
         self._away = False
         self.reached = False
         self.closed = False
@@ -182,3 +187,14 @@ def fail_answers(answers: Iterable[asyncio.Future[Any]], reason: str) -> None:
     for answer in answers:
         if not answer.done():
             answer.set_exception(BackplaneAway(reason))
+
+
+def engine_waits() -> Iterator[float]:
+    """Yield the seconds from one attempt to reach an engine to the next, with full jitter up to LONGEST_WAIT."""
+    return full_jitter(lambda low, high: random.uniform(low, min(high, LONGEST_WAIT)))  # noqa: S311 - no secret
+
+
+def check_times(lease: float, timeout: float) -> None:
+    """Raise ValueError for a lease or a timeout that is no time."""
+    if lease <= 0 or timeout <= 0:
+        raise ValueError(f"lease is {lease} and timeout {timeout}, allowed are numbers above 0")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from urllib.parse import quote
 
 from rawws.errors import HubError, InvalidStatus, InvalidURI, NegotiationError
+from rawws.net.cancellation import cancel_all
 from rawws.net.logs import without_userinfo
 from rawws.protocol.http11 import Headers, Request, serialize_request
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from .options import HubOptions, LocatedKeywords
     from .subscriptions import Channel
 
-__all__ = ["HubAddress", "HubLink", "StreamLink", "WebSocketLink", "cancel_all"]
+__all__ = ["HubAddress", "HubLink", "StreamLink", "WebSocketLink"]
 
 PROTOCOL: Final = "rawws.v1"
 # So many messages at once, and then those who wait for them have their turn.
@@ -71,13 +72,6 @@ class HubLink(Protocol):
 
     async def run(self) -> None:
         """Take what comes until the connection ends, and raise why it did."""
-
-
-async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks, and wait until they are over; what they raise is known already, or of no interest."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @final

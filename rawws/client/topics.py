@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from rawws import clock
 from rawws.errors import ConnectionClosed, HubError, InvalidStatus, LocalProtocolError
+from rawws.net.cancellation import cancel_all
 from rawws.protocol.opcodes import CloseCode
 
 from .envelopes import channel_key, message_fields
-from .hub_links import HubAddress, StreamLink, WebSocketLink, cancel_all
+from .hub_links import HubAddress, StreamLink, WebSocketLink
 from .hub_requests import HubRequests
 from .options import HubOptions, HubState
 from .retrying import STABLE, is_permanent, retry_after

@@ -7,12 +7,12 @@ cancelled, would end a task without a word, and what it was to answer with it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["is_cancelled", "result_of"]
+__all__ = ["cancel_all", "is_cancelled", "result_of"]
 
 Result = TypeVar("Result")
 
@@ -31,3 +31,12 @@ async def result_of(awaitable: Awaitable[Result]) -> Result:
         if is_cancelled():
             raise
         raise RuntimeError("what was waited for is cancelled") from error
+
+
+async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they are over; what they raise is known already, or of no interest."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        # Of none, it would ask for a loop, which may be closed.
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,7 +18,7 @@ from typing import Any, final
 
 import redis as client
 
-from rawws.backplanes import redis_line
+from rawws.backplanes import session
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.backplanes.redis_slots import SLOTS, slot_of
 from rawws.topics.backplane import Backplane
@@ -156,7 +156,7 @@ class RedisClusterEngine:
         self.arguments = arguments
         self.killed = False
         # A master that was started takes two seconds to serve: it is tried again soon behind that.
-        self._wait, redis_line.LONGEST_WAIT = redis_line.LONGEST_WAIT, 0.3
+        self._wait, session.LONGEST_WAIT = session.LONGEST_WAIT, 0.3
 
     @property
     def url(self) -> str:
@@ -183,7 +183,7 @@ class RedisClusterEngine:
         return sum(not key.endswith(b":servers") for key in keys)
 
     def end(self) -> None:
-        redis_line.LONGEST_WAIT = self._wait
+        session.LONGEST_WAIT = self._wait
         if self.killed:
             self.cluster.start()
             self.cluster.wait()
