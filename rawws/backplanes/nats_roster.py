@@ -33,8 +33,6 @@ logger = logging.getLogger("rawws.backplanes")
 
 # Of those who left while the server was away.
 MAX_LEFT = 10_000
-# So many who are present, and could not be written, are tried again each quarter of a lease.
-MAX_ENTERED = 1000
 # What replaces the entry of somebody who left is held for the least time that a server allows.
 GONE = {"Nats-TTL": "1s"}
 # A server writes this where something expired.
@@ -58,8 +56,6 @@ class NatsRoster:
         self._known: set[str] = set()
         # What is written and not answered.
         self._writes: set[asyncio.Future[object]] = set()
-        # Who is present here, and is not in the stream: the server refused that.
-        self._unheld: dict[tuple[str, str], None] = {}
         self._left: list[tuple[str, str]] = []
         # Leases that are given up, and are to be ended.
         self._ended: set[str] = set()
@@ -79,7 +75,6 @@ class NatsRoster:
     async def begin(self, line: NatsLine) -> None:
         """Take a lease, or renew it, and hear of those of others."""
         self.line = line
-        self._unheld.clear()
         await line.subscribe(f"{self._streams.prefix}.lease.*", self._hear)
         while self._ended:
             await line.ask(next(iter(self._ended)), headers={HEADER: "-", **GONE})
@@ -130,11 +125,7 @@ class NatsRoster:
 
     def again(self) -> None:
         """Enter those again whom the server refused, and all before their entries are too old."""
-        for topic, ident in list(self._unheld)[:MAX_ENTERED]:
-            del self._unheld[topic, ident]
-            info = self._session.here.get((topic, ident))
-            if info is not None:
-                self.enter(topic, ident, info)
+        self._session.enter_again()
         now = self._session.loop.time()
         if now - self._entered_at > PLACE_AGE / 4:
             self._entered_at = now
@@ -239,9 +230,8 @@ class NatsRoster:
             error = asked.exception()
             if self.line is None or isinstance(error, BackplaneAway):
                 return
-            if error is not None and sign == "+" and (topic, ident) in self._session.here:
-                self._unheld[topic, ident] = None
-                self._session.handler.on_doubt(topic, f"the NATS server does not hold who is present: {error}")
+            if error is not None and sign == "+":
+                self._session.not_held(topic, ident, f"the NATS server does not hold who is present: {error}")
             if self.line.fits(info.encode(), told):
                 self.line.send(f"{self._streams.prefix}.live.{quoted(topic)}", info.encode(), told)
 

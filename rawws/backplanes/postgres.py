@@ -61,8 +61,6 @@ SWEEP_INTERVAL = 60.0
 MAX_LEFT = 10_000
 # What is larger than 75 MB in its notifications is asked for.
 MAX_PIECES = 10_000
-# So many who are present, and could not be written, are tried again each quarter of a lease.
-MAX_ENTERED = 1000
 
 PRESENCE: Final = Statement("select * from presence($1)")
 
@@ -105,8 +103,6 @@ class PostgresBackplane:
         self._following: dict[str, list[asyncio.Future[None]]] = {}
         # The pieces that came of a notification that is not whole, by their topics.
         self._pieces: dict[str, list[str]] = {}
-        # Who is present here, and is not in the PostgreSQL: it refused that.
-        self._unheld: dict[tuple[str, str], None] = {}
         # Those who left while it was away; None for too many.
         self._left: list[tuple[str, str]] | None = []
         self._line: PostgresLine | None = None
@@ -351,7 +347,7 @@ class PostgresBackplane:
         for connection in self._connections:
             connection.remove_termination_listener(self._end)
             connection.terminate()
-        for held in (self._connections, self._following, self._followed, self._listening, self._pieces, self._unheld):
+        for held in (self._connections, self._following, self._followed, self._listening, self._pieces):
             held.clear()
 
     def enter(self, topic: str, ident: str, info: str) -> None:
@@ -360,10 +356,8 @@ class PostgresBackplane:
 
         def entered(done: asyncio.Future[list[Row]]) -> None:
             error = done.exception()
-            if error is not None and is_refusal(error) and (topic, ident) in self._session.here:
-                # Remembered, to be tried again.
-                self._unheld[topic, ident] = None
-                self._session.handler.on_doubt(topic, f"the PostgreSQL does not hold who is present: {error}")
+            if error is not None and is_refusal(error):
+                self._session.not_held(topic, ident, f"the PostgreSQL does not hold who is present: {error}")
 
         self._line.ask(self._statements["enter"], topic, ident, info).add_done_callback(entered)
 
@@ -431,7 +425,7 @@ class PostgresBackplane:
             if await self._beat():
                 # Somebody took this server for dead, and had all leave that were present here.
                 self._session.enter_all()
-            self._enter_again()
+            self._session.enter_again()
             now = self._session.loop.time()
             if now - self._swept > SWEEP_INTERVAL:
                 self._swept = now
@@ -456,14 +450,6 @@ class PostgresBackplane:
         except TimeoutError:
             raise BackplaneAway("what is published did not come in time") from None
         return bool(row["anew"])
-
-    def _enter_again(self) -> None:
-        """Try those again whom the PostgreSQL refused, as far as they are present still."""
-        for topic, ident in list(self._unheld)[:MAX_ENTERED]:
-            del self._unheld[topic, ident]
-            info = self._session.here.get((topic, ident))
-            if info is not None:
-                self.enter(topic, ident, info)
 
 
 def call(name: str, *common: object, arrays: int = 0) -> Statement:

@@ -59,8 +59,6 @@ PLACE_AGE = 24 * 3600 * 1000
 MAX_LEFT = 10_000
 # What a message takes of the stream beside its bytes.
 ENTRY_COST = 64
-# So many who are present, and could not be written, are tried again each quarter of a lease.
-MAX_ENTERED = 1000
 
 
 class Shard(Protocol):
@@ -118,8 +116,6 @@ class RedisNode:
         self._followed: dict[bytes, str] = {}
         # What was sent on the second connection, each of which has one answer: a verb, a channel, and who waits for it.
         self._sent: deque[tuple[str, str, asyncio.Future[None] | None]] = deque()
-        # Who is present here, and is not in the Redis: it refused that.
-        self._unheld: dict[tuple[str, str], None] = {}
         self._left: list[tuple[str, str]] = []
         self._lines: tuple[RedisLine, RedisLine] | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -402,7 +398,6 @@ class RedisNode:
         fail_answers([answer for *_, answer in self._sent if answer is not None], reason)
         self._sent.clear()
         self._followed.clear()
-        self._unheld.clear()
 
     def enter(self, topic: str, ident: str, info: str) -> None:
         """Tell Redis that somebody is present."""
@@ -425,9 +420,8 @@ class RedisNode:
         """Remember somebody present whom the Redis refused to hold, to try it again."""
         if error is None or self._is_redirected(topic, error):
             return
-        if is_topics_fault(error) and (topic, ident) in self._session.here:
-            self._unheld[topic, ident] = None
-            self._session.handler.on_doubt(topic, f"the Redis does not hold who is present: {error}")
+        if is_topics_fault(error):
+            self._session.not_held(topic, ident, f"the Redis does not hold who is present: {error}")
 
     def _parted(self, topic: str, ident: str, error: BaseException | None) -> None:
         """Remember somebody who left, where the node does not serve the topic at this time."""
@@ -466,14 +460,6 @@ class RedisNode:
         return answer if self._lines is None or answer.done() else self._lines[0].ask(*words)
 
     # -- what comes
-
-    def _enter_again(self) -> None:
-        """Try those again whom the Redis refused, as far as they are present still."""
-        for topic, ident in list(self._unheld)[:MAX_ENTERED]:
-            del self._unheld[topic, ident]
-            info = self._session.here.get((topic, ident))
-            if info is not None:
-                self.enter(topic, ident, info)
 
     async def _hear(self) -> None:
         """Tell the handler what comes."""
@@ -559,7 +545,7 @@ class RedisNode:
             if anew:
                 # Somebody took this server for dead, and had all leave that were present here.
                 self._session.enter_all()
-            self._enter_again()
+            self._session.enter_again()
             now = self._session.loop.time()
             if now - heard.heard > self.lease / 2 + self.timeout:
                 raise TimeoutError("what was published did not come in time")

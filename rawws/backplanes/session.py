@@ -28,6 +28,8 @@ logger = logging.getLogger("rawws.backplanes")
 
 # The servers of one engine are few, and all their clients wait: they come back sooner than clients do.
 LONGEST_WAIT = 5.0
+# So many who are present, and could not be written, are tried again at a time.
+MAX_ENTERED = 1000
 
 
 class EngineConnection(Protocol):
@@ -63,6 +65,7 @@ class EngineSession:
         "_errors",
         "_hurried",
         "_name",
+        "_unheld",
         "_waits",
         "closed",
         "handler",
@@ -92,6 +95,8 @@ class EngineSession:
         self.retries = 0
         # Who is present by this server: what each tells of itself, by topic and id.
         self.here: dict[tuple[str, str], str] = {}
+        # Those of them whom the engine refused to hold.
+        self._unheld: dict[tuple[str, str], None] = {}
         self.server = ""
         self.task: asyncio.Task[None] | None = None
 
@@ -139,6 +144,20 @@ class EngineSession:
         for (topic, ident), info in self.here.items():
             self._engine.enter(topic, ident, info)
 
+    def not_held(self, topic: str, ident: str, reason: str) -> None:
+        """Hear that the engine refused to hold somebody present: the handler is told, and `enter_again` tries again."""
+        if (topic, ident) in self.here:
+            self._unheld[topic, ident] = None
+            self.handler.on_doubt(topic, reason)
+
+    def enter_again(self) -> None:
+        """Tell the engine of those again whom it refused to hold, as far as they are present still."""
+        for topic, ident in list(self._unheld)[:MAX_ENTERED]:
+            del self._unheld[topic, ident]
+            info = self.here.get((topic, ident))
+            if info is not None:
+                self._engine.enter(topic, ident, info)
+
     # -- inside
 
     async def _run(self) -> None:
@@ -171,6 +190,7 @@ class EngineSession:
             # What connects to the engine may have swallowed the cancellation.
             raise BackplaneAway("the backplane is closed")
         self.reached, self._away = True, False
+        self._unheld.clear()
         self.enter_all()
         self.handler.on_back()
 
