@@ -368,13 +368,13 @@ class RedisNode:
         self._life = ""
         await self._beat()
         if self._shard is None:
-            self._introduce(asked)
+            # One that is full refuses it, and nothing here needs it; but nobody is told that the Redis is back before.
+            await asyncio.wait({self._introduce(asked)})
 
-    def _introduce(self, asked: RedisLine) -> None:
+    def _introduce(self, asked: RedisLine) -> asyncio.Future[Any]:
         """Say what a program needs that publishes without a hub (docs/run/redis.md)."""
         bounds = self._session.history
-        # One that is full refuses it, and nothing here needs it.
-        asked.ask(
+        return asked.ask(
             *("HSET", f"{self.prefix}:hub", "publish", OUTSIDE_SCRIPT, "life", self._life, "keeps", int(self.keeps)),
             *("run", self._run),
             *("remember", PLACE_AGE, "verb", self._verbs.publish, "channels", self._channels),
