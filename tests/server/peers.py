@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final, final
@@ -64,9 +65,12 @@ def host_and_port(address: SocketAddress | None) -> tuple[str, int]:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until the condition is true; the deadline of the test is the limit."""
-    while not condition():  # noqa: ASYNC110 - what it looks at belongs to the code under test, which tells nobody
+    """Wait until the condition is true; fail after DEADLINE seconds."""
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        # What it looks at belongs to the code under test, which tells nobody.
         await asyncio.sleep(0.005)
+        assert time.monotonic() < until, f"it did not come about within {DEADLINE} s"
 
 
 def request(*fields: str, line: str = "GET / HTTP/1.1", without: Iterable[str] = ()) -> bytes:
