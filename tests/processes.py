@@ -2,11 +2,12 @@
 
 A program of ours listens on port 0 and prints `listening on HOST:PORT`; one that cannot is handed a port of `free_port`
 and is waited for until it accepts. A component that is missing is an error that names the command which installs it:
-no test skips for want of one.
+no test skips for want of one. What runs still when this process is gone, killed or not, is ended by `tests/reaper.py`.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
@@ -32,6 +34,7 @@ __all__ = [
     "MissingComponentError",
     "Process",
     "ProcessError",
+    "end_with_us",
     "eventually",
     "find_installed",
     "find_node",
@@ -46,6 +49,8 @@ LOOPBACK: Final = "127.0.0.1"
 START_TIMEOUT: Final = 20.0
 # After SIGTERM a program has this long to end by itself before it is killed.
 STOP_TIMEOUT: Final = 5.0
+# The kernel has ended what was killed within this time, or never will.
+KILL_TIMEOUT: Final = 60.0
 POLL_INTERVAL: Final = 0.01
 
 # Those of the system are too old (Debian 12 has 18: no global `crypto`, no WebSocket), or will be too new one day.
@@ -106,6 +111,28 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@cache
+def _reaper() -> int:
+    """Start the reaper of this process; return the descriptor that it reads the other end of."""
+    command = [sys.executable, "-I", "-S", str(ROOT / "tests" / "reaper.py"), str(STOP_TIMEOUT)]
+    # In a session of its own: what ends this process by its group or its terminal does not end it.
+    reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert reaper.stdin is not None
+    owner = os.getpid()
+
+    def end() -> None:
+        if os.getpid() == owner:
+            reaper.communicate()
+
+    atexit.register(end)
+    return reaper.stdin.fileno()
+
+
+def end_with_us(pid: int) -> None:
+    """Have a program that was just started end when this process does, in whatever way that ends."""
+    os.write(_reaper(), b"%d\n" % pid)
+
+
 @final
 class Process:
     """A running program: `with Process([...]) as process:`; `process.port` is where it listens, None if it does not.
@@ -142,6 +169,7 @@ class Process:
             start_new_session=True,
             pass_fds=inherits,
         )
+        end_with_us(self._popen.pid)
         try:
             self._await_port(listens, timeout)
         except BaseException:
@@ -207,7 +235,7 @@ class Process:
             self._popen.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
-            self._popen.wait()
+            self._popen.wait(KILL_TIMEOUT)
         if self._rest is None:
             self._rest = self.output
             self._file.close()

@@ -6,10 +6,20 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, MissingComponentError, Process, ProcessError, find_node, find_program, free_port
+from tests.processes import (
+    ROOT,
+    MissingComponentError,
+    Process,
+    ProcessError,
+    eventually,
+    find_node,
+    find_program,
+    free_port,
+)
 
 LISTENER = """
 import socket, time
@@ -96,3 +106,31 @@ def test_a_program_that_ignores_its_end_is_killed_with_its_children(monkeypatch:
             return
         time.sleep(0.01)
     pytest.fail("the child is still there")
+
+
+STARTER = """
+import os, signal, sys
+from tests import processes
+from tests.processes import Process
+processes.STOP_TIMEOUT = 0.5
+program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+gone, meek, stubborn = (
+    Process([sys.executable, "-c", text])
+    for text in ("pass", "import time; print('up', flush=True); time.sleep(600)", program)
+)
+gone.result(20)
+for process in (meek, stubborn):
+    process.wait_for(lambda output: "up" in output, "it is up")
+print(meek.pid, stubborn.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_started_by_a_process_that_is_killed_ends_with_it() -> None:
+    with Process(python(STARTER)) as starter:
+        output = starter.wait_for(lambda output: output.endswith("\n"), "it started two programs")
+        pids = [int(word) for word in output.split()]
+        assert len(pids) == 2
+        assert starter.stop() == -9
+    # One takes SIGTERM, the other one is killed seconds later.
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
