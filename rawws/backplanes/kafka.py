@@ -221,9 +221,9 @@ class KafkaBackplane:
 
     async def lose(self, reason: str) -> None:
         """End the connections, and fail all that waits."""
-        tasks, self._tasks = self._tasks, []
         # With their errors: the first of them was the reason.
-        await cancel_all(*tasks)
+        await cancel_all(*self._tasks)
+        self._tasks = []
         client, self._client = self._client, None
         if client is not None:
             await client.close()

@@ -12,6 +12,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
+from rawws.net.cancellation import is_cancelled
+
 from .kafka_client import kafka_servers, security_of
 from .session import engine_waits
 
@@ -145,6 +147,9 @@ class Consumer:
                 for partition, records in found.items():
                     await self._publish([record_of(each) for each in records])
                     await consumer.commit({partition: records[-1].offset + 1})
+                    if is_cancelled():
+                        # aiokafka swallowed it.
+                        raise asyncio.CancelledError
                 last = loop.time()
             elif loop.time() - last > STALL:
                 await self._see_that_nothing_is_there(consumer)

@@ -18,6 +18,7 @@ from functools import partial
 from itertools import compress, count
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from rawws.net.cancellation import CANCEL_INTERVAL
 from rawws.topics.backplane import ALL_TOPICS, NO_TOPICS, BackplaneAway, new_answer
 
 from .redis import check_options
@@ -179,8 +180,9 @@ class RedisClusterBackplane:
         if self._task is None:
             return
         self._closed = True
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=CANCEL_INTERVAL)
         self._task = None
         ending = [self._loop.create_task(shard.node.close()) for shard in self.shards.values()]
         await asyncio.gather(*ending, *self._ending)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from rawws.client.retrying import full_jitter
+from rawws.net.cancellation import CANCEL_INTERVAL
 from rawws.topics.backplane import BackplaneAway, new_answer
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ class EngineSession:
         """End."""
         if self.task is not None:
             self.closed = True
-            self.task.cancel()
-            await asyncio.wait({self.task})
+            while not self.task.done():
+                self.task.cancel()
+                await asyncio.wait({self.task}, timeout=CANCEL_INTERVAL)
             self.task = None
 
     def hurry(self) -> None:

@@ -7,12 +7,16 @@ cancelled, would end a task without a word, and what it was to answer with it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["cancel_all", "is_cancelled", "result_of"]
+__all__ = ["CANCEL_INTERVAL", "cancel_all", "is_cancelled", "result_of"]
+
+# A task that swallowed its cancellation is cancelled again after so many seconds; what it does at its end may take as
+# long. `asyncio.wait_for` of Python 3.11 swallows it where what it waits for is done in the same turn of the loop.
+CANCEL_INTERVAL: Final = 10.0
 
 Result = TypeVar("Result")
 
@@ -35,8 +39,11 @@ async def result_of(awaitable: Awaitable[Result]) -> Result:
 
 async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks, and wait until they are over; what they raise is known already, or of no interest."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        # Of none, it would ask for a loop, which may be closed.
-        await asyncio.gather(*tasks, return_exceptions=True)
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=CANCEL_INTERVAL)
+        for task in done:
+            if not task.cancelled():
+                task.exception()

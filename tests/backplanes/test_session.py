@@ -9,6 +9,7 @@ from typing import Any, final
 import pytest
 
 from rawws.backplanes.session import EngineSession
+from rawws.net.cancellation import cancel_all
 from rawws.topics import History
 from rawws.topics.backplane import BackplaneAway
 from tests.backplanes.handlers import Told
@@ -25,6 +26,8 @@ class ByHand:
         # What the next attempts to reach it raise.
         self.unreachable: list[Exception] = []
         self.swallows = False
+        # How many cancellations its work swallows.
+        self.deaf = 0
         self.ends: asyncio.Future[None]
 
     async def reach(self) -> None:
@@ -39,6 +42,13 @@ class ByHand:
                 self.said.append("swallowed")
 
     async def work(self) -> None:
+        while self.deaf:
+            try:
+                await self.ends
+            except asyncio.CancelledError:
+                self.deaf -= 1
+                self.said.append("swallowed")
+                self.ends = asyncio.get_running_loop().create_future()
         await self.ends
 
     async def lose(self, reason: str) -> None:
@@ -122,6 +132,37 @@ async def test_a_session_ends_also_where_its_cancellation_is_swallowed() -> None
     await engine.session.close()
     assert engine.said == ["reach", "swallowed", "lose: the backplane is closed", "lose: the backplane is closed"]
     assert (told.backs, told.reasons) == (0, [])
+
+
+async def test_a_session_ends_also_where_the_work_swallows_its_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawws.backplanes.session.CANCEL_INTERVAL", 0.01)
+    engine = ByHand()
+    engine.deaf = 2
+    told = opened(engine)
+    await eventually(lambda: told.backs)
+    await engine.session.close()
+    assert engine.said == ["reach", "swallowed", "swallowed", "lose: the backplane is closed"]
+
+
+async def test_all_tasks_end_also_where_one_swallows_its_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawws.net.cancellation.CANCEL_INTERVAL", 0.01)
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def wait() -> None:
+        # In Python 3.11 it swallows the cancellation where the future is done in the same turn.
+        await asyncio.wait_for(done, 60)
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        raise ValueError("of no interest")
+
+    tasks = [asyncio.create_task(work()) for work in (wait, wait, fail)]
+    await asyncio.sleep(0)
+    done.set_result(1)
+    await cancel_all(*tasks)
+    assert all(task.done() for task in tasks)
+    assert sum(task.cancelled() for task in tasks) == 2
+    await cancel_all()
 
 
 async def test_an_engine_that_is_somewhere_else_now_is_not_waited_for() -> None:
