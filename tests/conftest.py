@@ -1,10 +1,11 @@
-"""What all tests share: the right twin, the profiles of Hypothesis, the signals of a shell, and a browser.
+"""What all tests share: the right twin, the profiles of Hypothesis, the signals of a shell, an end, and a browser.
 
 HYPOTHESIS_PROFILE=thorough looks further, and elsewhere each time; HYPOTHESIS_PROFILE=quick looks at little.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import os
@@ -12,7 +13,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 from hypothesis import settings
@@ -37,6 +38,53 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # nohup does the same to SIGHUP.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# A test, or a fixture, that takes so many seconds waits for what never comes. `async def` tests have less.
+LIMIT: Final = float(os.environ.get("RAWWS_TEST_LIMIT", "600"))
+# It fails once more after so many seconds where what it does when it fails waits as well.
+AGAIN: Final = 30.0
+
+
+@contextlib.contextmanager
+def limited(item: pytest.Item) -> Iterator[None]:
+    """Fail where this takes too long; the traceback says what was waited for."""
+
+    def fail(_number: int, _frame: object) -> NoReturn:
+        with contextlib.suppress(RuntimeError):
+            # uvloop logs what is raised here, and goes on.
+            for task in asyncio.all_tasks(asyncio.get_running_loop()):
+                task.cancel(f"{item.nodeid} was not over after {LIMIT} s")
+        # It is no Exception: what tries again after each of those does not take it for one.
+        pytest.fail(f"{item.nodeid} was not over after {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT, AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Limit what fixtures do first."""
+    with limited(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Limit the test."""
+    with limited(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Limit what fixtures do last."""
+    with limited(item):
+        yield
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -83,7 +83,7 @@ def test_as_many_connections_as_there_are_descriptors_for_and_no_more(
     # One after the other they are told so; all at once, most are cut, and none of them stays.
     late = stack.enter_context(crowd(server.port, CROWDS, 10))
     assert said(late) == ["open", "0", "10"]
-    for sock in [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2000)]:
+    for sock in [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(2000)]:
         sock.close()
     assert descriptors(server) <= held + 64
     assert sum(echoes(one) for one in crowds) == limit
@@ -94,7 +94,7 @@ def test_as_many_connections_as_there_are_descriptors_for_and_no_more(
     assert "Traceback" not in server.output
     # Where one goes, there is room for another.
     crowds[0].kill()
-    crowds[0].wait()
+    crowds[0].wait(60)
     again = stack.enter_context(crowd(server.port, 0, 100))
     assert said(again)[1] == "100"
     assert echoes(again) == 100

@@ -80,7 +80,7 @@ def innocent(process: Process) -> Iterator[dict[str, Any]]:
             assert client.stdout is not None
             client.stdout.readline()
             yield found
-            output, errors = client.communicate()
+            output, errors = client.communicate(timeout=60)
             assert client.returncode == 0, errors
             found |= json.loads(output)
         finally:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 from rawws.backplanes.kafka import KafkaBackplane
-from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
+from rawws.backplanes.kafka_client import KafkaClient, KafkaError, kafka_servers
 from rawws.topics import History
 from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, find_program, free_port
 
-__all__ = ["PASSWORD", "Broker", "KafkaEngine"]
+__all__ = ["PASSWORD", "Broker", "KafkaEngine", "produce"]
 
 Result = TypeVar("Result")
 
@@ -54,6 +54,8 @@ num.network.threads=1
 num.io.threads=2
 """
 LOGIN: Final = "org.apache.kafka.common.security.plain.PlainLoginModule"
+# What is asked of it takes no longer, also on a slow machine that has just started it.
+ANSWER_TIMEOUT: Final = 60.0
 # Of `ali`, whom Kafka knows, and who may do nothing there.
 PASSWORD: Final = "open-sesame"
 
@@ -102,10 +104,31 @@ class Broker:
 def in_thread(asked: Coroutine[Any, Any, Result]) -> Result:
     """Run something in a loop of its own, while that of the test waits."""
     found: list[Result] = []
-    thread = threading.Thread(target=lambda: found.append(asyncio.run(asked)))
+
+    async def limited() -> Result:
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            return await asked
+
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(limited())), daemon=True)
     thread.start()
-    thread.join()
+    thread.join(2 * ANSWER_TIMEOUT)
+    assert found, f"Kafka did not do {asked!r} in {ANSWER_TIMEOUT} s"
     return found[0]
+
+
+async def produce(
+    client: KafkaClient, topic: str, *values: bytes | None, key: bytes | None = None, partition: int = 0
+) -> None:
+    """Append records to a topic, as soon as its broker has it."""
+    async with asyncio.timeout(ANSWER_TIMEOUT):
+        while True:
+            await client.connect([topic])
+            try:
+                await client.produce(topic, partition, [(key, value) for value in values])
+            except (KafkaError, LookupError, OSError):
+                await asyncio.sleep(0.02)
+            else:
+                return
 
 
 class Reached:

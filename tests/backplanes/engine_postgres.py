@@ -119,11 +119,12 @@ class Server:
             return threads.submit(asyncio.run, self._ask(sql, words, role, database)).result()
 
     async def _ask(self, sql: str, words: tuple[object, ...], role: str, database: str) -> Any:
-        connection = await asyncpg.connect(self.url(role, database), timeout=20)
+        # A lock that a hub left would be waited for without end.
+        connection = await asyncpg.connect(self.url(role, database), timeout=20, command_timeout=60)
         try:
             return await (connection.fetchval(sql, *words) if words else connection.fetchval(sql))
         finally:
-            await connection.close()
+            await connection.close(timeout=20)
 
     def run(self, *command: str) -> None:
         """Run a program as the user of the server."""

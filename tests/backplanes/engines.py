@@ -185,16 +185,17 @@ class BrokerEngine:
 
     def kill(self, *, forget: bool = False) -> None:
         self.loop.call_soon_threadsafe(self.killed.set)
-        self.thread.join()
+        self.thread.join(60)
+        assert not self.thread.is_alive(), "the broker did not end in 60 s"
         if forget:
             self.broker = Broker()
 
     def start(self) -> None:
         listens = threading.Event()
         # asyncio's own loop leaves a socket open that it accepts while its server closes (Python 3.11.7).
-        self.thread = threading.Thread(target=lambda: uvloop.run(self._serve(listens)))
+        self.thread = threading.Thread(target=lambda: uvloop.run(self._serve(listens)), daemon=True)
         self.thread.start()
-        assert listens.wait(20)
+        assert listens.wait(60), "the broker did not begin in 60 s"
 
     def spoil(self, topic: str) -> None:
         self._act(lambda memory: spoil(memory, topic))

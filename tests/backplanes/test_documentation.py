@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 import sys
@@ -15,6 +14,7 @@ from rawws.topics import HubStats
 from rawws.topics.backplane_urls import SCHEMES
 from tests.backplanes.engines import RedisEngine
 from tests.processes import LOOPBACK, ROOT, Process, free_port
+from tests.server.peers import run
 
 PAGE = (ROOT / "docs" / "run" / "scaling.md").read_text(encoding="utf-8")
 REDIS = (ROOT / "docs" / "run" / "redis.md").read_text(encoding="utf-8")
@@ -67,6 +67,6 @@ def test_its_program_runs_twice_and_acts_as_one(tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     first, second = ([sys.executable, str(path), str(port), engine.url] for port in ports)
     with Process(first, listens=ports[0]), Process(second, listens=ports[1]):
-        heard = asyncio.run(talk(ports))
+        heard = run(talk(ports))
     assert heard[-1] == "Hi"
     engine.end()

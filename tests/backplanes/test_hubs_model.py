@@ -8,6 +8,8 @@ the engine was never away and the history is long enough, nobody is told so. Whe
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from rawws.topics import History, Hub
 from rawws.topics.replica import LIVE
 from rawws.topics.replication import logger, replica_of
 from tests.backplanes.handlers import Reader
+from tests.server.peers import DEADLINE
 
 HISTORY = History(count=6)
 CLIENTS = 3
@@ -58,13 +61,22 @@ class HubsMachine(RuleBasedStateMachine):
         for hub in self.hubs:
             stats = hub.stats()
             assert (stats.subscribers, stats.subscriptions, stats.waiting, stats.unsent) == (0, 0, 0, 0)
-            self.runner.run(hub.close())
+            self.run(hub.close())
             assert hub._replication is not None
             assert len(hub._replication.outbox) == hub._replication.outbox.size == 0
-        self.runner.run(asyncio.sleep(0))
+        self.run(asyncio.sleep(0))
         assert not self.engine.backplanes
         self.runner.close()
         logger.disabled = False
+
+    def run(self, act: Coroutine[Any, Any, None]) -> None:
+        """Do something, which takes turns of the loop and no time."""
+
+        async def limited() -> None:
+            async with asyncio.timeout(DEADLINE):
+                await act
+
+        self.runner.run(limited())
 
     async def turns(self, count: int) -> None:
         for _ in range(count):
@@ -99,7 +111,7 @@ class HubsMachine(RuleBasedStateMachine):
                 self.published.append(entry)
                 self.hubs[hub].publish("a", str(entry))
 
-        self.runner.run(act())
+        self.run(act())
 
     @rule(number=st.integers(0, CLIENTS - 1), hub=st.integers(0, 1))
     def come_or_go(self, number: int, hub: int) -> None:
@@ -122,7 +134,7 @@ class HubsMachine(RuleBasedStateMachine):
                     assert missed > HISTORY.count
                 client.mark, client.since = len(client.got), None
 
-        self.runner.run(act())
+        self.run(act())
 
     @rule(number=st.integers(0, CLIENTS - 1), hub=st.integers(0, 1), count=st.integers(0, 6))
     def move(self, number: int, hub: int, count: int) -> None:
@@ -135,7 +147,7 @@ class HubsMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 6))
     def go_on(self, count: int) -> None:
-        self.runner.run(self.turns(count))
+        self.run(self.turns(count))
         for client in self.clients:
             self.look(client)
 
@@ -147,7 +159,7 @@ class HubsMachine(RuleBasedStateMachine):
             async def act() -> None:
                 self.engine.stop(forget=forget)
 
-            self.runner.run(act())
+            self.run(act())
 
     @rule()
     def start(self) -> None:
@@ -155,7 +167,7 @@ class HubsMachine(RuleBasedStateMachine):
             self.engine.start()
 
         if not self.engine.reachable:
-            self.runner.run(act())
+            self.run(act())
 
     @rule()
     def be_quiet(self) -> None:
@@ -174,7 +186,7 @@ class HubsMachine(RuleBasedStateMachine):
                 raise AssertionError([hub.stats() for hub in self.hubs])
             await self.turns(5)
 
-        self.runner.run(settle())
+        self.run(settle())
         for client in self.clients:
             self.look(client)
             if client.reader is None:

@@ -17,7 +17,7 @@ from rawws.backplanes import kafka_consumer
 from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
 from rawws.backplanes.kafka_consumer import ConsumedRecord, consume
 from rawws.topics import Hub
-from tests.backplanes.engine_kafka import KafkaEngine
+from tests.backplanes.engine_kafka import KafkaEngine, produce
 from tests.backplanes.handlers import Reader
 from tests.server.peers import Logged, eventually
 
@@ -40,12 +40,7 @@ class Shop:
         await client.connect([self.topic])
         if self.topic not in client.leaders:
             await client.create(self.topic, self.partitions, {})
-        while True:
-            await client.connect([self.topic])
-            with contextlib.suppress(Exception):
-                await client.produce(self.topic, partition, [(b"key", value) for value in values])
-                break
-            await asyncio.sleep(0.02)
+        await produce(client, self.topic, *values, key=b"key", partition=partition)
         await client.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import re
@@ -14,9 +13,10 @@ import pytest
 import rawws
 from rawws.backplanes.kafka import KafkaBackplane
 from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
-from tests.backplanes.engine_kafka import KafkaEngine
+from tests.backplanes.engine_kafka import KafkaEngine, produce
 from tests.backplanes.test_documentation import talk
 from tests.processes import LOOPBACK, ROOT, Process, free_port
+from tests.server.peers import run
 
 PAGE = (ROOT / "docs" / "run" / "kafka.md").read_text(encoding="utf-8")
 
@@ -45,7 +45,7 @@ def test_its_program_runs_twice_and_acts_as_one(programs: dict[str, Path], tmp_p
         [sys.executable, str(programs[name]), str(port), engine.url] for name, port in zip(commands, ports, strict=True)
     )
     with Process(first, listens=ports[0]), Process(second, listens=ports[1]):
-        heard = asyncio.run(talk(ports))
+        heard = run(talk(ports))
     assert heard[-1] == "Hi"
 
 
@@ -64,17 +64,11 @@ def test_what_a_program_says_to_kafka_reaches_the_clients_that_it_is_for(
                 for number, topic in enumerate(("orders:ann", "news")):
                     await ws.send(json.dumps({"id": number, "subscribe": topic}))
                     await ws.recv()
-                while True:
-                    await client.connect(["orders", "news"])
-                    try:
-                        await client.produce("orders", 0, [(None, b'{"customer": "ann", "n": 1}')])
-                        await client.produce("news", 0, [(None, b"hello")])
-                        break
-                    except Exception:
-                        await asyncio.sleep(0.05)
+                await produce(client, "orders", b'{"customer": "ann", "n": 1}')
+                await produce(client, "news", b"hello")
                 heard = [str(await ws.recv()) for _ in range(2)]
         await client.close()
         return heard
 
-    told = {each["topic"]: each["data"] for each in map(json.loads, asyncio.run(say()))}
+    told = {each["topic"]: each["data"] for each in map(json.loads, run(say(), 120))}
     assert told == {"orders:ann": '{"customer":"ann","n":1}', "news": "hello"}

@@ -15,7 +15,7 @@ from tests.backplanes.engine_nats import NatsEngine
 from tests.backplanes.handlers import Reader
 from tests.backplanes.test_documentation import talk
 from tests.processes import LOOPBACK, ROOT, Process, find_installed, free_port
-from tests.server.peers import eventually
+from tests.server.peers import eventually, run
 
 PAGE: Final = (ROOT / "docs" / "run" / "nats.md").read_text(encoding="utf-8")
 
@@ -40,7 +40,7 @@ def test_its_program_runs_twice_and_acts_as_one_with_its_server(tmp_path: Path) 
     command = [find_installed("nats-server"), "-c", str(config), "-a", LOOPBACK, "-p", str(port)]
     first, second = ([sys.executable, str(program), str(each), f"nats://{LOOPBACK}:{port}"] for each in ports)
     with Process(command, listens=port), Process(first, listens=ports[0]), Process(second, listens=ports[1]):
-        assert asyncio.run(talk(ports))[-1] == "Hi"
+        assert run(talk(ports))[-1] == "Hi"
 
 
 async def test_a_user_with_its_rights_can_do_all_that_a_hub_does(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.backplanes.engine_postgres import PostgresEngine, find_postgres
 from tests.backplanes.handlers import Reader, hubs
 from tests.backplanes.test_documentation import talk
 from tests.processes import ROOT, Process, free_port
-from tests.server.peers import eventually
+from tests.server.peers import eventually, run
 
 PAGE: Final = (ROOT / "docs" / "run" / "postgresql.md").read_text(encoding="utf-8")
 SQL: Final = re.findall(r"```postgresql\n(.*?)```", PAGE, re.DOTALL)
@@ -55,7 +55,7 @@ def test_its_program_runs_twice_and_acts_as_one(engine: PostgresEngine, tmp_path
     url = engine.url.replace("tester", "app")
     first, second = ([sys.executable, str(path), str(port), url] for port in ports)
     with Process(first, listens=ports[0]), Process(second, listens=ports[1]):
-        heard = asyncio.run(talk(ports))
+        heard = run(talk(ports))
     assert heard[-1] == "Hi"
 
 
@@ -75,7 +75,7 @@ def test_the_command_makes_what_the_role_of_the_servers_needs(engine: PostgresEn
 
     engine.server.role = "app"
     try:
-        asyncio.run(use())
+        run(use())
     finally:
         engine.server.role = "tester"
 

@@ -24,7 +24,7 @@ import rawws
 from rawws.topics.backplane_urls import backplane_class
 from tests.backplanes.engines import SERVERS
 from tests.processes import LOOPBACK, Process, free_port
-from tests.server.peers import eventually
+from tests.server.peers import eventually, run
 
 SECONDS: Final = float(os.environ.get("RAWWS_TORTURE_SECONDS", "15"))
 CLIENTS: Final = 50
@@ -180,7 +180,7 @@ async def torture(url: str) -> tuple[list[int], list[Client], int]:
 def test_every_client_has_the_log_of_the_publisher_or_was_told_that_it_has_not(server: str, tmp_path: Path) -> None:
     engine = SERVERS[server](tmp_path)
     try:
-        log, clients, killed = asyncio.run(torture(engine.url))
+        log, clients, killed = run(torture(engine.url), 2 * SECONDS + 240)
     finally:
         engine.end()
     declared = sum(len(client.told) for client in clients)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.server.peers import DEADLINE, Logged
+from tests.server.peers import DEADLINE, Logged, waits_of
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
@@ -66,8 +66,10 @@ async def _guard(test: Any) -> None:
     """Run a test to its end or for DEADLINE seconds, and see that no task is left."""
     task = asyncio.ensure_future(test)
     done, _ = await asyncio.wait([task], timeout=DEADLINE)
-    waits = "" if done else "\n".join(str(each) for each in asyncio.all_tasks())
-    while not task.done():
+    waits = "" if done else "\n".join(map(waits_of, asyncio.all_tasks()))
+    for _ in range(10):
+        if task.done():
+            break
         # The first cancellation may end in what waits for a handler that hangs as well.
         task.cancel()
         await asyncio.wait([task], timeout=1)

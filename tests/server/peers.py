@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import socket
 import struct
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import rawws
 from rawws.net.socket import AsyncSocket, SocketAddress
@@ -33,8 +33,12 @@ __all__ = [
     "host_and_port",
     "narrow",
     "request",
+    "run",
     "serve",
+    "waits_of",
 ]
+
+Result = TypeVar("Result")
 
 # A test that takes so many seconds hangs, also on a machine that does other things, and where coverage is measured.
 DEADLINE: Final = 60.0
@@ -65,12 +69,49 @@ def host_and_port(address: SocketAddress | None) -> tuple[str, int]:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until the condition is true; fail after DEADLINE seconds."""
-    until = time.monotonic() + DEADLINE
+    """Wait until the condition is true; fail with it after DEADLINE seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + DEADLINE
     while not condition():
-        # What it looks at belongs to the code under test, which tells nobody.
+        assert loop.time() < deadline, f"it did not come about in {DEADLINE} s: {source_of(condition)}"
         await asyncio.sleep(0.005)
-        assert time.monotonic() < until, f"it did not come about within {DEADLINE} s"
+
+
+def source_of(condition: Callable[[], object]) -> str:
+    """Return what a condition says, with the values that it looks at."""
+    try:
+        text = inspect.getsource(condition).strip()
+    except (OSError, TypeError):
+        text = repr(condition)
+    closure = getattr(condition, "__closure__", None) or ()
+    names = condition.__code__.co_freevars if closure else ()
+    return f"{text}; {dict(zip(names, (cell.cell_contents for cell in closure), strict=True))}"[:2000]
+
+
+def waits_of(task: asyncio.Task[Any]) -> str:
+    """Return the lines at which a task waits, from the outermost coroutine in."""
+    found: list[str] = []
+    waits: Any = task.get_coro()
+    while waits is not None:
+        frame = getattr(waits, "cr_frame", None) or getattr(waits, "ag_frame", None)
+        if frame is not None:
+            found.append(f"    {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")
+        waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
+    return "\n".join([str(task), *found])
+
+
+def run(test: Coroutine[Any, Any, Result], seconds: float = DEADLINE) -> Result:
+    """Run a coroutine in a loop of its own; fail with what all its tasks wait for after so many seconds."""
+
+    async def limited() -> Result:
+        task = asyncio.ensure_future(test)
+        done, _ = await asyncio.wait([task], timeout=seconds)
+        if not done:
+            waits = "\n".join(map(waits_of, asyncio.all_tasks()))
+            raise AssertionError(f"it was not over after {seconds} s, when these were left:\n{waits}")
+        return task.result()
+
+    return asyncio.run(limited())
 
 
 def request(*fields: str, line: str = "GET / HTTP/1.1", without: Iterable[str] = ()) -> bytes:

@@ -30,7 +30,7 @@ def test_run_serves_in_a_thread_that_is_not_the_main_one(monkeypatch: pytest.Mon
 
     sock = socket.create_server((LOOPBACK, 0))
     url = f"http://{LOOPBACK}:{sock.getsockname()[1]}"
-    thread = threading.Thread(target=rawws.run, args=(routes,), kwargs={"sock": sock})
+    thread = threading.Thread(target=rawws.run, args=(routes,), kwargs={"sock": sock}, daemon=True)
     thread.start()
     for path, body in (("/healthz", b"ok\n"), ("/end", b"bye")):
         with urlopen(url + path, timeout=DEADLINE) as answer:

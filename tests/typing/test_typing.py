@@ -19,7 +19,7 @@ def test_pyright_finds_each_wrong_line_of_a_users_program_and_no_other(tmp_path:
     settings = {"typeCheckingMode": "strict", "extraPaths": [str(HERE.parent.parent)]}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
     command: list[str | Path] = [PYRIGHT, "--outputjson", "--pythonpath", sys.executable, "--project", tmp_path]
-    found = json.loads(subprocess.run(command, check=False, capture_output=True, text=True).stdout)
+    found = json.loads(subprocess.run(command, check=False, capture_output=True, text=True, timeout=300).stdout)
     errors = {said["range"]["start"]["line"]: said["message"] for said in found["generalDiagnostics"]}
     wrong = [number for number, line in enumerate(lines) if IGNORED.search(line)]
     assert found["summary"]["filesAnalyzed"] == 1
