@@ -39,7 +39,7 @@ QUALIFIED: Final = {"connect", "run", "serve"}
 
 MOST_LINES: Final = 600
 LONGER: Final = {"rawws/net/websocket.py": 900}
-MOST_FOLDERS, MOST_MODULES = 12, 6
+MOST_FOLDERS, MOST_MODULES = 13, 6
 
 # What the sans-I/O core may use of the standard library: nothing that reads a socket, a clock or a log, or throws dice.
 CORE_MAY_IMPORT = set(

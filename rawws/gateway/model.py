@@ -1,0 +1,371 @@
+"""Model: connections, channels and events of all apps, whatever face they are seen by.
+
+Laws:
+1. A connection is held by one instance. What all must know of it is in the hubs, or asked of its instance.
+2. A face turns what clients and servers say into calls of the gateway, and events into what its clients hear. It holds
+   nothing that another instance needs.
+3. Nothing is delivered to whoever it excludes, at any instance.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, final
+
+import rawws
+
+from .spelling import ConnectionId, new_instance
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from rawws.topics import Publication, PublishResult
+
+    from .config import GatewayConfig
+
+__all__ = [
+    "ConnectionInfo",
+    "Delivery",
+    "Face",
+    "Gateway",
+    "GatewayConnection",
+    "GatewayEvent",
+    "GatewayObserver",
+    "is_cached",
+    "topic_of_channel",
+]
+
+# What stands between an app and a channel in the name of a topic: no app has it in its id.
+BETWEEN: Final = "/"
+# As a hub has it.
+MAX_EVENT: Final = 255
+# How long a cache channel holds its last event, in seconds: that of Pusher.
+CACHE_AGE: Final = 1800.0
+# Beside the data of an event that somebody does not get.
+EXCEPT: Final = '"except":'
+
+
+def topic_of_channel(app: str, channel: str) -> str:
+    """Return the topic in which the events of a channel are published."""
+    return f"{app}{BETWEEN}{channel}"
+
+
+class GatewayEvent(NamedTuple):
+    """What is published to a channel: a name and data, as the publisher wrote them."""
+
+    # None for a bare message.
+    name: str | None
+    data: str | bytes
+    # Who does not get it, in the spelling of a socket id, and who said it, "" for nobody.
+    exclude: str = ""
+    user: str = ""
+    # Whether the data is the text of JSON that has another type than a string.
+    is_json: bool = False
+    # Whether a client said it; then it is in no cache.
+    by_client: bool = False
+
+
+class ConnectionInfo(NamedTuple):
+    """What is told of a connection: times in seconds since 1970, and the address and agent of its client."""
+
+    connected_at: float
+    active_at: float
+    address: str
+    agent: str
+    face: str
+    app: str
+    user: str
+    channels: tuple[str, ...]
+
+
+class Delivery(NamedTuple):
+    """What became of what was to be done to a connection: a status of HTTP, and the answer."""
+
+    # 200 done, 410 no such connection, 413 too large, 429 it reads too slowly, 503 its instance cannot be reached.
+    status: int
+    info: ConnectionInfo | None = None
+
+
+GONE: Final = Delivery(410)
+
+
+class GatewayConnection:
+    """A client's connection at this instance, and what a hub sends to; each face has a class of them.
+
+    A hub takes it as a subscriber: `gateway.hub_of(...).subscribe(connection, topic)`.
+    """
+
+    def __init__(self, gateway: Gateway, app: str, face: str, ws: rawws.WebSocket) -> None:
+        self.gateway = gateway
+        self.id = gateway.new_id()
+        self.app = app
+        self.face = face
+        self.ws = ws
+        # Who it is, once that is known, and what it is subscribed to.
+        self.user = ""
+        self.channels: dict[str, Any] = {}
+        self.connected_at = self.active_at = time.time()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id.socket_id} of {self.app}>"
+
+    # -- what a face overrides
+
+    def take(self, publication: Publication) -> None:
+        """Send a publication, or a notice of who came and went. Raises rawws.ConnectionClosed.
+
+        `self.ws.send_prepared(publication.form_of(spell))` sends what `spell(publication)` returns, made once for all.
+        """
+        raise NotImplementedError
+
+    # -- what is done to any connection
+
+    def write(self, message: str | bytes) -> None:
+        """Send a message as it is. Raises rawws.ConnectionClosed."""
+        self.ws.send(message)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the closing handshake."""
+        self.ws.close(code, reason)
+
+    def info(self) -> ConnectionInfo:
+        """Return what is told of it."""
+        address = self.ws.remote_address
+        return ConnectionInfo(
+            self.connected_at,
+            self.active_at,
+            str(address[0]) if address else "",
+            self.ws.headers.get("User-Agent", "") or "",
+            self.face,
+            self.app,
+            self.user,
+            tuple(self.channels),
+        )
+
+    # -- the contract of subscribers (rawws.topics.Receiver)
+
+    @property
+    def congested(self) -> bool:
+        """Whether its write buffer is over the high-water mark."""
+        return self.ws.congested
+
+    @property
+    def hard_limit(self) -> int:
+        """How many bytes may wait for it."""
+        return self.ws.hard_limit
+
+    def follow(self, follower: Any) -> None:
+        """Have a subscriber called when there is room, and at the end."""
+        self.ws.follow(follower)
+
+    def unfollow(self, follower: Any) -> None:
+        """Call it no more."""
+        self.ws.unfollow(follower)
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close the connection."""
+        self.ws.fail(code, reason)
+
+    @final
+    def send(self, publication: Publication) -> None:
+        """Take what a hub has for it. Raises rawws.ConnectionClosed."""
+        if self.gateway.excluded(publication) != self.id.socket_id:
+            self.take(publication)
+
+
+# What becomes of an opening handshake.
+Admission: TypeAlias = "rawws.Response | None"
+
+
+class Face(Protocol):
+    """One way to speak to a gateway: its routes, and what begins and ends with the server."""
+
+    name: str
+
+    def routes(self) -> Iterable[rawws.Route]:
+        """Return what it answers at the port of clients: WebSockets, and the requests of servers."""
+
+    def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission | Awaitable[Admission]:
+        """Judge an opening handshake: a response refuses it, None lets it in, or is of no path of this face."""
+
+    def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
+        """Choose one of the subprotocols that a client offers, None for none; asked of what it let in."""
+
+    async def start(self) -> None:
+        """Begin, in the event loop in which it will serve."""
+
+    async def close(self) -> None:
+        """End: what is queued is delivered, or counted."""
+
+
+class GatewayObserver(Protocol):
+    """Whoever is told of what happens at this instance: what hooks are made of. None of its methods may block."""
+
+    def on_count(self, app: str, key: str, count: int) -> None:
+        """Handle a change of how many connections this instance has for a key.
+
+        `c:CHANNEL` are those that are subscribed to a channel, `m:CHANNEL:USER` those of a user in a presence channel,
+        `u:USER` those of a user that is signed in.
+        """
+
+    def on_client_event(self, connection: GatewayConnection, channel: str, event: GatewayEvent) -> None:
+        """Handle an event that a client published."""
+
+    def on_cache_miss(self, app: str, channel: str) -> None:
+        """Handle a subscription to a cache channel that holds nothing."""
+
+    def on_opened(self, connection: GatewayConnection) -> None:
+        """Handle a new connection."""
+
+    def on_closed(self, connection: GatewayConnection, code: int, reason: str) -> None:
+        """Handle the end of a connection."""
+
+
+@final
+class Gateway:
+    """What all faces share, at one instance; `async with` it in the loop that serves."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.config = config
+        self.instance = new_instance()
+        self.faces: list[Face] = []
+        self.connections: dict[ConnectionId, GatewayConnection] = {}
+        self.observers: list[GatewayObserver] = []
+        # By key of an observer, how many connections of this instance.
+        self.counts: dict[tuple[str, str], int] = {}
+        # What is called with each new configuration.
+        self.on_reload: list[Callable[[GatewayConfig], None]] = []
+        bounds = rawws.History(count=config.history_count, age=config.history_age)
+        # Each is joined to its like at other instances: the order of these three lines is part of that.
+        self.main = rawws.Hub(history=bounds if config.history_count else None)
+        self.cache = rawws.Hub(history=rawws.History(count=1, age=CACHE_AGE))
+        self.control = rawws.Hub(history=None)
+
+    # -- connections
+
+    def new_id(self) -> ConnectionId:
+        """Return the id of a new connection."""
+        return ConnectionId.new(self.instance)
+
+    def opened(self, connection: GatewayConnection) -> None:
+        """Take a connection whose handshake is done."""
+        self.connections[connection.id] = connection
+        for observer in self.observers:
+            observer.on_opened(connection)
+
+    def closed(self, connection: GatewayConnection, code: int, reason: str) -> None:
+        """Forget a connection that ended; the face has had it leave its channels."""
+        if self.connections.pop(connection.id, None) is not None:
+            for observer in self.observers:
+                observer.on_closed(connection, code, reason)
+
+    def of_app(self, app: str) -> int:
+        """Return how many connections of an app this instance has."""
+        return sum(each.app == app for each in self.connections.values())
+
+    def count(self, app: str, key: str, change: int) -> int:
+        """Count one connection more, or one less, for a key of an observer; return how many there are."""
+        count = self.counts.get((app, key), 0) + change
+        if count:
+            self.counts[app, key] = count
+        else:
+            self.counts.pop((app, key), None)
+        for observer in self.observers:
+            observer.on_count(app, key, count)
+        return count
+
+    # -- to a connection, wherever it is
+
+    async def send(self, ident: ConnectionId, message: str | bytes, *, once: str = "") -> Delivery:
+        """Send a message to a connection; one with the `once` of an earlier one, within a minute, is not sent again."""
+        del once  # another instance has to be asked before anything is sent twice
+        connection = self.connections.get(ident)
+        if connection is None:
+            return GONE
+        if connection.congested:
+            # It is told of nothing, and nothing is lost of what waits for it.
+            return Delivery(429)
+        try:
+            connection.write(message)
+        except rawws.ConnectionClosed:
+            return GONE
+        return Delivery(200)
+
+    async def close(self, ident: ConnectionId, code: int = 1000, reason: str = "") -> Delivery:
+        """Close a connection. Raises rawws.LocalProtocolError for a code or a reason that no Close frame has."""
+        connection = self.connections.get(ident)
+        if connection is None:
+            return GONE
+        connection.close(code, reason)
+        return Delivery(200)
+
+    async def get(self, ident: ConnectionId) -> Delivery:
+        """Return what is told of a connection."""
+        connection = self.connections.get(ident)
+        return GONE if connection is None else Delivery(200, connection.info())
+
+    # -- channels
+
+    def hub_of(self, channel: str, *, by_client: bool = False) -> rawws.Hub:
+        """Return the hub that has the events of a channel: those of servers in a cache channel are in one of its own.
+
+        Who subscribes to a cache channel does so in both; who is present, is so in `main`.
+        """
+        return self.cache if is_cached(channel) and not by_client else self.main
+
+    def publish(self, app: str, channel: str, event: GatewayEvent) -> PublishResult:
+        """Publish an event to a channel. Raises rawws.TopicError for what cannot be published."""
+        if event.name is not None and (not event.name.isprintable() or not 0 < len(event.name.encode()) <= MAX_EVENT):
+            raise rawws.TopicError("event", f"the event is {event.name[:64]!r}, allowed are 1 to 255 printable bytes")
+        hub = self.hub_of(channel, by_client=event.by_client)
+        return hub.publish_payload(topic_of_channel(app, channel), event.data, extra_of_event(event))
+
+    def excluded(self, publication: Publication) -> str:
+        """Return who does not get a publication, "" for nobody."""
+        return "" if EXCEPT not in publication.extra else str(members_beside_event(publication.extra)["except"])
+
+    # -- configuration
+
+    def reload(self, config: GatewayConfig) -> None:
+        """Use a new configuration from now on: apps, keys, routes, hooks and limits."""
+        self.config = config
+        for react in self.on_reload:
+            react(config)
+
+    async def __aenter__(self) -> Gateway:
+        for hub in (self.main, self.cache, self.control):
+            hub.enter()
+        for face in self.faces:
+            await face.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for face in reversed(self.faces):
+            await face.close()
+        for hub in (self.main, self.cache, self.control):
+            await hub.close()
+
+
+def is_cached(channel: str) -> bool:
+    """Tell whether a channel is one whose last event is given to newcomers (`cache-`, behind what else it is)."""
+    for prefix in ("private-encrypted-", "private-", "presence-"):
+        if channel.startswith(prefix):
+            return channel.startswith("cache-", len(prefix))
+    return channel.startswith("cache-")
+
+
+def extra_of_event(event: GatewayEvent) -> str:
+    """Return what goes beside the data of an event, as JSON without braces."""
+    members: dict[str, object] = {"json": True} if event.is_json else {}
+    beside = {"event": event.name, "user": event.user, "except": event.exclude}
+    members |= {name: value for name, value in beside.items() if value}
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":"))[1:-1]
+
+
+@lru_cache(256)
+def members_beside_event(extra: str) -> dict[str, Any]:
+    """Return what goes beside the data of an event, by its names."""
+    found: dict[str, Any] = json.loads(f"{{{extra}}}")
+    return found
