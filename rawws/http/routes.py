@@ -39,6 +39,9 @@ Endpoint = TypeVar("Endpoint", bound="Callable[..., Any] | Handler")
 
 # A segment, or the rest of a path: what stands between braces.
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
+# RFC 3986 3.3: what may stand in a segment as it is, so that `@` and `%40` are one character there.
+_PLAIN = "/:@!$&'()*+,;=~"
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 class Route(NamedTuple):
@@ -175,6 +178,8 @@ class Routes:
                 resource = self._exact.get("/".join(segments))
         if resource is not None:
             return resource, NO_PARAMS
+        if "%" in path:
+            path = _ESCAPE.sub(_normalize, path)
         for pattern, resource in self._patterns.values():
             found = pattern.fullmatch(path)
             if found is not None:
@@ -246,7 +251,7 @@ def _compile(path: str) -> tuple[str | None, list[str]]:
     for number, piece in enumerate(pieces):
         if number % 2 == 0:
             # What a request has there is percent-encoded.
-            shape += re.escape(quote(piece, safe="/:@!$&'()*+,;=~"))
+            shape += re.escape(quote(piece, safe=_PLAIN))
             continue
         name, colon, kind = piece.partition(":")
         last = number == len(pieces) - 2 and not pieces[-1]
@@ -257,6 +262,15 @@ def _compile(path: str) -> tuple[str | None, list[str]]:
         names.append(name)
         shape += "(.+)" if colon else "([^/]+)"
     return shape, names
+
+
+def _normalize(escape: re.Match[str]) -> str:
+    """Return a character that may stand in a segment as it is; of any other, its escape in capitals."""
+    octet = int(escape[0][1:], 16)
+    character = chr(octet)
+    plain = octet < 128 and (character.isalnum() or character in _PLAIN or character in "-._") and character != "/"
+    # RFC 3986 6.2.2.1: the hexadecimal digits of an escape are "case-insensitive".
+    return character if plain else escape[0].upper()
 
 
 def _decode(segment: str) -> str:

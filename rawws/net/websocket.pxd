@@ -48,6 +48,9 @@ cdef class WebSocket(HandshakenSocket):
     cdef double retires_at
     cdef double pinged_at
     cdef double alive_at
+    cdef double idle_timeout
+    cdef double active_at
+    cdef bint active_since_sweep
     cdef readonly double latency
 
     cpdef check_open(self)

@@ -103,10 +103,13 @@ class WebSocket(HandshakenSocket):
 
     __slots__ = (
         "_iterator",
+        "active_at",
+        "active_since_sweep",
         "alive_at",
         "awaited",
         "ending",
         "held_messages",
+        "idle_timeout",
         "joined",
         "latency",
         "messages_paused",
@@ -148,6 +151,10 @@ class WebSocket(HandshakenSocket):
         self.retires_at = 0.0
         self.pinged_at = 0.0
         self.alive_at = 0.0
+        # How long no message may come; when the last one was seen to have come, and whether one came since.
+        self.idle_timeout = 0.0
+        self.active_at = 0.0
+        self.active_since_sweep = False
         # The latency in seconds that the last answered Ping measured; 0 before the first.
         self.latency = 0.0
 
@@ -173,6 +180,38 @@ class WebSocket(HandshakenSocket):
         self.shared.check()
         if self.handler is not None:
             raise LocalProtocolError("the opening handshake is not done yet")
+
+    def limit(
+        self,
+        *,
+        max_size: int | None = None,
+        max_frame_size: int | None = None,
+        text_only: bool = False,
+        idle_timeout: float | None = None,
+        max_lifetime: float | None = None,
+    ) -> None:
+        """Have limits hold for this connection that do not hold for all of a server; None for as it was.
+
+        A message over `max_size` bytes or a frame over `max_frame_size` closes it with 1009, with `text_only` a binary
+        message with 1003. Where no message came for `idle_timeout` seconds, whatever came of Pings, it closes with
+        1001; so it does `max_lifetime` seconds after its begin, less up to a tenth by chance, busy or not. Both are
+        looked at once a second. Raises ValueError for sizes below 0 and times of 0 and less.
+        """
+        self.check_open()
+        for name, seconds in (("idle_timeout", idle_timeout), ("max_lifetime", max_lifetime)):
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"{name} is {seconds} seconds, allowed are times above 0, or None")
+        self.connection.limit(max_size, max_frame_size, text_only)
+        if idle_timeout is not None:
+            self.idle_timeout = idle_timeout
+            self.active_at = clock.monotonic()
+        if max_lifetime is not None:
+            share = random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret
+            self.retires_at = self.opened_at + max_lifetime * share
+
+    def touch(self) -> None:
+        """Count as active for `idle_timeout`, as if a message had come."""
+        self.active_since_sweep = True
 
     # -- receiving
 
@@ -399,6 +438,7 @@ class WebSocket(HandshakenSocket):
         """Give a message to the callback, or put it into the queue."""
         if self.connection.phase != phases.OPEN:
             return
+        self.active_since_sweep = True
         if self.rate_limiter is not None:
             self.account(1, 0)
         self.turn_bytes += len(message)
@@ -418,6 +458,7 @@ class WebSocket(HandshakenSocket):
     def on_event(self, event: ConnectionEvent) -> None:
         """Take a fragment or a Pong."""
         if isinstance(event, Fragment):
+            self.active_since_sweep = True
             if self.stream == SKIPPING or self.stream == SKIPPING_FIRST:
                 if event.final:
                     self.connection.messages.streaming = self.stream == SKIPPING_FIRST
@@ -760,6 +801,13 @@ class WebSocket(HandshakenSocket):
         if self.retires_at and now >= self.retires_at:
             self.retire(now)
             return
+        if self.idle_timeout:
+            if self.active_since_sweep:
+                self.active_since_sweep = False
+                self.active_at = now
+            elif now - self.active_at >= self.idle_timeout:
+                self.close(CloseCode.GOING_AWAY, f"idle timeout: no message came for {self.idle_timeout:g} s")
+                return
         if self.rate_limiter is not None and self.turn_paused:
             self.resume_turn()
             if self.connection.phase != phases.OPEN:

@@ -27,6 +27,7 @@ cdef class Connection:
     cdef bytes _keys
     cdef Py_ssize_t _keys_used
 
+    cpdef limit(self, max_size, max_frame_size, bint text_only)
     cpdef receive(self, bytes data)
     cpdef receive_buffer(self, bytearray buffer, Py_ssize_t end)
     cpdef keep_buffer(self)

@@ -28,7 +28,7 @@ from rawws.errors import (
 from . import opcodes, phases
 from .closing import parse_close, serialize_close
 from .frames import FrameReader, FrameWriter
-from .messages import Fragment, MessageReader
+from .messages import UNLIMITED, Fragment, MessageReader
 from .opcodes import CloseCode
 from .phases import TRANSITIONS, Phase, State, Step, state_of
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "ConnectionEvent", "Ping", "Pong", "Role"]
 
-# Stands for "no limit"; twice this still fits the 64 bits of a length.
-UNLIMITED = 1 << 60
 # Masking keys are drawn this many bytes at a time: one system call for 256 of them.
 KEY_BLOCK = 1024
 # 7.4.1: 1000 "indicates a normal closure", 1001 that an endpoint is "going away"; 1005 stands for no code.
@@ -106,6 +104,20 @@ class Connection:
         self.pong_held: bytes | None = None
         self._random = random
         self._keys, self._keys_used = b"", 0
+
+    def limit(self, max_size: int | None, max_frame_size: int | None, text_only: bool) -> None:
+        """Read no messages and no frames that are larger (1009), and no binary ones with `text_only` (1003).
+
+        Sizes are in bytes, None for those that were allowed before. It holds from the next frame on.
+        """
+        for name, size in (("max_size", max_size), ("max_frame_size", max_frame_size)):
+            if size is not None and size < 0:
+                raise ValueError(f"{name} is {size} bytes, allowed are 0 and more, or None")
+        if max_size is not None:
+            self.messages.max_size = min(max_size, UNLIMITED)
+        if max_frame_size is not None:
+            self.messages.max_frame_size = min(max_frame_size, UNLIMITED)
+        self.messages.text_only = text_only
 
     def receive(self, data: bytes) -> None:
         """Take what was read from the peer; then call `next_event` until it returns None."""

@@ -9,7 +9,9 @@ cdef Py_ssize_t PLACED
 @cython.final
 cdef class MessageReader:
     cdef object deflate
-    cdef Py_ssize_t max_size
+    cdef public Py_ssize_t max_size
+    cdef public Py_ssize_t max_frame_size
+    cdef public bint text_only
     cdef public bint streaming
     cdef readonly unsigned int opcode
     cdef bint compressed

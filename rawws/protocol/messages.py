@@ -17,11 +17,13 @@ from .frames import FrameReader
 from .masking import blank
 from .opcodes import CloseCode
 
-__all__ = ["Fragment", "MessageReader"]
+__all__ = ["UNLIMITED", "Fragment", "MessageReader"]
 
 # A binary message in one frame of up to this size gets its memory at once, and each octet is copied once. The memory is
 # zero pages until then, so what a header claims costs nothing.
 PLACED = 16777216
+# Stands for "no limit"; twice this still fits the 64 bits of a length.
+UNLIMITED = 1 << 60
 
 
 class Fragment(NamedTuple):
@@ -39,12 +41,15 @@ class MessageReader:
     """
 
     __slots__ = (
-        "checked", "compressed", "deflate", "filled", "held", "max_size", "opcode", "size", "streaming", "target",
-        "wire_size",
+        "checked", "compressed", "deflate", "filled", "held", "max_frame_size", "max_size", "opcode", "size",
+        "streaming", "target", "text_only", "wire_size",
     )  # fmt: skip
 
     def __init__(self, max_size: int, deflate: PerMessageDeflate | None) -> None:
         self.max_size = max_size
+        # Of the payload of one frame, as it is on the wire; and whether binary messages are refused.
+        self.max_frame_size = UNLIMITED
+        self.text_only = False
         # There is one where `compressed` is ever True, and `held` is a bytearray where the methods below use it.
         self.deflate: Any = deflate
         self.streaming = False
@@ -55,13 +60,24 @@ class MessageReader:
         self.filled = self.checked = self.size = self.wire_size = 0
 
     def begin_frame(self, frames: FrameReader) -> None:
-        """Start to read a data frame by its header; raise RemoteProtocolError(1009) if its payload is too long."""
+        """Start to read a data frame by its header.
+
+        Raises RemoteProtocolError: with 1009 if its payload is too long, with 1003 for binary where only text is read.
+        """
         first = frames.first
         if first & opcodes.OPCODE:
             self.opcode = first & opcodes.OPCODE
             self.compressed = first & opcodes.RSV1 != 0
             self.size = self.wire_size = 0
+            if self.text_only and self.opcode == opcodes.BINARY:
+                # 7.4.1: 1003 is for "a type of data it cannot accept (e.g., an endpoint that understands only text
+                # data MAY send this if it receives a binary message)".
+                raise RemoteProtocolError(CloseCode.UNSUPPORTED_DATA, "the message is binary, allowed is text")
         length = frames.length
+        if length > self.max_frame_size:
+            raise RemoteProtocolError(
+                CloseCode.MESSAGE_TOO_BIG, f"frame is over {self.max_frame_size} bytes, the limit"
+            )
         if self.compressed:
             # What counts is what it inflates to; but blocks that inflate to nothing shall end too. Deflate itself never
             # makes data larger by more than a few bytes in a thousand.

@@ -268,6 +268,33 @@ def test_too_long_a_message_fails_at_its_header(role: Role) -> None:
     assert caught.value.close_code == 1009
 
 
+def test_a_frame_over_its_limit_fails_with_1009_and_smaller_ones_are_one_message(role: Role) -> None:
+    connection = Connection(role)
+    connection.limit(None, 4, False)
+    connection.receive(fragments(role, FIRST_TEXT | 0x80, [b"abcd", b"efgh"]))
+    assert connection.next_event() == "abcdefgh"
+    connection.receive(peer_frame(role, BINARY, b"abcde"))
+    with pytest.raises(RemoteProtocolError, match="frame is over 4 bytes, the limit") as caught:
+        connection.next_event()
+    assert caught.value.close_code == 1009
+
+
+def test_a_binary_message_fails_with_1003_where_only_text_is_read(role: Role) -> None:
+    connection = Connection(role)
+    connection.limit(10, None, True)
+    connection.receive(peer_frame(role, TEXT, b"text") + peer_frame(role, BINARY, b""))
+    assert connection.next_event() == "text"
+    with pytest.raises(RemoteProtocolError, match="the message is binary, allowed is text") as caught:
+        connection.next_event()
+    assert caught.value.close_code == 1003
+
+
+@pytest.mark.parametrize("sizes", [(-1, None), (None, -1)])
+def test_a_later_limit_below_zero_is_a_value_error(role: Role, sizes: tuple[int | None, int | None]) -> None:
+    with pytest.raises(ValueError, match="is -1 bytes, allowed are 0 and more, or None"):
+        Connection(role).limit(*sizes, False)
+
+
 def test_a_limit_of_zero_lets_empty_messages_pass(feed: Feed, role: Role) -> None:
     assert feed(role, peer_frame(role, TEXT), max_size=0).events == [("str", "")]
     error = feed(role, peer_frame(role, TEXT, b"x"), max_size=0).error

@@ -63,6 +63,47 @@ async def test_a_silent_peer_is_closed_with_1011_and_a_reason() -> None:
         assert ws.close_code == 1006
 
 
+async def test_a_connection_without_messages_is_closed_with_1001_whatever_its_pings_say() -> None:
+    async with held(ping_interval=0.02, ping_timeout=5) as (ws, peer):
+        ws.limit(idle_timeout=0.3)
+        began = clock.monotonic()
+        assert await peer.closed() == (1001, "idle timeout: no message came for 0.3 s")
+        assert clock.monotonic() - began >= 0.3
+
+
+async def test_messages_and_what_an_application_counts_as_such_keep_a_connection() -> None:
+    async with held(ping_interval=0.02, ping_timeout=5) as (ws, peer):
+        ws.limit(idle_timeout=0.3)
+        began = clock.monotonic()
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            await peer.send("still here")
+            await asyncio.sleep(0.1)
+            ws.touch()
+        assert ws.ready_state is rawws.State.OPEN
+        assert clock.monotonic() - began >= 0.3
+        assert (await peer.closed())[0] == 1001
+
+
+async def test_one_connection_may_have_limits_of_its_own() -> None:
+    async with held() as (ws, peer):
+        ws.limit(max_size=8, max_frame_size=4, text_only=True)
+        await peer.send("four")
+        assert await ws.recv() == "four"
+        await peer.send(b"four")
+        assert await peer.closed() == (1003, "the message is binary, allowed is text")
+    async with held(ping_interval=0.02) as (ws, peer):
+        ws.limit(max_lifetime=0.2)
+        assert await peer.closed() == (1001, "max_lifetime is over, connect again")
+
+
+async def test_a_limit_that_is_none_is_refused() -> None:
+    async with held() as (ws, _):
+        for limits in ({"idle_timeout": 0}, {"max_lifetime": -1.0}, {"max_size": -1}):
+            with pytest.raises(ValueError, match="allowed are"):
+                ws.limit(**limits)
+
+
 async def test_a_handler_learns_from_recv_that_its_peer_was_silent() -> None:
     errors: list[rawws.ConnectionClosedError] = []
 

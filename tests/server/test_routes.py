@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -280,6 +281,23 @@ async def test_an_encoded_slash_is_none_between_the_segments_of_an_exact_path() 
             [answer] = await ask(server, get(target))
             assert (target, answer.status) == (target, status)
             assert status == 404 or answer.body == b"/a/b"
+
+
+@pytest.mark.parametrize("path", ["/@connections/{name}", "/%40connections/{name}"])
+async def test_an_at_sign_is_one_character_however_it_is_written(path: str) -> None:
+    async with serve(on(unquote(path), lambda request: request.path_params["name"])) as server:
+        for target in ("/@connections/a%3D", "/%40connections/a=", "/%40c%6fnnections/a%3d"):
+            [answer] = await ask(server, get(target))
+            assert (target, answer.status, answer.body) == (target, 200, b"a=")
+        # What is encoded twice is not decoded twice, and a slash stays in its segment.
+        for target, status in (
+            ("/%2540connections/a", 404),
+            ("/@connections/a%2Fb", 404),
+            ("/@connections/%2540", 200),
+        ):
+            [answer] = await ask(server, get(target))
+            assert (target, answer.status) == (target, status)
+            assert status == 404 or answer.body == b"%40"
 
 
 def test_those_are_cancelled_with_their_clients_whose_routes_say_so_and_no_others() -> None:
