@@ -9,7 +9,7 @@ from .backplane import History
 from .calls import CallError
 from .cursors import CursorError
 from .figures import HubStats
-from .history import Publication
+from .history import Notice, Publication
 from .hub import Hub
 from .names import TopicError
 from .pages import HistoryPage
@@ -17,7 +17,7 @@ from .policies import Policy
 from .presence import Present
 from .rawws_v1 import HubHandler
 from .rules import Refused
-from .subscribers import PublishResult, Subscription
+from .subscribers import PublishResult, Receiver, Subscriber, Subscription
 
 __all__ = [
     "AsgiSocket",
@@ -30,11 +30,14 @@ __all__ = [
     "HubStats",
     "Identity",
     "LastEventId",
+    "Notice",
     "Policy",
     "Present",
     "Publication",
     "PublishResult",
+    "Receiver",
     "Refused",
+    "Subscriber",
     "Subscription",
     "TopicError",
     "scope_of",

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from rawws import clock
 from rawws.errors import ConnectionClosed
 from rawws.http.event_stream import EventStream
-from rawws.net.identity import Identity
+from rawws.net.identity import MAX_INFO, Identity
 from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
@@ -106,6 +106,7 @@ class HubCore:
         backplane: Backplane | None,
         protocols: Sequence[ClientProtocol],
         presence_grace: float = 0.0,
+        max_info: int = MAX_INFO,
     ) -> None:
         self.policy = Policy.of(policy)
         self.max_topics = max_topics
@@ -115,6 +116,7 @@ class HubCore:
         self._rates = None if topic_rate is None else TopicRates(topic_rate)
         self._renders = dict(protocols)
         self._table = TopicTable(history, protocols[0].render, Log if backplane is None else ReplicaLog)
+        self._table.max_info = max_info
         self._replication = (
             None if backplane is None else Replication(self._table, backplane, history, self._check_record)
         )
@@ -171,8 +173,8 @@ class HubCore:
         `since` is the cursor of the last publication that the subscriber has, alone or among those of other topics;
         "earliest" stands for all that is held, None or "" for nothing. Where it is not known what came since,
         `recovered` of the result is False. With `join`, the subscriber is present, and `join` is what others are told
-        of it; with `watch`, it is told who comes and goes. Without `since`, a second subscription of the same
-        subscriber to the same topic is the first one.
+        of it, or an Identity that it has here; with `watch`, it is told who comes and goes. Without `since`, a second
+        subscription of the same subscriber to the same topic is the first one.
 
         With `pattern`, the topic is the beginning of names and a `*`: `news/*` is for all topics whose names begin with
         "news/", those of tomorrow too. Its cursor is one for all of them, its history what came since it was first
@@ -488,7 +490,11 @@ class HubCore:
         if join is not NOTHING:
             found_identity = getattr(subscriber.receiver, "identity", None)
             identity = found_identity if isinstance(found_identity, Identity) else None
-            present = new_present(join, identity, is_claim=is_claim, claims=self.rules.claims)
+            if isinstance(join, Identity):
+                identity, join = join, None
+            present = new_present(
+                join, identity, is_claim=is_claim, claims=self.rules.claims, max_info=self._table.max_info
+            )
         found = self._table.topics.get(topic)
         log = self._table.new_log(topic, self._table.store) if found is None else found.log
         subscription = Subscription(subscriber, log, chosen)

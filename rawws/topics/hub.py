@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from rawws.http.requests import HttpRequest
+from rawws.net.identity import MAX_INFO
 from rawws.protocol.closing import serialize_close
 
 from .asgi import HubApplication
@@ -20,6 +21,7 @@ from .listening import TopicListener
 from .names import TopicError, check_name
 from .pages import HistoryPage, check_page, page_of
 from .payloads import payload_of
+from .presence import LARGEST_INFO
 from .rates import TOPIC_RATE
 from .rawws_v1 import PROTOCOL, serve_client
 from .rawws_v1_http import answer_poll, answer_post, answer_stream
@@ -76,7 +78,8 @@ class Hub(HubCore):
     They may be asynchronous; either, and `authorize`, may raise `Refused` with a reason that the client is told.
 
     `claims` says whether others are told what a client says of itself where it is present. A user whose connection is
-    lost stays present for `presence_grace` seconds, and nobody is told that it left and came back.
+    lost stays present for `presence_grace` seconds, and nobody is told that it left and came back. What is told of
+    somebody present has at most `max_info` bytes of JSON; what an Identity says, 1 KiB.
 
     With a `backplane`, which may be the URL of its engine ("redis://..."), it shares its topics with the hubs of other
     servers that have the same one, and is used in one running loop, until `close`, or as `async with hub:`. By default,
@@ -98,6 +101,7 @@ class Hub(HubCore):
         authorize_pattern: Callable[[Any, str], bool | Awaitable[bool]] | None = None,
         claims: bool = True,
         presence_grace: float = 0.0,
+        max_info: int = MAX_INFO,
         backplane: Backplane | str | None = WORKERS,
     ) -> None:
         if history is not None and not isinstance(history, History):
@@ -111,8 +115,12 @@ class Hub(HubCore):
             backplane = default_backplane() if backplane == WORKERS else backplane_of(backplane)
         if not 0 <= presence_grace <= MAX_GRACE:
             raise ValueError(f"presence_grace is {presence_grace}, allowed are 0 to {MAX_GRACE:g} seconds")
+        if not 0 < max_info <= LARGEST_INFO:
+            raise ValueError(f"max_info is {max_info}, allowed are 1 to {LARGEST_INFO} bytes")
         rules = ClientRules(authorize, identify, on_subscribe, on_publish, authorize_pattern, claims=claims)
-        super().__init__(bounds, policy, max_topics, max_size, topic_rate, rules, backplane, PROTOCOLS, presence_grace)
+        super().__init__(
+            bounds, policy, max_topics, max_size, topic_rate, rules, backplane, PROTOCOLS, presence_grace, max_info
+        )
 
     def __repr__(self) -> str:
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"
@@ -184,6 +192,11 @@ class Hub(HubCore):
             if present.user:
                 found.setdefault(present.user, []).append(present)
         return found
+
+    def connections(self, topic: str, user: str) -> int:
+        """Return by how many connections a user is present in a topic, at all servers."""
+        found = self._table.topics.get(topic)
+        return 0 if found is None or found.presence is None else found.presence.users.get(user, 0)
 
     def subscribers(self, topic: str) -> int:
         """Return how many are subscribed to a topic by its name, of those that are connected to this process."""

@@ -21,15 +21,17 @@ from .payloads import serialize
 if TYPE_CHECKING:
     from rawws.net.identity import Identity
 
-__all__ = ["NOTHING", "PresenceSet", "Present", "new_present", "present_of"]
+__all__ = ["LARGEST_INFO", "NOTHING", "PresenceSet", "Present", "new_present", "present_of"]
 
 # Stands for what somebody tells of itself who is not present: all else is JSON.
 NOTHING: Final = object()
 # What begins the ids of users, and of those of whom all is a claim: servers make the ids, so nobody can claim to be
 # either. Behind a backplane, what is told of a user is an object with more than its info.
 USER, CLAIMED = "@", "~"
-# The most that such an object takes: info, claim, and a name of 255 bytes, each of which JSON may write as six.
-MAX_TOLD = 2 * MAX_INFO + 2048
+# Room in such an object beside info and claim: a name of 255 bytes, each of which JSON may write as six.
+TOLD_ROOM = 2048
+# The most that a hub may allow: every subscriber that watches gets it, and every list has it of each.
+LARGEST_INFO: Final = 1 << 16
 
 
 class Present(NamedTuple):
@@ -137,13 +139,20 @@ class PresenceSet:
                     del self.away[known.user]
 
 
-def new_present(info: Any, identity: Identity | None = None, *, is_claim: bool = False, claims: bool = True) -> Present:
+def new_present(
+    info: Any,
+    identity: Identity | None = None,
+    *,
+    is_claim: bool = False,
+    claims: bool = True,
+    max_info: int = MAX_INFO,
+) -> Present:
     """Return somebody who is about to join, where `identity` says who it is, None for anybody.
 
     `is_claim` where a client says `info` of itself, which is told to others if `claims` are. Raises TopicError for what
-    cannot be told in a few words of JSON.
+    cannot be told in a few words of JSON, of at most `max_info` bytes.
     """
-    octets = octets_of(info)
+    octets = octets_of(info, max_info)
     if is_claim and not claims:
         octets = b"null"
     ident = secrets.token_urlsafe(9)
@@ -155,27 +164,29 @@ def new_present(info: Any, identity: Identity | None = None, *, is_claim: bool =
     return Present(f"{USER}{ident}", identity.octets, user=identity.user, claim_octets=claim)
 
 
-def octets_of(info: Any) -> bytes:
+def octets_of(info: Any, limit: int) -> bytes:
     """Return what is told of somebody as JSON in UTF-8. Raises TopicError for what is too much, or none."""
     try:
         octets = serialize(info).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
-    if len(octets) > MAX_INFO:
-        raise TopicError("limit", f"what is told of somebody present has {len(octets)} bytes, limit {MAX_INFO}")
+    if len(octets) > limit:
+        raise TopicError("limit", f"what is told of somebody present has {len(octets)} bytes, limit {limit}")
     return octets
 
 
-def present_of(ident: str, told: str, server: str) -> Present:
+def present_of(ident: str, told: str, server: str, max_info: int = MAX_INFO) -> Present:
     """Return somebody of whom another server told. Raises TopicError for what no server tells of somebody present."""
     is_user = ident.startswith(USER)
     try:
-        known = json.loads(told) if len(told) <= (MAX_TOLD if is_user else MAX_INFO) else told
+        most = MAX_INFO + max_info + TOLD_ROOM if is_user else max_info
+        known = json.loads(told) if len(told) <= most else told
     except (ValueError, RecursionError) as error:
         raise TopicError("limit", f"what is told of somebody present is no JSON: {error}") from None
     if not is_user:
-        return Present(ident, octets_of(known), server)
+        return Present(ident, octets_of(known, max_info), server)
     if not isinstance(known, dict) or not isinstance(known.get("user"), str) or not known["user"]:
         raise TopicError("limit", "what is told of a user names none")
-    claim = octets_of(known["claim"]) if "claim" in known else b""
-    return Present(ident, octets_of(known.get("info")), server, known["user"], claim, known.get("away") is True)
+    claim = octets_of(known["claim"], max_info) if "claim" in known else b""
+    info = octets_of(known.get("info"), MAX_INFO)
+    return Present(ident, info, server, known["user"], claim, known.get("away") is True)

@@ -56,7 +56,7 @@ class Roster:
             self._leave(found, entry.id, entry.server)
             return
         try:
-            present = present_of(entry.id, entry.info, entry.server)
+            present = present_of(entry.id, entry.info, entry.server, self._table.max_info)
         except TopicError as error:
             self._blame(found.log.topic, error)
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from rawws import clock
+from rawws.net.identity import MAX_INFO
 from rawws.net.turns import EVENT_COST, spend
 
 from .cursors import CursorError, is_lenient
@@ -66,7 +67,7 @@ class TopicTable:
     topic. `on_forget` is called with each topic that is forgotten.
     """
 
-    __slots__ = ("counts", "generation", "new_log", "on_forget", "patterns", "render", "store", "topics")
+    __slots__ = ("counts", "generation", "max_info", "new_log", "on_forget", "patterns", "render", "store", "topics")
 
     def __init__(
         self, history: History, render: Callable[[Publication], str], new_log: Callable[[str, HistoryStore], Log]
@@ -74,6 +75,8 @@ class TopicTable:
         self.store = HistoryStore(history)
         self.render = render
         self.new_log = new_log
+        # Of what is told of somebody present, in bytes of JSON.
+        self.max_info = MAX_INFO
         self.topics: dict[str, Topic] = {}
         # Those of them that are patterns, and how often that changed.
         self.patterns: dict[str, Topic] = {}

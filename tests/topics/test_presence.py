@@ -166,6 +166,30 @@ def person(user: str, info: Any = None) -> Receiver:
     return receiver
 
 
+async def test_one_receiver_may_be_another_user_in_each_topic() -> None:
+    hub, both, watcher = Hub(), Receiver(), Receiver()
+    hub.subscribe(watcher, "a", watch=True)
+    hub.subscribe(both, "a", join=Identity("ann", {"name": "Ann"}))
+    hub.subscribe(both, "b", join=Identity("bob"))
+    hub.subscribe(Receiver(), "a", join=Identity("ann"))
+    assert {user: len(found) for user, found in hub.users("a").items()} == {"ann": 2}
+    assert hub.users("b").keys() == {"bob"}
+    assert [hub.connections(topic, user) for topic in ("a", "b", "c") for user in ("ann", "bob")] == [2, 0, 0, 1, 0, 0]
+    hub.unsubscribe(both)
+    assert hub.connections("a", "ann") == 1
+    assert len(watcher.got) == 3
+
+
+async def test_what_is_told_of_somebody_is_as_long_as_the_hub_allows() -> None:
+    hub = Hub(max_info=2048)
+    hub.subscribe(Receiver(), "a", join="x" * 2046)
+    with pytest.raises(TopicError, match="has 2049 bytes, limit 2048"):
+        hub.subscribe(Receiver(), "a", join="x" * 2047)
+    for wrong in (0, (1 << 16) + 1):
+        with pytest.raises(ValueError, match="allowed are 1 to 65536 bytes"):
+            Hub(max_info=wrong)
+
+
 async def test_who_is_present_is_the_user_that_the_server_knows_whatever_a_client_claims() -> None:
     hub = Hub(identify=by_token, authorize=allow)
     async with served(hub) as server, client(server) as watcher, client(server, *as_user("ann")) as ann:
