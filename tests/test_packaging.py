@@ -205,6 +205,7 @@ def test_users_are_offered_no_packages_of_developers() -> None:
         "metrics",
         "reload",
         "jwt",
+        "gateway",
     }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NOTHING", "ExpressionError", "RequestValue", "RouteSelection", "parse_message"]
+__all__ = ["NO_JSON", "ExpressionError", "RequestValue", "RouteSelection", "parse_message"]
 
 NAME = r"[^\W\d][\w-]*"
 STEPS = re.compile(rf"\.(?P<name>{NAME})|\[(?P<index>\d{{1,9}})\]")
@@ -29,21 +29,21 @@ class ExpressionError(ValueError):
     """An expression is not understood; the message says where."""
 
 
-class Nothing:
+class NoJson:
     """What a message says that is no JSON."""
 
 
-NOTHING = Nothing()
+NO_JSON = NoJson()
 
 
 def parse_message(text: str) -> Any:
-    """Return what a message says in JSON, NOTHING for one that is none; it raises for no message."""
+    """Return what a message says in JSON, NO_JSON for one that is none; it raises for no message."""
     try:
         # NaN and Infinity are no JSON (RFC 8259 section 6).
         return json.loads(text, parse_constant=_no_number)
     # More levels than the interpreter takes, more digits than it converts.
     except (ValueError, RecursionError):
-        return NOTHING
+        return NO_JSON
 
 
 def _no_number(name: str) -> None:
@@ -85,7 +85,7 @@ def text_of(value: Any) -> str:
 
 def _member(value: Any) -> str:
     """Return a value as text; what is inside a list or an object stays JSON."""
-    if value is None or value is NOTHING:
+    if value is None or value is NO_JSON:
         return ""
     if isinstance(value, str):
         return value

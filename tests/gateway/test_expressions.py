@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawws.gateway.expressions import NOTHING, ExpressionError, RequestValue, RouteSelection, parse_message
+from rawws.gateway.expressions import NO_JSON, ExpressionError, RequestValue, RouteSelection, parse_message
 
 ACTION = "$request.body.action"
 # Expression, message, route key: the first four are AWS's own.
@@ -88,8 +88,8 @@ def test_another_expression_is_refused_when_it_is_read(expression: str) -> None:
 
 @pytest.mark.parametrize("text", NOT_JSON)
 def test_what_is_no_json_is_told_from_what_is(text: str) -> None:
-    assert parse_message(text) is NOTHING
-    assert RouteSelection(ACTION).select(NOTHING) == ""
+    assert parse_message(text) is NO_JSON
+    assert RouteSelection(ACTION).select(NO_JSON) == ""
 
 
 JSON = st.recursive(
@@ -144,15 +144,15 @@ EVENT: dict[str, Any] = {
     ],
 )
 def test_a_mapping_finds_its_value_in_a_connect(expression: str, value: str) -> None:
-    assert RequestValue(expression, on_connect=True).find(EVENT, NOTHING) == value
+    assert RequestValue(expression, on_connect=True).find(EVENT, NO_JSON) == value
 
 
 def test_a_mapping_finds_its_value_in_a_message() -> None:
     assert RequestValue("route.request.body.room[0]", on_connect=False).find(EVENT, {"room": ["x"]}) == "x"
-    assert RequestValue("route.request.body.room", on_connect=False).find(EVENT, NOTHING) == ""
+    assert RequestValue("route.request.body.room", on_connect=False).find(EVENT, NO_JSON) == ""
     bare = {"requestContext": {"connectionId": "abc="}}
-    assert RequestValue("context.connectionId", on_connect=False).find(bare, NOTHING) == "abc="
-    assert RequestValue("route.request.header.auth", on_connect=True).find(bare, NOTHING) == ""
+    assert RequestValue("context.connectionId", on_connect=False).find(bare, NO_JSON) == "abc="
+    assert RequestValue("route.request.header.auth", on_connect=True).find(bare, NO_JSON) == ""
 
 
 @pytest.mark.parametrize(
