@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, final
 
+from tests.processes import end_with_us
+
 from .scenarios import Scenario
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -78,6 +80,7 @@ class ServerProcess:
         command = [*command, "--port", str(self.port), "--cpu", str(cpu)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        end_with_us(self.process.pid)
 
     @classmethod
     def of(cls, variant: Variant, scenario: Scenario, cpu: int, folder: Path) -> Self:

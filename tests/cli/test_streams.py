@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from rawws.cli.streams import LogHandler
 from tests.cli.commands import get
-from tests.processes import LOOPBACK, ROOT, Process, eventually, free_port
+from tests.processes import LOOPBACK, ROOT, Process, end_with_us, eventually, free_port
 
 WEB = """
 import rawws
@@ -104,6 +104,7 @@ def test_a_server_whose_reader_is_gone_serves_and_says_so_once(here: Path, broke
             name: pipe if broken in {name, "both"} else said for name in ("stdout", "stderr")
         }
         process = subprocess.Popen(command(port), cwd=here, env=environment, **files)  # type: ignore[call-overload]
+        end_with_us(process.pid)
         try:
             eventually(lambda: process.poll() is not None or accepts(port))
             talk(port)
