@@ -70,10 +70,12 @@ class Client:
 
     async def stream(self, port: int) -> None:
         url = f"http://{LOOPBACK}:{port}/stream?topic={quote(TOPIC)}&since={quote(self.cursor)}"
-        async for event in rawws.events(url):
-            data = event.data or ""
-            self.take(json.loads(data))
-            self.resumed["stream"] += "recovered" in data
+        # One that is only dropped ends when it is collected.
+        async with rawws.events(url) as events:
+            async for event in events:
+                data = event.data or ""
+                self.take(json.loads(data))
+                self.resumed["stream"] += "recovered" in data
 
     async def poll(self, port: int) -> None:
         while True:
