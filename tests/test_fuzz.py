@@ -184,6 +184,8 @@ TO_FIND = [planted for planted in PLANTED if is_compiled() or not load(planted[0
 def test_a_planted_mistake_is_found(
     monkeypatch: pytest.MonkeyPatch, board: Board, name: str, module: str, what: str, change: Callable[[Any], Any]
 ) -> None:
+    # The fuzzer has an alarm of its own, for which that of the tests makes room.
+    signal.alarm(0)
     target = load(name)
     plant(monkeypatch, INTERPRETED.load(module), what, change)
     # The mistake is in the interpreted twin, so the compiled one is right where both are compared.

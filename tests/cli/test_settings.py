@@ -98,7 +98,7 @@ def test_what_kubernetes_says_of_a_service_of_this_name_is_no_option(
     for name, value in {**KUBERNETES, "PORT": "0"}.items():
         monkeypatch.setenv(name, value)
     with start(here, "serve", "chat:echo") as process:
-        assert process.output.count("\n") == 1
+        assert process.wait_for(lambda text: text.endswith("\n"), "a whole line").count("\n") == 1
         assert port(process) != 8765
 
 
