@@ -25,7 +25,7 @@ test: lint ## lint, then every test compiled, then interpreted what has a compil
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*' --fail-under=100
 	$(COVERED) tests/server tests/client tests/topics tests/backplanes tests/integrations \
-		tests/cli tests/admin tests/test_demo.py tests/test_testing.py tests/test_workers.py
+		tests/gateway tests/cli tests/admin tests/test_demo.py tests/test_testing.py tests/test_workers.py
 	@$(BIN)/coverage combine --quiet --append
 	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
 	RAWWS_PURE=1 $(PYTEST) tests/attacks
@@ -76,7 +76,7 @@ soak: build .venv/.bench .venv/.tests ## load it for long through a bad network,
 
 clean: ## remove all that was built and installed here
 	rm -rf .venv .deps build dist reports .coverage* *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf tests/interop/node/node_modules tests/javascript/node_modules tests/node/node_modules tests/typing/node_modules
+	rm -rf tests/interop/node/node_modules tests/gateway/node/node_modules tests/javascript/node_modules tests/node/node_modules tests/typing/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find rawws rawws_sse -name '*.so' -delete
 
@@ -97,13 +97,14 @@ PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium cur
 	initdb:13=postgresql java:17=default-jre-headless mvn:3.6=maven nginx:1.19.5=nginx-light npm:7=npm \
 	pgbouncer:1.12=pgbouncer promtool:2=prometheus redis-server:7.0=redis-server varnishd:6.0=varnish
 
-.venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json \
+.venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json tests/gateway/node/package-lock.json \
 		tests/javascript/package-lock.json tests/typing/package-lock.json tests/backplanes/kafka/pom.xml
 	@.ci/packages $(PACKAGES)
 	@echo "installing what the tests need"
 	@$(PIP) --group test --group docs
 	@$(NPM) --prefix tests/node
 	@$(NPM) --prefix tests/interop/node
+	@$(NPM) --prefix tests/gateway/node
 	@$(NPM) --prefix tests/javascript
 	@$(NPM) --prefix tests/typing
 	@$(MVN) --file tests/backplanes/kafka/pom.xml dependency:copy-dependencies

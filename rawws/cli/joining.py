@@ -25,18 +25,21 @@ __all__ = ["JoinedHubs"]
 class JoinedHubs:
     """All hubs that are made from now on: those of several processes by the engine at a URL, or by a broker.
 
-    `folder` is what the workers share, None where there are none. Raises CommandError for a URL that names no engine,
-    or one whose package is missing.
+    `folder` is what the workers share, None where there are none. `option` is where the URL was said. Raises
+    CommandError for a URL that names no engine, or one whose package is missing.
     """
 
-    def __init__(self, url: str | None, folder: Path | None) -> None:
+    def __init__(
+        self, url: str | None, folder: Path | None, *, prefix: str = "rawws", option: str = "--backplane"
+    ) -> None:
         self.url = url
+        self.prefix = prefix
         self.folder = folder
         if url is not None:
             try:
                 self._make(1)
             except (ImportError, ValueError) as error:
-                raise CommandError(f"--backplane: {error}") from None
+                raise CommandError(f"{option}: {error}") from None
         self._shared = SharedBackplane(self._make)
         share(self._shared)
 
@@ -59,7 +62,7 @@ class JoinedHubs:
     def _make(self, number: int) -> Backplane:
         if self.url is not None:
             # The first hub has the default prefix, as in a program that names its engine itself.
-            return backplane_of(self.url) if number == 1 else backplane_of(self.url, prefix=f"rawws.{number}")
+            return backplane_of(self.url, prefix=self.prefix if number == 1 else f"{self.prefix}.{number}")
         from rawws.backplanes.broker import BrokerBackplane  # noqa: PLC0415 - only hubs need it
 
         return BrokerBackplane(self._broker, str(number))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from . import backplanes, looking, terminal, topics
+from . import backplanes, gateway, looking, terminal, topics
 from .admin import add_admin
 from .arguments import add_asgi, add_end, add_limits, add_reload, add_tls, add_where, target_of, workers_of
 from .environment import EnvironmentParser, options_in, variable_of
@@ -174,6 +174,7 @@ def parser() -> EnvironmentParser:
     topics.add_topic_commands(commands, prog)
     looking.add_looking_commands(commands, prog)
     backplanes.add_backplane_commands(commands, prog)
+    gateway.add_gateway_command(commands, prog)
     whole.commands = commands.choices
     return whole
 

@@ -14,7 +14,7 @@ import threading
 import webbrowser
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rawws import _twins
 from rawws._version import __version__
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from .joining import JoinedHubs
     from .supervisor import SupervisorChannel
 
-__all__ = ["product", "serve_application", "serve_demo"]
+__all__ = ["product", "run_server", "serve_application", "serve_demo"]
+
+# What is entered before a server begins, in its loop; it gives what the server calls on SIGHUP.
+Surroundings: TypeAlias = "Callable[[], AbstractAsyncContextManager[Callable[[], object]]]"
 
 
 def serve_application(options: argparse.Namespace) -> int:
@@ -60,7 +63,7 @@ def serve_application(options: argparse.Namespace) -> int:
         given["compression"] = None
     given["drain"] = Drain(grace=options.drain_grace, timeout=options.drain_timeout)
     scheme = "http" if options.asgi else "ws"
-    return _run(
+    return run_server(
         options,
         handler,
         lambda address: f"listening on {scheme}{'s' if options.ssl_certfile else ''}://{address}",
@@ -81,16 +84,17 @@ def serve_demo(options: argparse.Namespace) -> int:
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
         return f"open {url}"
 
-    return _run(options, app.demo_routes(product()), announce, {})
+    return run_server(options, app.demo_routes(product()), announce, {})
 
 
-def _run(
+def run_server(
     options: argparse.Namespace,
     handler: ServerHandler,
     announce: Callable[[str], str],
     given: dict[str, Any],
     joined: JoinedHubs | None = None,
     admin: AdminPlan | None = None,
+    surroundings: Surroundings | None = None,
 ) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
     begin_logging(options.log_level, as_json=options.log_json)
@@ -115,9 +119,9 @@ def _run(
             print_line(f"{announce(_address(sock.getsockname()))} ({product()}; Ctrl-C ends it)")
 
     if joined is None or joined.folder is None:
-        _live(handler, given, show, admin and admin.listen)
+        _live(handler, given, show, admin and admin.listen, surroundings)
     else:
-        _serve_shared(joined, joined.folder, options.workers, handler, given, announce, admin)
+        _serve_shared(joined, joined.folder, options.workers, handler, given, announce, admin, surroundings)
     return 0
 
 
@@ -126,10 +130,15 @@ def _live(
     given: dict[str, Any],
     show: Callable[[Server], None],
     look_in: Callable[[Server], AbstractAsyncContextManager[None]] | None = None,
+    surroundings: Surroundings | None = None,
 ) -> None:
-    """Serve in this process; `look_in` is entered meanwhile."""
+    """Serve in this process; `look_in` is entered meanwhile, and `surroundings` before."""
 
     async def main() -> None:
+        async with nullcontext() if surroundings is None else surroundings() as reload:
+            await live(reload)
+
+    async def live(reload: Callable[[], object] | None) -> None:
         try:
             running = await serve(handler, **given)
         except OSError as error:
@@ -139,6 +148,7 @@ def _live(
             raise CommandError(f"cannot listen on {place}: {reason}") from error
         except (RuntimeError, TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
+        running.on_reload = reload
         async with running, nullcontext() if look_in is None else look_in(running):
             show(running)
             await until_signal(running)
@@ -165,6 +175,7 @@ def _serve_shared(
     given: dict[str, Any],
     announce: Callable[[str], str],
     admin: AdminPlan | None,
+    surroundings: Surroundings | None,
 ) -> None:
     """Serve in several processes on one port; one more may be a broker, and one answers `admin`."""
     from .supervisor import ReservedPort, StartError, Supervisor  # noqa: PLC0415 - not on every system
@@ -179,7 +190,7 @@ def _serve_shared(
                 joined.run_broker(channel)
             else:
                 look_in = None if admin is None else functools.partial(admin.offer, folder, channel)
-                _live(handler, given, channel.ready, look_in)
+                _live(handler, given, channel.ready, look_in, surroundings)
         except CommandError as error:
             complain(str(error))
             raise SystemExit(1) from None
@@ -201,7 +212,7 @@ def _serve_shared(
                     print_line(f"{announce(address)} ({count} workers; {product()}; Ctrl-C ends it)")
 
             processes = count + brokers + bool(admin)
-            Supervisor(processes, work, show, reloads="ssl" in given).run()
+            Supervisor(processes, work, show, reloads="ssl" in given or surroundings is not None).run()
     except OSError as error:
         raise CommandError(f"cannot listen on {_place(given)}: {_reason(error)}") from error
     except (StartError, RuntimeError) as error:

@@ -231,15 +231,16 @@ class ApiConfig:
 class GatewayConfig:
     """All that a gateway is told."""
 
-    # Hosts and ports: of clients and of servers' requests; and where only servers may ask, if that is another place.
+    # Hosts and ports of clients and of servers' requests; all have one port.
     listen: tuple[str, ...]
-    api_listen: tuple[str, ...]
     admin: str
     admin_key: str = field(repr=False)
     # A URL, "workers" or "none".
     backplane: str = field(repr=False)
     prefix: str
     trusted_proxies: tuple[str, ...]
+    # Of all apps, at one instance; None for as many as there are descriptors for.
+    max_connections: int | None
     drain: float
     history_count: int
     history_age: float

@@ -90,7 +90,6 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
     """Return what a file says."""
     found = GatewayConfig(
         listen=table.texts("listen", ("127.0.0.1:8765",), pattern=ADDRESS, allowed=ADDRESS_WORDS),
-        api_listen=table.texts("api_listen", pattern=ADDRESS, allowed=ADDRESS_WORDS),
         admin=table.text("admin", "", pattern=f"|{ADDRESS}", allowed=ADDRESS_WORDS),
         admin_key=table.secret("admin_key", ""),
         backplane=backplane_of(table),
@@ -98,6 +97,7 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
             "prefix", "rawws", pattern="[0-9A-Za-z_.:-]{1,64}", allowed="1 to 64 of letters, digits, _.:-"
         ),
         trusted_proxies=networks_of(table),
+        max_connections=most_of(table),
         drain=table.seconds("drain", 5.0, 0, HOUR),
         history_count=table.integer("history_count", 100, 0, 100_000),
         history_age=table.seconds("history_age", 300.0, 0, DAY),
@@ -117,10 +117,10 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
             keys.add(credential.key)
     if not found.apps and not found.apis:
         whole.wrong("app", "there is none, needed is an [[app]] or an [[api]]")
-    for name in ("listen", "api_listen"):
-        for number, address in enumerate(getattr(found, name)):
-            if int(address.rpartition(":")[2]) > 65535:
-                table.wrong(f"{name}[{number}]", "the port is above 65535")
+    ports = [int(address.rpartition(":")[2]) for address in found.listen]
+    for number, port in enumerate(ports):
+        if port > 65535 or port != ports[0]:
+            table.wrong(f"listen[{number}]", f"the port is {port}, allowed is one up to 65535, the same for all")
     return found
 
 

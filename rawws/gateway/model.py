@@ -9,17 +9,21 @@ Laws:
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
+from collections.abc import Awaitable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, final
 
 import rawws
+from rawws import clock
 
 from .spelling import ConnectionId, new_instance
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from rawws.topics import Publication, PublishResult
 
@@ -36,6 +40,8 @@ __all__ = [
     "is_cached",
     "topic_of_channel",
 ]
+
+logger = logging.getLogger("rawws.gateway")
 
 # What stands between an app and a channel in the name of a topic: no app has it in its id.
 BETWEEN: Final = "/"
@@ -144,6 +150,10 @@ class GatewayConnection:
             tuple(self.channels),
         )
 
+    def active(self) -> None:
+        """Remember that its client said something."""
+        self.active_at = time.time()
+
     # -- the contract of subscribers (rawws.topics.Receiver)
 
     @property
@@ -229,12 +239,14 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
-        self.instance = new_instance()
+        # Drawn where it serves: what was made before workers are forked is the same in all of them.
+        self.instance = -1
         self.faces: list[Face] = []
         self.connections: dict[ConnectionId, GatewayConnection] = {}
         self.observers: list[GatewayObserver] = []
         # By key of an observer, how many connections of this instance.
         self.counts: dict[tuple[str, str], int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         # What is called with each new configuration.
         self.on_reload: list[Callable[[GatewayConfig], None]] = []
         bounds = rawws.History(count=config.history_count, age=config.history_age)
@@ -275,6 +287,28 @@ class Gateway:
         for observer in self.observers:
             observer.on_count(app, key, count)
         return count
+
+    def heard(self, connection: GatewayConnection, channel: str, event: GatewayEvent) -> None:
+        """Tell of an event that a client published."""
+        for observer in self.observers:
+            observer.on_client_event(connection, channel, event)
+
+    def missed_cache(self, app: str, channel: str) -> None:
+        """Tell of a subscription to a cache channel that holds nothing."""
+        for observer in self.observers:
+            observer.on_cache_miss(app, channel)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background, until the gateway ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("the gateway failed at work in the background", exc_info=error)
 
     # -- to a connection, wherever it is
 
@@ -322,6 +356,27 @@ class Gateway:
         hub = self.hub_of(channel, by_client=event.by_client)
         return hub.publish_payload(topic_of_channel(app, channel), event.data, extra_of_event(event))
 
+    async def channel_counts(self, app: str) -> dict[str, int]:
+        """Return how many connections are subscribed to each channel of an app that somebody is subscribed to."""
+        return self.own_channel_counts(app)
+
+    def own_channel_counts(self, app: str) -> dict[str, int]:
+        """Return the same for the connections of this instance."""
+        return {key[2:]: count for (of, key), count in self.counts.items() if of == app and key.startswith("c:")}
+
+    async def connection_count(self, app: str) -> int:
+        """Return how many connections an app has."""
+        return self.of_app(app)
+
+    async def users_in(self, topic: str) -> list[str]:
+        """Return the users who are present in a topic of `main`."""
+        found = self.main.when_ready([topic], "", lambda: list(self.main.users(topic)))
+        return await found if isinstance(found, Awaitable) else found
+
+    def cache_left(self, publication: Publication) -> int:
+        """Return for how many seconds a cache channel holds an event still."""
+        return max(0, round(CACHE_AGE - (clock.monotonic() - publication.at)))
+
     def excluded(self, publication: Publication) -> str:
         """Return who does not get a publication, "" for nobody."""
         return "" if EXCEPT not in publication.extra else str(members_beside_event(publication.extra)["except"])
@@ -335,6 +390,7 @@ class Gateway:
             react(config)
 
     async def __aenter__(self) -> Gateway:
+        self.instance = new_instance()
         for hub in (self.main, self.cache, self.control):
             hub.enter()
         for face in self.faces:
@@ -342,6 +398,8 @@ class Gateway:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
         for face in reversed(self.faces):
             await face.close()
         for hub in (self.main, self.cache, self.control):

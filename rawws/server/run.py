@@ -50,7 +50,7 @@ async def until_signal(server: Server) -> None:
 
     draining: list[asyncio.Task[None]] = []
     signals: dict[int, Callable[[], None]] = {signal.SIGINT: stop, signal.SIGTERM: stop}
-    if server.reloads_tls:
+    if server.reloads:
         signals[signal.SIGHUP] = server.on_hangup
     if threading.current_thread() is not threading.main_thread():
         # Loops have no signal handlers there: asyncio raises RuntimeError, uvloop ValueError.

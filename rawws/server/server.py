@@ -52,6 +52,8 @@ class Server:
         self._servers: list[ListeningServer] = []
         self._tls = TlsReloader(None)
         self._stopped: asyncio.Future[None] | None = None
+        # What is called on SIGHUP as well, for an application that reads its configuration again.
+        self.on_reload: Callable[[], object] | None = None
 
     async def listen(self, options: ListenOptions) -> None:
         """Begin to listen. Raises OSError where that fails."""
@@ -201,9 +203,20 @@ class Server:
         """Whether `ssl` was given as a function."""
         return self._tls.reloads
 
+    @property
+    def reloads(self) -> bool:
+        """Whether there is something to do on SIGHUP: `ssl` was given as a function, or `on_reload` is set."""
+        return self._tls.reloads or self.on_reload is not None
+
     def on_hangup(self) -> None:
-        """Load the certificate again; where that fails, log why and go on with the old one."""
-        self._tls.on_hangup(self.settings.logger)
+        """Load the certificate again, and call `on_reload`; where one fails, log why and go on as before."""
+        if self._tls.reloads:
+            self._tls.on_hangup(self.settings.logger)
+        if self.on_reload is not None:
+            try:
+                self.on_reload()
+            except Exception:
+                self.settings.logger.exception("on_reload failed")
 
     def abort(self) -> None:
         """End all connections now, without a closing handshake, and cancel their handlers."""

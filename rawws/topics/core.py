@@ -491,7 +491,7 @@ class HubCore:
             found_identity = getattr(subscriber.receiver, "identity", None)
             identity = found_identity if isinstance(found_identity, Identity) else None
             if isinstance(join, Identity):
-                identity, join = join, None
+                identity, join = join, join.info
             present = new_present(
                 join, identity, is_claim=is_claim, claims=self.rules.claims, max_info=self._table.max_info
             )

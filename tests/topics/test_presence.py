@@ -174,6 +174,7 @@ async def test_one_receiver_may_be_another_user_in_each_topic() -> None:
     hub.subscribe(Receiver(), "a", join=Identity("ann"))
     assert {user: len(found) for user, found in hub.users("a").items()} == {"ann": 2}
     assert hub.users("b").keys() == {"bob"}
+    assert [present.info for present in hub.presence("a")] == [{"name": "Ann"}, None]
     assert [hub.connections(topic, user) for topic in ("a", "b", "c") for user in ("ann", "bob")] == [2, 0, 0, 1, 0, 0]
     hub.unsubscribe(both)
     assert hub.connections("a", "ann") == 1

@@ -1,0 +1,185 @@
+"""Gateway in the terminal: a file of TOML to a running gateway, in one process or in several (`gateway`)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .admin import AdminPlan
+from .arguments import add_tls, add_where, workers_of
+from .loading import CommandError
+from .serve import run_server
+from .streams import print_line
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from rawws.gateway.config import GatewayConfig
+    from rawws.gateway.model import Gateway
+
+__all__ = ["add_gateway_command"]
+
+logger = logging.getLogger("rawws.gateway")
+
+GATEWAY: Final = """\
+Run a service of its own for WebSockets: clients and server libraries of Pusher
+Channels take it for theirs. Your application, in any language, talks to it by
+HTTP. What it serves stands in a file of TOML (docs/run/gateway.md).
+"""
+EXAMPLES: Final = """
+for example:
+  {prog} gateway gateway.toml --init      write a file to begin with
+  {prog} gateway gateway.toml --check     tell every mistake in it
+  {prog} gateway gateway.toml             run it
+  {prog} gateway gateway.toml --workers 4
+
+SIGHUP reads the file again: apps, keys, rules and limits; not where it listens,
+and not the backplane. Ctrl-C and SIGTERM have all clients reconnect, and end it.
+
+exit status: 0 at the end, 1 where the file has a mistake or something failed,
+2 for a wrong option
+"""
+EXAMPLE: Final = """\
+# A gateway (docs/run/gateway.md). A secret may also be "env:NAME" or "file:/path".
+
+[gateway]
+listen = ["127.0.0.1:8765"]      # "0.0.0.0:8765" for all addresses of this machine
+admin = "127.0.0.1:9400"         # probes, metrics and a page; for this machine only
+backplane = "workers"            # or the URL of an engine that joins machines: "redis://127.0.0.1:6379/0"
+
+[[app]]
+id = "1"
+keys = [{{ key = "{key}", secret = "{secret}" }}]
+client_events = true
+"""
+
+
+def add_gateway_command(commands: Any, prog: str) -> None:
+    """Add `gateway` to the subparsers of the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "gateway",
+        usage=f"{prog} gateway FILE [options]",
+        help="run a service for WebSockets that applications use by HTTP, as Pusher is used",
+        description=GATEWAY,
+        epilog=EXAMPLES.format(prog=prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=run_gateway)
+    parser.add_argument("file", metavar="FILE", type=Path, help="what it serves, such as gateway.toml")
+    parser.add_argument("--check", action="store_true", help="tell every mistake in the file, and end")
+    parser.add_argument("--init", action="store_true", help="write an example with fresh secrets to the file, and end")
+    add_where(parser, unix=False)
+    parser.add_argument(
+        "--workers", type=workers_of, default=1, metavar="N", help="processes on one port; auto is one for each core"
+    )
+    add_tls(parser)
+
+
+def run_gateway(options: argparse.Namespace) -> int:
+    """Run a gateway; return 0, or raise CommandError."""
+    if options.init:
+        return write_example(options.file)
+    config = load(options.file)
+    if options.check:
+        print_line(f"{options.file} is right: {len(config.apps)} apps, {len(config.apis)} APIs")
+        return 0
+    from rawws.gateway.main import face_routes, gateway_options, new_gateway  # noqa: PLC0415 - only this command
+
+    from .folders import make_folder  # noqa: PLC0415 - only workers need it
+    from .joining import JoinedHubs  # noqa: PLC0415 - the same
+
+    url = config.backplane if "://" in config.backplane else None
+    if options.workers > 1 and config.backplane == "none":
+        raise CommandError('gateway.backplane is "none", needed for several workers is "workers" or a URL')
+    joined = None
+    if url is not None or options.workers > 1:
+        folder = make_folder() if options.workers > 1 else None
+        joined = JoinedHubs(url, folder, prefix=config.prefix, option="gateway.backplane")
+    hosts = [address.rpartition(":")[0].strip("[]") for address in config.listen]
+    options.host = options.host or hosts
+    options.port = int(config.listen[0].rpartition(":")[2]) if options.port is None else options.port
+    gateway = new_gateway(config)
+
+    @contextlib.asynccontextmanager
+    async def surroundings() -> AsyncIterator[Callable[[], object]]:
+        async with gateway:
+            yield lambda: reload(gateway, options.file)
+
+    return run_server(
+        options,
+        face_routes(gateway),
+        lambda address: f"gateway on {address}",
+        gateway_options(gateway),
+        joined,
+        admin_of(config),
+        surroundings,
+    )
+
+
+def load(file: Path) -> GatewayConfig:
+    """Return what a file says. Raises CommandError with all mistakes."""
+    from rawws.gateway.config import ConfigError  # noqa: PLC0415 - only this command
+    from rawws.gateway.loading import load_config  # noqa: PLC0415 - the same
+
+    try:
+        return load_config(file)
+    except ConfigError as error:
+        count = len(error.mistakes)
+        told = "\n".join(f"  {mistake}" for mistake in error.mistakes)
+        raise CommandError(f"{file} has {count} mistake{'s' if count > 1 else ''}:\n{told}") from None
+    except OSError as error:
+        hint = f"; rawws gateway {file} --init writes one" if isinstance(error, FileNotFoundError) else ""
+        raise CommandError(f"cannot read {file}: {error.strerror or error}{hint}") from None
+
+
+def reload(gateway: Gateway, file: Path) -> None:
+    """Read the file again; with a mistake in it, all stays as it was."""
+    try:
+        config = load(file)
+    except CommandError as error:
+        logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400 - it says it all
+        return
+    before = gateway.config
+    fixed = ("listen", "admin", "admin_key", "backplane", "prefix", "trusted_proxies", "history_count", "history_age")
+    for name in fixed:
+        if getattr(config, name) != getattr(before, name):
+            logger.warning("gateway.%s was changed, and needs a restart", name)
+    gateway.reload(config)
+    logger.info("the configuration was loaded again")
+
+
+def admin_of(config: GatewayConfig) -> AdminPlan | None:
+    """Return where those listen who look on. Raises CommandError for what cannot be."""
+    from rawws.admin.guard import check_admin_key  # noqa: PLC0415 - only with an admin
+    from rawws.admin.listening import check_reach  # noqa: PLC0415 - the same
+
+    if not config.admin:
+        return None
+    host, _, port = config.admin.rpartition(":")
+    host = host.strip("[]")
+    try:
+        key = check_admin_key(config.admin_key) if config.admin_key else None
+        check_reach(host, key)
+    except (ValueError, OSError) as error:
+        raise CommandError(f"gateway.admin: {error}; gateway.admin_key has one") from None
+    return AdminPlan(host, int(port), key)
+
+
+def write_example(file: Path) -> int:
+    """Write a file to begin with. Raises CommandError for one that is there already."""
+    text = EXAMPLE.format(key=secrets.token_hex(10), secret=secrets.token_hex(20))
+    try:
+        with file.open("x", encoding="utf-8") as writing:
+            file.chmod(0o600)
+            writing.write(text)
+    except FileExistsError:
+        raise CommandError(f"{file} is there already, and stays as it is") from None
+    except OSError as error:
+        raise CommandError(f"cannot write {file}: {error.strerror or error}") from None
+    print_line(f"{file} is written; rawws gateway {file} runs it")
+    return 0

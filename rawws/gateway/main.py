@@ -1,0 +1,78 @@
+"""Main: a configuration to a gateway with all its faces, and what `rawws.serve` is told of it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+import rawws
+
+from .model import Gateway
+from .pusher import PusherFace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .config import GatewayConfig
+    from .model import Admission, Face
+
+__all__ = ["face_routes", "gateway_options", "new_gateway"]
+
+# Of a request: a batch of events, each of 10 KiB or more, in JSON, which may write a character as six.
+MAX_BODY: Final = 4 << 20
+# "Connect again at once", to those who speak protocol 7; others know 1001, "going away".
+RECONNECT: Final = 4200
+GOING_AWAY: Final = 1001
+
+
+def new_gateway(config: GatewayConfig) -> Gateway:
+    """Make a gateway; before workers are forked, so that their hubs are joined. `async with` it where it serves."""
+    gateway = Gateway(config)
+    gateway.faces += [PusherFace(gateway)]
+    return gateway
+
+
+def face_routes(gateway: Gateway) -> rawws.Routes:
+    """Return what all faces answer at the port of clients."""
+    return rawws.Routes([route for face in gateway.faces for route in face.routes()])
+
+
+def gateway_options(gateway: Gateway) -> dict[str, Any]:
+    """Return what `rawws.serve` is told beside where it listens."""
+    config = gateway.config
+
+    def admit(ws: rawws.WebSocket, request: rawws.Request) -> Admission | Awaitable[Admission]:
+        if request.headers.get("Upgrade") is None:
+            return None
+        for number, face in enumerate(gateway.faces):
+            found = face.admit(ws, request)
+            if inspect.isawaitable(found):
+                return ask_later(found, gateway.faces[number + 1 :], ws, request)
+            if found is not None:
+                return found
+        return None
+
+    def choose(ws: rawws.WebSocket, offered: list[str]) -> str | None:
+        return next((found for face in gateway.faces if (found := face.subprotocol(ws, offered)) is not None), None)
+
+    return {
+        # The faces look at origins: each app has its own.
+        "origins": "*",
+        "process_request": admit,
+        "select_subprotocol": choose,
+        "max_size": MAX_BODY,
+        "trusted_proxies": config.trusted_proxies,
+        "drain": rawws.Drain(code=GOING_AWAY if config.apis else RECONNECT),
+    }
+
+
+async def ask_later(
+    found: Awaitable[Admission], others: list[Face], ws: rawws.WebSocket, request: rawws.Request
+) -> Admission:
+    """Wait for what a face says of an opening handshake; then ask the others."""
+    answer = await found
+    for face in others:
+        if answer is None:
+            later = face.admit(ws, request)
+            answer = await later if inspect.isawaitable(later) else later
+    return answer

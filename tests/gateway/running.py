@@ -1,0 +1,74 @@
+"""Gateways as tests run them: in this loop, with clients and servers in Node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import rawws
+from rawws.gateway.loading import read_config
+from rawws.gateway.main import face_routes, gateway_options, new_gateway
+from rawws.gateway.model import Gateway
+from tests.processes import find_node
+
+__all__ = ["APP", "KEY", "SECRET", "Running", "app_file", "gateway", "node"]
+
+NODE: Final = Path(__file__).with_name("node")
+APP: Final = "3"
+# Those of Pusher's own documentation, whose signatures are known.
+KEY: Final = "278d425bdf160c739803"
+SECRET: Final = "7ad3773142a6692b25b8"
+PATIENCE: Final = 60
+
+
+class Running(NamedTuple):
+    """A gateway that runs in this loop."""
+
+    gateway: Gateway
+    server: rawws.Server
+    port: int
+
+
+def app_file(more: str = "", *, head: str = "") -> str:
+    """Return a file with one app."""
+    return f"""
+{head}
+[[app]]
+id = "{APP}"
+keys = [{{ key = "{KEY}", secret = "{SECRET}" }}]
+client_events = true
+{more}
+"""
+
+
+@asynccontextmanager
+async def gateway(text: str | None = None) -> AsyncIterator[Running]:
+    """Run a gateway."""
+    made = new_gateway(read_config(app_file() if text is None else text))
+    async with made, rawws.serve(face_routes(made), "127.0.0.1", 0, **gateway_options(made)) as server:
+        yield Running(made, server, server.sockets[0].getsockname()[1])
+
+
+async def node(script: str, *ports: int, **more: Any) -> None:
+    """Run a scenario in Node; fail with what it says."""
+    given = {"app": APP, "key": KEY, "secret": SECRET, "ports": ports, **more}
+    process = await asyncio.create_subprocess_exec(
+        find_node(),
+        script,
+        json.dumps(given),
+        cwd=NODE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, output.decode()) == (0, "passed\n")
