@@ -113,7 +113,7 @@ def run_gateway(options: argparse.Namespace) -> int:
     return run_server(
         options,
         face_routes(gateway),
-        lambda address: f"gateway on {address}",
+        lambda address: f"listening on ws{'s' if options.ssl_certfile else ''}://{address}",
         gateway_options(gateway),
         joined,
         admin_of(config),

@@ -1,4 +1,4 @@
-"""Budget: how much may be done in a second, to whether there is some left."""
+"""RateBudget: how much may be done in a second, to whether there is some left."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import final
 
 from rawws import clock
 
-__all__ = ["Budget"]
+__all__ = ["RateBudget"]
 
 
 @final
-class Budget:
+class RateBudget:
     """So much a second, and `burst` at once after a rest."""
 
     __slots__ = ("_at", "_left", "burst", "rate")

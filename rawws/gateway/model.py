@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, final
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, f
 import rawws
 from rawws import clock
 
-from .spelling import ConnectionId, new_instance
+from .control import InstanceRegistry, OnceMemory, RegistryAway
+from .spelling import ConnectionId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -49,6 +51,8 @@ BETWEEN: Final = "/"
 MAX_EVENT: Final = 255
 # How long a cache channel holds its last event, in seconds: that of Pusher.
 CACHE_AGE: Final = 1800.0
+# What instances tell each other in one piece, in bytes: the counts of 100,000 channels.
+MAX_CONTROL: Final = 8 << 20
 # Beside the data of an event that somebody does not get.
 EXCEPT: Final = '"except":'
 
@@ -239,8 +243,6 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
-        # Drawn where it serves: what was made before workers are forked is the same in all of them.
-        self.instance = -1
         self.faces: list[Face] = []
         self.connections: dict[ConnectionId, GatewayConnection] = {}
         self.observers: list[GatewayObserver] = []
@@ -253,7 +255,14 @@ class Gateway:
         # Each is joined to its like at other instances: the order of these three lines is part of that.
         self.main = rawws.Hub(history=bounds if config.history_count else None)
         self.cache = rawws.Hub(history=rawws.History(count=1, age=CACHE_AGE))
-        self.control = rawws.Hub(history=None)
+        self.control = rawws.Hub(history=None, max_size=MAX_CONTROL)
+        self.registry = InstanceRegistry(self.control, self._answer)
+        self._done = OnceMemory()
+
+    @property
+    def instance(self) -> int:
+        """The number of this instance, from when it serves on."""
+        return self.registry.instance
 
     # -- connections
 
@@ -314,7 +323,16 @@ class Gateway:
 
     async def send(self, ident: ConnectionId, message: str | bytes, *, once: str = "") -> Delivery:
         """Send a message to a connection; one with the `once` of an earlier one, within a minute, is not sent again."""
-        del once  # another instance has to be asked before anything is sent twice
+        if ident.instance == self.instance:
+            return self.send_here(ident, message, once)
+        told = {"text": message} if isinstance(message, str) else {"octets": b64encode(message).decode()}
+        return await self._ask(ident, "send", once=once, **told)
+
+    def send_here(self, ident: ConnectionId, message: str | bytes, once: str) -> Delivery:
+        """Send a message to a connection of this instance."""
+        known = self._done.status_of(once)
+        if known is not None:
+            return Delivery(known)
         connection = self.connections.get(ident)
         if connection is None:
             return GONE
@@ -325,10 +343,13 @@ class Gateway:
             connection.write(message)
         except rawws.ConnectionClosed:
             return GONE
+        self._done.remember(once, 200)
         return Delivery(200)
 
     async def close(self, ident: ConnectionId, code: int = 1000, reason: str = "") -> Delivery:
         """Close a connection. Raises rawws.LocalProtocolError for a code or a reason that no Close frame has."""
+        if ident.instance != self.instance:
+            return await self._ask(ident, "close", code=code, reason=reason)
         connection = self.connections.get(ident)
         if connection is None:
             return GONE
@@ -337,8 +358,39 @@ class Gateway:
 
     async def get(self, ident: ConnectionId) -> Delivery:
         """Return what is told of a connection."""
+        if ident.instance != self.instance:
+            return await self._ask(ident, "get")
         connection = self.connections.get(ident)
         return GONE if connection is None else Delivery(200, connection.info())
+
+    async def _ask(self, ident: ConnectionId, verb: str, **fields: Any) -> Delivery:
+        """Have the instance that has a connection do something."""
+        try:
+            answer = await self.registry.ask(ident.instance, verb, to=ident.socket_id, **fields)
+        except LookupError:
+            return GONE
+        except RegistryAway:
+            return Delivery(503)
+        info = answer.get("info")
+        return Delivery(answer["status"], None if info is None else ConnectionInfo._make([*info[:-1], tuple(info[-1])]))
+
+    def _answer(self, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Answer what another instance asks."""
+        if verb == "counts":
+            return {"channels": self.own_channel_counts(fields["app"])}
+        if verb == "connections":
+            return {"count": self.of_app(fields["app"])}
+        ident = ConnectionId.parse(fields["to"])
+        connection = self.connections.get(ident)
+        if verb == "send":
+            message = b64decode(fields["octets"]) if "octets" in fields else fields["text"]
+            return {"status": self.send_here(ident, message, fields["once"]).status}
+        if connection is None:
+            return {"status": GONE.status}
+        if verb == "close":
+            connection.close(fields["code"], fields["reason"])
+            return {"status": 200}
+        return {"status": 200, "info": connection.info()}
 
     # -- channels
 
@@ -357,16 +409,25 @@ class Gateway:
         return hub.publish_payload(topic_of_channel(app, channel), event.data, extra_of_event(event))
 
     async def channel_counts(self, app: str) -> dict[str, int]:
-        """Return how many connections are subscribed to each channel of an app that somebody is subscribed to."""
-        return self.own_channel_counts(app)
+        """Return how many connections are subscribed to each channel of an app that somebody is subscribed to.
+
+        Raises RegistryAway where an instance does not answer.
+        """
+        counts = self.own_channel_counts(app)
+        for answer in await self.registry.ask_all("counts", app=app):
+            for channel, count in answer["channels"].items():
+                counts[channel] = counts.get(channel, 0) + count
+        return counts
 
     def own_channel_counts(self, app: str) -> dict[str, int]:
         """Return the same for the connections of this instance."""
         return {key[2:]: count for (of, key), count in self.counts.items() if of == app and key.startswith("c:")}
 
     async def connection_count(self, app: str) -> int:
-        """Return how many connections an app has."""
-        return self.of_app(app)
+        """Return how many connections an app has. Raises RegistryAway where an instance does not answer."""
+        answers = await self.registry.ask_all("connections", app=app)
+        counts: list[int] = [answer["count"] for answer in answers]
+        return self.of_app(app) + sum(counts)
 
     async def users_in(self, topic: str) -> list[str]:
         """Return the users who are present in a topic of `main`."""
@@ -390,9 +451,9 @@ class Gateway:
             react(config)
 
     async def __aenter__(self) -> Gateway:
-        self.instance = new_instance()
         for hub in (self.main, self.cache, self.control):
             hub.enter()
+        await self.registry.start()
         for face in self.faces:
             await face.start()
         return self
@@ -402,6 +463,7 @@ class Gateway:
             task.cancel()
         for face in reversed(self.faces):
             await face.close()
+        self.registry.close()
         for hub in (self.main, self.cache, self.control):
             await hub.close()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import rawws
 from rawws.topics import Notice
 
-from .budget import Budget
+from .budget import RateBudget
 from .model import GatewayEvent, is_cached, topic_of_channel
 from .pusher_api import PusherApi
 from .pusher_rules import (
@@ -89,7 +89,7 @@ class PusherConnection(SpokenConnection):
         self.channels: dict[str, JoinedChannel] = {}
         self.users = users
         limits = self.config.limits
-        self.client_events = Budget(limits.client_events, max(1.0, limits.client_events))
+        self.client_events = RateBudget(limits.client_events, max(1.0, limits.client_events))
         self.waits_for_user: asyncio.TimerHandle | None = None
 
     @property

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import rawws
 
-from .budget import Budget
+from .budget import RateBudget
+from .control import RegistryAway
 from .model import GatewayEvent, is_cached, topic_of_channel
 from .pusher_rules import check_channel_name, check_request, kind_of_channel
 from .pusher_users import Users
@@ -51,7 +52,7 @@ class PusherApi:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._users = Users(gateway)
-        self._budgets: dict[str, Budget] = {}
+        self._budgets: dict[str, RateBudget] = {}
 
     def routes(self) -> list[rawws.Route]:
         """Return what is answered."""
@@ -81,7 +82,7 @@ class PusherApi:
                 return problem(error.status, error.reason)
             except rawws.HttpError as error:
                 return problem(error.status, error.reason, *error.headers)
-            except TimeoutError:
+            except (TimeoutError, RegistryAway):
                 return problem(503, "other instances cannot be reached at this time", ("Retry-After", "1"))
             return rawws.Response.json(found)
 
@@ -99,7 +100,7 @@ class PusherApi:
         rate = app.limits.requests
         budget = self._budgets.get(app.id)
         if budget is None or budget.rate != rate:
-            budget = self._budgets[app.id] = Budget(rate, 2 * rate)
+            budget = self._budgets[app.id] = RateBudget(rate, 2 * rate)
         if not budget.take():
             raise rawws.HttpError(429, f"over {rate:g} requests a second, the limit", (("Retry-After", "1"),))
         return app
