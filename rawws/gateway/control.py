@@ -143,9 +143,9 @@ class InstanceRegistry:
 
     async def ask(self, instance: int, verb: str, **fields: Any) -> dict[str, Any]:
         """Return what an instance answers. Raises LookupError for one that there is not, RegistryAway for no answer."""
+        if self._hub.degraded:
+            raise RegistryAway("the backplane is away")
         if instance not in self.others():
-            if self._hub.degraded:
-                raise RegistryAway("the backplane is away")
             raise LookupError(f"there is no instance {instance}")
         if len(self._waiting) >= MOST_ASKED:
             raise RegistryAway(f"{MOST_ASKED} questions wait for their answers, the limit")
