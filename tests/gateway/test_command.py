@@ -1,0 +1,112 @@
+"""`rawws gateway`: a file to begin with, every mistake in it, a running gateway, and what it reads again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from pathlib import Path
+from urllib.request import urlopen
+
+import pusher
+import pytest
+from pusher.errors import PusherBadStatus
+
+from rawws.cli import gateway as command
+from rawws.gateway.loading import read_config
+from rawws.gateway.main import new_gateway
+from tests.cli.commands import fails, port, run, start
+from tests.gateway.running import APP, KEY, SECRET, app_file
+from tests.processes import eventually, free_port
+
+
+def library(at: int, app: str = APP) -> pusher.Pusher:
+    return pusher.Pusher(app_id=app, key=KEY, secret=SECRET, ssl=False, host="127.0.0.1", port=at)
+
+
+def test_a_file_to_begin_with_is_right_and_is_written_once(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    assert "gateway.toml --init writes one" in fails(run(tmp_path, "gateway", "gateway.toml"), 1)
+    assert run(tmp_path, "gateway", "gateway.toml", "--init").stdout.startswith("gateway.toml is written")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    before = file.read_text()
+    assert "stays as it is" in fails(run(tmp_path, "gateway", "gateway.toml", "--init"), 1)
+    assert file.read_text() == before
+    assert run(tmp_path, "gateway", "gateway.toml", "--check").stdout == "gateway.toml is right: 1 apps, 0 APIs\n"
+    assert "cannot write" in fails(run(tmp_path, "gateway", "no/such/folder", "--init"), 1)
+    secrets = [app.keys[0].secret for app in (read_config(before).apps[0], read_config(before).apps[0])]
+    assert len(secrets[0]) == 40
+
+
+def test_every_mistake_is_told_with_its_key_and_nothing_runs(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text(app_file('colour = "red"', head='[gateway]\nlisten = ["x"]'))
+    for options in (["--check"], []):
+        found = run(tmp_path, "gateway", "gateway.toml", *options)
+        assert (found.returncode, found.stdout) == (1, "")
+        assert found.stderr.splitlines()[1:] == [
+            "  gateway.listen[0]: it is 'x', allowed is HOST:PORT",
+            f"  app[0].colour: there is no such key, allowed are {found.stderr.splitlines()[2].partition('are ')[2]}",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "reason"),
+    [
+        ('backplane = "none"', ["--workers", "2"], 'gateway.backplane is "none", needed for several workers is'),
+        ('backplane = "ftp://x"', [], "gateway.backplane: the URL of the backplane begins with 'ftp'"),
+        ('admin = "0.0.0.0:9400"', [], "gateway.admin: 0.0.0.0 can be reached from other machines"),
+        ('admin = "127.0.0.1:9400"\nadmin_key = "short"', [], "gateway.admin: "),
+    ],
+)
+def test_what_cannot_be_run_is_told(tmp_path: Path, head: str, options: list[str], reason: str) -> None:
+    (tmp_path / "gateway.toml").write_text(app_file(head=f"[gateway]\n{head}"))
+    assert reason in fails(run(tmp_path, "gateway", "gateway.toml", *options), 1)
+
+
+def test_a_gateway_runs_and_reads_its_file_again(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    admin = free_port()
+    head = f'[gateway]\nlisten = ["127.0.0.1:0"]\nadmin = "127.0.0.1:{admin}"'
+    file.write_text(app_file(head=head))
+    with start(tmp_path, "gateway", "gateway.toml") as process:
+        at = port(process)
+        assert library(at).channels_info() == {"channels": {}}
+        for probe in ("healthz", "readyz", "metrics"):
+            with urlopen(f"http://127.0.0.1:{admin}/{probe}") as answer:
+                assert answer.status == 200
+        file.write_text(app_file(head=head).replace('id = "3"', 'id = "4"').replace("listen", "lissen"))
+        os.kill(process.pid, signal.SIGHUP)
+        process.wait_for(lambda output: "the configuration stays as it was" in output, "it refuses the mistake")
+        assert "gateway.lissen: there is no such key, did you mean listen?" in process.output
+        assert library(at).channels_info() == {"channels": {}}
+        file.write_text(app_file(head=head.replace(":0", ":1")).replace('id = "3"', 'id = "4"'))
+        os.kill(process.pid, signal.SIGHUP)
+        process.wait_for(lambda output: "the configuration was loaded again" in output, "it reads the file again")
+        assert "gateway.listen was changed, and needs a restart" in process.output
+        assert library(at, "4").channels_info() == {"channels": {}}
+        with pytest.raises(PusherBadStatus, match="404"):
+            library(at).channels_info()
+
+
+def test_workers_read_the_file_again_too(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    head = '[gateway]\nbackplane = "workers"'
+    file.write_text(app_file(head=head))
+    with start(tmp_path, "gateway", "gateway.toml", "--port", "0", "--workers", "2") as process:
+        file.write_text(app_file(head=head).replace('id = "3"', 'id = "4"'))
+        os.kill(process.pid, signal.SIGHUP)
+        eventually(lambda: process.output.count("the configuration was loaded again") == 2)
+        assert [library(port(process), "4").channels_info() for _ in range(4)] == [{"channels": {}}] * 4
+
+
+def test_a_reload_in_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "gateway.toml"
+    gateway = new_gateway(read_config(app_file()))
+    file.write_text(app_file(head='[gateway]\nprefix = "other"'))
+    caplog.set_level("INFO", "rawws.gateway")
+    command.reload(gateway, file)
+    file.write_text("[")
+    command.reload(gateway, file)
+    assert gateway.config.prefix == "other"
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "ERROR"]
+    caplog.clear()
