@@ -63,6 +63,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 # tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and some a test of their own.
 ELSEWHERE = {
     "frameworks.md",
+    "gateway.md",
     "haproxy.md",
     "http.md",
     "javascript.md",

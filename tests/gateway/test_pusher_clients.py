@@ -33,6 +33,11 @@ async def test_all_kinds_of_channels_work_with_pusher_js_and_the_library_for_nod
         assert running.gateway.counts == {}
 
 
+async def test_laravel_echo_works_with_both_of_its_broadcasters() -> None:
+    async with gateway() as running:
+        await node("echo.mjs", running.port, running.port)
+
+
 async def test_every_method_of_the_library_for_python() -> None:
     async with gateway() as running:
         api = library(running.port)
