@@ -25,7 +25,8 @@ test: lint ## lint, then every test compiled, then interpreted what has a compil
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*' --fail-under=100
 	$(COVERED) tests/server tests/client tests/topics tests/backplanes tests/integrations \
-		tests/gateway tests/cli tests/admin tests/test_demo.py tests/test_testing.py tests/test_workers.py
+		tests/gateway --ignore tests/gateway/test_chromium.py --ignore tests/gateway/test_instances.py \
+		tests/cli tests/admin tests/test_demo.py tests/test_testing.py tests/test_workers.py
 	@$(BIN)/coverage combine --quiet --append
 	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
 	RAWWS_PURE=1 $(PYTEST) tests/attacks
