@@ -21,6 +21,7 @@ from rawws.topics import Notice
 from .budget import RateBudget
 from .model import GatewayEvent, is_cached, topic_of_channel
 from .pusher_api import PusherApi
+from .pusher_counts import SubscriptionCounts
 from .pusher_rules import (
     MAX_CHANNEL,
     USER_CHANNEL,
@@ -84,8 +85,11 @@ class JoinedChannel:
 class PusherConnection(SpokenConnection):
     """A connection of a client that speaks protocol 7."""
 
-    def __init__(self, gateway: Gateway, app: str, ws: rawws.WebSocket, users: Users) -> None:
+    def __init__(
+        self, gateway: Gateway, app: str, ws: rawws.WebSocket, users: Users, counts: SubscriptionCounts
+    ) -> None:
         super().__init__(gateway, app, "pusher", ws)
+        self.counts = counts
         self.channels: dict[str, JoinedChannel] = {}
         self.users = users
         limits = self.config.limits
@@ -249,6 +253,8 @@ class PusherConnection(SpokenConnection):
         if channel.kind.needs_auth and self.waits_for_user is not None:
             self.waits_for_user.cancel()
         gateway.count(self.app, f"c:{channel.name}", 1)
+        if self.config.subscription_count and not channel.kind.presence:
+            self.counts.join(self, channel.name)
         if channel.user:
             gateway.count(self.app, f"m:{channel.name}:{channel.user}", 1)
 
@@ -270,6 +276,7 @@ class PusherConnection(SpokenConnection):
         if channel.ready:
             channel.ready = False
             self.gateway.count(self.app, f"c:{channel.name}", -1)
+            self.counts.leave(self, channel.name)
             if channel.user:
                 self.gateway.count(self.app, f"m:{channel.name}:{channel.user}", -1)
 
@@ -323,6 +330,7 @@ class PusherFace(rawws.Handler):
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.users = Users(gateway)
+        self.counts = SubscriptionCounts(gateway)
         self.api = PusherApi(gateway)
 
     # -- Face
@@ -350,9 +358,11 @@ class PusherFace(rawws.Handler):
 
     async def start(self) -> None:
         """Begin."""
+        self.counts.start()
 
     async def close(self) -> None:
         """End."""
+        self.counts.close()
 
     # -- Handler
 
@@ -366,7 +376,7 @@ class PusherFace(rawws.Handler):
             ws.close(code, reason)
             return
         ws.limit(max_size=app.limits.event_size * 2 + ROOM, text_only=True)
-        connection = ws.state = PusherConnection(self.gateway, app.id, ws, self.users)
+        connection = ws.state = PusherConnection(self.gateway, app.id, ws, self.users, self.counts)
         self.gateway.opened(connection)
         if app.user_auth_timeout:
             loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from tests.processes import ROOT
 
 PAGE = (ROOT / "docs/run/gateway.md").read_text(encoding="utf-8")
 # Of what other pages tell, or of faces that have none yet.
-ELSEWHERE = {"apps", "apis", "drain", "jwt", "calls", "hooks", "subscription_count", "messages"}
+ELSEWHERE = {"apps", "apis", "drain", "jwt", "calls", "hooks", "messages"}
 
 
 def block(language: str) -> str:

@@ -287,6 +287,24 @@ async def test_the_user_of_a_client_event_is_the_one_that_was_signed() -> None:
         }
 
 
+# -- counts
+
+
+async def test_subscribers_are_told_how_many_they_are_where_the_app_wants_it() -> None:
+    async with gateway(app_file("subscription_count = true")) as running:
+        one, other = await greeted(running), await greeted(running)
+        for client in (one, other):
+            assert (await client.subscribe("a"))["event"] == "pusher_internal:subscription_succeeded"
+        assert await other.got("pusher_internal:subscription_count") == {"subscription_count": 2}
+        while (await one.got("pusher_internal:subscription_count"))["subscription_count"] != 2:
+            pass
+        await other.ask("pusher:unsubscribe", {"channel": "a"})
+        assert await one.got("pusher_internal:subscription_count") == {"subscription_count": 1}
+        await one.ask("pusher:unsubscribe", {"channel": "a"})
+        await one.subscribe("presence-a", {"user_id": "ann"})
+        await one.quiet()
+
+
 # -- users
 
 
