@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import rawws
 
+from .hook_dispatch import HookDispatch
 from .model import Gateway
 from .pusher import PusherFace
 
@@ -28,7 +29,8 @@ GOING_AWAY: Final = 1001
 def new_gateway(config: GatewayConfig) -> Gateway:
     """Make a gateway; before workers are forked, so that their hubs are joined. `async with` it where it serves."""
     gateway = Gateway(config)
-    gateway.faces += [PusherFace(gateway)]
+    # The last to begin is the first to end: what clients did until then is told.
+    gateway.faces += [HookDispatch(gateway), PusherFace(gateway)]
     return gateway
 
 
