@@ -9,7 +9,6 @@ Laws:
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, final
 
@@ -19,87 +18,56 @@ from rawws.http.dispatch import call_endpoint
 from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST, Exchange
 from rawws.http.requests import HttpRequest
 from rawws.http.routes import NO_PARAMS
-from rawws.net.cancellation import result_of
-from rawws.net.kernel import send_queue
-from rawws.net.logs import request_line
 from rawws.net.transports import close_transport
 from rawws.protocol.bodies import Body
 from rawws.protocol.handshake import refusal
 from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, content_length, parse_request
 
 from . import heads
+from .connection import BUSY, ENDED, FAILED, LINGER, READING, UNKNOWN_CLIENT, ServerConnection
 from .forwarded import scheme_of
-from .proxy_header import ProxiedClient
 from .upgrade import WebSocketUpgrade, open_websocket, read_on
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from rawws.http.application import HttpApplication
-    from rawws.http.exchange import ExchangeObserver
     from rawws.http.routes import Resource
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Acceptance
 
     from .context import ServerContext, WebSocketEndpoint
+    from .proxy_header import ProxiedClient
 
 __all__ = ["Http1Connection"]
 
-READING, BUSY, ENDED = range(3)  # a request is read; a response is due; the connection ends
-# How long the last bytes of a refusal may wait for the peer to read them, in seconds.
-LINGER = 2.0
 # So many requests of one connection are answered before the others have a turn: about 1 ms.
 BATCH = 32
 # Of a chunked body, so much at a time: 16 KiB may be 2,700 chunks, which take 10 ms.
 SLICE = 16384
-FAILED = HttpError(500, "the server failed")
-UNKNOWN = ProxiedClient()
 NO_BODY = Body(Headers(), max_size=None)
 
 
 @final
-class Http1Connection:
+class Http1Connection(ServerConnection):
     """The HTTP side of one connection, up to its end or to a WebSocket."""
 
-    __slots__ = (
-        "body", "client", "context", "exchange", "held", "line", "modern", "observer", "persistent", "phase", "reader",
-        "taken", "task", "ws",
-    )  # fmt: skip
+    __slots__ = ("body", "held", "modern", "persistent", "reader")
 
-    def __init__(self, context: ServerContext, client: ProxiedClient = UNKNOWN) -> None:
-        self.context = context
-        # Who a PROXY header names.
-        self.client = client
+    def __init__(self, context: ServerContext, client: ProxiedClient = UNKNOWN_CLIENT) -> None:
+        super().__init__(context, client)
         self.reader: HeadReader | None = HeadReader()
-        self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
-        self.phase = READING
-        # What process_request, or the client, is waited for in.
-        self.task: asyncio.Task[Any] | None = None
-        # The request that is read or answered, its body, and who answers it later.
-        self.exchange: Exchange | None = None
+        # Of the request that is read or answered: its body, whether it is of HTTP/1.1, whether the connection outlasts
+        # it.
         self.body = NO_BODY
-        self.observer: ExchangeObserver | None = None
-        # Of that request: whether it is of HTTP/1.1, whether the connection outlasts it, how the access log names it.
-        self.modern, self.persistent, self.line = False, False, b""
+        self.modern, self.persistent = False, False
         # What came behind it.
         self.held = b""
-        # How far the client had come with reading at the last look.
-        self.taken = 0
-
-    @property
-    def lasts(self) -> bool:
-        """Whether who answers now is told of the end of the server: an event stream, a poll."""
-        return self.observer is not None
-
-    @property
-    def kind(self) -> str:
-        """What is sent now: "stream", "poll" or "http"."""
-        return "http" if self.observer is None else self.observer.kind
 
     def begin(self, ws: WebSocket) -> None:
         """Begin with a new connection."""
         self.ws = ws
-        if self.client is not UNKNOWN:
+        if self.client is not UNKNOWN_CLIENT:
             ws.remote, ws.secure = self.client
         ws.set_deadline(self.context.settings.open_timeout)
         self.context.settings.connections.add(ws)
@@ -109,7 +77,7 @@ class Http1Connection:
             # It came while the listeners closed: in TLS, a handshake later.
             ws.abort()
         else:
-            self._try(self._enter)
+            self.attempt(self._enter)
 
     def _enter(self) -> None:
         if not self.context.enter(self.ws):
@@ -126,7 +94,7 @@ class Http1Connection:
         elif self.phase == BUSY:
             exchange = self.exchange
             if exchange is not None and exchange.sink is not None and not self.body.done:
-                data = self._try(self._read_body, exchange, data)
+                data = self.attempt(self._read_body, exchange, data)
             if data:
                 self._hold(data)
 
@@ -139,12 +107,12 @@ class Http1Connection:
             if not data or self.phase != READING or self.ws.congested or over:
                 break
             if exchange is None:
-                data = self._try(self._read_head, data)
+                data = self.attempt(self._read_head, data)
             elif len(data) > SLICE and "Transfer-Encoding" in exchange.request.headers:
-                data = self._try(self._read_body, exchange, data[:SLICE]) + data[SLICE:]
+                data = self.attempt(self._read_body, exchange, data[:SLICE]) + data[SLICE:]
                 break
             else:
-                data = self._try(self._read_body, exchange, data)
+                data = self.attempt(self._read_body, exchange, data)
         self.ws.corked = False
         self.ws.flush()
         if self.phase == READING and (data or self.ws.congested):
@@ -158,16 +126,6 @@ class Http1Connection:
                 turn.wait(self._resume)
         elif data and self.phase == BUSY:
             self._hold(data)
-
-    def _try(self, step: Callable[..., bytes | None], *arguments: Any) -> bytes:
-        """Do a step, which returns what it leaves of what came; answer what it raises."""
-        try:
-            return step(*arguments) or b""
-        except HttpError as error:
-            self.refuse(error)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a hook or an endpoint raises
-            self.fail(error)
-        return b""
 
     def _hold(self, data: bytes) -> None:
         self.held += data
@@ -184,7 +142,7 @@ class Http1Connection:
         data, self.held = self.held, b""
         self.ws.resume_reading()
         self.ws.corked = True
-        self._advance(data if step is None else self._try(step, *arguments, data))
+        self._advance(data if step is None else self.attempt(step, *arguments, data))
 
     async def _catch_up(self) -> None:
         """Go on when the client has read what it was answered."""
@@ -213,25 +171,14 @@ class Http1Connection:
 
     async def _wait(self, request: Request, answer: Awaitable[Any]) -> None:
         """Wait for process_request."""
-        response = None
-        try:
-            response = await result_of(answer)
-        except HttpError as error:
-            self.refuse(error)
-        except Exception as error:  # noqa: BLE001 - as above
-            self.fail(error)
-        self.task = None
+        response = await self.decided(answer)
         if self.phase == BUSY:
             self._read_on(self._go_on, request, response)
 
     def _go_on(self, request: Request, response: Any, rest: bytes) -> bytes:
         """Answer a request as `process_request` said, or by its endpoint; return what is left of what came."""
         context = self.context
-        self.ws.lend_request(None)
-        if response is not None:
-            if not isinstance(response, HttpResponse):
-                raise TypeError(f"process_request returned {type(response).__name__}, allowed are a Response and None")
-            self.respond_last(response)
+        if self.hooked(response):
             return b""
         if context.closing:
             raise HttpError(503, "the server is shutting down")
@@ -245,19 +192,13 @@ class Http1Connection:
             # RFC 9110 7.8: "A server MAY ignore a received Upgrade header field if it wishes to continue using the
             # current protocol on that connection": so where there is no WebSocket, and for other protocols.
             if resource.websocket is None or (resource.methods and not heads.asks_for_websocket(request.headers)):
-                return self._begin_exchange(resource, self._request(request, path_params), rest)
+                return self._begin_exchange(resource, self.request_of(request, path_params), rest)
             endpoint = context.endpoint_of(resource.websocket)
             self.ws.path_params = path_params
         self._open(request, endpoint, rest)
         return b""
 
-    def _request(self, head: Request, path_params: Mapping[str, str]) -> HttpRequest:
-        """Return a request as those who answer it get it."""
-        request = HttpRequest(head, path_params, self.ws.remote_address, scheme_of(self.ws))
-        request.server = self.context.server
-        return request
-
-    def _head(self) -> bytes:
+    def head(self) -> bytes:
         """Return what was read of the head of the request that is read now."""
         return b"" if self.reader is None else self.reader.head
 
@@ -267,7 +208,7 @@ class Http1Connection:
         """Do the opening handshake (RFC 6455 section 4.2)."""
         context, ws = self.context, self.ws
         key = context.shake_hands(ws, request)
-        ws.request_head = self._head()
+        ws.request_head = self.head()
         accepted = context.accept(ws, request, key)
         ws.subprotocol = accepted.subprotocol
         self.switch(accepted, context.response_head(ws, request, accepted))
@@ -288,16 +229,16 @@ class Http1Connection:
         self.persistent = heads.persists(request.head)
         self.modern = request.head.http_version == "1.1"
         self.body = NO_BODY
-        self.line = self._head() if self.context.counters.log.access else b""
+        self.line = self.head() if self.context.counters.log.access else b""
         self.exchange = Exchange(self, self.ws, self.context, request)
         return self.exchange
 
     def _hand_over(self, application: HttpApplication, head: Request, rest: bytes) -> bytes:
         """Have an application answer a request, whose body it gets as it comes; return what is left of what came."""
-        request, headers = self._request(head, NO_PARAMS), head.headers
+        request, headers = self.request_of(head, NO_PARAMS), head.headers
         if heads.asks_for_websocket(headers):
             key = self.context.shake_hands(self.ws, head)
-            self.ws.request_head = self._head()
+            self.ws.request_head = self.head()
             # Nothing is read before the application decides; the deadline of the handshake goes on.
             self.ws.pause_reading()
             self.phase, self.held = BUSY, rest
@@ -423,7 +364,7 @@ class Http1Connection:
         if exchange is None:
             # A refusal has no body either where the request is HEAD, whatever else is wrong with it.
             omit_body = self.reader is not None and self.reader.begins_with(b"HEAD ")
-            head, fields = self._head(), self._permission()
+            head, fields = self.head(), self._permission()
         else:
             head, fields, omit_body = self.line, exchange.fields, exchange.omit_body
         own = heads.field_lines(without_permission(fields, response.headers))
@@ -437,7 +378,7 @@ class Http1Connection:
     def _permission(self) -> tuple[tuple[str, str], ...]:
         """Return the header fields that let the page of a listed origin read what no endpoint answers."""
         try:
-            request = parse_request(self._head())
+            request = parse_request(self.head())
         except HttpError:
             return ()
         return self.context.cross_origin.fields_of_refusal(request, scheme_of(self.ws))
@@ -451,8 +392,8 @@ class Http1Connection:
         try:
             data = self._serialize(response)
         except Exception as error:  # noqa: BLE001 - a response that an application made and that is none
-            self._log(error)
-            self.context.counters.refuse(self.ws, FAILED, self._head())
+            self.log(error)
+            self.context.counters.refuse(self.ws, FAILED, self.head())
             data = self._serialize(refusal(FAILED))
         self.ws.gather(data)
         self._end()
@@ -460,7 +401,7 @@ class Http1Connection:
     def _end(self) -> None:
         """End the connection once the peer has all that was written."""
         ws = self.ws
-        self._leave()
+        self.leave()
         self.exchange = self.observer = None
         self.held = b""
         self.ws.flush()
@@ -474,83 +415,11 @@ class Http1Connection:
         if not ws.end_writing():
             close_transport(ws.transport)
 
-    def _leave(self) -> None:
-        """Answer nothing more."""
-        self.phase = ENDED
-        if self.exchange is not None:
-            self.exchange.end()
-
-    def fail(self, error: BaseException) -> None:
-        """Log a fault of this side, and answer with 500."""
-        self._log(error)
-        self.refuse(FAILED)
-
-    def refuse(self, error: HttpError) -> None:
-        """Answer with an error, and end the connection; a response that is begun is cut.
-
-        It raises nothing: nobody else would end the connection.
-        """
-        exchange = self.exchange
-        try:
-            if exchange is not None and exchange.sink is not None:
-                exchange.sink.lose()
-            if self.phase == ENDED or (exchange is not None and exchange.started):
-                self.ws.abort()
-            else:
-                response = refusal(error)
-                self.context.counters.refuse(self.ws, error, self._head())
-                self.respond_last(response)
-        except Exception as failure:  # noqa: BLE001 - header fields, for example, that an application made and are none
-            self._log(failure)
-            if error is not FAILED:
-                self.refuse(FAILED)
-            else:
-                self._leave()
-                self.ws.abort()
-
-    def _log(self, error: BaseException) -> None:
-        exchange = self.exchange
-        self.context.log_failure(request_line(None, self._head()) if exchange is None else exchange.name(), error)
-
-    # -- writing
-
-    @property
-    def wrote_at(self) -> float:
-        """When something was written last."""
-        return self.ws.last_sent_at
-
-    def stalls(self) -> bool:
-        """Tell whether bytes wait that the client has read none of since the last look."""
-        refused = self.ws.refused
-        acked = send_queue(self.ws.transport).acked
-        before, self.taken = self.taken, acked if acked >= 0 else self.ws.bytes_sent - refused
-        return refused > 0 and self.taken == before
-
     # -- ends
-
-    def set_deadline(self, seconds: float) -> None:
-        """Be called by `expire` so many seconds from now, and not before; 0 for never."""
-        self.ws.deadline = 0.0
-        self.ws.set_deadline(seconds)
-
-    def press(self) -> None:
-        """Give up a client that read nothing since the last look, and give others their time."""
-        ws = self.ws
-        if ws.buffered and not self.stalls() and not self.context.closing:
-            self.set_deadline(PATIENCE)
-        else:
-            ws.abort()
-
-    def drop(self, why: str) -> None:
-        """End the connection of a client that reads too slowly."""
-        self.context.settings.logger.info("%s is a slow consumer: %s", self.ws.remote_address, why)
-        self.context.counters.slow += 1
-        self._leave()
-        self.ws.abort()
 
     def cut(self) -> None:
         """End the connection in the middle of a response, behind what was written of it."""
-        self._leave()
+        self.leave()
         self.ws.flush()
         self.set_deadline(LINGER)
         close_transport(self.ws.transport)
@@ -560,38 +429,13 @@ class Http1Connection:
 
     def lose(self) -> None:
         """End the exchange, its task and its observer: the connection has ended."""
-        self._leave()
-        if self.exchange is not None:
-            self.exchange.lose()
-        # It and the connection hold each other, until the garbage collector comes.
-        self.reader, self.exchange, self.held = None, None, b""
-        observer, self.observer = self.observer, None
-        if self.task is not None:
-            self.task.cancel()
-        if observer is not None:
-            observer.lose()
+        super().lose()
+        self.reader, self.held = None, b""
 
-    def shut_down(self) -> None:
-        """End with the server: a response that is due is waited for, silent clients and half requests are not."""
-        if self.observer is not None:
-            self.observer.shut_down()
-        elif self.phase == READING and self.exchange is None:
-            self.ws.abort()
-        elif self.exchange is not None or self.ws.buffered:
-            self.ws.set_deadline(self.context.settings.close_timeout)
-
-    def expire(self) -> None:
-        """Do what is due at the deadline: end what takes too long."""
-        if self.observer is not None:
-            self.observer.expire()
-        elif self.phase == ENDED or (self.exchange is not None and self.exchange.started) or self.ws.buffered:
-            self.press()
-        elif self.phase == BUSY:
-            if self.task is not None:
-                self.task.cancel()
-            self.refuse(HttpError(503, "the server did not decide in time"))
-        elif self.reader is None:
+    def expire_reading(self) -> None:
+        """End a connection that is silent, or whose request did not arrive in time."""
+        if self.reader is None:
             self.phase = ENDED
             close_transport(self.ws.transport)
         else:
-            self.refuse(HttpError(408, "the request did not arrive in time"))
+            super().expire_reading()
