@@ -38,6 +38,8 @@ GAUGES = {
     "connections": ("rawws_connections", "WebSockets that are open"),
     "streams": ("rawws_event_streams", "event streams that are open"),
     "polls": ("rawws_long_polls", "long polls that wait for their answer"),
+    "http2_connections": ("rawws_http2_connections", "TCP connections that speak HTTP/2"),
+    "http2_streams": ("rawws_http2_streams", "streams of HTTP/2 that are open"),
     "draining": ("rawws_draining", "1 from the moment on that the server is told to end"),
 }
 COUNTERS = {

@@ -231,6 +231,10 @@ class AsgiConnection(Flow):
 
     # -- what the exchange calls: an HttpConnection
 
+    def observe(self, observer: ExchangeObserver) -> None:
+        """Have this told of the ends of the exchange."""
+        self.observer = observer
+
     def send_response(self, exchange: Exchange, response: HttpResponse) -> None:
         """Send a response that is whole."""
         fields = list(response.headers.raw_items())

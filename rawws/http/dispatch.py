@@ -58,7 +58,11 @@ def _complete(exchange: Exchange, value: object) -> None:
         exchange.respond(as_response(value))
     else:
         request = exchange.request
-        value.begin(exchange, request)
+        try:
+            value.begin(exchange, request)
+        except HttpError:
+            value.lose()
+            raise
         # The response may last: what is not needed any more goes.
         exchange.forget()
         observer = exchange.connection.observer

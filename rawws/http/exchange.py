@@ -154,6 +154,9 @@ class HttpConnection(Protocol):
     # Who hears of the ends of the exchange that is answered now.
     observer: ExchangeObserver | None
 
+    def observe(self, observer: ExchangeObserver) -> None:
+        """Have this told of the ends of the exchange. Raises HttpError where there are too many that last."""
+
     @property
     def wrote_at(self) -> float:
         """When something was written last, by `rawws.clock`."""
@@ -256,8 +259,8 @@ class Exchange:
         self.started = self.chunked = self.over = False
 
     def observe(self, observer: ExchangeObserver) -> None:
-        """Have this told of the ends of the exchange."""
-        self.connection.observer = observer
+        """Have this told of the ends of the exchange. Raises HttpError where there are too many that last."""
+        self.connection.observe(observer)
 
     def forget(self) -> None:
         """Let go of the request: the response may last."""

@@ -190,6 +190,12 @@ class Routes:
             return self._rest, NO_PARAMS
         raise HttpError(404, "there is nothing at this path")
 
+    def has_websockets(self) -> bool:
+        """Tell whether a WebSocket may be opened at any path."""
+        patterns = (resource for _, resource in self._patterns.values())
+        found = any(resource.websocket is not None for resource in (*self._exact.values(), *patterns))
+        return found or self._rest is not None
+
     @property
     def application(self) -> HttpApplication | None:
         """What answers all that no other route does, if there is such an application."""

@@ -27,6 +27,8 @@ class ServerFigures(NamedTuple):
     event streams and long polls that are open. `lag` is by how much the event loop was late when it was to look after
     the connections, once a second while there are any; `round_trips` are how long the Pongs of WebSockets took.
     `proxies_refused` are connections that were closed for want of a PROXY header of a trusted proxy.
+    `http2_connections` are those of `sockets` that speak HTTP/2, and `http2_streams` the streams that are open on them:
+    a WebSocket, an event stream or a poll on one counts as any other.
     """
 
     sockets: int
@@ -48,6 +50,8 @@ class ServerFigures(NamedTuple):
     lag: TimeFigures = TimeFigures()
     round_trips: TimeFigures = TimeFigures()
     proxies_refused: int = 0
+    http2_connections: int = 0
+    http2_streams: int = 0
 
 
 class RunningServer(Protocol):

@@ -299,7 +299,7 @@ class HttpSession:
         self.content = bytearray()
         self.came = 0
         self.whole = self.delivered = False
-        self.expects = "Expect" in asked.headers and asked.head.http_version == "1.1"
+        self.expects = "Expect" in asked.headers and asked.head.http_version != "1.0"
         # For how many seconds the body was waited for, and whether it is, or the client is to read.
         self.waited = 0.0
         self.waits = self.draining = False

@@ -87,7 +87,13 @@ class HandshakenSocket(AsyncSocket):
         if self._request is None and self.request_head:
             from rawws.protocol.http11 import parse_request  # noqa: PLC0415
 
-            self._request = parse_request(self.request_head)
+            line, _, fields = self.request_head.partition(b"\r\n")
+            if line.endswith(b" HTTP/2"):
+                # A head of fields is kept as HTTP/1.1 would have it.
+                request = parse_request(b"%b\r\n%b" % (line.removesuffix(b"2") + b"1.1", fields))
+                self._request = request._replace(http_version="2")
+            else:
+                self._request = parse_request(self.request_head)
         return self._request
 
     def respond(self, status: int, text: str) -> HttpResponse:

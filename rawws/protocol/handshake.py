@@ -23,8 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
-    "Acceptance", "Agreement", "Origins", "accept", "accept_key", "build_request", "check_origin",
-    "check_response", "check_upgrade", "crosses_origins", "make_key", "refusal",
+    "Acceptance",
+    "Agreement",
+    "Origins",
+    "accept",
+    "accept_key",
+    "build_request",
+    "check_connect",
+    "check_origin",
+    "check_response",
+    "check_upgrade",
+    "crosses_origins",
+    "make_key",
+    "refusal",
 ]  # fmt: skip
 
 # None: the same origin. "*": any. Else those allowed: exact ones, patterns, and None for a request without Origin.
@@ -89,6 +100,24 @@ def check_upgrade(request: Request) -> str:
     # client did ask to upgrade, and what came of it is malformed.
     if "upgrade" not in _tokens(headers, "Connection"):
         raise HandshakeError(400, f"Connection is {_came(headers, 'Connection')}, needed is 'Upgrade'")
+    _check_version(headers)
+    # RFC 6455 4.1: it "MUST be a nonce consisting of a randomly selected 16-byte value that has been base64-encoded".
+    # The four bits left over need not be 0: they are not in the RFC's own example, "AQIDBAUGBwgJCgsMDQ4PEC==".
+    key = _only_value(headers, "Sec-WebSocket-Key")
+    if len(key) != 24 or key[22:] != "==" or key[:22].strip(_BASE64):
+        raise HandshakeError(400, f"Sec-WebSocket-Key is {excerpt(key)}, 16 bytes in base64 are needed")
+    return key
+
+
+def check_connect(request: Request) -> None:
+    """Check the extended CONNECT of a client for a WebSocket (RFC 8441 section 5); raises `HandshakeError`.
+
+    Of the headers of the handshake there are those that are not about the connection: no Upgrade, no key.
+    """
+    _check_version(request.headers)
+
+
+def _check_version(headers: Headers) -> None:
     # RFC 6455 4.2.2: "If this version does not match a version understood by the server, the server MUST abort the
     # WebSocket handshake [...] and instead send an appropriate HTTP error code (such as 426 Upgrade Required)".
     if headers.get_all("Sec-WebSocket-Version") != ["13"]:
@@ -101,12 +130,6 @@ def check_upgrade(request: Request) -> str:
     # body there is nothing to expect (10.1.1: "A client MUST NOT").
     if "Expect" in headers:
         raise HandshakeError(417, "the request has an Expect header, none is allowed in a WebSocket handshake")
-    # RFC 6455 4.1: it "MUST be a nonce consisting of a randomly selected 16-byte value that has been base64-encoded".
-    # The four bits left over need not be 0: they are not in the RFC's own example, "AQIDBAUGBwgJCgsMDQ4PEC==".
-    key = _only_value(headers, "Sec-WebSocket-Key")
-    if len(key) != 24 or key[22:] != "==" or key[:22].strip(_BASE64):
-        raise HandshakeError(400, f"Sec-WebSocket-Key is {excerpt(key)}, 16 bytes in base64 are needed")
-    return key
 
 
 def check_origin(request: Request, origins: Origins, scheme: str, host: str) -> str | None:

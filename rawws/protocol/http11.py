@@ -219,6 +219,10 @@ class HeadReader:
         except HandshakeError as error:
             raise HandshakeError(0, error.reason) if self._response else error from None
 
+    def received(self) -> bytes:
+        """Return all that came, of the head and behind it."""
+        return self.head + self.rest or bytes(self._buffer)
+
     def begins_with(self, octets: bytes) -> bool:
         """Tell whether what came of the head, whole or not, begins with these octets."""
         return self.head.startswith(octets) or self._buffer.startswith(octets)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .context import ServerContext
 
-__all__ = ["BUSY", "ENDED", "FAILED", "LINGER", "READING", "UNKNOWN_CLIENT", "ServerConnection"]
+__all__ = ["ServerConnection"]
 
 READING, BUSY, ENDED = range(3)  # a request is read; a response is due; the connection ends
 # How long the last bytes of a refusal may wait for the peer to read them, in seconds.
@@ -120,6 +120,10 @@ class ServerConnection:
         request = HttpRequest(head, path_params, self.ws.remote_address, scheme_of(self.ws))
         request.server = self.context.server
         return request
+
+    def observe(self, observer: ExchangeObserver) -> None:
+        """Have this told of the ends of the exchange."""
+        self.observer = observer
 
     # -- faults
 

@@ -17,7 +17,7 @@ from rawws.net.handlers import Handler
 from rawws.net.keepalive import Keepalive
 from rawws.net.settings import Settings
 from rawws.protocol.deflate import Compression
-from rawws.protocol.handshake import accept, check_origin, check_upgrade
+from rawws.protocol.handshake import accept, check_connect, check_origin, check_upgrade
 from rawws.protocol.http11 import serialize_fields, serialize_response
 from rawws.protocol.opcodes import CloseCode
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rawws.http.serving import RunningServer
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Acceptance
-    from rawws.protocol.http11 import Request
+    from rawws.protocol.http11 import HttpResponse, Request
 
     from .options import ServerHandler, ServerOptions
     from .proxy_header import ProxiedClient
@@ -109,6 +109,8 @@ class ServerContext:
         tells = isinstance(handler, (Routes, HttpApplication))
         self.endpoint = None if tells else WebSocketEndpoint(handler, settings)
         self._endpoints: dict[int, WebSocketEndpoint] = {}
+        # Connections of HTTP/2 that have streams: these count, in their place.
+        self.carriers: set[WebSocket] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
         # Of these, the endpoints whose clients are gone: each counts as a connection.
         self.outliving: set[asyncio.Task[None]] = set()
@@ -118,7 +120,8 @@ class ServerContext:
     def enter(self, ws: WebSocket) -> bool:
         """Count a new connection; tell whether it is to be answered. Raises HttpError for one too many."""
         limit = self.max_connections
-        over = 0 if limit is None else len(self.settings.connections) + len(self.outliving) - limit
+        count = len(self.settings.connections) - len(self.carriers) + len(self.outliving)
+        over = 0 if limit is None else count - limit
         if over > REFUSALS:
             return False
         if over > 0:
@@ -159,6 +162,12 @@ class ServerContext:
         check_origin(request, self.options.origins, scheme_of(ws), request.headers.get("Host") or "")
         return key
 
+    def judge_connect(self, ws: WebSocket, request: Request) -> None:
+        """Judge the extended CONNECT for a WebSocket. Raises HttpError for one that is refused."""
+        self.admission.shake_hands(ws)
+        check_connect(request)
+        check_origin(request, self.options.origins, scheme_of(ws), request.headers.get("Host") or "")
+
     # -- the opening handshake
 
     def accept(
@@ -184,16 +193,27 @@ class ServerContext:
 
     def response_head(self, ws: WebSocket, request: Request, accepted: Acceptance) -> bytes:
         """Return the 101 response, with what `process_response` adds to it."""
-        process = self.options.process_response
-        if process is None:
+        if self.options.process_response is None:
             return accepted.serialize(self.extra_lines)
-        response = accepted.response()
-        response = process(ws, request, response) or response
-        if response.status != 101:
-            raise LocalProtocolError(f"process_response returned the status {response.status}, allowed is 101")
-        return serialize_response(response)
+        return serialize_response(self.handshake_response(ws, request, accepted))
+
+    def handshake_response(self, ws: WebSocket, request: Request, accepted: Acceptance) -> HttpResponse:
+        """Return the 101 response as `process_response` has it, without header fields of the server."""
+        process, response = self.options.process_response, accepted.response()
+        if process is not None:
+            response = process(ws, request, response) or response
+            if response.status != 101:
+                raise LocalProtocolError(f"process_response returned the status {response.status}, allowed is 101")
+        return response
 
     # -- who answers
+
+    def has_websockets(self) -> bool:
+        """Tell whether there is anything that a WebSocket may be opened to over HTTP/2."""
+        # Where it is offered and does not work, browsers do not fall back to HTTP/1.1.
+        if self.options.http2 == "no-websocket":
+            return False
+        return self.endpoint is not None or self.application is not None or self.routes.has_websockets()
 
     def endpoint_of(self, handler: Any) -> WebSocketEndpoint:
         """Return the endpoint of a route for WebSockets."""

@@ -45,7 +45,7 @@ def expects_continue(request: Request) -> bool:
     """Tell whether the client waits for a word before it sends the body; raises HttpError with 417."""
     # RFC 9110 10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
     # expectation"; one "that receives an Expect field value other than 100-continue MAY respond with a 417".
-    if "Expect" not in request.headers or request.http_version != "1.1":
+    if "Expect" not in request.headers or request.http_version == "1.0":
         return False
     expected = ", ".join(request.headers.get_all("Expect"))
     if expected.lower() != "100-continue":

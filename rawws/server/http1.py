@@ -26,10 +26,11 @@ from rawws.protocol.http11 import Headers, HeadReader, HttpResponse, Request, co
 from . import heads
 from .connection import BUSY, ENDED, FAILED, LINGER, READING, UNKNOWN_CLIENT, ServerConnection
 from .forwarded import scheme_of
-from .upgrade import WebSocketUpgrade, open_websocket, read_on
+from .http2 import Http2Connection, alpn_of
+from .upgrade import WebSocketUpgrade, open_websocket, read_on, serialize_accept
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from rawws.http.application import HttpApplication
     from rawws.http.routes import Resource
@@ -65,7 +66,7 @@ class Http1Connection(ServerConnection):
         self.held = b""
 
     def begin(self, ws: WebSocket) -> None:
-        """Begin with a new connection."""
+        """Begin with a new connection. That is HTTP/2, where the TLS handshake said so (RFC 9113 section 3.2)."""
         self.ws = ws
         if self.client is not UNKNOWN_CLIENT:
             ws.remote, ws.secure = self.client
@@ -76,6 +77,8 @@ class Http1Connection(ServerConnection):
         if self.context.closing:
             # It came while the listeners closed: in TLS, a handshake later.
             ws.abort()
+        elif alpn_of(ws) == "h2":
+            self._speak_http2(b"")
         else:
             self.attempt(self._enter)
 
@@ -83,6 +86,14 @@ class Http1Connection(ServerConnection):
         if not self.context.enter(self.ws):
             self.phase = ENDED
             self.ws.abort()
+
+    def _speak_http2(self, came: bytes) -> None:
+        """Leave the connection to HTTP/2, of which this came already."""
+        self.phase, self.reader = ENDED, None
+        self.ws.handler = connection = Http2Connection(self.context, self.client)
+        connection.begin(self.ws)
+        if came:
+            connection.receive(came)
 
     # -- reading
 
@@ -156,9 +167,18 @@ class Http1Connection(ServerConnection):
             # The next request begins: from here on it must not take too long.
             reader = self.reader = HeadReader()
             self.set_deadline(self.context.settings.open_timeout)
-        if not reader.receive(data):
-            return b""
-        request = parse_request(reader.head)
+        try:
+            if not reader.receive(data):
+                return b""
+            request = parse_request(reader.head)
+        except HttpError as error:
+            # RFC 9113 3.3: a client with prior knowledge of HTTP/2 sends its preface at once, and that looks like a
+            # request. Behind a response it is none: then it is what RFC 9112 says.
+            if error.status == 505 and self.context.options.http2 and not self.ws.bytes_sent:
+                if reader.begins_with(b"PRI * HTTP/2.0\r\n"):
+                    self._speak_http2(reader.received())
+                    return b""
+            raise
         answer = self.context.judge(self.ws, request, self.client)
         if answer is not None and inspect.isawaitable(answer):
             # More must not arrive meanwhile; the deadline of the handshake goes on.
@@ -222,6 +242,11 @@ class Http1Connection(ServerConnection):
         self.ws.flush()
         open_websocket(self.ws, accepted, head, self.context.terms)
         self.context.counters.open(self.ws)
+
+    def agree(self, accepted: Acceptance, fields: Iterable[tuple[str, str]]) -> None:
+        """Answer 101 with what an application agreed to, and read on."""
+        self.switch(accepted, serialize_accept(accepted, fields, self.context.extra_lines))
+        read_on(self.ws, self.held)
 
     # -- exchanges
 

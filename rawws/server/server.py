@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Serve", "Server", "serve", "start_serving", "unix_serve"]
 
 
+# RFC 9113 3.2 and RFC 7301: what is offered in the TLS handshake, the best first.
+ALPN = ("h2", "http/1.1")
+
+
 class Server:
     """A running server, as `async with serve(...)` gives it."""
 
@@ -57,7 +61,7 @@ class Server:
 
     async def listen(self, options: ListenOptions) -> None:
         """Begin to listen. Raises OSError where that fails."""
-        self._tls = TlsReloader(options.ssl)
+        self._tls = TlsReloader(options.ssl, ALPN if self.context.options.http2 else None)
         more: dict[str, Any] = {"backlog": min(options.backlog, ACCEPTS), "start_serving": False}
         if self._tls.context is not None:
             more["ssl"] = self._tls.context

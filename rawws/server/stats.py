@@ -18,6 +18,8 @@ from rawws.net.logs import first_line, printable, shown_address
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
 
+from .streams import is_stream
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -130,8 +132,9 @@ class ServerStats:
 
     def close(self, ws: AsyncSocket) -> None:
         """Count the end of a TCP connection."""
-        self._bytes_received += ws.bytes_received
-        self._bytes_sent += ws.bytes_sent
+        if not is_stream(ws):
+            self._bytes_received += ws.bytes_received
+            self._bytes_sent += ws.bytes_sent
         self.aborted += ws.aborted
         if not isinstance(ws, WebSocket) or ws.handler is not None:
             return
@@ -155,20 +158,22 @@ class ServerStats:
         self.responses[status] = self.responses.get(status, 0) + 1
         self.log.responded(ws, head, status, size)
 
-    def figures(self, sockets: Iterable[AsyncSocket], *, draining: bool) -> ServerFigures:
-        """Return what was counted; `sockets` are the connections that there are."""
-        there = tuple(sockets)
+    def figures(self, connections: Iterable[AsyncSocket], *, draining: bool) -> ServerFigures:
+        """Return what was counted; `connections` are those that there are, and the streams of HTTP/2."""
+        there = tuple(connections)
+        # What goes over a stream goes over its connection.
+        sockets = [ws for ws in there if not is_stream(ws)]
         kinds = Counter(kind_of(ws) for ws in there)
         return ServerFigures(
-            sockets=len(there),
+            sockets=len(sockets),
             accepted=self.accepted,
             connections=kinds["websocket"],
             opened=self.opened,
             closes=dict(self.closes),
             refusals=dict(self.refusals),
             responses=dict(self.responses),
-            bytes_received=self._bytes_received + sum(ws.bytes_received for ws in there),
-            bytes_sent=self._bytes_sent + sum(ws.bytes_sent for ws in there),
+            bytes_received=self._bytes_received + sum(ws.bytes_received for ws in sockets),
+            bytes_sent=self._bytes_sent + sum(ws.bytes_sent for ws in sockets),
             slow=self.slow,
             drained=self.drained,
             retired=self.retired,
@@ -179,6 +184,8 @@ class ServerStats:
             lag=self.lag.figures(),
             round_trips=self.round_trips.figures(),
             proxies_refused=self.proxies_refused,
+            http2_connections=kinds["http2"],
+            http2_streams=len(there) - len(sockets),
         )
 
 

@@ -9,7 +9,7 @@ from rawws.errors import LocalProtocolError
 if TYPE_CHECKING:
     import logging
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["TlsReloader"]
 
@@ -18,13 +18,23 @@ __all__ = ["TlsReloader"]
 class TlsReloader:
     """The contexts of a server: the one that it listens with, and the one that new connections get."""
 
-    __slots__ = ("_current", "_listening", "_make")
+    __slots__ = ("_alpn", "_current", "_listening", "_make")
 
-    def __init__(self, given: ssl.SSLContext | Callable[[], ssl.SSLContext] | None) -> None:
+    def __init__(
+        self, given: ssl.SSLContext | Callable[[], ssl.SSLContext] | None, alpn: Sequence[str] | None = None
+    ) -> None:
+        # The protocols that are offered in the TLS handshake, None to leave that to the contexts.
+        self._alpn = alpn
         makes = given is not None and not hasattr(given, "wrap_bio")
         self._make: Callable[[], ssl.SSLContext] | None = given if makes else None  # type: ignore[assignment]
         self._listening: ssl.SSLContext | None = self._make() if self._make is not None else given  # type: ignore[assignment]
         self._current: ssl.SSLContext | None = None
+        self._offer(self._listening)
+
+    def _offer(self, context: ssl.SSLContext | None) -> None:
+        """Have a context offer the protocols."""
+        if self._alpn is not None and context is not None:
+            context.set_alpn_protocols(list(self._alpn))
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -44,6 +54,7 @@ class TlsReloader:
         if self._current is None and first.sni_callback is not None:
             raise LocalProtocolError("the context of the server has an sni_callback, which chooses certificates itself")
         self._current = self._make() if context is None and self._make is not None else context
+        self._offer(self._current)
         first.sni_callback = self._choose
 
     def on_hangup(self, logger: logging.Logger) -> None:

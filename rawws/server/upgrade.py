@@ -25,6 +25,7 @@ __all__ = [
     "UpgradingConnection",
     "WebSocketTerms",
     "WebSocketUpgrade",
+    "checked_fields",
     "open_websocket",
     "read_on",
     "serialize_accept",
@@ -48,12 +49,13 @@ class WebSocketTerms:
 
 
 def open_websocket(ws: WebSocket, accepted: Acceptance, head: bytes, terms: WebSocketTerms) -> None:
-    """Answer 101 with this head: from here on there is a WebSocket. `read_on` is to follow."""
+    """Answer 101 with this head, if one is to be written: from here on there is a WebSocket. `read_on` is to follow."""
     deflate = None
     if accepted.parameters is not None and terms.compression is not None:
         deflate = PerMessageDeflate(accepted.parameters, True, terms.compression, terms.deflaters)
     ws.subprotocol = accepted.subprotocol
-    ws.write([head])
+    if head:
+        ws.write([head])
     ws.open(Connection(Role.SERVER, terms.max_size, deflate, ws.settings.shared.writers))
 
 
@@ -79,11 +81,16 @@ def serialize_accept(accepted: Acceptance, fields: Iterable[tuple[str, str]], ow
 
     Raises LocalProtocolError for those that an application may not say.
     """
+    return accepted.serialize(own + serialize_fields(checked_fields(fields)))
+
+
+def checked_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return what an application says beside the handshake. Raises LocalProtocolError for what is that one's own."""
     fields = list(fields)
     for name, _ in fields:
         if name.lower() in OWN:
             raise LocalProtocolError(f"the header {name} cannot be added, it is the handshake's own")
-    return accepted.serialize(own + serialize_fields(fields))
+    return fields
 
 
 class UpgradeContext(HttpContext, Protocol):
@@ -105,11 +112,12 @@ class UpgradingConnection(Protocol):
         """What it needs of the server."""
 
     ws: WebSocket
-    # What came behind the request.
-    held: bytes
 
-    def switch(self, accepted: Acceptance, head: bytes) -> None:
-        """Answer 101 with this head: from here on there is a WebSocket."""
+    def agree(self, accepted: Acceptance, fields: Iterable[tuple[str, str]]) -> None:
+        """Say what was agreed on, with these header fields: from here on there is a WebSocket.
+
+        Raises LocalProtocolError for fields that are the handshake's own.
+        """
 
     def respond_last(self, response: HttpResponse) -> None:
         """Answer with this, and end the connection."""
@@ -133,10 +141,8 @@ class WebSocketUpgrade:
 
     def accept(self, subprotocol: str | None, fields: Iterable[tuple[str, str]]) -> None:
         """Answer 101, with these header fields as well; from then on there is a WebSocket."""
-        connection, context = self._connection, self.context
-        accepted = context.accept(self.ws, self.request.head, self._key, lambda _ws, _offered: subprotocol)
-        connection.switch(accepted, serialize_accept(accepted, fields, context.extra_lines))
-        read_on(self.ws, connection.held)
+        accepted = self.context.accept(self.ws, self.request.head, self._key, lambda _ws, _offered: subprotocol)
+        self._connection.agree(accepted, fields)
 
     def respond(self, response: HttpResponse) -> None:
         """Answer with a response that is no WebSocket, and end the connection."""

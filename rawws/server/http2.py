@@ -1,0 +1,417 @@
+"""HTTP/2: one connection to its streams, each of which is answered as a connection of HTTP/1.1 is (RFC 9113, RFC 8441).
+
+Laws:
+1. A stream counts as a connection: for the limits, the log, the figures and the end of the server. The connection
+   itself counts where it has no stream.
+2. The connection's window is given back at once, a stream's as its application takes: one that stands still stops no
+   other. What a client can make this side hold are its streams, each with its window.
+3. One read is answered by one write; what waits is sent in turns (`StreamScheduler`).
+4. A client that breaks the protocol, or makes work for nothing, ends its own connection, with the code of the RFC.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from rawws import clock
+from rawws.errors import Http2Error, HttpError
+from rawws.net.transports import close_transport
+from rawws.net.websocket import WebSocket
+from rawws.protocol.connection import Role
+from rawws.protocol.http2 import Http2Endpoint
+from rawws.protocol.http2_codes import ErrorCode
+from rawws.protocol.http2_events import (
+    DataReceived,
+    GoAwayReceived,
+    HeadersTooLarge,
+    PingAcknowledged,
+    RequestReceived,
+    SettingsReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowOpened,
+)
+from rawws.protocol.http2_limits import Http2Limits
+
+from .admission import RETRY_AFTER
+from .connection import LINGER
+from .scheduling import StreamScheduler
+from .stream_requests import StreamRequests
+from .streams import StreamTransport
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from rawws.protocol.http2_events import Http2Event
+    from rawws.protocol.http2_streams import Http2Stream
+    from rawws.protocol.http11 import Headers
+
+    from .context import ServerContext
+    from .proxy_header import ProxiedClient
+
+__all__ = ["Http2Connection", "alpn_of"]
+
+LIMITS = Http2Limits()
+# Of the streams that may be open, so many may be ones that last: event streams, polls, WebSockets. What is left is for
+# requests, for a browser has one connection for all of its tabs, and waits silently where the streams are used up.
+LASTING = 200
+# The largest DATA frame, and how much is written at a time: a stream that is more urgent waits for no more than that.
+FRAME_SIZE = 16384
+WRITE_SIZE = 65536
+# So many requests of one read, and so many bytes of one write, before the others have a turn.
+BATCH = 32
+BURST = 524288
+# RFC 9113 6.8: "A server that is attempting to gracefully shut down a connection SHOULD send an initial GOAWAY frame
+# with the last stream identifier set to 2^31-1 and a NO_ERROR code."
+ANY_STREAM = (1 << 31) - 1
+DRAINING = b"draining"
+
+
+def alpn_of(ws: WebSocket) -> str | None:
+    """Return the protocol that was agreed on in the TLS handshake, None for none (RFC 7301)."""
+    tls = ws.extra("ssl_object")
+    return None if tls is None else tls.selected_alpn_protocol()
+
+
+@final
+class Http2Connection:
+    """What speaks on a connection of HTTP/2; it carries the streams of its client."""
+
+    __slots__ = (
+        "client", "context", "core", "corked", "draining", "elapsed_at", "leaving", "over", "paused", "scheduled",
+        "scheduler", "socket", "streams", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, context: ServerContext, client: ProxiedClient) -> None:
+        self.context = context
+        self.client = client
+        self.core = Http2Endpoint(Role.SERVER, LIMITS, connect_protocol=context.has_websockets())
+        self.socket: WebSocket = None  # type: ignore[assignment]  # from `begin` on
+        self.streams: set[StreamTransport] = set()
+        self.scheduler = StreamScheduler()
+        self.elapsed_at = clock.monotonic()
+        # A read is processed; a write is due in the next turn of the loop.
+        self.corked = self.scheduled = False
+        # Others have their turn, or the client is to read, before more is read.
+        self.waiting = self.paused = False
+        # No stream may begin any more: because the client goes, or the server; it ends with its last stream.
+        self.leaving = self.draining = False
+        # All is said; what comes is dropped.
+        self.over = False
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is told to go by itself: no, its streams are."""
+        return False
+
+    @property
+    def kind(self) -> str:
+        """What it is for."""
+        return "http2"
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that runs it."""
+        return self.context.settings.loop
+
+    def begin(self, socket: WebSocket) -> None:
+        """Begin with a connection that another handler has begun with."""
+        self.socket = socket
+        socket.followers = [self]
+        self.flush()
+        try:
+            if not self.context.enter(socket):
+                socket.abort()
+        except HttpError as error:
+            self.context.counters.refuse(socket, error, b"")
+            # RFC 9113 has no word for it but this one; that of HTTP needs a request, which is not waited for.
+            self.core.go_away(0, ErrorCode.ENHANCE_YOUR_CALM)
+            self.end()
+
+    # -- reading
+
+    def receive(self, data: bytes) -> None:
+        """Take what came."""
+        if self.over:
+            return
+        now = clock.monotonic()
+        self.core.elapse(now - self.elapsed_at)
+        self.elapsed_at = now
+        self.core.receive(data)
+        self.process()
+
+    def process(self) -> None:
+        """Process what came, up to a number of requests; then write what that gave."""
+        core, turn = self.core, self.context.settings.shared.turn
+        self.waiting = False
+        if self.over:
+            return
+        self.corked = True
+        number = 0
+        try:
+            while (event := core.next_event()) is not None:
+                if isinstance(event, DataReceived):
+                    self.stream_of(event.stream).feed(bytes(event.data), event.end_stream)
+                else:
+                    number += isinstance(event, RequestReceived)
+                    self.handle(event)
+                if number >= BATCH or turn.is_over():
+                    self.waiting = True
+                    break
+        except Http2Error as error:
+            self.context.settings.logger.debug("%s broke the protocol: %s", self.socket.remote_address, error)
+            self.end()
+        finally:
+            core.keep_buffer()
+            self.corked = False
+            self.flush()
+        if self.waiting:
+            self.socket.pause_reading()
+            turn.wait(self.process)
+        elif self.socket.congested and not self.over:
+            # What asks for an answer and reads none (CVE-2019-9512, 9515) is not read either.
+            self.paused = True
+            self.socket.pause_reading()
+        elif not self.over:
+            self.socket.resume_reading()
+
+    def stream_of(self, stream: Http2Stream) -> StreamTransport:
+        """Return the transport of a stream of the core."""
+        transport = stream.owner
+        assert isinstance(transport, StreamTransport)  # noqa: S101 - `open` has put it there
+        return transport
+
+    def handle(self, event: Http2Event) -> None:
+        """Do what an event asks for."""
+        if isinstance(event, RequestReceived):
+            self.open(event.stream, event.end_stream).receive_request(event.request, event.protocol, event.end_stream)
+        elif isinstance(event, HeadersTooLarge):
+            self.open(event.stream, event.end_stream).refuse_head(event.size, LIMITS.max_header_list, event.end_stream)
+        elif isinstance(event, TrailersReceived):
+            self.stream_of(event.stream).feed(b"", True)
+        elif isinstance(event, StreamReset):
+            self.stream_of(event.stream).lose()
+        elif isinstance(event, WindowOpened):
+            if event.stream is not None:
+                self.schedule(self.stream_of(event.stream))
+        elif isinstance(event, SettingsReceived):
+            for transport in self.streams:
+                if transport.queued:
+                    self.schedule(transport)
+        elif isinstance(event, PingAcknowledged):
+            if self.draining and event.payload == DRAINING:
+                self.leave()
+        elif isinstance(event, GoAwayReceived):
+            self.leaving = True
+            self.end_if_idle()
+
+    def open(self, stream: Http2Stream, whole: bool) -> StreamRequests:
+        """Begin with a stream; `whole` tells that nothing follows its request."""
+        context = self.context
+        transport = StreamTransport(self, stream, LIMITS.window)
+        transport.whole = whole
+        stream.owner = transport
+        if not self.streams:
+            # From here on the streams count, and not the connection.
+            self.socket.deadline = 0.0
+            context.carriers.add(self.socket)
+            context.admission.leave(self.socket)
+        self.streams.add(transport)
+        handler = StreamRequests(context, self.client, self, transport)
+        transport.begin(WebSocket(context.settings, handler))
+        return handler
+
+    # -- what a stream calls
+
+    def enter(self, stream: StreamTransport, ws: WebSocket) -> None:  # noqa: ARG002 - one of HTTP/3 may need it
+        """Count a stream. Raises HttpError for one too many."""
+        if not self.context.enter(ws):
+            # It holds no descriptor, so it can be told.
+            headers = (("Retry-After", str(RETRY_AFTER)),)
+            raise HttpError(503, f"there are {self.context.max_connections} connections, the limit", headers)
+
+    def check_lasting(self, stream: StreamTransport) -> None:
+        """Raise HttpError where there are too many streams already that last."""
+        lasting = sum(lasts(other) for other in self.streams if other is not stream)
+        if lasting >= LASTING:
+            headers = (("Retry-After", str(RETRY_AFTER)),)
+            raise HttpError(503, f"there are {lasting} streams that last on this connection, limit {LASTING}", headers)
+
+    def send_head(self, stream: StreamTransport, status: int, fields: Headers) -> None:
+        """Send the head of a response. Raises LocalProtocolError for fields that cannot be sent."""
+        self.core.respond(stream.key, status, fields)
+        self.flush_soon()
+
+    def schedule(self, stream: StreamTransport) -> None:
+        """Send what waits on a stream when it is its turn."""
+        self.scheduler.add(stream)
+        self.flush_soon()
+
+    def acknowledge(self, stream: StreamTransport, count: int) -> None:
+        """Let the client send so many bytes more."""
+        self.core.acknowledge(stream.key, count)
+
+    def widen(self, stream: StreamTransport, window: int) -> None:
+        """Let the client send so many bytes before the first is taken: as large as a message may be."""
+        limit = self.context.options.max_size
+        self.core.widen(stream.key, window if limit is None else min(window, limit))
+
+    def reset(self, stream: StreamTransport, *, complete: bool) -> None:
+        """End a stream at once."""
+        # RFC 9113 8.1: a server may "request that the client abort transmission of a request without error by sending
+        # a RST_STREAM with an error code of NO_ERROR after sending a complete response". RFC 8441 5: "an RST exchange
+        # is the same as [...] CANCEL".
+        self.core.reset(stream.key, ErrorCode.NO_ERROR if complete else ErrorCode.CANCEL)
+        self.flush_soon()
+
+    def forget(self, stream: StreamTransport) -> None:
+        """Take note that a stream has ended."""
+        self.streams.discard(stream)
+        if not self.streams and self.socket in self.context.carriers:
+            self.context.carriers.discard(self.socket)
+            if not self.socket.lost:
+                if self.context.proxies is None:
+                    # There is room: its streams had it.
+                    self.context.admission.enter(self.socket)
+                self.socket.set_deadline(self.context.keep_alive_timeout)
+                self.end_if_idle()
+
+    def extra(self, name: str) -> Any:
+        """Return what the connection's transport knows under this name."""
+        return self.socket.extra(name)
+
+    # -- writing
+
+    def flush_soon(self) -> None:
+        """Write at the end of this read, or in the next turn of the loop."""
+        if not self.corked and not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits, as much as the client takes, each stream in its turn."""
+        self.scheduled = False
+        socket, core = self.socket, self.core
+        if socket.lost:
+            return
+        sent = 0
+        while core.error is None and not socket.congested and sent < BURST:
+            stream = self.scheduler.next()
+            if stream is None:
+                break
+            sent += self.send_piece(stream)
+            if core.pending() >= WRITE_SIZE:
+                self.write()
+            if core.send_window <= 0 and stream.is_queued:
+                # Only ends and heads go out until the client makes room.
+                break
+        self.write()
+        if sent >= BURST:
+            self.flush_soon()
+
+    def send_piece(self, stream: StreamTransport) -> int:
+        """Send a frame of a stream, and give it another turn if it has more; return how long it is."""
+        core = self.core
+        if stream.over or not stream.key.may_send():
+            return 0
+        room = min(FRAME_SIZE, core.sendable(stream.key))
+        if stream.queued and not room:
+            # The window of the stream is closed: WindowOpened brings it back. That of the connection: it is the next.
+            if core.send_window <= 0:
+                self.scheduler.add(stream, again=True)
+            return 0
+        if not stream.queued and not stream.ending:
+            stream.sent(False)
+            return 0
+        data, last = stream.take(room)
+        core.send_data(stream.key, data, last)
+        if stream.queued or (stream.ending and not last):
+            self.scheduler.add(stream, again=True)
+        stream.sent(last)
+        return len(data)
+
+    def write(self) -> None:
+        """Write the frames that there are."""
+        chunks = self.core.data_to_send()
+        if chunks and not self.socket.lost:
+            self.socket.write(chunks if len(chunks) == 1 else [b"".join(chunks)])
+
+    # -- the flow of the connection: a Follower
+
+    def drained(self) -> None:
+        """Go on: the client has read what waited for it."""
+        if self.paused:
+            self.paused = False
+            self.socket.resume_reading()
+        self.flush_soon()
+
+    def lost(self) -> None:
+        """Do nothing: `lose` was called before."""
+
+    # -- ends
+
+    def leave(self) -> None:
+        """Take no more streams: the last that came is the last."""
+        self.leaving = True
+        self.core.go_away()
+        self.flush_soon()
+        self.end_if_idle()
+
+    def end_if_idle(self) -> None:
+        """End a connection that takes no more streams, with the last of them."""
+        if self.leaving and not self.streams:
+            self.end()
+
+    def end(self) -> None:
+        """End the connection once the client has what was written."""
+        if self.over:
+            return
+        self.over = True
+        self.flush()
+        for stream in tuple(self.streams):
+            stream.lose()
+        if not self.socket.lost:
+            self.socket.deadline = 0.0
+            self.socket.set_deadline(LINGER)
+            self.socket.resume_reading()
+            # As of HTTP/1.1: a reset may overtake the GOAWAY.
+            if not self.socket.end_writing():
+                close_transport(self.socket.transport)
+
+    def receive_eof(self) -> None:
+        """Do nothing: the client sends no more, and the transport closes itself."""
+
+    def lose(self) -> None:
+        """End all streams: the connection has ended."""
+        self.over = True
+        for stream in tuple(self.streams):
+            stream.lose()
+        self.context.carriers.discard(self.socket)
+
+    def expire(self) -> None:
+        """End a connection that nothing was asked on for a while, or one that was to end."""
+        if self.over:
+            self.socket.abort()
+        elif self.draining:
+            # It has not answered the PING behind the first GOAWAY.
+            self.leave()
+        elif not self.streams:
+            self.core.go_away()
+            self.end()
+
+    def shut_down(self) -> None:
+        """End with the server: GOAWAY, and once the client must have read it, GOAWAY with the last stream."""
+        if self.draining or self.over:
+            return
+        self.draining = True
+        self.core.go_away(ANY_STREAM)
+        self.core.ping(DRAINING)
+        self.socket.deadline = 0.0
+        self.socket.set_deadline(min(LINGER, self.context.settings.close_timeout or LINGER))
+        self.flush_soon()
+
+
+def lasts(stream: StreamTransport) -> bool:
+    """Tell whether a stream is one that lasts."""
+    handler = stream.protocol.handler
+    return handler is None or handler.kind in {"stream", "poll"}
