@@ -250,6 +250,8 @@ class Http2Connection:
     def acknowledge(self, stream: StreamTransport, count: int) -> None:
         """Let the client send so many bytes more."""
         self.core.acknowledge(stream.key, count)
+        if self.core.pending():
+            self.flush_soon()
 
     def widen(self, stream: StreamTransport, window: int) -> None:
         """Let the client send so many bytes before the first is taken: as large as a message may be."""

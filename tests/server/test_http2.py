@@ -17,6 +17,7 @@ import trustme
 import rawws
 from rawws.errors import Close, HttpError
 from rawws.http.files import FileResponse
+from rawws.integrations.asgi import Application
 from rawws.server.server import Serve
 from tests.protocol.http2_wire import (
     CONTINUATION,
@@ -355,6 +356,62 @@ async def test_a_stream_that_lasts_goes_between_the_pieces_of_a_large_one(folder
         small = client.request("/events", "GET", ("Priority", "u=7"))
         assert (await small.whole()).text() == "data: 0\n\ndata: 1\n\ndata: 2\n\n"
         assert len((await large.whole()).body) == 3_072_000
+
+
+async def test_a_stream_that_is_never_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawws.server.connection.PATIENCE", 0.1)
+    monkeypatch.setattr("rawws.http.files.PATIENCE", 0.1)
+    async with serve(site(folder), open_timeout=1) as server, reach(server) as client:
+        stalled = client.request("/file")
+        client.stalled.add(stalled.stream.id)
+        await client.wait(lambda: stalled.reset is not None)
+        assert stalled.reset == 8
+        assert (await client.get("/")).status == 200
+        await eventually(lambda: server.stats().http2_streams == 0)
+
+
+# -- ASGI
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        body = b""
+        while (event := await receive()).get("more_body"):
+            body += event["body"]
+        body += event["body"]
+        assert scope["http_version"] == "2"
+        if scope["path"] == "/broken":
+            head = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]}
+            await send(head)
+            await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+            raise RuntimeError("broken")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b" and more"})
+        return
+    assert (await receive())["type"] == "websocket.connect"
+    if scope["path"] == "/refused":
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "websocket.accept", "subprotocol": "chat.v1", "headers": [(b"x-here", b"yes")]})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+async def test_an_asgi_application_answers_over_http2(logged: Logged) -> None:
+    app = Application(application, lifespan="off")
+    async with serve(app, compression=None) as server, reach(server) as client:
+        answer = await client.request("/", "POST", body=b"x" * 200_000).whole()
+        assert answer.body == b"x" * 200_000 + b" and more"
+        ws = await client.connect("/ws", ("Sec-WebSocket-Protocol", "chat.v1"))
+        assert (ws.status, ws.headers["Sec-WebSocket-Protocol"], ws.headers["X-Here"]) == (200, "chat.v1", "yes")
+        ws.send("over it")
+        assert await ws.recv() == "over it"
+        refused = await client.connect("/refused")
+        assert (await refused.whole()).status == 403
+        broken = await client.request("/broken").whole()
+        assert (broken.body, broken.over, broken.reset) == (b"a part", False, 8)
+        logged.take("Exception in ASGI application (GET /broken)", RuntimeError)
 
 
 # -- WebSocket over extended CONNECT

@@ -213,6 +213,7 @@ async def test_a_client_that_does_not_read_is_not_answered_further(
     count_of_requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rawws.server.http1.PATIENCE", 0.3)
+    monkeypatch.setattr("rawws.server.connection.PATIENCE", 0.3)
     body = "x" * 150_000
     count = 0
 

@@ -158,6 +158,7 @@ async def test_a_refused_peer_that_stays_is_dropped(monkeypatch: pytest.MonkeyPa
 
 async def test_a_peer_that_does_not_read_its_response_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rawws.server.http1.PATIENCE", 0.1)
+    monkeypatch.setattr("rawws.server.connection.PATIENCE", 0.1)
 
     def process_request(ws: rawws.WebSocket, request: rawws.Request) -> Any:
         return rawws.Response(200, bytes(1_000_000))
