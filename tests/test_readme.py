@@ -66,6 +66,7 @@ ELSEWHERE = {
     "gateway.md",
     "haproxy.md",
     "http.md",
+    "http2.md",
     "javascript.md",
     "kafka.md",
     "kubernetes.md",

@@ -698,7 +698,7 @@ async def test_the_page_on_http2_shows_a_server_that_speaks_it(folder: Path) -> 
     names: dict[str, Any] = {"__name__": "page"}
     exec(code, names)
     async with serve(names["routes"], ssl=server_tls()) as server, reach(server, client_tls("h2")) as client:
-        assert (await client.get()).text() == "HTTP/2"
+        assert (await client.get()).text() == "/ on https"
         ws = await client.connect("/chat")
         ws.send("over it")
         assert await ws.recv() == "over it"
