@@ -4,7 +4,7 @@ Laws:
 1. A cursor of the engine's epoch stands for the same publication on every server.
 2. While the engine is away, and until all that was said here meanwhile has its place there, subscribers are told
    cursors of an epoch of this server's own: with them they can come back to this one, and anywhere else they are told
-   that it cannot be had.
+   that it cannot be had. Where a loss is told, that epoch ends: who was not here then is told when it comes back.
 """
 
 from __future__ import annotations
@@ -156,6 +156,23 @@ class ReplicaLog(Log):
         if self.local is None:
             self.local = Log(self.topic, store)
         return self.local.append(publication.encoded, publication.key, publication.extra)
+
+    def renew(self) -> None:
+        """Have what was said here alone stand in another epoch: cursors of the one before cannot be had any more."""
+        before = self.local
+        if before is None:
+            return
+        self.local = Log(self.topic, before.store)
+        self.local.offset = before.offset - len(before.held)
+        for each in before.held:
+            # What is queued for a slow subscriber keeps its cursor: it stands before the loss.
+            publication = Publication(
+                self.topic, each.encoded, each.key, self.local.epoch, self.local.offset + 1, each.extra
+            )
+            publication.at = each.at
+            self.local.hold(publication)
+        self.local.store.touch(self.local, clock.monotonic())
+        before.clear()
 
     def release(self) -> None:
         """Let go of those who wait for the topic's place."""

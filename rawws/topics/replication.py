@@ -358,6 +358,7 @@ class Replication:
         outcome = PublishResult(publication.cursor) if sent is None else sent.outcome
         if record.server == self.server and record.number in replica.shown:
             replica.shown.discard(record.number)
+            replica.mixed = replica.local is not None
             self._settle(found)
         else:
             if replica.local is not None:
@@ -536,6 +537,7 @@ class Replication:
                 sent.outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
         replica.shown &= self.outbox.waiting.keys()
         if replica.local is not None:
+            replica.mixed = True
             # What others published meanwhile, and what was published before that, cannot be told apart.
             self._declare(found)
 
@@ -549,6 +551,7 @@ class Replication:
     def _declare(self, found: Topic) -> None:
         """Tell all subscribers that it is not known what they missed."""
         self.counts["declared"] += 1
+        replica_of(found).renew()
         for subscription in found.subscriptions.values():
             subscription.recovered = False
         self._tell_place(found, MISSED)

@@ -169,6 +169,27 @@ class HubsMachine(RuleBasedStateMachine):
         if not self.engine.reachable:
             self.run(act())
 
+    @rule(hub=st.integers(0, 1), said=st.integers(0, 4), back=st.integers(0, 8), forget=st.booleans())
+    def flap(self, hub: int, said: int, back: int, *, forget: bool) -> None:
+        """Have the engine go away behind what it was just told, come back for a moment, and lack it perhaps.
+
+        Who is at one of the hubs comes back to it while the engine is away, and again behind that moment.
+        """
+        self.start()
+        self.publish(1 - hub, 2)
+        self.go_on(said)
+        self.stop(forget)
+        self.go_on(5)
+        here = [number for number, client in enumerate(self.clients) if client.hub is self.hubs[hub]]
+        for number in [*here, *here, *here]:
+            self.come_or_go(number, hub)
+        self.start()
+        self.go_on(back)
+        self.stop(False)
+        self.go_on(5)
+        for number in here:
+            self.come_or_go(number, hub)
+
     @rule()
     def be_quiet(self) -> None:
         """Have the engine come back, if it was away, and all that is under way arrive."""

@@ -232,6 +232,80 @@ async def test_an_engines_cursor_waits_until_what_was_said_without_it_has_its_pl
     logged.take_all("the backplane is back", 1)
 
 
+async def test_who_was_away_when_a_loss_was_told_is_told_when_it_comes_back(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = await live(hub, hand)
+        hand.say(1)
+        hand.handler.on_away("a test")
+        assert hub.publish("a", "x").cursor
+        guest = Reader()
+        subscription = hub.subscribe(guest, "a", since="E:1")
+        assert (subscription.recovered, guest.got) == (True, ["x"])
+        guest.die()
+        hand.handler.on_back()
+        # Publications behind E:1 were lost with it. "x" has no place there yet, so all here keep the hub's own cursors.
+        await hand.answer("follow", None)
+        await hand.answer("history", HistoryResult("F", 0, [], False))
+        await hand.answer("history", empty("F"))
+        await hand.answer("presence", [])
+        assert reader.lost_at == [2]
+        back, stays = Reader(), Reader()
+        comes = hub.subscribe(back, "a", since=guest.cursors[-1])
+        assert hub.subscribe(stays, "a", since=reader.cursors[-1]).recovered
+        hand.say(1, epoch="F", server=hand.server, number=1)
+        await comes
+        assert not comes.recovered
+        hand.say(2, epoch="F")
+        assert (reader.got, back.got, stays.got) == (["1", "x", "2"], ["2"], ["2"])
+    logged.take_all("the backplane is away", 1)
+    logged.take_all("the backplane is back", 1)
+
+
+async def test_a_loss_that_was_told_is_so_also_where_the_engine_goes_away_behind_it(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = await live(hub, hand)
+        hand.say(1)
+        hand.handler.on_away("a test")
+        guest = Reader()
+        cursor = hub.subscribe(guest, "a", since="E:1").cursor
+        guest.die()
+        hand.handler.on_back()
+        await hand.answer("follow", None)
+        await hand.answer("history", HistoryResult("F", 0, [], False))
+        waits = hub.subscribe(Reader(), "a", since=cursor)
+        assert (waits.pending, reader.lost_at) == (True, [1])
+        hand.handler.on_away("once more")
+        await waits
+        assert not waits.recovered
+        assert not hub.subscribe(Reader(), "a", since=cursor).recovered
+        assert hub.subscribe(Reader(), "a", since=reader.cursors[-1]).recovered
+    logged.take_all("the backplane is away", 2)
+    logged.take_all("the backplane is back", 1)
+
+
+async def test_what_came_back_from_the_engine_is_given_out_once_when_that_is_away_again(logged: Logged) -> None:
+    hand = ByHand()
+    async with Hub(backplane=hand) as hub:
+        reader = await live(hub, hand)
+        hand.say(1)
+        hand.handler.on_away("a test")
+        hub.publish("a", "x")
+        hub.publish("a", "y")
+        hand.handler.on_back()
+        await hand.answer("follow", None)
+        await hand.answer("history", HistoryResult("E", 2, [record(2, server=hand.server, number=1)], True))
+        await hand.answer("presence", [])
+        hand.handler.on_away("once more")
+        back = Reader()
+        subscription = hub.subscribe(back, "a", since="E:1")
+        assert (subscription.recovered, back.got) in ((True, ["x", "y"]), (False, []))
+        assert reader.got == ["1", "x", "y"]
+    logged.take_all("the backplane is away", 2)
+    logged.take_all("the backplane is back", 1)
+
+
 async def test_what_is_said_without_the_engine_is_not_given_out_when_it_is_older_than_its_age(logged: Logged) -> None:
     hand = ByHand()
     with still() as clock:
