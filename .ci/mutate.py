@@ -49,7 +49,7 @@ TESTS = {
     "backplanes": (
         "tests/backplanes",
         "--ignore=tests/backplanes/test_documentation.py",
-        "--ignore=tests/backplanes/test_torture.py",
+        "--ignore=tests/torture",
     ),
     "http": tuple(f"tests/server/test_{name}.py" for name in HTTP),
     "server": SERVER,

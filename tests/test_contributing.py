@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 import fuzz.__main__ as fuzz
+import tests.torture.__main__ as torture
 from tests.benchmarks.__main__ import arguments
 from tests.processes import ROOT
 from tests.specification.pages import Rule, standards
@@ -46,8 +47,9 @@ def test_the_commands_of_make_are_given_arguments_that_they_take() -> None:
     assert {target for target, *_ in MAKE} <= known
     for target, words in (given for given in MAKE if len(given) > 1):
         options = shlex.split(words.removeprefix("ARGS="))
-        assert (arguments if target == "bench" else fuzz.parser().parse_args)(options)
-    assert {target for target, *rest in MAKE if rest} == {"bench", "fuzz"}
+        parsers = {"fuzz": fuzz.parser, "torture": torture.parser}
+        assert arguments(options) if target == "bench" else parsers[target]().parse_args(options)
+    assert {target for target, *rest in MAKE if rest} == {"bench", "fuzz", "torture"}
 
 
 def test_the_example_of_a_rule_is_one() -> None:

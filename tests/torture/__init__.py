@@ -1,0 +1,1 @@
+"""Torture: servers and engines that are killed and started again, and what their clients hear meanwhile."""
