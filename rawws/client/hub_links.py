@@ -1,4 +1,4 @@
-"""Hub links: a URL of a hub to what it says over one connection, a WebSocket or an event stream with posts beside it.
+"""Hub links: a URL of a hub to what it says over one connection, and what all kinds of these have; a WebSocket.
 
 Laws:
 1. A link lives as long as its connection: `run` returns never, and raises why it ended.
@@ -8,7 +8,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import json
 import logging
@@ -16,14 +15,14 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from urllib.parse import quote
 
-from rawws.errors import HubError, InvalidStatus, InvalidURI, NegotiationError
+from rawws.errors import HubError, InvalidURI, NegotiationError, RawwsError
 from rawws.net.cancellation import cancel_all
 from rawws.net.logs import without_userinfo
 from rawws.protocol.http11 import Headers, Request, serialize_request
 
 from .connect import connect
 from .dialing import TransportOptions
-from .envelopes import ServerEnvelopeError, parse_envelope, serialize_request_fields
+from .envelopes import parse_envelope, serialize_request_fields
 from .events import events
 from .publishing import exchange
 from .redirects import added_headers
@@ -37,11 +36,11 @@ if TYPE_CHECKING:
 
     from .dialing import InMemory
     from .envelopes import HubEnvelope
-    from .hub_requests import HubRequests, PendingRequest
+    from .hub_requests import HubRequests
     from .options import HubOptions, LocatedKeywords
     from .subscriptions import Channel
 
-__all__ = ["HubAddress", "HubLink", "StreamLink", "WebSocketLink"]
+__all__ = ["TURN", "AnswerTooLargeError", "ChannelLink", "HubAddress", "HubLink", "WebSocketLink"]
 
 PROTOCOL: Final = "rawws.v1"
 # So many messages at once, and then those who wait for them have their turn.
@@ -50,8 +49,10 @@ TURN = 64
 MAX_CALLS = 100
 # A stream brings a comment every 15 s; one that is silent for so long, in seconds, is lost.
 SILENCE = 40.0
-# Between two looks at who is there, in seconds, where nobody tells.
-PRESENCE_INTERVAL = 10.0
+
+
+class AnswerTooLargeError(RawwsError):
+    """What the server sent is larger than `max_size`: it would come again."""
 
 
 class HubLink(Protocol):
@@ -72,6 +73,12 @@ class HubLink(Protocol):
 
     async def run(self) -> None:
         """Take what comes until the connection ends, and raise why it did."""
+
+    async def prove(self) -> None:
+        """Wait until it brings something, before it is run: a proxy may let its beginning through, and nothing else."""
+
+    def drop(self) -> None:
+        """Give up one that was proven, and is not run."""
 
 
 @final
@@ -126,8 +133,13 @@ class HubAddress:
         feed.transport = feed.transport._replace(in_memory=self.in_memory)
         return feed
 
-    async def request(self, method: str, fields: Iterable[tuple[str, str]] = (), body: bytes = b"") -> Received:
-        """Return the response to one request, within `open_timeout`."""
+    async def request(
+        self, method: str, fields: Iterable[tuple[str, str]] = (), body: bytes = b"", held: float = 0.0
+    ) -> Received:
+        """Return the response to one request, which the server holds for so many seconds, within `open_timeout` more.
+
+        Raises OSError, HandshakeError, AnswerTooLargeError.
+        """
         options = self.options
         target = parse_uri(await self._complete("http", fields), HTTP)
         headers = [("Host", target.authority), *added_headers(target, target, options), ("Connection", "close")]
@@ -135,8 +147,12 @@ class HubAddress:
             headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         head = serialize_request(Request(method, target.path, Headers(headers)))
         transport = TransportOptions.of(options)._replace(in_memory=self.in_memory)
-        async with asyncio.timeout(options.open_timeout):
-            return await exchange(head + body, target, transport, options.max_size or 1 << 30)
+        seconds, most = options.open_timeout, options.max_size or 1 << 30
+        async with asyncio.timeout(None if seconds is None else seconds + held):
+            response = await exchange(head + body, target, transport, most + 1)
+        if len(response.body) > most:
+            raise AnswerTooLargeError(f"the answer has more than {most} bytes")
+        return response
 
     def _shared(self) -> LocatedKeywords:
         """Return what `connect` and `events` both have of the options."""
@@ -172,8 +188,8 @@ class HubAddress:
         return f"{scheme}{self.url}" + (("&" if "?" in self.url else "?") + query if query else "")
 
 
-class _Link:
-    """What both kinds of links have."""
+class ChannelLink:
+    """What all kinds of links have: the channels, the requests, and whom to tell that something came."""
 
     __slots__ = ("channels", "opened", "requests")
 
@@ -196,7 +212,7 @@ class _Link:
 
 
 @final
-class WebSocketLink(_Link):
+class WebSocketLink(ChannelLink):
     """A WebSocket that speaks rawws.v1; `ws` is open."""
 
     __slots__ = ("_address", "_answering", "_entries", "_functions", "_renewing", "ws")
@@ -282,6 +298,10 @@ class WebSocketLink(_Link):
         except BaseException:
             self.ws.abort()
             raise
+
+    def drop(self) -> None:
+        """Give up one that was proven, and is not run."""
+        self.ws.abort()
 
     async def _receive(self) -> None:
         """Take the first answer."""
@@ -370,177 +390,3 @@ class WebSocketLink(_Link):
         if not channel.wanted:
             self.leave(channel)
             self.tidy(channel)
-
-
-@final
-class StreamLink(_Link):
-    """An event stream, which begins anew where the topics change, and posts beside it."""
-
-    __slots__ = ("_address", "_asked", "_look", "_restart")
-
-    kind = "stream"
-
-    def __init__(
-        self,
-        address: HubAddress,
-        channels: dict[str, Channel],
-        requests: HubRequests,
-        opened: Callable[[HubLink], object],
-    ) -> None:
-        super().__init__(channels, requests, opened)
-        self._address = address
-        self._restart = asyncio.Event()
-        # Set when there is something to be posted, and when somebody wants to know who is there.
-        self._asked = asyncio.Event()
-        self._look = asyncio.Event()
-
-    def enter(self, channel: Channel) -> None:
-        """Have it bring a topic too, or bring it anew."""
-        self.leave(channel)
-        if channel.watch:
-            self._look.set()
-
-    def leave(self, channel: Channel) -> None:
-        """Have it bring a topic no more."""
-        channel.leave()
-        self._restart.set()
-
-    def flush(self) -> None:
-        """Post the requests that wait."""
-        self._asked.set()
-
-    async def run(self) -> None:
-        """Take what comes until a stream ends, and raise why it did."""
-        tasks = [asyncio.ensure_future(work) for work in (self._follow(), self._post_all(), self._look_around())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            await cancel_all(*tasks)
-
-    async def _follow(self) -> None:
-        """Bring what is subscribed to, by one stream after the other."""
-        while True:
-            # What is said in one turn needs one new stream.
-            await asyncio.sleep(0)
-            self._restart.clear()
-            wanted = [channel for channel in self.channels.values() if channel.wanted]
-            if not wanted:
-                await self._look_for_hub()
-                await self._restart.wait()
-                continue
-            reading = asyncio.ensure_future(self._read({channel: channel.since for channel in wanted}))
-            restarting = asyncio.ensure_future(self._restart.wait())
-            try:
-                await asyncio.wait([reading, restarting], return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
-                    reading.result()
-            finally:
-                await cancel_all(reading, restarting)
-
-    async def _look_for_hub(self) -> None:
-        """Find out by a poll without a topic whether a hub is there, and lets this client in."""
-        response = await self._address.request("GET", [("timeout", "0")])
-        if error_in(response.body) is None:
-            raise InvalidStatus(response, f"the server answered {response.status} and not as a hub")
-        self.opened(self)
-
-    async def _read(self, asked: dict[Channel, str]) -> None:
-        """Take what one stream brings."""
-        starts = "&".join(f"{quote(channel.key, safe='')}={since}" for channel, since in asked.items() if since)
-        fields = [channel.field for channel in asked]
-        feed = await self._address.follow([*fields, *([("since", starts)] if starts else [])])
-        count = 0
-        try:
-            async with feed:
-                async for event in feed:
-                    self._hear(parse_envelope(event.data or ""), asked)
-                    count += 1
-                    if not count % TURN:
-                        await asyncio.sleep(0)
-        except InvalidStatus as refusal:
-            await self._refused(refusal, asked)
-            return
-        raise ConnectionError("the server ended the stream")
-
-    def _hear(self, envelope: HubEnvelope, asked: dict[Channel, str]) -> None:
-        self.opened(self)
-        channel = self.channels.get(envelope.channel)
-        if channel is None or channel not in asked:
-            return
-        if channel.take(envelope, asked[channel]) or not channel.wanted:
-            self.tidy(channel)
-            self._restart.set()
-
-    async def _refused(self, refusal: InvalidStatus, asked: dict[Channel, str]) -> None:
-        """Find out what of a request was refused, and go on without it."""
-        error = error_in(refusal.response.body)
-        # These mean all of the hub, and not one topic.
-        if error is None or refusal.status in {401, 404} or (refusal.status == 403 and error.code != "refused"):
-            raise refusal
-        last: Channel | None = [*asked][-1]
-        for channel, since in asked.items() if len(asked) > 1 else ():
-            fields = [channel.field, ("timeout", "0"), *([("since", since)] if since else [])]
-            response = await self._address.request("GET", fields)
-            why = None if response.status in {200, 204} else error_in(response.body)
-            if why is not None:
-                self.fail(channel, why, since)
-                last = None
-        # Each alone is allowed: they are too many.
-        if last is not None:
-            self.fail(last, error, asked[last])
-        self._restart.set()
-
-    async def _post_all(self) -> None:
-        """Post what is asked for, one request after the other, so they stay in order."""
-        while True:
-            await self._asked.wait()
-            self._asked.clear()
-            while (request := self.requests.take()) is not None:
-                await self._post(request)
-
-    async def _post(self, request: PendingRequest) -> None:
-        try:
-            response = await self._address.request("POST", body=request.text)
-            error = None if response.status == 200 else error_in(response.body)
-            if response.status != 200 and error is None:
-                error = HubError("http", f"the server answered {response.status}", response.status)
-            if error is None:
-                self.requests.answer(parse_envelope(response.body.decode()))
-        except Exception as failure:  # noqa: BLE001 - all that can go wrong on the way to a server
-            reason = f"the connection broke before the answer: it may be done, or not ({failure})"
-            error = HubError("unanswered", reason)
-        if error is not None:
-            self.requests.forget(request)
-            request.fail(error)
-
-    async def _look_around(self) -> None:
-        """Ask who is there, for those who want to know: over HTTP nobody tells."""
-        while True:
-            self._look.clear()
-            for channel in tuple(self.channels.values()):
-                if channel.watch:
-                    body = serialize_request_fields({"id": self.requests.next_id(), "presence": channel.topic})
-                    try:
-                        response = await self._address.request("POST", body=body)
-                        found = parse_envelope(response.body.decode())
-                    except (OSError, ValueError, ServerEnvelopeError):
-                        continue  # the next look is due soon
-                    if found.members is not None:
-                        channel.list(found.members, found.total)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PRESENCE_INTERVAL):
-                    await self._look.wait()
-
-
-def error_in(body: bytes) -> HubError | None:
-    """Return what an answer says is wrong, None where it is none of a hub's."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or not isinstance(fields.get("error"), str):
-        return None
-    reason = fields.get("reason")
-    return HubError(fields["error"], reason if isinstance(reason, str) else "")

@@ -39,14 +39,14 @@ __all__ = [
 
 USER_AGENT = f"rawws/{__version__}"
 # What a hub can be reached by.
-TRANSPORTS = ("websocket", "stream")
+TRANSPORTS = ("websocket", "stream", "poll")
 
 
 class HubState(NamedTuple):
     """How a `HubClient` is connected: `state` is "connecting", "open", "refused", "failed" or "closed".
 
-    `transport` is "websocket" or "stream" while it is open, else None; `reason` says why it is not, and `status` is the
-    HTTP status where the server let nobody in.
+    `transport` is "websocket", "stream" or "poll" while it is open, else None; `reason` says why it is not, and
+    `status` is the HTTP status where the server let nobody in.
     """
 
     state: str
@@ -184,7 +184,7 @@ class HubOptions(ClientOptions):
             raise TypeError(f"transports is {self.transports!r}, allowed is a list of them")
         wrong = [name for name in self.transports if name not in TRANSPORTS]
         if wrong or not self.transports or len({*self.transports}) != len(self.transports):
-            raise ValueError(f"transports is {self.transports!r}, allowed are {' and '.join(TRANSPORTS)}, each once")
+            raise ValueError(f"transports is {self.transports!r}, allowed are {', '.join(TRANSPORTS)}, each once")
         if not isinstance(self.token, str) and not callable(self.token):
             raise TypeError(f"token is {type(self.token).__name__}, allowed are a str and a function that returns one")
         for name in ("queue", "queue_size", "buffer", "buffer_size"):

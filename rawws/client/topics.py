@@ -20,7 +20,8 @@ from rawws.net.cancellation import cancel_all
 from rawws.protocol.opcodes import CloseCode
 
 from .envelopes import channel_key, message_fields
-from .hub_links import HubAddress, StreamLink, WebSocketLink
+from .hub_http_links import PollLink, StreamLink
+from .hub_links import AnswerTooLargeError, HubAddress, WebSocketLink
 from .hub_requests import HubRequests
 from .options import HubOptions, HubState
 from .retrying import STABLE, is_permanent, retry_after
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Unpack
-
-    from rawws.net.websocket import WebSocket
 
     from .envelopes import HubEnvelope, TopicMember
     from .hub_links import HubLink
@@ -65,8 +64,9 @@ BETTER_LAST = 600.0
 class HubClient:
     """Topics of a hub elsewhere: `async with rawws.HubClient(url) as hub`, and then subscribe and publish.
 
-    It connects by a WebSocket, or where a proxy lets none through, by an event stream with posts beside it; and again
-    and again, after waits that are random and grow from failure to failure. Subscriptions go on behind what came last.
+    It connects by a WebSocket, or where a proxy lets none through, by an event stream or by polls, with posts beside
+    them; and again and again, after waits that are random and grow from failure to failure. Subscriptions go on behind
+    what came last.
 
     `url` begins with ws://, wss://, http:// or https://. `token` goes into it as `?token=`: a str, or a function,
     `async` or not, that is asked for one at each connection. `transports` names those that are used, the best first.
@@ -92,6 +92,7 @@ class HubClient:
         "_state",
         "_strikes",
         "_task",
+        "_tried",
         "_turn",
         "address",
         "options",
@@ -110,9 +111,10 @@ class HubClient:
         self._turn = asyncio.Event()
         # Why it is over, None while it is not.
         self._end: HubError | None = None
-        # Which transport is in use, and how often it failed.
+        # Which transport is in use, how often it failed, and how often a better one was tried.
         self._level = 0
         self._strikes = 0
+        self._tried = 0
         # Those that answered what would not heal, while nothing else came.
         self._hopeless: set[str] = set()
         self._better = BETTER_FIRST
@@ -132,7 +134,7 @@ class HubClient:
 
     @property
     def transport(self) -> str | None:
-        """What it is connected by: "websocket" or "stream", None where it is not."""
+        """What it is connected by: "websocket", "stream" or "poll", None where it is not."""
         return self._state.transport
 
     async def __aenter__(self) -> HubClient:
@@ -343,46 +345,52 @@ class HubClient:
                 self._finish(end, end.code if end.code == "refused" else "failed")
 
     async def _connect(self) -> Exception:
-        """Connect by the transport in use, and raise why that ended."""
-        if self.options.transports[self._level] == "websocket":
-            await self._serve(self._link_of(await self.address.dial()))
-        link = StreamLink(self.address, self._channels, self._requests, self._opened)
-        stream: asyncio.Task[Any] = asyncio.ensure_future(self._serve(link))
-        better = asyncio.ensure_future(self._find_better())
-        try:
-            await asyncio.wait([stream, better], return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await cancel_all(stream, better)
-            if not better.cancelled():
-                better.result().ws.abort()
-            raise
-        await cancel_all(stream, better)
-        if better.cancelled():
-            stream.result()
-        # It takes over, and failed before.
-        self._leave()
-        self._level, self._strikes = 0, STRIKES - 1
-        await self._serve(better.result())
+        """Connect by the transport in use, or a better one when that works, and raise why that ended."""
+        link = await self._make(self._level)
+        while self._level:
+            serving = asyncio.ensure_future(self._serve(link))
+            finding = asyncio.ensure_future(self._find_better())
+            try:
+                await asyncio.wait([serving, finding], return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                await cancel_all(serving, finding)
+                if not finding.cancelled():
+                    finding.result()[1].drop()
+                raise
+            await cancel_all(serving, finding)
+            if finding.cancelled():
+                serving.result()
+            # It takes over, and failed before.
+            self._leave()
+            self._level, link = finding.result()
+            self._strikes = STRIKES - 1
+        await self._serve(link)
         raise AssertionError("a link ends by raising")
+
+    async def _make(self, level: int) -> HubLink:
+        """Return a link by one of the transports."""
+        address, channels, requests = self.address, self._channels, self._requests
+        kind = self.options.transports[level]
+        if kind == "websocket":
+            ws = await address.dial()
+            return WebSocketLink(ws, address, channels, requests, self._opened, self._functions)
+        return (StreamLink if kind == "stream" else PollLink)(address, channels, requests, self._opened)
 
     async def _serve(self, link: HubLink) -> None:
         self._link = link
         await link.run()
 
-    def _link_of(self, ws: WebSocket) -> WebSocketLink:
-        return WebSocketLink(ws, self.address, self._channels, self._requests, self._opened, self._functions)
-
-    async def _find_better(self) -> WebSocketLink:
-        """Try the better transport beside the one in use until it works, and return it."""
-        if not self._level:
-            await asyncio.Event().wait()  # there is none
+    async def _find_better(self) -> tuple[int, HubLink]:
+        """Try the better transports beside the one in use, in turn, until one works; return which, and a link by it."""
         while True:
             await asyncio.sleep(self._better * random.uniform(0.5, 1))  # noqa: S311 - it is no secret
             self._better = min(2 * self._better, BETTER_LAST)
+            level = self._tried % self._level
+            self._tried += 1
             with contextlib.suppress(Exception):  # it is tried again
-                link = self._link_of(await self.address.dial())
+                link = await self._make(level)
                 await link.prove()
-                return link
+                return level, link
 
     def _opened(self, link: HubLink) -> None:
         """Take note that something came over a connection: it works so far."""
@@ -408,7 +416,9 @@ class HubClient:
         # A connection that worked is closed when its token ends: the next one asks for another.
         if status and not (opened and status == UNAUTHORIZED and callable(self.options.token)):
             return HubError("refused", f"the server let nobody in: {failure}", status)
-        if isinstance(failure, ConnectionClosed) and failure.sent and failure.sent.code == CloseCode.MESSAGE_TOO_BIG:
+        closed = failure.sent if isinstance(failure, ConnectionClosed) else None
+        too_large = closed is not None and closed.code == CloseCode.MESSAGE_TOO_BIG
+        if too_large or isinstance(failure, AnswerTooLargeError):
             return HubError("failed", f"the server sent more than max_size, {self.options.max_size} bytes, at once")
         transports = self.options.transports
         permanent = is_permanent(failure) and (not self._reached or isinstance(failure, ConnectionClosed))

@@ -17,7 +17,7 @@ from tests.server.peers import serve
 
 __all__ = ["HASTY", "TRANSPORTS", "Network", "client_of", "hub_of", "hub_server", "routes_of", "url_of"]
 
-TRANSPORTS: Final = ("websocket", "stream")
+TRANSPORTS: Final = ("websocket", "stream", "poll")
 
 
 def no_waits() -> itertools.repeat[float]:
