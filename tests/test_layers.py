@@ -34,8 +34,8 @@ PUBLIC: Final = re.compile(
     r"rawws|rawws\.(topics|testing|metrics|sync|admin|topics\.endpoints|(backplanes|integrations)\.\w+)"
 )
 
-# Written with their module in front: `testing.serve`, `testing.run`, `asgi.serve`, `sync.connect`.
-QUALIFIED: Final = {"connect", "run", "serve"}
+# Written with their module in front: `testing.serve`, `testing.run`, `asgi.serve`, `sync.connect`, `sync.HubClient`.
+QUALIFIED: Final = {"connect", "run", "serve", "HubClient", "TopicSubscription"}
 
 MOST_LINES: Final = 600
 LONGER: Final = {"rawws/net/websocket.py": 900}

@@ -77,7 +77,7 @@ ELSEWHERE = {
     "testing.md",
 } | {f"{name}.md" for name in ("access", "admin", "api", "embedding", "reading", "scaling", "socketio", "tutorial")}
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page.name not in ELSEWHERE]
-CLIENTS = [block for block in PROGRAMS if re.search(r"rawws\.((sync\.)?(connect|events)|HubClient)\(", block.text)]
+CLIENTS = [block for block in PROGRAMS if re.search(r"rawws\.(sync\.)?(connect|events|HubClient)\(", block.text)]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
 
 

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from .hub_links import HubLink
     from .options import HubKeywords
 
-__all__ = ["HubClient", "TopicSubscription"]
+__all__ = ["ABSENT", "HubClient", "TopicSubscription"]
 
 Function = TypeVar("Function", bound="Callable[[Any], Any]")
 # Stands for what a program tells of itself that is not present: all else is JSON.
-NOTHING: Final = object()
+ABSENT: Final = object()
 UNAUTHORIZED: Final = 401
 # What a server closes with that lets in nobody, as statuses: 3000 and 3003 are IANA's, 44xx is common use.
 REFUSALS: Final = {3000: 401, 3003: 403, 4401: 401, 4403: 403, 4404: 404}
@@ -171,7 +171,7 @@ class HubClient:
         topic: str,
         *,
         since: str | None = None,
-        join: Any = NOTHING,
+        join: Any = ABSENT,
         watch: bool = False,
         policy: str = "resume",
         on_presence: Callable[[TopicPresence], object] | None = None,
@@ -197,7 +197,7 @@ class HubClient:
             raise TypeError(f"the topic is {type(topic).__name__}, allowed is str")
         if policy not in SLOW_POLICIES:
             raise ValueError(f"the policy is {policy!r}, allowed are {', '.join(SLOW_POLICIES)}")
-        told = None if join is NOTHING else json.dumps(join, ensure_ascii=False, allow_nan=False)
+        told = None if join is ABSENT else json.dumps(join, ensure_ascii=False, allow_nan=False)
         watch = watch or on_presence is not None
         if pattern and (watch or told is not None):
             raise HubError("pattern", "presence is that of a topic, a pattern has neither join nor watch")

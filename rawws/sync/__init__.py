@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .connection import ClientConnection, connect
 from .publishing import publish
+from .topics import HubClient, TopicSubscription
 
-__all__ = ["ClientConnection", "connect", "publish"]
+__all__ = ["ClientConnection", "HubClient", "TopicSubscription", "connect", "publish"]

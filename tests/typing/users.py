@@ -125,3 +125,10 @@ def without_asyncio() -> None:
     rawws.sync.connect("ws://x", open_timout=1)  # type: ignore[call-arg]
     assert_type(rawws.sync.publish("http://x", "a", {"b": 1}, key="k"), str)
     rawws.sync.publish("http://x", "a", "b")  # type: ignore[call-arg]
+    with rawws.sync.HubClient("ws://x", transports=["poll"], token=lambda: "t") as hub:
+        assert_type(hub.publish("a", {"b": 1}, timeout=1), str)
+        for publication in hub.subscribe("a", since="earliest"):
+            assert_type(publication.message, str | bytes)
+        with hub.subscribe("a") as subscription:
+            assert_type(subscription.recv(1).cursor, str)
+    rawws.sync.HubClient("ws://x", transport="poll")  # type: ignore[call-arg]
