@@ -121,11 +121,16 @@ def process_docstring(_app: Any, what: str, _name: str, _it: Any, _options: Any,
         del lines[lines.index("") + 1 :]
 
 
-def process_signature(_app: Any, _what: str, name: str, *_: Any) -> tuple[str, None] | None:
-    """Leave out how that is made which no user makes."""
-    return (
-        ("", None) if name in {"rawws.WebSocket", "rawws.Server", "rawws.HttpRequest", "rawws.testing.Host"} else None
-    )
+def process_signature(
+    _app: Any, _what: str, name: str, _it: Any, _options: Any, signature: str | None, result: str | None
+) -> tuple[str | None, str | None] | None:
+    """Leave out how that is made which no user makes, and say which of two of one name is returned."""
+    made = {"rawws.WebSocket", "rawws.Server", "rawws.HttpRequest", "rawws.testing.Host"}
+    made |= {"rawws.TopicSubscription", "rawws.sync.ClientConnection", "rawws.sync.TopicSubscription"}
+    if name in made:
+        return "", None
+    # There is one of `rawws.sync`, too.
+    return (signature, "rawws.HubClient") if result == "HubClient" else None
 
 
 def setup(app: Any) -> dict[str, bool]:
