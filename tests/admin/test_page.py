@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.processes import eventually as sooner_or_later
 
 LONG: Final = "<b>bold</b> and a name that is long " * 3
 AXE: Final = ROOT / "tests" / "interop" / "node" / "node_modules" / "axe-core" / "axe.min.js"
+KINDS: Final = ("connections", "streams", "polls")
 # A folder for pictures, for whoever wants to look at them.
 SCREENSHOTS: Final = os.environ.get("RAWWS_TEST_SCREENSHOTS")
 SIZES: Final = {"desk": (1280, 900), "phone": (360, 740)}
@@ -162,3 +165,53 @@ def test_the_key_is_asked_for_and_comes_back_after_the_server(browser: Browser, 
     with served(tmp_path, "--admin", address, workers=1, env=env):
         eventually(page, "document.querySelector('#state').textContent === 'live: 1 process'")
     page.context.close()
+
+
+def rows(page: Page, table: str) -> list[list[str]]:
+    """Return the cells of a table of the page, row by row."""
+    found: list[list[str]] = page.evaluate(
+        """name => [...document.querySelectorAll(`#${name} tbody tr`)].map(
+            row => [...row.cells].map(cell => cell.textContent))""",
+        table,
+    )
+    return found
+
+
+def test_the_page_and_top_show_the_same_numbers_of_all_workers(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, "--admin", f"{LOOPBACK}:0") as process, ExitStack() as stack:
+        address = admin_of(process)
+        page, complaints = opened(browser, address)
+        command = [sys.executable, "-m", "rawws", "top", "--json", "--interval", "0.2", "--url", address]
+        top = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        stack.callback(top.terminate)
+
+        def top_says() -> Any:
+            assert top.stdout is not None
+            return json.loads(top.stdout.readline())
+
+        def shown() -> list[Any]:
+            cards = [number(page, name) for name in ("WebSockets", "event streams", "long polls")]
+            return [cards, [row[:6] for row in rows(page, "workers")], rows(page, "topics")]
+
+        def told(said: Any) -> list[Any]:
+            workers = [
+                [str(each["worker"]), "serving", str(each["pid"]), *(str(each[kind]) for kind in KINDS)]
+                for each in said["workers"]
+            ]
+            topics = [
+                [each["topic"], *(str(each[name]) for name in ("subscribers", "present", "held"))]
+                for each in said["topics"]["topics"]
+            ]
+            return [[str(said[kind]) for kind in KINDS], workers, topics]
+
+        listening = [subscribe(process, topic, stack) for topic in ["news"] * 20 + [LONG]]
+        for count in (len(listening), 10):
+            for ws in listening[count:]:
+                ws.close()
+            sooner_or_later(lambda count=count: top_says()["connections"] == count)  # type: ignore[misc]
+            sooner_or_later(lambda: told(top_says()) == shown())
+            assert number(page, "WebSockets") == str(count)
+            # The kernel has given some to more than one worker, as good as surely.
+            assert sum(row[3] != "0" for row in rows(page, "workers")) > 1
+        assert complaints == []
+        page.context.close()
