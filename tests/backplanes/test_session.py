@@ -8,7 +8,7 @@ from typing import Any, final
 
 import pytest
 
-from rawws.backplanes.session import EngineSession
+from rawws.backplanes.session import EngineSession, check_times
 from rawws.net.cancellation import cancel_all
 from rawws.topics import History
 from rawws.topics.backplane import BackplaneAway
@@ -178,3 +178,39 @@ async def test_an_engine_that_is_somewhere_else_now_is_not_waited_for() -> None:
     engine.ends.set_exception(OSError("elsewhere"))
     await eventually(lambda: told.backs == 2)
     await engine.session.close()
+
+
+async def test_who_could_not_be_entered_is_entered_again_as_long_as_present() -> None:
+    engine = ByHand()
+    told = opened(engine)
+    session = engine.session
+    await eventually(lambda: told.backs)
+    for ident in ("x", "y"):
+        session.join("a", ident, f'"{ident}"')
+    engine.said.clear()
+    for ident in ("x", "y", "gone"):
+        session.not_held("a", ident, f"no room for {ident}")
+    # Of whom nobody knows here, nobody is told.
+    assert told.doubts == [("a", "no room for x"), ("a", "no room for y")]
+    session.leave("a", "y")
+    session.enter_again()
+    session.enter_again()
+    assert engine.said == ["part a y", 'enter a x "x"']
+    # Whoever is entered by a new connection needs no second time.
+    session.not_held("a", "x", "no room")
+    engine.ends.set_exception(OSError("away"))
+    await eventually(lambda: told.backs == 2)
+    engine.said.clear()
+    session.enter_again()
+    assert engine.said == []
+    await session.close()
+    assert not session.leave("a", "x")
+    assert engine.said == ["lose: the backplane is closed"]
+
+
+@pytest.mark.parametrize("times", [(0, 1), (1, 0), (-1, 1), (1, -0.1)])
+def test_times_that_are_none_are_refused_and_short_ones_are_not(times: tuple[float, float]) -> None:
+    words = f"lease is {times[0]} and timeout {times[1]}, allowed are numbers above 0"
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        check_times(*times)
+    check_times(0.001, 0.001)
