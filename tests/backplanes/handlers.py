@@ -25,7 +25,7 @@ class Told:
         # For which topics the engine is away, why it was at first, each time, and how often it was back for all.
         self.away = NO_TOPICS
         self.reasons: list[str] = []
-        self.backs = 0
+        self.aways = self.backs = 0
 
     def on_record(self, record: Record) -> None:
         self.records.append(record)
@@ -40,6 +40,7 @@ class Told:
         self.doubts.append((topic, reason))
 
     def on_away(self, reason: str, away: Container[str] = ALL_TOPICS) -> None:
+        self.aways += 1
         if self.away is NO_TOPICS:
             self.reasons.append(reason)
         self.away = away

@@ -81,7 +81,7 @@ async def test_the_handler_is_told_once_that_the_engine_is_away_and_once_that_it
     assert told.reasons == ["one", "the engine ended the connection"]
     await engine.session.close()
     assert engine.said[-1] == "lose: the backplane is closed"
-    assert (len(told.reasons), told.backs) == (2, 2)
+    assert (told.aways, told.backs) == (2, 2)
 
 
 async def test_who_is_present_is_told_each_time_that_the_engine_is_reached() -> None:

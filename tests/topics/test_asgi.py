@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 import rawws
+from rawws.backplanes.memory import MemoryBackplane
 from rawws.net.prepared import FORM_COST
 from rawws.topics import AsgiSocket, Hub, endpoints, scope_of
 from tests.server.peers import Logged, eventually
@@ -217,10 +218,13 @@ def test_on_a_server_of_ours_there_is_no_scope() -> None:
 
 
 async def test_alone_it_ends_with_its_server(server: str) -> None:
-    hub = Hub(authorize=allow)
+    backplane = MemoryBackplane()
+    hub = Hub(authorize=allow, backplane=backplane)
     async with in_asgi(server, hub.asgi()) as address:
         async with connect(f"ws://{address}/", subprotocols=V1) as ws:
             assert "cursor" in await ask(ws, id=1, subscribe="a")
+        assert backplane.engine.backplanes == [backplane]
+    assert backplane.engine.backplanes == []
     with pytest.raises(ValueError, match="the scope is of type 'x', allowed are"):
         await hub.asgi()({"type": "x"}, None, None)  # type: ignore[arg-type]
 
