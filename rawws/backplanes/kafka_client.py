@@ -153,7 +153,8 @@ class KafkaClient:
                     connection.close()
                 break
             except (OSError, TimeoutError) as error:
-                first = OSError(f"cannot use Kafka at {host}:{port}: {error or 'no answer in time'}{self._hint(error)}")
+                why = str(error) or "no answer in time"
+                first = OSError(f"cannot use Kafka at {host}:{port}: {why}{self._hint(error)}")
         if answer is None:
             raise first
         self._brokers = {node: (host, port) for node, host, port, _ in answer.brokers}

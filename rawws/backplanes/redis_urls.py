@@ -101,7 +101,7 @@ class SentinelSource:
                     await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
                     found = await connection.read_response(disable_decoding=True)
             except (RedisError, OSError) as error:
-                reasons.append(f"{address[0]}:{address[1]}: {error or 'no answer in time'}")
+                reasons.append(f"{address[0]}:{address[1]}: {str(error) or 'no answer in time'}")
                 continue
             finally:
                 await connection.disconnect(nowait=True)

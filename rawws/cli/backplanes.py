@@ -59,7 +59,7 @@ def initialize(options: argparse.Namespace) -> int:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(finish(make(url, prefix=options.prefix, role=options.role)))
     except Exception as error:  # noqa: BLE001 - what an engine says may be of any class
-        raise CommandError(f"backplane init: {error or 'no answer in time'}") from None
+        raise CommandError(f"backplane init: {str(error) or 'no answer in time'}") from None
     print(f"{options.prefix} is there")
     return 0
 

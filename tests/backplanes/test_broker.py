@@ -34,6 +34,22 @@ async def test_a_call_that_there_is_not_ends_its_connection_only(tmp_path: Path,
     logged.take("", ValueError)
 
 
+async def test_hubs_of_different_realms_at_one_broker_are_not_joined(tmp_path: Path) -> None:
+    path = str(tmp_path / "broker")
+    async with rawws.unix_serve(Broker(), path):
+        told = [Told(BrokerBackplane(path, realm)) for realm in ("one", "one", "two")]
+        for number, each in enumerate(told):
+            each.backplane.open(f"server {number}", History(), each)
+            await eventually(lambda each=each: each.backs)  # type: ignore[misc]
+            await each.backplane.follow("a")
+        assert (await told[0].backplane.publish("a", "x", None, 1)).offset == 1
+        assert (await told[2].backplane.publish("a", "y", None, 1)).offset == 1
+        await eventually(lambda: all(each.records for each in told))
+        assert [each.messages for each in told] == [["x"], ["x"], ["y"]]
+        for each in told:
+            await each.backplane.close()
+
+
 async def test_what_was_asked_by_a_hub_that_is_gone_is_answered_to_nobody(tmp_path: Path) -> None:
     path = str(tmp_path / "broker")
     broker = Broker()
@@ -144,6 +160,7 @@ async def test_what_a_broker_tells_of_a_topic_that_nobody_can_read_is_that_topic
         told.backplane.open("one", History(), told)
         await eventually(lambda: told.records)
         assert [topic for topic, _ in told.doubts] == ["a"] * 4
+        assert all(reason.startswith("what came of it cannot be read: ") for _, reason in told.doubts)
         assert (told.entries, told.backs, told.reasons) == ([], 1, [])
         # Of no topic, it is all that is wrong.
         await told.backplane.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 
 from rawws.backplanes.redis_slots import SLOTS, SlotTopics, key_slot, masters_of, slot_of
 from rawws.backplanes.redis_urls import FixedSource, SentinelSource, cluster_of, source_of
+from rawws.topics.backplane import BackplaneAway
 
 
 async def test_one_redis_is_where_its_url_says() -> None:
@@ -50,6 +52,14 @@ def test_sentinels_and_their_master_are_where_the_url_says(
     assert (sentinel.username, sentinel.password, sentinel.db) == (*of_sentinels, 0)
 
 
+async def test_a_sentinel_that_is_silent_is_named_with_that() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(BackplaneAway) as caught:
+            await source_of(f"redis+sentinel://{where}/mymaster", 0.2).find()
+    assert str(caught.value) == f"no sentinel says where the master 'mymaster' is: {where}: no answer in time"
+
+
 def test_where_tls_is_spoken_it_is_by_all() -> None:
     source: Any = source_of("rediss+sentinel://a/mymaster?ssl_ca_certs=/ca.pem", 5.0)
     for made in (source._make(host="h", port=1), source._make_sentinel(host="h", port=1)):
@@ -69,7 +79,11 @@ def test_a_cluster_is_named_by_some_of_its_nodes() -> None:
 @pytest.mark.parametrize(
     ("make", "url", "message"),
     [
-        (source_of, "redis+sentinel://a", "it names no master, as redis"),
+        (
+            source_of,
+            "redis+sentinel://a",
+            r": it names no master, as redis\+sentinel://a:26379,b:26379/mymaster does$",
+        ),
         (source_of, "redis+sentinel://a/mymaster/x", "it names no master, as redis"),
         (source_of, "redis+sentinel://a,/mymaster", "a host is empty"),
         (source_of, "redis+sentinel:///mymaster", "a host is empty"),

@@ -251,6 +251,9 @@ async def test_what_is_no_header_is_closed_without_a_word_and_counted(caplog: py
     lines = [record.getMessage() for record in caplog.records if "PROXY header:" in record.getMessage()]
     assert len(lines) == len(wrong)
     assert "closed before its PROXY header: it begins with 'GET / HTTP/1', needed is a PROXY header" in lines[0]
+    assert [line.endswith("PROXY header: the connection ended in it") for line in lines] == [
+        octets in {LINE[:20], b""} for octets in wrong
+    ]
 
 
 async def test_a_peer_that_is_no_proxy_is_closed_before_anything_is_read(caplog: pytest.LogCaptureFixture) -> None:
@@ -261,7 +264,8 @@ async def test_a_peer_that_is_no_proxy_is_closed_before_anything_is_read(caplog:
     assert "it is none of the trusted proxies" in caplog.text
 
 
-async def test_a_header_that_does_not_come_in_time_is_closed() -> None:
+async def test_a_header_that_does_not_come_in_time_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rawws.server")
     async with behind(open_timeout=0.05) as server:
         for start in (b"", b"PROXY ", LINE[:-1], SIGNATURE, tcp4()[:-1]):
             peer = await Peer.reach(server.sockets[0].getsockname())
@@ -269,6 +273,8 @@ async def test_a_header_that_does_not_come_in_time_is_closed() -> None:
             assert await peer.read_to_end() == b""
             peer.close()
         await eventually(lambda: server.stats().proxies_refused == 5)
+    lines = [record.getMessage() for record in caplog.records if "PROXY header:" in record.getMessage()]
+    assert [line.partition(": ")[2] for line in lines] == ["it did not come within 0.05 s"] * 5
     # Without the limit, it waits.
     async with behind(open_timeout=None) as server:
         peer = await Peer.reach(server.sockets[0].getsockname())
