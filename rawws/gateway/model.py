@@ -10,6 +10,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -53,6 +54,11 @@ MAX_EVENT: Final = 255
 CACHE_AGE: Final = 1800.0
 # What instances tell each other in one piece, in bytes: the counts of 100,000 channels.
 MAX_CONTROL: Final = 8 << 20
+# How long an instance waits for its backplane before it serves alone, and how often it looks, in seconds; and the topic
+# that it asks for.
+START: Final = 5.0
+LOOK: Final = 0.02
+FIRST: Final = "~start"
 # Beside the data of an event that somebody does not get.
 EXCEPT: Final = '"except":'
 
@@ -453,10 +459,22 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         for hub in (self.main, self.cache, self.control):
             hub.enter()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START):
+                await self._reach()
         await self.registry.start()
         for face in self.faces:
             await face.start()
         return self
+
+    async def _reach(self) -> None:
+        """Wait until the backplane is there: whoever came before would hear nothing of other instances."""
+        for hub in (self.main, self.cache, self.control):
+            ready = hub.when_ready([FIRST], "", lambda: None)
+            if isinstance(ready, Awaitable):
+                await ready
+            while hub.degraded:  # noqa: ASYNC110 - a hub has no event for that
+                await asyncio.sleep(LOOK)
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:

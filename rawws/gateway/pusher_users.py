@@ -44,6 +44,8 @@ class Users:
         self._gateway = gateway
         # What their server says of them, for presence channels.
         self._infos: dict[SpokenConnection, Any] = {}
+        # Whom each connection was told to be online, of those that it watches.
+        self._online: dict[SpokenConnection, set[str]] = {}
 
     def info_of(self, connection: SpokenConnection) -> Any:
         """Return what the server said of the user of a connection."""
@@ -81,6 +83,7 @@ class Users:
     def leave(self, connection: SpokenConnection) -> None:
         """Forget who a connection was."""
         self._infos.pop(connection, None)
+        self._online.pop(connection, None)
         if connection.user:
             self._gateway.count(connection.app, f"u:{connection.user}", -1)
 
@@ -141,4 +144,13 @@ class Users:
             self._tell(connection, "online", online)
 
     def _tell(self, connection: SpokenConnection, name: str, users: list[str]) -> None:
+        """Tell what is news of them."""
+        online = self._online.setdefault(connection, set())
+        users = [user for user in users if (user in online) != (name == "online")]
+        if not users:
+            return
+        if name == "online":
+            online.update(users)
+        else:
+            online.difference_update(users)
         connection.tell("pusher_internal:watchlist_events", {"events": [{"name": name, "user_ids": users}]})

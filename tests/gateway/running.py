@@ -71,4 +71,5 @@ async def node(script: str, *ports: int, **more: Any) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert (process.returncode, output.decode()) == (0, "passed\n")
+    assert process.returncode == 0, output.decode()
+    assert output == b"passed\n"
