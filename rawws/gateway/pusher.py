@@ -69,7 +69,7 @@ class SubscriptionError(Exception):
 class JoinedChannel:
     """A channel that a connection is subscribed to, or about to be."""
 
-    __slots__ = ("held", "kind", "name", "ready", "user")
+    __slots__ = ("held", "kind", "members", "name", "ready", "user")
 
     def __init__(self, name: str, kind: ChannelKind, user: str) -> None:
         self.name = name
@@ -77,6 +77,8 @@ class JoinedChannel:
         # Who it is in a presence channel.
         self.user = user
         self.ready = False
+        # Whom the client was told to be present.
+        self.members: set[str] = set()
         # What came before that.
         self.held: list[Publication] = []
 
@@ -125,8 +127,10 @@ class PusherConnection(SpokenConnection):
         present = notice.present
         if present is None or not channel.ready or present.user == channel.user:
             return
-        count = self.gateway.main.connections(notice.topic, present.user)
-        if count == (1 if notice.event == "join" else 0):
+        is_here = self.gateway.main.connections(notice.topic, present.user) > 0
+        # Two may go at once, with an instance that is gone: it is told of the user once.
+        if is_here == (notice.event == "join") and is_here != (present.user in channel.members):
+            (channel.members.add if is_here else channel.members.discard)(present.user)
             self.ws.send_prepared(notice.form_of(spell_notice))
 
     # -- what the client says
@@ -241,6 +245,7 @@ class PusherConnection(SpokenConnection):
         if channel.kind.presence:
             users = gateway.main.users(topic_of_channel(self.app, channel.name))
             members = {user: found[0].info for user, found in users.items()}
+            channel.members = set(members)
             data = {"presence": {"ids": list(members), "hash": members, "count": len(members)}}
         channel.ready = True
         self.tell("pusher_internal:subscription_succeeded", data, channel.name)

@@ -84,6 +84,7 @@ await until("signed in", () => bob.user.user_data);
 fan.signin();
 await until("online", () => online.length === 1);
 equal("online", online[0].slice(0, 2), ["online", { name: "online", user_ids: ["bob"] }]);
+await until("its channel", () => bob.user.serverToUserChannel?.subscribed);
 const mine = record(bob.user, "for-you");
 await api.sendToUser("bob", "for-you", { yes: true });
 await until("to the user", () => mine.length === 1);
