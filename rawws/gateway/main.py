@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import rawws
 
+from .aws import AwsFace
 from .hook_dispatch import HookDispatch
 from .model import Gateway
 from .pusher import PusherFace
@@ -31,6 +32,8 @@ def new_gateway(config: GatewayConfig) -> Gateway:
     gateway = Gateway(config)
     # The last to begin is the first to end: what clients did until then is told.
     gateway.faces += [HookDispatch(gateway), PusherFace(gateway)]
+    if config.apis:
+        gateway.faces.append(AwsFace(gateway))
     return gateway
 
 

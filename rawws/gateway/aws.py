@@ -1,0 +1,335 @@
+"""AWS: clients of an API Gateway WebSocket API to calls of its backend, and the answers back (docs/run/api-gateway.md).
+
+Laws:
+1. A client is in once its authorizer and the backend of `$connect` said so; before that, nothing can be sent to it.
+2. One message of a connection is with the backend at a time, in order; behind 16 that wait, the client is not read.
+3. `$disconnect` comes behind the last message, once, and only for who was let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+import rawws
+from rawws.protocol.handshake import check_upgrade
+from rawws.server.forwarded import scheme_of
+
+from .aws_authorizer import judge_authorizer
+from .aws_connections import ConnectionsApi
+from .aws_events import AwsClient, authorizer_event, client_headers, connect_event, disconnect_event, message_event
+from .calls import BackendRoute, CallResult, call_result, event_body, signed_fields
+from .expressions import NO_JSON, RequestValue, RouteSelection, parse_message
+from .model import GatewayConnection
+from .outgoing import CallFailed, Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
+    from rawws.topics import Publication
+
+    from .config import ApiConfig
+    from .model import Admission, Gateway
+    from .spelling import ConnectionId
+
+__all__ = ["AwsConnection", "AwsFace"]
+
+logger = logging.getLogger("rawws.gateway")
+
+CONNECT, DISCONNECT, DEFAULT = "$connect", "$disconnect", "$default"
+# Messages of a client that wait while one is with the backend.
+MAX_WAITING: Final = 16
+# What clients are told, in the words of API Gateway.
+FORBIDDEN: Final = "Forbidden"
+FAILED: Final = "Internal server error"
+METHODS: Final = ("GET", "POST", "DELETE")
+
+
+@final
+class AwsApi:
+    """An API: its configuration, and what is made of that. Raises ExpressionError for what is not understood."""
+
+    __slots__ = ("_outgoing", "arn", "config", "identity", "routes", "selection")
+
+    def __init__(self, config: ApiConfig, outgoing: Outgoing) -> None:
+        self.config = config
+        self._outgoing = outgoing
+        self.selection = RouteSelection(config.route_selection)
+        self.routes = {each.key: BackendRoute(each, config.signing, outgoing) for each in config.routes}
+        self.arn = f"arn:aws:execute-api:{config.region}:{config.account}:{config.id}/{config.stage}/{CONNECT}"
+        identity = () if config.authorizer is None else config.authorizer.identity
+        self.identity = [RequestValue(each, on_connect=True) for each in identity]
+
+    def route_of(self, text: str) -> BackendRoute | None:
+        """Return the route that a message chooses, None for one that has none."""
+        message = parse_message(text)
+        key = DEFAULT if message is NO_JSON else self.selection.select(message)
+        # A client cannot say that it connected.
+        found = self.routes.get(key) if key not in {CONNECT, DISCONNECT} else None
+        return found or self.routes.get(DEFAULT)
+
+    async def authorize(self, client: AwsClient) -> tuple[int, AwsClient]:
+        """Ask the authorizer, if there is one; return 200 or the status of a refusal, and what is known from now on."""
+        authorizer = self.config.authorizer
+        if authorizer is None:
+            return 200, client
+        event = authorizer_event(client, self.arn)
+        if not all(each.find(event, NO_JSON) for each in self.identity):
+            return 401, client
+        began = time.monotonic_ns()
+        body, request_id = event_body(event), event["requestContext"]["requestId"]
+        fields = [("Content-Type", "application/json"), ("X-Request-Id", request_id)]
+        fields += signed_fields(self.config.signing, request_id, body)
+        try:
+            answer = await self._outgoing.call(authorizer.url, body, fields, timeout=authorizer.timeout)
+        except CallFailed as error:
+            logger.warning("the authorizer of %s failed: %s", self.config.id, error)
+            return 500, client
+        verdict = judge_authorizer(call_result(answer), self.arn)
+        latency = (time.monotonic_ns() - began) // 1_000_000
+        return verdict.status, client._replace(authorizer={**verdict.context, "integrationLatency": latency})
+
+    async def connect(self, client: AwsClient) -> CallResult:
+        """Ask the backend of `$connect`, if there is one, whether a client may connect."""
+        route = self.routes.get(CONNECT)
+        if route is None:
+            return CallResult(200, {}, b"")
+        try:
+            result = await route.call(client, connect_event(client))
+        except CallFailed as error:
+            logger.warning("%s of %s failed: %s", CONNECT, self.config.id, error)
+            return CallResult(error.status, {}, b"")
+        return result if 200 <= result.status < 500 else result._replace(status=502)
+
+
+class AdmittedClient(NamedTuple):
+    """A client that was let in, whose handshake is not done yet."""
+
+    ident: ConnectionId
+    client: AwsClient
+    subprotocol: str | None
+
+
+@final
+class AwsConnection(GatewayConnection):
+    """A connection of a client of an API."""
+
+    def __init__(self, gateway: Gateway, api: str, ws: rawws.WebSocket, admitted: AdmittedClient) -> None:
+        super().__init__(gateway, api, "aws", ws)
+        self.id = admitted.ident
+        self.client = admitted.client
+        self.user = str(admitted.client.authorizer.get("principalId", ""))
+        self.connected_at = admitted.client.connected_at / 1000
+        # What goes to the backend, in order; and whether something is on its way.
+        self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
+        self.working = False
+
+    def take(self, publication: Publication) -> None:
+        """Send what is published to a channel that a backend subscribed this connection to, without anything beside."""
+        self.write(publication.message)
+
+    def write(self, message: str | bytes) -> None:
+        """Send a message, which is a sign of life. Raises rawws.ConnectionClosed."""
+        self.ws.touch()
+        self.ws.send(message)
+
+
+@final
+class AwsFace(rawws.Handler):
+    """All APIs of a gateway; `outgoing` is what calls backends, by default one of its own."""
+
+    name = "aws"
+
+    def __init__(self, gateway: Gateway, outgoing: Outgoing | None = None) -> None:
+        self.gateway = gateway
+        self.outgoing = outgoing or Outgoing()
+        self.apis: dict[str, AwsApi] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.load()
+        gateway.on_reload.append(lambda _: self.load())
+
+    def load(self) -> None:
+        """Use what the configuration says now. Raises ExpressionError for what it should not have taken."""
+        self.apis = {each.id: AwsApi(each, self.outgoing) for each in self.gateway.config.apis}
+
+    # -- what a gateway asks of a face
+
+    def routes(self) -> Iterable[rawws.Route]:
+        """Return where clients connect, and where backends reach them."""
+        paths = {each.path for each in self.gateway.config.apis}
+        for path in sorted(paths):
+            for each in sorted({path or "/", f"{path}/"}):
+                yield rawws.Route(each, self, websocket=True)
+        for path in sorted({*paths, ""}) if paths else ():
+            connections = ConnectionsApi(self.gateway, lambda path=path: self._at(path))  # type: ignore[misc]
+            for end in ("", "/"):
+                yield rawws.Route(f"{path}/@connections/{{connection}}{end}", connections, METHODS)
+
+    def _at(self, path: str) -> list[ApiConfig]:
+        """Return the APIs at a path; where requests name none, all."""
+        found = [api.config for api in self.apis.values() if api.config.path == path]
+        return found or [api.config for api in self.apis.values() if not path]
+
+    def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission | Awaitable[Admission]:
+        """Judge an opening handshake."""
+        path = request.path.partition("?")[0].removesuffix("/")
+        api = next((each for each in self.apis.values() if each.config.path == path), None)
+        return None if api is None else self._admit(api, ws, request)
+
+    def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
+        """Return the subprotocol that the backend chose, if the client offered it."""
+        admitted = ws.state
+        chosen = admitted.subprotocol if isinstance(admitted, AdmittedClient) else None
+        return chosen if chosen in offered else None
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def close(self) -> None:
+        """End: backends are given `drain` seconds to take what waits for them; what is lost is counted."""
+        pending = {*self._tasks}
+        if pending:
+            _, pending = await asyncio.wait(pending, timeout=self.gateway.config.drain)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        if pending:
+            logger.warning("%d connections had messages for their backend when the gateway ended", len(pending))
+        await self.outgoing.close()
+
+    # -- opening handshakes
+
+    async def _admit(self, api: AwsApi, ws: rawws.WebSocket, request: rawws.Request) -> rawws.Response | None:
+        check_upgrade(request)
+        config, origin = api.config, request.headers.get("Origin")
+        if config.origins and origin is not None and not {origin, "*"} & {*config.origins}:
+            return refused(403, FORBIDDEN, "")
+        if config.max_connections is not None and self.gateway.of_app(config.id) >= config.max_connections:
+            return rawws.Response(503, "the API has as many connections as it may have", {"Retry-After": "1"})
+        ident = self.gateway.new_id()
+        client = client_of(config, ident, ws, request)
+        status, client = await api.authorize(client)
+        if status != 200:
+            return refused(status, {401: "Unauthorized", 403: FORBIDDEN}.get(status, FAILED), client.connection_id)
+        result = await api.connect(client)
+        if not result.accepted:
+            return refused(result.status, FAILED if result.status >= 500 else FORBIDDEN, client.connection_id)
+        ws.state = AdmittedClient(ident, client, result.headers.get("sec-websocket-protocol"))
+        return None
+
+    # -- connections
+
+    def on_open(self, ws: rawws.WebSocket) -> None:
+        """Take a client that was let in."""
+        admitted: AdmittedClient = ws.state
+        connection = ws.state = AwsConnection(self.gateway, admitted.client.api_id, ws, admitted)
+        api = self.apis.get(connection.app)
+        if api is None:
+            ws.close(1001, "the API is gone")
+        else:
+            limits = api.config.limits
+            ws.limit(
+                max_size=limits.message_size,
+                max_frame_size=limits.frame_size or None,
+                text_only=True,
+                idle_timeout=limits.idle or None,
+                max_lifetime=limits.lifetime or None,
+            )
+        self.gateway.opened(connection)
+
+    def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
+        """Have the backend of its route get a message."""
+        connection: AwsConnection = ws.state
+        connection.active_at = time.time()
+        api = self.apis.get(connection.app)
+        route = None if api is None else api.route_of(str(message))
+        key = DEFAULT if route is None else route.config.key
+        self._put(connection, key, message_event(connection.client, key, str(message)))
+        if len(connection.waiting) >= MAX_WAITING:
+            ws.pause_messages()
+
+    def on_close(self, ws: rawws.WebSocket, code: int, reason: str) -> None:
+        """Tell the backend that a client is gone."""
+        connection = ws.state
+        if isinstance(connection, AwsConnection):
+            self.gateway.closed(connection, code, reason)
+            self._put(connection, DISCONNECT, disconnect_event(connection.client, code, reason))
+
+    # -- calls, one connection's behind each other
+
+    def _put(self, connection: AwsConnection, key: str, event: dict[str, Any]) -> None:
+        connection.waiting.append((key, event))
+        if not connection.working:
+            connection.working = True
+            task = asyncio.get_running_loop().create_task(self._work(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, connection: AwsConnection) -> None:
+        """Bring what waits to the backend."""
+        try:
+            while connection.waiting:
+                key, event = connection.waiting.popleft()
+                with contextlib.suppress(rawws.ConnectionClosed):
+                    await self._call(connection, key, event)
+                if len(connection.waiting) < MAX_WAITING:
+                    connection.ws.resume_messages()
+        finally:
+            connection.working = False
+
+    async def _call(self, connection: AwsConnection, key: str, event: dict[str, Any]) -> None:
+        """Call the backend, and send the client what it is to know. Raises rawws.ConnectionClosed."""
+        api = self.apis.get(connection.app)
+        route = None if api is None else api.routes.get(key)
+        is_message = key != DISCONNECT
+        if route is None:
+            if is_message:
+                await connection.ws.send(told(FORBIDDEN, event))
+            return
+        try:
+            result = await route.call(connection.client, event)
+        except CallFailed as error:
+            logger.warning("%s of %s failed: %s", key, connection.app, error)
+            result = CallResult(error.status, {}, b"")
+        if is_message and result.status >= 500:
+            await connection.ws.send(told(FAILED, event))
+        elif is_message and route.config.response and result.body:
+            connection.ws.touch()
+            await connection.ws.send(result.text)
+
+
+def client_of(config: ApiConfig, ident: ConnectionId, ws: rawws.WebSocket, request: rawws.Request) -> AwsClient:
+    """Return what events say of a client."""
+    remote, local, host = ws.remote_address, ws.local_address, request.headers.get("Host") or ""
+    address = str(remote[0]) if remote else ""
+    return AwsClient(
+        connection_id=ident.aws,
+        connected_at=time.time_ns() // 1_000_000,
+        source_ip=address,
+        user_agent=request.headers.get("User-Agent") or "",
+        host=host,
+        headers=client_headers(request.headers, address, int(local[1]) if local else 0, scheme_of(ws)),
+        query=request.path.partition("?")[2],
+        domain=config.domain or host,
+        stage=config.stage,
+        api_id=config.id,
+    )
+
+
+def refused(status: int, message: str, connection_id: str) -> rawws.Response:
+    """Return the answer to a client that is not let in."""
+    return rawws.Response.json({"message": message, "connectionId": connection_id}, status)
+
+
+def told(message: str, event: dict[str, Any]) -> str:
+    """Return what a client is told of a message that failed."""
+    context = event["requestContext"]
+    return json.dumps(
+        {"message": message, "connectionId": context["connectionId"], "requestId": context["requestId"]},
+        separators=(",", ":"),
+    )

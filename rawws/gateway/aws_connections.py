@@ -1,0 +1,145 @@
+"""`@connections`: what backends do to clients by HTTP, as the SDKs of AWS ask for it (API version 2018-11-29).
+
+`x-amzn-errortype` is what an SDK makes its exception of; boto3 and aws-sdk-js read it, and not the body.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, final
+
+import rawws
+
+from .aws_events import new_request_id
+from .sigv4 import AwsCredential, SignatureError, check_signature
+from .spelling import ConnectionId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .config import ApiConfig
+    from .model import Delivery, Gateway
+
+__all__ = ["ConnectionsApi"]
+
+# "128 KB" for a message (API Gateway quotas), whoever sends it.
+MAX_POST: Final = 128 * 1024
+# What DeleteConnection closes with (seen with AWS by users of boto3).
+CLOSED: Final = (1000, "Connection Closed Normally")
+ERRORS: Final = {
+    400: "BadRequestException",
+    403: "ForbiddenException",
+    410: "GoneException",
+    413: "PayloadTooLargeException",
+    429: "LimitExceededException",
+    503: "ServiceUnavailableException",
+}
+REASONS: Final = {
+    410: "the connection is gone, or was never given",
+    413: f"the message is over {MAX_POST} bytes, the limit",
+    429: "the client reads too slowly, nothing was sent",
+    503: "the instance that has the connection cannot be reached now",
+}
+
+
+def aws_error(status: int, message: str) -> rawws.Response:
+    """Return an answer of which SDKs make the exception of its status."""
+    fields = {"x-amzn-errortype": ERRORS[status], "x-amzn-RequestId": new_request_id()}
+    if status == 503:
+        fields["Retry-After"] = "1"
+    return rawws.Response.json({"message": message}, status, fields)
+
+
+@final
+class ConnectionsApi:
+    """The endpoint of `@connections` for some APIs: that of one path, or all where a request names none."""
+
+    __slots__ = ("_apis", "_gateway")
+
+    def __init__(self, gateway: Gateway, apis: Callable[[], Iterable[ApiConfig]]) -> None:
+        self._gateway = gateway
+        self._apis = apis
+
+    async def __call__(self, request: rawws.HttpRequest) -> rawws.Response:
+        """Answer a request of an SDK."""
+        apis = self._signer(request)
+        if isinstance(apis, SignatureError):
+            return aws_error(403, str(apis))
+        try:
+            ident = ConnectionId.parse(request.path_params["connection"])
+        except ValueError:
+            return aws_error(400, "Invalid connectionId: it has not the form of those that were given")
+        connection = self._gateway.connections.get(ident)
+        # One of another API is as one that never was.
+        if connection is not None and connection.app not in apis:
+            return aws_error(410, REASONS[410])
+        if request.method == "POST":
+            return await self._post(ident, request)
+        if request.method == "DELETE":
+            done = await self._gateway.close(ident, *CLOSED)
+            return rawws.Response(204) if done.status == 200 else _failed(done)
+        done = await self._gateway.get(ident)
+        return _described(done) if done.status == 200 else _failed(done)
+
+    def _signer(self, request: rawws.HttpRequest) -> set[str] | SignatureError:
+        """Return the APIs whose key signed a request, or why none did."""
+        # A key may be that of several APIs.
+        owners: dict[str, set[str]] = {}
+        credentials: dict[str, AwsCredential] = {}
+        for api in self._apis():
+            for each in api.credentials:
+                owners.setdefault(each.key, set()).add(api.id)
+                credentials[each.key] = AwsCredential(each.secret)
+        try:
+            key = check_signature(
+                request.method,
+                request.head.path,
+                request.headers,
+                request.body,
+                credentials,
+                now=time.time(),
+                secure=request.scheme == "https",
+            )
+        except SignatureError as error:
+            return error
+        return owners[key]
+
+    async def _post(self, ident: ConnectionId, request: rawws.HttpRequest) -> rawws.Response:
+        """Send a message to a client, once for each call, however often an SDK tries."""
+        if len(request.body) > MAX_POST:
+            return aws_error(413, REASONS[413])
+        try:
+            message = request.body.decode()
+        except UnicodeDecodeError:
+            return aws_error(400, "the data is not UTF-8, and clients get text")
+        # The same in each try of one call, so that it is done once.
+        said = request.headers.get_all("amz-sdk-invocation-id")
+        once = f"{ident.aws} {said[0][:128]}" if len(said) == 1 else ""
+        done = await self._gateway.send(ident, message, once=once)
+        return _sent() if done.status == 200 else _failed(done)
+
+
+def _sent() -> rawws.Response:
+    return rawws.Response(200, b"", {"x-amzn-RequestId": new_request_id()}, "application/json")
+
+
+def _failed(done: Delivery) -> rawws.Response:
+    return aws_error(done.status, REASONS[done.status])
+
+
+def _described(done: Delivery) -> rawws.Response:
+    """Return what is told of a connection."""
+    info = done.info
+    assert info is not None  # noqa: S101 - that of a status of 200
+    told: dict[str, Any] = {
+        "connectedAt": _iso(info.connected_at),
+        "identity": {"sourceIp": info.address, "userAgent": info.agent},
+        "lastActiveAt": _iso(info.active_at),
+    }
+    return rawws.Response.json(told, headers={"x-amzn-RequestId": new_request_id()})
+
+
+def _iso(seconds: float) -> str:
+    """Return a time as the SDKs read it: ISO 8601, in UTC, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,208 @@
+"""The AWS face with unmodified boto3, and backends that answer as they should and as they should not."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.utilities.parser.models import (
+    APIGatewayWebSocketConnectEventModel,
+    APIGatewayWebSocketDisconnectEventModel,
+    APIGatewayWebSocketMessageEventModel,
+)
+from botocore.exceptions import ClientError
+
+import rawws
+from tests.gateway.aws_running import aws_gateway, chat_api, event_of, sdk
+from tests.gateway.backends import BAD_BACKENDS, backend, bad_backend
+from tests.processes import free_port
+from tests.server.peers import Logged
+
+MODELS: dict[str, Any] = {
+    "CONNECT": APIGatewayWebSocketConnectEventModel,
+    "MESSAGE": APIGatewayWebSocketMessageEventModel,
+    "DISCONNECT": APIGatewayWebSocketDisconnectEventModel,
+}
+
+
+def ok(_: rawws.HttpRequest) -> dict[str, Any]:
+    return {"statusCode": 200}
+
+
+def parsed(requests: list[rawws.HttpRequest]) -> list[dict[str, Any]]:
+    """Return the events that came, each parsed by its model."""
+    events = [event_of(request) for request in requests]
+    for event in events:
+        MODELS[event["requestContext"]["eventType"]].model_validate_json(json.dumps(event))
+    return events
+
+
+@pytest.mark.parametrize("token", [None, "temporary+credentials/=="])
+async def test_a1_boto3_posts_gets_and_deletes(token: str | None) -> None:
+    async with backend(ok) as running, aws_gateway(chat_api(running.url, "$connect", "$disconnect")) as gateway:
+        client = sdk(gateway.port, token=token)
+        async with gateway.connect(user_agent_header="chat/1") as ws:
+            ident = gateway.connection_id
+            assert len(ident) == 16
+            await client.post(ident, '{"text":"Grüße"}')
+            assert await ws.recv() == '{"text":"Grüße"}'
+            await client.post(ident, b"octets")
+            assert await ws.recv() == "octets"
+            found = await client.get(ident)
+            for name in ("ConnectedAt", "LastActiveAt"):
+                assert found[name].tzinfo is not None
+                assert abs(found[name] - dt.datetime.now(dt.UTC)) < dt.timedelta(seconds=60)
+            assert found["Identity"] == {"SourceIp": "127.0.0.1", "UserAgent": "chat/1"}
+            deleted = await client.delete(ident)
+            assert deleted["ResponseMetadata"]["HTTPStatusCode"] == 204
+            with pytest.raises(rawws.ConnectionClosedOK):
+                await ws.recv()
+            assert (ws.close_code, ws.close_reason) == (1000, "Connection Closed Normally")
+        await running.wait_for(2)
+        connect, disconnect = parsed(running.requests)
+        assert connect["requestContext"]["connectionId"] == disconnect["requestContext"]["connectionId"] == ident
+        assert disconnect["requestContext"]["disconnectStatusCode"] == 1000
+
+
+async def test_a2_errors_are_the_exceptions_of_boto3() -> None:
+    async with aws_gateway(chat_api("http://127.0.0.1:9/")) as gateway:
+        client = sdk(gateway.port)
+        async with gateway.connect(max_size=None) as ws:
+            ident = gateway.connection_id
+            await client.post(ident, "x" * 131_072)
+            assert len(await ws.recv()) == 131_072
+            with pytest.raises(client.exceptions.PayloadTooLargeException):
+                await client.post(ident, "x" * 131_073)
+            with pytest.raises(ClientError) as caught:
+                await client.post("nonsense", "x")
+            assert caught.value.response["Error"]["Code"] == "BadRequestException"
+            with pytest.raises(ClientError) as caught:
+                await client.post(ident, b"\xff")
+            assert caught.value.response["Error"]["Code"] == "BadRequestException"
+            for wrong in (sdk(gateway.port, secret="wrong"), sdk(gateway.port, key="AKIDUNKNOWN")):
+                for call in (wrong.post(ident, "x"), wrong.get(ident), wrong.delete(ident)):
+                    with pytest.raises(wrong.exceptions.ForbiddenException):
+                        await call
+        for gone in (ident, "AAAAAAAAAAAAAAA="):
+            for call in (client.post(gone, "x"), client.get(gone), client.delete(gone)):
+                with pytest.raises(client.exceptions.GoneException):
+                    await call
+
+
+async def test_a2_a_client_that_does_not_read_is_left_alone_and_stays() -> None:
+    async with aws_gateway(chat_api("http://127.0.0.1:9/")) as gateway, gateway.connect() as ws:
+        client, ident, sent = sdk(gateway.port), gateway.connection_id, 0
+        with pytest.raises(client.exceptions.LimitExceededException):
+            while True:
+                await client.post(ident, f"{sent:<100000}")
+                sent += 1
+        for number in range(sent):
+            assert int(await ws.recv()) == number
+        while True:
+            try:
+                await client.post(ident, "still here")
+                break
+            except client.exceptions.LimitExceededException:
+                await asyncio.sleep(0)
+        assert await ws.recv() == "still here"
+
+
+CONNECTS = [
+    (rawws.Response(200), 101),
+    (rawws.Response(204), 101),
+    ({"statusCode": 200}, 101),
+    (rawws.Response(400), 400),
+    (rawws.Response(403), 403),
+    ({"statusCode": 401, "body": "no"}, 401),
+    (rawws.Response(302, b"", {"Location": "/"}), 302),
+    (rawws.Response(500), 502),
+    ({"statusCode": 500}, 502),
+    ({"statusCode": 20}, 502),
+    ({"statusCode": 200, "body": 5}, 502),
+    ({"statusCode": 200, "body": "%", "isBase64Encoded": True}, 502),
+    ({"errorMessage": "it failed", "errorType": "Exception"}, 502),
+]
+
+
+async def status_of(connecting: rawws.connect) -> int:
+    """Return the status of a handshake."""
+    try:
+        async with connecting:
+            return 101
+    except rawws.HandshakeError as error:
+        return error.status
+
+
+@pytest.mark.parametrize(("answer", "status"), CONNECTS)
+async def test_a9_the_backend_says_who_may_connect(answer: Any, status: int) -> None:
+    async with backend(lambda _: answer) as running, aws_gateway(chat_api(running.url, "$connect")) as gateway:
+        assert await status_of(gateway.connect()) == status
+
+
+async def test_a9_a_backend_that_does_not_answer_lets_nobody_in(logged: Logged) -> None:
+    hangs = BAD_BACKENDS["hangs"][0]
+    async with bad_backend(hangs) as bad, aws_gateway(chat_api(bad.url, "$connect", route="timeout = 0.1")) as gateway:
+        assert await status_of(gateway.connect()) == 504
+        assert await status_of(gateway.connect("/prod/")) == 504
+    dead = f"http://127.0.0.1:{free_port()}/"
+    async with aws_gateway(chat_api(dead, "$connect")) as gateway:
+        assert [await status_of(gateway.connect()) for _ in range(6)] == [502] * 5 + [503]
+    logged.take_all("$connect of chat failed", 8)
+
+
+ARN = "arn:aws:execute-api:local:000000000000:chat/prod/$connect"
+
+
+def policy(effect: str = "Allow", resource: Any = ARN, **more: Any) -> dict[str, Any]:
+    statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": resource}
+    return {"principalId": "u1", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}, **more}
+
+
+AUTHORIZERS = [
+    (policy(), 101),
+    (policy(resource="arn:aws:execute-api:*:*:chat/*"), 101),
+    (policy(resource=["no", "arn:aws:execute-api:*/$connec?"]), 101),
+    (policy(context={"role": "admin", "level": 3, "on": True}), 101),
+    (policy("Deny"), 403),
+    (policy(resource="arn:aws:execute-api:local:000000000000:other/*"), 403),
+    (policy(principalId=""), 403),
+    (policy(principalId=None), 403),
+    ({"errorMessage": "Unauthorized", "errorType": "Exception"}, 401),
+    ({"errorMessage": "a mistake", "errorType": "KeyError"}, 500),
+    (rawws.Response(401), 401),
+    (rawws.Response(403), 403),
+    (rawws.Response(404), 500),
+    (policy(context={"much": "x" * 9216}), 500),
+    (policy(context={"deep": {}}), 500),
+    (policy(context=[1]), 500),
+    (policy(policyDocument="text"), 500),
+    ("no JSON", 500),
+    (["a", "list"], 500),
+]
+
+
+@pytest.mark.parametrize(("answer", "status"), AUTHORIZERS)
+async def test_a9_an_authorizer_says_who_may_connect(answer: Any, status: int) -> None:
+    async with backend(lambda _: answer) as running, backend(ok) as connects:
+        api = f'authorizer = {{ url = "{running.url}", identity = ["route.request.querystring.token"] }}'
+        async with aws_gateway(chat_api(connects.url, "$connect", api=api)) as gateway:
+            assert await status_of(gateway.connect("/prod?token=x")) == status
+            assert event_of(running.requests[0])["methodArn"] == ARN
+            # Without its identity nobody is asked.
+            assert await status_of(gateway.connect("/prod?Token=x")) == 401
+            assert len(running.requests) == 1
+        assert len(connects.requests) == (status == 101)
+        if status == 101:
+            told = event_of(connects.requests[0])["requestContext"]["authorizer"]
+            assert told.pop("integrationLatency") >= 0
+            assert told == {"principalId": "u1", **answer.get("context", {})}
+
+
+async def test_a9_an_authorizer_that_fails_lets_nobody_in(logged: Logged) -> None:
+    api = f'authorizer = {{ url = "http://127.0.0.1:{free_port()}/" }}'
+    async with aws_gateway(chat_api("http://127.0.0.1:9/", api=api)) as gateway:
+        assert await status_of(gateway.connect()) == 500
+    logged.take_all("the authorizer of chat failed", 1)
