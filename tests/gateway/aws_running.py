@@ -16,6 +16,7 @@ from rawws.gateway.loading import read_config
 from rawws.gateway.main import face_routes, gateway_options, new_gateway
 from rawws.gateway.model import Gateway
 from tests.client.peers import port
+from tests.server.peers import narrow
 
 __all__ = ["AwsGateway", "aws_gateway", "chat_api", "event_of", "sdk"]
 
@@ -59,9 +60,9 @@ class AwsGateway:
 
 @asynccontextmanager
 async def aws_gateway(text: str) -> AsyncIterator[AwsGateway]:
-    """Run a gateway."""
+    """Run a gateway, with small send buffers."""
     gateway = new_gateway(read_config(text))
-    async with gateway, rawws.serve(face_routes(gateway), "127.0.0.1", 0, **gateway_options(gateway)) as server:
+    async with gateway, rawws.serve(face_routes(gateway), sock=narrow(), **gateway_options(gateway)) as server:
         yield AwsGateway(gateway, server)
 
 

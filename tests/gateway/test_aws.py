@@ -206,3 +206,76 @@ async def test_a9_an_authorizer_that_fails_lets_nobody_in(logged: Logged) -> Non
     async with aws_gateway(chat_api("http://127.0.0.1:9/", api=api)) as gateway:
         assert await status_of(gateway.connect()) == 500
     logged.take_all("the authorizer of chat failed", 1)
+
+
+def lambda_chat(request: rawws.HttpRequest) -> dict[str, Any]:
+    event = event_of(request)
+    return {"statusCode": 200, "body": f"{event['requestContext']['routeKey']} {event['body']}"}
+
+
+async def test_messages_go_to_their_routes_in_order_and_answers_come_back() -> None:
+    async with backend(lambda_chat) as running:
+        text = chat_api(running.url, "join", "$default", route="response = true")
+        async with aws_gateway(text) as gateway, gateway.connect() as ws:
+            messages = ['{"action":"join"}', '{"action":"other"}', "no JSON", '{"action":"$connect"}']
+            messages += [f'{{"action":"join","n":{number}}}' for number in range(40)]
+            for message in messages:
+                await ws.send(message)
+            keys = ["join", "$default", "$default", "$default"] + ["join"] * 40
+            assert [await ws.recv() for _ in messages] == [f"{k} {m}" for k, m in zip(keys, messages, strict=True)]
+        assert [event["body"] for event in parsed(running.requests)] == messages
+
+
+async def test_a_message_without_a_route_and_one_that_fails_are_told(logged: Logged) -> None:
+    answer: Any = rawws.Response(500)
+    async with backend(lambda _: answer) as running, aws_gateway(chat_api(running.url, "join")) as gateway:
+        async with gateway.connect() as ws:
+            await ws.send("hello")
+            await ws.send('{"action":"join"}')
+            ident = gateway.connection_id
+            for message in ("Forbidden", "Internal server error"):
+                told = json.loads(await ws.recv())
+                assert (told["message"], told["connectionId"], len(told["requestId"])) == (message, ident, 16)
+    dead = f"http://127.0.0.1:{free_port()}/"
+    async with aws_gateway(chat_api(dead, "$default")) as gateway, gateway.connect() as ws:
+        await ws.send("hello")
+        assert json.loads(await ws.recv())["message"] == "Internal server error"
+    logged.take_all("$default of chat failed", 1)
+
+
+async def test_plain_http_has_the_text_and_mapped_headers() -> None:
+    route = 'format = "http"'
+    default = 'headers = { connectionId = "context.connectionId", room = "route.request.body.room" }'
+    async with backend(lambda _: None) as running:
+        text = chat_api(running.url, "$connect", "$default", "$disconnect", route=route, **{"$default": default})
+        async with aws_gateway(text) as gateway:
+            forged = {"X-Rawws-Connection-Id": "forged", "X-Own": "1"}
+            async with gateway.connect("/prod?a=%20b", additional_headers=forged) as ws:
+                ident = gateway.connection_id
+                await ws.send('{"room":"ü\\r\\nx"}')
+                await running.wait_for(2)
+            await running.wait_for(3)
+        connect, message, disconnect = running.requests
+        assert (connect.method, connect.head.path, connect.headers["X-Own"]) == ("GET", "/backend?a=%20b", "1")
+        assert "Sec-WebSocket-Key" not in connect.headers
+        assert (message.method, message.body) == ("POST", b'{"room":"\xc3\xbc\\r\\nx"}')
+        assert (message.headers["connectionId"], message.headers["room"]) == (ident, "%C3%BC%0D%0Ax")
+        assert disconnect.headers["X-Rawws-Close-Code"] == "1000"
+        assert [each.headers["X-Rawws-Connection-Id"] for each in running.requests] == [ident] * 3
+
+
+async def test_a10_what_is_too_large_or_binary_is_refused() -> None:
+    async with backend(ok) as running, aws_gateway(chat_api(running.url, "$default")) as gateway:
+        for message, code in ((b"binary", 1003), ("x" * 32_769, 1009)):
+            async with gateway.connect(compression=None) as ws:
+                await ws.send(message)
+                with pytest.raises(rawws.ConnectionClosed):
+                    await ws.recv()
+                assert ws.close_code == code
+
+
+async def test_the_backend_chooses_the_subprotocol() -> None:
+    answer = {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "chat.v2"}}
+    async with backend(lambda _: answer) as running, aws_gateway(chat_api(running.url, "$connect")) as gateway:
+        async with gateway.connect(subprotocols=["chat.v1", "chat.v2"]) as ws:
+            assert ws.subprotocol == "chat.v2"
