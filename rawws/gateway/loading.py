@@ -24,6 +24,7 @@ from .config import (
     HookConfig,
     JwtConfig,
 )
+from .expressions import ExpressionError, RequestValue, RouteSelection
 from .reading import TableReader
 
 if TYPE_CHECKING:
@@ -302,6 +303,10 @@ def api_of(table: TableReader) -> ApiConfig:
     table.end()
     if len(found.routes) > MOST_ROUTES:
         table.wrong("route", f"there are {len(found.routes)}, allowed are {MOST_ROUTES}")
+    try:
+        RouteSelection(found.route_selection)
+    except ExpressionError as error:
+        table.wrong("route_selection", str(error))
     keys = [each.key for each in found.routes]
     for number, key in enumerate(keys):
         if key and key in keys[:number]:
@@ -362,5 +367,9 @@ def route_of(table: TableReader) -> ApiRoute:
     for name in found.headers:
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             table.wrong(f"headers.{name}", "it is no name of a header field (RFC 9110 section 5.1)")
+        try:
+            RequestValue(found.headers[name], on_connect=key == "$connect")
+        except ExpressionError as error:
+            table.wrong(f"headers.{name}", str(error))
     table.end()
     return found

@@ -16,6 +16,8 @@ from aws_lambda_powertools.utilities.parser.models import (
 from botocore.exceptions import ClientError
 
 import rawws
+from rawws.gateway.config import ConfigError
+from rawws.gateway.loading import read_config
 from tests.gateway.aws_running import aws_gateway, chat_api, event_of, sdk
 from tests.gateway.backends import BAD_BACKENDS, backend, bad_backend
 from tests.processes import free_port
@@ -108,6 +110,15 @@ async def test_a2_a_client_that_does_not_read_is_left_alone_and_stays() -> None:
             except client.exceptions.LimitExceededException:
                 await asyncio.sleep(0)
         assert await ws.recv() == "still here"
+
+
+def test_expressions_are_refused_where_the_configuration_is_read() -> None:
+    text = chat_api("http://h/", "$default", api='route_selection = "$context.x"', route='headers = { a = "text" }')
+    with pytest.raises(ConfigError) as caught:
+        read_config(text)
+    first, second = sorted(caught.value.mistakes)
+    assert "route[0].headers.a: " in first
+    assert "api[0].route_selection: the expression is" in second
 
 
 CONNECTS = [
