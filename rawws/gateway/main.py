@@ -15,7 +15,7 @@ from .pusher import PusherFace
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .config import GatewayConfig
+    from .config import ApiConfig, GatewayConfig
     from .model import Admission, Face
 
 __all__ = ["face_routes", "gateway_options", "new_gateway"]
@@ -25,6 +25,9 @@ MAX_BODY: Final = 4 << 20
 # "Connect again at once", to those who speak protocol 7; others know 1001, "going away".
 RECONNECT: Final = 4200
 GOING_AWAY: Final = 1001
+
+# Of a handshake, beside what backends are waited for in it, in seconds.
+OPEN_TIMEOUT: Final = 10.0
 
 
 def new_gateway(config: GatewayConfig) -> Gateway:
@@ -65,10 +68,17 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         "origins": "*",
         "process_request": admit,
         "select_subprotocol": choose,
+        "open_timeout": OPEN_TIMEOUT + max([0.0, *map(longest_handshake, config.apis)]),
         "max_size": MAX_BODY,
         "trusted_proxies": config.trusted_proxies,
         "drain": rawws.Drain(code=GOING_AWAY if config.apis else RECONNECT),
     }
+
+
+def longest_handshake(api: ApiConfig) -> float:
+    """Return how long the authorizer and the backend of an API may take to let a client in, in seconds."""
+    connect = api.route("$connect")
+    return (api.authorizer.timeout if api.authorizer else 0.0) + (connect.timeout if connect else 0.0)
 
 
 async def ask_later(
