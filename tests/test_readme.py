@@ -65,6 +65,7 @@ ELSEWHERE = {
     "frameworks.md",
     "gateway.md",
     "haproxy.md",
+    "hooks.md",
     "http.md",
     "http2.md",
     "javascript.md",
