@@ -50,19 +50,23 @@ session.on('remoteSettings', settings => {
 """
 
 
-def site(reports: asyncio.Queue[Any]) -> rawws.Routes:
+def site(reports: asyncio.Queue[Any], peers: set[Any]) -> rawws.Routes:
+    """Serve the page; `peers` are the addresses from which all of it is asked."""
     routes = rawws.Routes()
 
     @routes.get("/")
-    def page(_request: rawws.HttpRequest) -> rawws.Response:
+    def page(request: rawws.HttpRequest) -> rawws.Response:
+        peers.add(request.remote_address)
         return rawws.Response(200, PAGE, content_type="text/html")
 
     @routes.get("/item/{name}")
     def item(request: rawws.HttpRequest) -> str:
+        peers.add(request.remote_address)
         return request.path_params["name"]
 
     @routes.get("/events/{name}")
     def events(request: rawws.HttpRequest) -> rawws.EventStream:
+        peers.add(request.remote_address)
         stream = rawws.EventStream()
         stream.send(request.path_params["name"])
         return stream
@@ -73,6 +77,7 @@ def site(reports: asyncio.Queue[Any]) -> rawws.Routes:
 
     @routes.websocket("/ws")
     async def talk(ws: rawws.WebSocket) -> None:
+        peers.add(ws.remote_address)
         async for message in ws:
             await ws.send(message)
 
@@ -91,9 +96,10 @@ def certificate() -> tuple[ssl.SSLContext, str]:
 
 async def test_chromium_has_all_on_one_connection(tmp_path: Path) -> None:
     reports: asyncio.Queue[Any] = asyncio.Queue()
+    peers: set[Any] = set()
     context, pin = certificate()
     options: dict[str, Any] = {"ssl": context, "http2": True, "subprotocols": ["chat.v1"]}
-    async with serve(site(reports), **options) as server:
+    async with serve(site(reports, peers), **options) as server:
         browser = await asyncio.create_subprocess_exec(
             "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -111,8 +117,8 @@ async def test_chromium_has_all_on_one_connection(tmp_path: Path) -> None:
         assert report["events"] == report["fetched"] == 20
         assert sorted(report["messages"]) == sorted(f"message {number}" for number in range(20))
         assert report["closed"] == [[4000, "enough", True, "chat.v1"]] * 20
-        # Counted where they were accepted; a browser may open a second one that it does not use.
-        assert figures.http2_connections == 1, figures
+        # A browser may open a second one that it does not use.
+        assert len(peers) == 1 <= figures.http2_connections
         assert figures.opened == figures.closes[4000] == 20
         assert figures.streams == 20
         await eventually(lambda: not server.settings.connections)
@@ -123,7 +129,7 @@ async def test_node_has_a_websocket_over_its_own_http2(tmp_path: Path) -> None:
     options: dict[str, Any] = {"ssl": context, "http2": True, "subprotocols": ["chat.v1"]}
     script = tmp_path / "client.js"
     script.write_text(NODE)
-    async with serve(site(asyncio.Queue()), **options) as server:
+    async with serve(site(asyncio.Queue(), set()), **options) as server:
         port = str(server.sockets[0].getsockname()[1])
         node = await asyncio.create_subprocess_exec("node", str(script), port, stdout=asyncio.subprocess.PIPE)
         async with asyncio.timeout(50):
