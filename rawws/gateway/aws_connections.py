@@ -70,16 +70,12 @@ class ConnectionsApi:
             ident = ConnectionId.parse(request.path_params["connection"])
         except ValueError:
             return aws_error(400, "Invalid connectionId: it has not the form of those that were given")
-        connection = self._gateway.connections.get(ident)
-        # One of another API is as one that never was.
-        if connection is not None and connection.app not in apis:
-            return aws_error(410, REASONS[410])
         if request.method == "POST":
-            return await self._post(ident, request)
+            return await self._post(ident, request, apis)
         if request.method == "DELETE":
-            done = await self._gateway.close(ident, *CLOSED)
+            done = await self._gateway.close(ident, *CLOSED, apps=apis)
             return rawws.Response(204) if done.status == 200 else _failed(done)
-        done = await self._gateway.get(ident)
+        done = await self._gateway.get(ident, apps=apis)
         return _described(done) if done.status == 200 else _failed(done)
 
     def _signer(self, request: rawws.HttpRequest) -> set[str] | SignatureError:
@@ -105,7 +101,7 @@ class ConnectionsApi:
             return error
         return owners[key]
 
-    async def _post(self, ident: ConnectionId, request: rawws.HttpRequest) -> rawws.Response:
+    async def _post(self, ident: ConnectionId, request: rawws.HttpRequest, apis: set[str]) -> rawws.Response:
         """Send a message to a client, once for each call, however often an SDK tries."""
         if len(request.body) > MAX_POST:
             return aws_error(413, REASONS[413])
@@ -116,7 +112,7 @@ class ConnectionsApi:
         # The same in each try of one call, so that it is done once.
         said = request.headers.get_all("amz-sdk-invocation-id")
         once = f"{ident.aws} {said[0][:128]}" if len(said) == 1 else ""
-        done = await self._gateway.send(ident, message, once=once)
+        done = await self._gateway.send(ident, message, once=once, apps=apis)
         return _sent() if done.status == 200 else _failed(done)
 
 

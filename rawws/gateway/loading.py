@@ -116,6 +116,13 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
             if credential.key in keys:
                 whole.wrong(f"app[{number}].keys[{place}].key", "another app has it, allowed is one app for each key")
             keys.add(credential.key)
+    secrets: dict[str, str] = {}
+    for number, api in enumerate(found.apis):
+        for place, credential in enumerate(api.credentials):
+            # Whose key it is decides which APIs a request may do something to.
+            if secrets.setdefault(credential.key, credential.secret) != credential.secret:
+                name = f"api[{number}].credentials[{place}].key"
+                whole.wrong(name, "another API has it with another secret, allowed is one secret for each key")
     if not found.apps and not found.apis:
         whole.wrong("app", "there is none, needed is an [[app]] or an [[api]]")
     ports = [int(address.rpartition(":")[2]) for address in found.listen]

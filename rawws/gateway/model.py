@@ -5,6 +5,8 @@ Laws:
 2. A face turns what clients and servers say into calls of the gateway, and events into what its clients hear. It holds
    nothing that another instance needs.
 3. Nothing is delivered to whoever it excludes, at any instance.
+4. A connection is done something to for its own app alone; to any other it is as one that there never was. Its instance
+   judges that, whoever asks.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from .control import InstanceRegistry, OnceMemory, RegistryAway
 from .spelling import ConnectionId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Collection, Coroutine, Iterable
 
     from rawws.topics import Publication, PublishResult
 
@@ -327,19 +329,28 @@ class Gateway:
 
     # -- to a connection, wherever it is
 
-    async def send(self, ident: ConnectionId, message: str | bytes, *, once: str = "") -> Delivery:
-        """Send a message to a connection; one with the `once` of an earlier one, within a minute, is not sent again."""
-        if ident.instance == self.instance:
-            return self.send_here(ident, message, once)
-        told = {"text": message} if isinstance(message, str) else {"octets": b64encode(message).decode()}
-        return await self._ask(ident, "send", once=once, **told)
+    async def send(
+        self, ident: ConnectionId, message: str | bytes, *, once: str = "", apps: Collection[str] | None = None
+    ) -> Delivery:
+        """Send a message to a connection of one of these apps, by default of any.
 
-    def send_here(self, ident: ConnectionId, message: str | bytes, once: str) -> Delivery:
+        One with the `once` of an earlier one, within a minute, is not sent again.
+        """
+        if ident.instance == self.instance:
+            return self.send_here(ident, message, once, apps)
+        told = {"text": message} if isinstance(message, str) else {"octets": b64encode(message).decode()}
+        return await self._ask(ident, "send", apps, once=once, **told)
+
+    def send_here(
+        self, ident: ConnectionId, message: str | bytes, once: str, apps: Collection[str] | None = None
+    ) -> Delivery:
         """Send a message to a connection of this instance."""
+        connection = self.connections.get(ident)
+        if connection is not None and not is_of(connection, apps):
+            return GONE
         known = self._done.status_of(once)
         if known is not None:
             return Delivery(known)
-        connection = self.connections.get(ident)
         if connection is None:
             return GONE
         if connection.congested:
@@ -352,27 +363,33 @@ class Gateway:
         self._done.remember(once, 200)
         return Delivery(200)
 
-    async def close(self, ident: ConnectionId, code: int = 1000, reason: str = "") -> Delivery:
-        """Close a connection. Raises rawws.LocalProtocolError for a code or a reason that no Close frame has."""
+    async def close(
+        self, ident: ConnectionId, code: int = 1000, reason: str = "", *, apps: Collection[str] | None = None
+    ) -> Delivery:
+        """Close a connection of one of these apps, by default of any.
+
+        Raises rawws.LocalProtocolError for a code or a reason that no Close frame has.
+        """
         if ident.instance != self.instance:
-            return await self._ask(ident, "close", code=code, reason=reason)
+            return await self._ask(ident, "close", apps, code=code, reason=reason)
         connection = self.connections.get(ident)
-        if connection is None:
+        if connection is None or not is_of(connection, apps):
             return GONE
         connection.close(code, reason)
         return Delivery(200)
 
-    async def get(self, ident: ConnectionId) -> Delivery:
-        """Return what is told of a connection."""
+    async def get(self, ident: ConnectionId, *, apps: Collection[str] | None = None) -> Delivery:
+        """Return what is told of a connection of one of these apps, by default of any."""
         if ident.instance != self.instance:
-            return await self._ask(ident, "get")
+            return await self._ask(ident, "get", apps)
         connection = self.connections.get(ident)
-        return GONE if connection is None else Delivery(200, connection.info())
+        return GONE if connection is None or not is_of(connection, apps) else Delivery(200, connection.info())
 
-    async def _ask(self, ident: ConnectionId, verb: str, **fields: Any) -> Delivery:
+    async def _ask(self, ident: ConnectionId, verb: str, apps: Collection[str] | None, **fields: Any) -> Delivery:
         """Have the instance that has a connection do something."""
         try:
-            answer = await self.registry.ask(ident.instance, verb, to=ident.socket_id, **fields)
+            of = None if apps is None else sorted(apps)
+            answer = await self.registry.ask(ident.instance, verb, to=ident.socket_id, of=of, **fields)
         except LookupError:
             return GONE
         except RegistryAway:
@@ -386,12 +403,12 @@ class Gateway:
             return {"channels": self.own_channel_counts(fields["app"])}
         if verb == "connections":
             return {"count": self.of_app(fields["app"])}
-        ident = ConnectionId.parse(fields["to"])
+        ident, apps = ConnectionId.parse(fields["to"]), fields["of"]
         connection = self.connections.get(ident)
         if verb == "send":
             message = b64decode(fields["octets"]) if "octets" in fields else fields["text"]
-            return {"status": self.send_here(ident, message, fields["once"]).status}
-        if connection is None:
+            return {"status": self.send_here(ident, message, fields["once"], apps).status}
+        if connection is None or not is_of(connection, apps):
             return {"status": GONE.status}
         if verb == "close":
             connection.close(fields["code"], fields["reason"])
@@ -484,6 +501,11 @@ class Gateway:
         self.registry.close()
         for hub in (self.main, self.cache, self.control):
             await hub.close()
+
+
+def is_of(connection: GatewayConnection, apps: Collection[str] | None) -> bool:
+    """Tell whether a connection is one of these apps, None for any."""
+    return apps is None or connection.app in apps
 
 
 def is_cached(channel: str) -> bool:

@@ -18,7 +18,7 @@ from rawws.gateway.model import Gateway
 from tests.client.peers import port
 from tests.server.peers import narrow
 
-__all__ = ["AwsGateway", "aws_gateway", "chat_api", "event_of", "sdk"]
+__all__ = ["KEY", "SECRET", "AwsGateway", "aws_gateway", "chat_api", "event_of", "sdk"]
 
 KEY, SECRET = "AKIDLOCAL", "local-secret-7f3a"
 

@@ -1,5 +1,19 @@
 """Tests of the gateway run as those of the server do: on each loop, and what they leave behind fails them."""
 
+import pytest
+
+from rawws.backplanes.memory import Engine as Memory
+from rawws.backplanes.memory import MemoryBackplane
+from rawws.topics import shared
 from tests.server.conftest import logged, pytest_generate_tests, pytest_pyfunc_call, quick_collections
 
-__all__ = ["logged", "pytest_generate_tests", "pytest_pyfunc_call", "quick_collections"]
+__all__ = ["engines", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "quick_collections"]
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
+    """Join the gateways that are made from now on, each of their three hubs to its like."""
+    found = [Memory(), Memory(), Memory()]
+    joined = shared.SharedBackplane(lambda number: MemoryBackplane(found[(number - 1) % 3]))
+    monkeypatch.setattr(shared, "shared", joined)
+    return found

@@ -16,10 +16,14 @@ from aws_lambda_powertools.utilities.parser.models import (
 from botocore.exceptions import ClientError
 
 import rawws
+from rawws.backplanes.memory import Engine as Memory
 from rawws.gateway.config import ConfigError
 from rawws.gateway.loading import read_config
-from tests.gateway.aws_running import aws_gateway, chat_api, event_of, sdk
+from rawws.gateway.spelling import ConnectionId
+from tests.gateway.aws_running import KEY, SECRET, aws_gateway, chat_api, event_of, sdk
 from tests.gateway.backends import BAD_BACKENDS, backend, bad_backend
+from tests.gateway.running import KEY as PUSHER_KEY
+from tests.gateway.running import app_file
 from tests.processes import free_port
 from tests.server.peers import Logged
 
@@ -110,6 +114,42 @@ async def test_a2_a_client_that_does_not_read_is_left_alone_and_stays() -> None:
             except client.exceptions.LimitExceededException:
                 await asyncio.sleep(0)
         assert await ws.recv() == "still here"
+
+
+async def test_a_key_of_one_api_reaches_no_connection_of_another_at_any_instance(engines: list[Memory]) -> None:
+    own = chat_api("http://127.0.0.1:9/")
+    other = own.replace('"chat"', '"other"').replace("/prod", "/other").replace(KEY, "AKIDOTHER")
+    text = f"{own}\n{other}\n{app_file()}"
+    async with aws_gateway(text) as one, aws_gateway(text) as two, one.connect() as ws, two.connect("/other") as theirs:
+        ident = one.connection_id
+        for gateway in (one, two):
+            client, foreign = sdk(gateway.port), sdk(gateway.port, "/other", key="AKIDOTHER")
+            for call in (foreign.post(ident, "x"), foreign.get(ident), foreign.delete(ident)):
+                with pytest.raises(foreign.exceptions.GoneException):
+                    await call
+            await foreign.post(two.connection_id, "theirs")
+            assert await theirs.recv() == "theirs"
+            # Nor by the path of the other one, or by none.
+            for path in ("/other", ""):
+                with pytest.raises(client.exceptions.ClientError) as caught:
+                    await sdk(gateway.port, path).delete(two.connection_id)
+                assert caught.value.response["Error"]["Code"] in {"ForbiddenException", "GoneException"}
+            # Nor one of a client of Pusher.
+            pusher = await rawws.connect(f"ws://127.0.0.1:{one.port}/app/{PUSHER_KEY}?protocol=7", proxy=None)
+            told = json.loads(json.loads(await pusher.recv())["data"])
+            with pytest.raises(client.exceptions.GoneException):
+                await client.delete(ConnectionId.parse(told["socket_id"]).aws)
+            await pusher.close()
+            await client.post(ident, "own")
+            assert await ws.recv() == "own"
+
+
+def test_a_key_has_one_secret_whichever_apis_it_is_of() -> None:
+    own = chat_api("http://127.0.0.1:9/")
+    other = own.replace('"chat"', '"other"').replace("/prod", "/other")
+    assert len(read_config(f"{own}\n{other}").apis) == 2
+    with pytest.raises(ConfigError, match=r"api\[1\]\.credentials\[0\]\.key: another API has it with another secret"):
+        read_config(f"{own}\n{other.replace(SECRET, 'guessed')}")
 
 
 def test_expressions_are_refused_where_the_configuration_is_read() -> None:

@@ -11,25 +11,14 @@ import pytest
 
 import rawws
 from rawws.backplanes.memory import Engine as Memory
-from rawws.backplanes.memory import MemoryBackplane
 from rawws.gateway import control
 from rawws.gateway.control import InstanceRegistry, OnceMemory, RegistryAway
 from rawws.gateway.model import Delivery
 from rawws.gateway.spelling import ConnectionId
-from rawws.topics import shared
 from tests.gateway.running import APP, Running, gateway
 from tests.gateway.test_pusher_protocol import greeted
 from tests.server.peers import eventually
 from tests.topics.receivers import still
-
-
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
-    """Join the gateways that are made from now on, each of their three hubs to its like."""
-    found = [Memory(), Memory(), Memory()]
-    joined = shared.SharedBackplane(lambda number: MemoryBackplane(found[(number - 1) % 3]))
-    monkeypatch.setattr(shared, "shared", joined)
-    return found
 
 
 @asynccontextmanager
@@ -57,6 +46,26 @@ async def test_a_connection_is_reached_from_any_instance(engines: list[Memory]) 
         with pytest.raises(rawws.ConnectionClosed):
             await client.ws.recv()
         assert (client.ws.close_code, client.ws.close_reason) == (4000, "bye")
+
+
+async def test_a_connection_of_another_app_is_as_one_that_there_is_not_at_any_instance(engines: list[Memory]) -> None:
+    async with pair() as (one, other):
+        client = await greeted(one)
+        ident = ConnectionId.parse(client.socket_id)
+        for asked in (one.gateway, other.gateway):
+            assert await asked.send(ident, "own", once="a", apps=["another", APP]) == Delivery(200)
+            for apps in (["another"], []):
+                # Also what was done already for another call.
+                assert await asked.send(ident, "foreign", once="a", apps=apps) == Delivery(410)
+                assert await asked.send(ident, "foreign", apps=apps) == Delivery(410)
+                assert await asked.get(ident, apps=apps) == Delivery(410)
+                assert await asked.close(ident, apps=apps) == Delivery(410)
+            assert (await asked.get(ident, apps=[APP])).status == 200
+        assert await other.gateway.close(ident, 4000, "bye", apps=[APP]) == Delivery(200)
+        assert await client.ws.recv() == "own"
+        with pytest.raises(rawws.ConnectionClosed):
+            await client.ws.recv()
+        assert client.ws.close_code == 4000
 
 
 async def test_what_is_sent_once_is_not_sent_again(engines: list[Memory]) -> None:
