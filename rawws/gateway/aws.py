@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import rawws
+from rawws import clock
 from rawws.protocol.handshake import check_upgrade
 from rawws.server.forwarded import scheme_of
 
@@ -81,7 +82,7 @@ class AwsApi:
         event = authorizer_event(client, self.arn)
         if not all(each.find(event, NO_JSON) for each in self.identity):
             return 401, client
-        began = time.monotonic_ns()
+        began = clock.monotonic()
         body, request_id = event_body(event), event["requestContext"]["requestId"]
         fields = [("Content-Type", "application/json"), ("X-Request-Id", request_id)]
         fields += signed_fields(self.config.signing, request_id, body)
@@ -91,7 +92,7 @@ class AwsApi:
             logger.warning("the authorizer of %s failed: %s", self.config.id, error)
             return 500, client
         verdict = judge_authorizer(call_result(answer), self.arn)
-        latency = (time.monotonic_ns() - began) // 1_000_000
+        latency = int((clock.monotonic() - began) * 1000)
         return verdict.status, client._replace(authorizer={**verdict.context, "integrationLatency": latency})
 
     async def connect(self, client: AwsClient) -> CallResult:
