@@ -17,13 +17,11 @@ __all__ = [
     "AppConfig",
     "AppLimits",
     "AuthorizerConfig",
-    "CallsConfig",
     "ChannelRule",
     "ConfigError",
     "Credential",
     "GatewayConfig",
     "HookConfig",
-    "JwtConfig",
 ]
 
 
@@ -50,9 +48,6 @@ class ChannelRule:
     """What holds for the channels whose names match: `*` stands for any characters."""
 
     match: str
-    # How many publications are held, and for how many seconds; None for what the gateway holds of all.
-    history_count: int | None
-    history_age: float | None
     # Users in a presence channel, None for what holds for the app.
     members: int | None
 
@@ -72,32 +67,6 @@ class HookConfig:
     format: str
     # Of which channels, as a ChannelRule matches them.
     channels: str
-    # Whether the target is asked first whether it wants them (OPTIONS with WebHook-Request-Origin).
-    verify: bool
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class JwtConfig:
-    """How tokens are checked: by one key, or by those that a URL lists (RFC 7517)."""
-
-    algorithms: tuple[str, ...]
-    key: str = field(repr=False)
-    jwks: str
-    audience: str
-    issuer: str
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class CallsConfig:
-    """URLs of the backend that are asked, "" for what nobody is asked, each within `timeout` seconds."""
-
-    connect: str
-    subscribe: str
-    publish: str
-    rpc: str
-    timeout: float
 
 
 @final
@@ -108,7 +77,6 @@ class AppLimits:
     # Of one connection.
     channels: int
     client_events: float
-    messages: float
     # Requests of servers.
     requests: float
     event_size: int
@@ -123,7 +91,7 @@ class AppLimits:
 @final
 @dataclass(frozen=True, slots=True)
 class AppConfig:
-    """An application of the Pusher face and of the gateway's own."""
+    """An application of the Pusher face."""
 
     id: str
     # The first signs; all are taken.
@@ -138,8 +106,6 @@ class AppConfig:
     subscription_count: bool
     # Within so many seconds a client signs in, or subscribes to a channel that needs it; 0 for never.
     user_auth_timeout: float
-    jwt: JwtConfig | None
-    calls: CallsConfig | None
     limits: AppLimits
     channels: tuple[ChannelRule, ...]
     hooks: tuple[HookConfig, ...]

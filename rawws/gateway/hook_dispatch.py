@@ -121,6 +121,10 @@ class HookDispatch:
         """Handle a subscription to a cache channel that holds nothing."""
         self._tell(app, "cache_miss", {"channel": channel})
 
+    def on_subscription_count(self, app: str, channel: str, count: int) -> None:
+        """Handle how many are subscribed to a channel now: the instance that counted them tells it."""
+        self._tell(app, "subscription_count", {"channel": channel, "subscription_count": count})
+
     def on_opened(self, connection: GatewayConnection) -> None:
         """Handle a new connection."""
         self._tell(connection.app, "connection_opened", members_of_connection(connection))

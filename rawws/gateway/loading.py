@@ -16,16 +16,15 @@ from .config import (
     AppConfig,
     AppLimits,
     AuthorizerConfig,
-    CallsConfig,
     ChannelRule,
     ConfigError,
     Credential,
     GatewayConfig,
     HookConfig,
-    JwtConfig,
 )
 from .expressions import ExpressionError, RequestValue, RouteSelection
 from .reading import TableReader
+from .webhooks import STANDARD_MARK, octets_of_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,11 +51,7 @@ HOOK_EVENTS: Final = (
     "user_offline",
     "connection_opened",
     "connection_closed",
-    "user_missed",
 )
-ALGORITHMS: Final = (
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA",
-)  # fmt: skip
 # An hour is longer than any service keeps a connection silent, and a day than most keep it.
 HOUR, DAY = 3600.0, 86400.0
 MOST: Final = 1 << 31
@@ -163,7 +158,7 @@ def credentials_of(table: TableReader, key: str, *, needed: bool) -> tuple[Crede
     found = []
     for each in table.tables(key):
         name = each.text("key", pattern=r"[!-~]{1,128}", allowed="1 to 128 printable characters")
-        found.append(Credential(name, each.secret("secret")))
+        found.append(Credential(name, signing_secret_of(each, "secret")))
         each.end()
     if needed and not found:
         table.wrong(key, 'there is none, needed is at least one: [{ key = "...", secret = "..." }]')
@@ -178,6 +173,7 @@ def most_of(table: TableReader) -> int | None:
 
 def app_of(table: TableReader) -> AppConfig:
     """Return an app."""
+    counts = table.flag("subscription_count", default=False)
     found = AppConfig(
         id=table.text("id", pattern=IDENT, allowed=IDENT_WORDS),
         keys=credentials_of(table, "keys", needed=True),
@@ -187,13 +183,11 @@ def app_of(table: TableReader) -> AppConfig:
         ),
         max_connections=most_of(table),
         client_events=table.flag("client_events", default=False),
-        subscription_count=table.flag("subscription_count", default=False),
+        subscription_count=counts,
         user_auth_timeout=table.seconds("user_auth_timeout", 0.0, 0, HOUR),
-        jwt=jwt_of(table.table("jwt")),
-        calls=calls_of(table.table("calls")),
         limits=limits_of(table.table("limits") or TableReader({}, "", table.mistakes)),
         channels=tuple(rule_of(each) for each in table.tables("channel")),
-        hooks=tuple(hook_of(each) for each in table.tables("hook")),
+        hooks=tuple(hook_of(each, counts=counts) for each in table.tables("hook")),
     )
     table.end()
     return found
@@ -204,7 +198,6 @@ def limits_of(table: TableReader) -> AppLimits:
     found = AppLimits(
         channels=table.integer("channels", 100, 1, 10_000),
         client_events=table.seconds("client_events", 10.0, 0, 100_000),
-        messages=table.seconds("messages", 50.0, 1, 100_000),
         requests=table.seconds("requests", 500.0, 1, 1_000_000),
         event_size=table.integer("event_size", 10 * 1024, 1, 900_000),
         event_channels=table.integer("event_channels", 100, 1, 1000),
@@ -216,72 +209,29 @@ def limits_of(table: TableReader) -> AppLimits:
     return found
 
 
-def jwt_of(table: TableReader | None) -> JwtConfig | None:
-    """Return how tokens are checked."""
-    if table is None:
-        return None
-    found = JwtConfig(
-        algorithms=table.texts("algorithms", None, pattern="|".join(ALGORITHMS), allowed=", ".join(ALGORITHMS)),
-        key=table.secret("key", ""),
-        jwks=table.url("jwks", ""),
-        audience=table.text("audience", ""),
-        issuer=table.text("issuer", ""),
-    )
-    table.end()
-    if bool(found.key) == bool(found.jwks) and (not table.has("key") or table.has("jwks")):
-        table.wrong("key", "needed is either key or jwks")
-    secret = {name.startswith("HS") for name in found.algorithms}
-    if len(secret) > 1 or (secret == {True} and found.jwks):
-        # RFC 8725 section 3.1: a public key must never be taken for a secret.
-        table.wrong("algorithms", "HS256 to HS512 need a secret and the others a public key, allowed is one of both")
-    if table.has("algorithms") and not found.algorithms and not table.mistakes:
-        table.wrong("algorithms", f"there is none, allowed are {', '.join(ALGORITHMS)}")
-    return found
-
-
-def calls_of(table: TableReader | None) -> CallsConfig | None:
-    """Return what the backend is asked."""
-    if table is None:
-        return None
-    found = CallsConfig(
-        connect=table.url("connect", ""),
-        subscribe=table.url("subscribe", ""),
-        publish=table.url("publish", ""),
-        rpc=table.url("rpc", ""),
-        timeout=table.seconds("timeout", 3.0, 0.05, 29.0),
-    )
-    table.end()
-    return found
-
-
 def rule_of(table: TableReader) -> ChannelRule:
     """Return a rule for channels."""
-    history = table.table("history")
-    count = age = None
-    if history is not None:
-        count = history.integer("count", 100, 0, 100_000)
-        age = history.seconds("age", 300.0, 0, DAY)
-        history.end()
     members = table.number("members", None, 1, 100_000, whole=True)
-    found = ChannelRule(table.text("match"), count, age, None if members is None else int(members))
+    found = ChannelRule(table.text("match"), None if members is None else int(members))
     table.end()
     return found
 
 
-def hook_of(table: TableReader) -> HookConfig:
-    """Return a hook."""
+def hook_of(table: TableReader, *, counts: bool) -> HookConfig:
+    """Return a hook; `counts` is whether its app counts subscribers."""
     events: set[str] = set()
     for number, pattern in enumerate(table.texts("events", ("channel_*", "member_*"))):
         matched = fnmatch.filter(HOOK_EVENTS, pattern)
         if not matched:
             table.wrong(f"events[{number}]", f"it is {pattern[:64]!r}, allowed are {', '.join(HOOK_EVENTS)}, and *")
+        if pattern == "subscription_count" and not counts:
+            table.wrong(f"events[{number}]", "the app counts no subscribers, needed is its subscription_count = true")
         events.update(matched)
     found = HookConfig(
         url=table.url("url"),
         events=frozenset(events),
         format=table.text("format", "pusher", among=("pusher", "rawws")),
         channels=table.text("channels", "*"),
-        verify=table.flag("verify", default=False),
     )
     table.end()
     return found
@@ -323,8 +273,18 @@ def api_of(table: TableReader) -> ApiConfig:
 
 def signing_of(table: TableReader) -> tuple[str, ...]:
     """Return what signs calls."""
-    found = table.secret("signing", "")
+    found = signing_secret_of(table, "signing", "")
     return (found,) if found else ()
+
+
+def signing_secret_of(table: TableReader, key: str, default: str | None = None) -> str:
+    """Return a secret that requests to a backend are signed by."""
+    found = table.secret(key, default)
+    try:
+        octets_of_secret(found)
+    except ValueError:
+        table.wrong(key, f"it begins with {STANDARD_MARK}, needed behind that is base64 (Standard Webhooks)")
+    return found
 
 
 def api_limits_of(table: TableReader) -> ApiLimits:

@@ -238,6 +238,9 @@ class GatewayObserver(Protocol):
     def on_cache_miss(self, app: str, channel: str) -> None:
         """Handle a subscription to a cache channel that holds nothing."""
 
+    def on_subscription_count(self, app: str, channel: str, count: int) -> None:
+        """Handle how many connections of all instances are subscribed to a channel now, where the app counts them."""
+
     def on_opened(self, connection: GatewayConnection) -> None:
         """Handle a new connection."""
 
@@ -314,6 +317,11 @@ class Gateway:
         """Tell of a subscription to a cache channel that holds nothing."""
         for observer in self.observers:
             observer.on_cache_miss(app, channel)
+
+    def counted(self, app: str, channel: str, count: int) -> None:
+        """Tell of how many are subscribed to a channel, at all instances."""
+        for observer in self.observers:
+            observer.on_subscription_count(app, channel, count)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something in the background, until the gateway ends."""

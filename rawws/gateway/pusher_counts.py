@@ -105,3 +105,4 @@ class SubscriptionCounts:
             self._told.pop((app, channel), None)
         if count:
             self._gateway.control.publish(TOPIC, json.dumps([app, channel, count]))
+            self._gateway.counted(app, channel, count)

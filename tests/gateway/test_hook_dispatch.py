@@ -111,11 +111,12 @@ async def test_what_one_instance_knows_alone_is_told_by_it() -> None:
                 observer.on_client_event(connection, "presence-room", event)
                 observer.on_client_event(connection, "private-room", GatewayEvent("client-x", b"1"))
                 observer.on_cache_miss("3", "cache-room")
+                observer.on_subscription_count("3", "room", 2)
             gateway.closed(connection, 1000, "bye")
             [queue] = hooks.queues.values()
             await eventually(lambda: not queue.waiting)
     ident = connection.id.socket_id
-    opened, first, second, miss, closed = receiver.events
+    opened, first, second, miss, counted, closed = receiver.events
     assert opened == {"name": "connection_opened", "socket_id": ident, "face": "pusher"}
     assert first == {
         "name": "client_event",
@@ -127,6 +128,7 @@ async def test_what_one_instance_knows_alone_is_told_by_it() -> None:
     }
     assert second["data"] == "1"
     assert miss == {"name": "cache_miss", "channel": "cache-room"}
+    assert counted == {"name": "subscription_count", "channel": "room", "subscription_count": 2}
     assert closed.pop("seconds") >= 0
     assert closed == {
         "name": "connection_closed",

@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any, Final
 
-from rawws.gateway.loading import read_config
+from rawws.gateway.loading import HOOK_EVENTS, read_config
 from rawws.gateway.webhooks import pusher_webhook
 from tests.gateway.receivers import occupied
 from tests.processes import ROOT
@@ -17,6 +17,12 @@ PAGE: Final = (ROOT / "docs/run/hooks.md").read_text(encoding="utf-8")
 def block(language: str) -> str:
     [found] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
+
+
+def test_the_table_has_the_events_that_there_are() -> None:
+    [rows] = re.findall(r"^\| event \| when \|\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    told = [name for row in rows.splitlines() for name in re.findall("`(.*?)`", row.split("|")[1])]
+    assert sorted(told) == sorted(HOOK_EVENTS)
 
 
 def test_the_program_takes_what_the_file_has_sent_and_nothing_else() -> None:

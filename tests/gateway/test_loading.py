@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawws.gateway.config import AWS_LIMITS, ApiLimits, ConfigError
-from rawws.gateway.loading import load_config, read_config
-from tests.gateway.running import app_file
+from rawws.gateway.loading import HOOK_EVENTS, load_config, read_config
+from tests.gateway.running import SECRET, app_file
 
 API = """
 [[api]]
@@ -41,13 +41,10 @@ max_connections = 20_000
 client_events = true
 subscription_count = true
 user_auth_timeout = 5
-jwt = { algorithms = ["HS256"], key = "env:APP3_SECRET", audience = "gateway" }
-calls = { connect = "http://backend:3000/connect", timeout = 2 }
 limits = { channels = 7, event_size = 100 }
 
   [[app.channel]]
   match = "presence-room-*"
-  history = { count = 100, age = 300 }
   members = 500
 
   [[app.hook]]
@@ -118,6 +115,13 @@ def test_what_is_left_out_has_a_default() -> None:
     assert config.apps[0].rule_of("x") is None
 
 
+def test_a_hook_of_everything_needs_no_counts_and_one_of_counts_gets_them() -> None:
+    hook = '[[app.hook]]\nurl = "http://a"\nevents = '
+    assert read_config(app_file(f'{hook}["*"]')).apps[0].hooks[0].events == set(HOOK_EVENTS)
+    counted = read_config(app_file(f'subscription_count = true\n{hook}["subscription_count"]'))
+    assert counted.apps[0].hooks[0].events == {"subscription_count"}
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     assert mistakes(
         """
@@ -171,13 +175,22 @@ def test_all_mistakes_are_told_at_once() -> None:
         (app_file() + API.replace("chat", "3"), "api[0].id: it is '3', and another one has that already"),
         (API + API.replace("chat", "x"), "api[1].path: it is '/prod', and another one has that already"),
         (app_file('origins = ["example.com"]'), "app[0].origins[0]: it is 'example.com', allowed is a scheme"),
-        (app_file("[app.jwt]\nalgorithms = []\nkey='k'"), "app[0].jwt.algorithms: there is none"),
-        (app_file('[app.jwt]\nalgorithms = ["none"]\nkey="k"'), "app[0].jwt.algorithms[0]: it is 'none', allowed is"),
-        (app_file('[app.jwt]\nalgorithms = ["HS256", "RS256"]\nkey="k"'), "app[0].jwt.algorithms: HS256 to HS512"),
-        (app_file('[app.jwt]\nalgorithms = ["HS256"]\njwks="http://a/b"'), "app[0].jwt.algorithms: HS256 to HS512"),
-        (app_file('[app.jwt]\nalgorithms = ["HS256"]'), "app[0].jwt.key: needed is either key or jwks"),
-        (app_file('[app.calls]\nrpc = "ftp://a"'), "app[0].calls.rpc: it is no URL"),
-        (app_file('[app.calls]\nrpc = "http://a:x/"'), "app[0].calls.rpc: it is no URL"),
+        # What nothing would read.
+        (app_file('jwt = { algorithms = ["HS256"], key = "k" }'), "app[0].jwt: there is no such key, allowed are "),
+        (app_file('calls = { connect = "http://a" }'), "app[0].calls: there is no such key, "),
+        (app_file("limits = { messages = 5 }"), "app[0].limits.messages: there is no such key, "),
+        (app_file('[[app.channel]]\nmatch = "x"\nhistory = { count = 5 }'), "history: there is no such key, "),
+        (app_file('[[app.hook]]\nurl = "http://a"\nverify = true'), "app[0].hook[0].verify: there is no such key, "),
+        (app_file('[[app.hook]]\nurl = "http://a"\nevents = ["user_missed"]'), "events[0]: it is 'user_missed', "),
+        (
+            app_file('[[app.hook]]\nurl = "http://a"\nevents = ["subscription_count"]'),
+            "app[0].hook[0].events[0]: the app counts no subscribers, needed is its subscription_count = true",
+        ),
+        (app_file('[[app.hook]]\nurl = "ftp://a"'), "app[0].hook[0].url: it is no URL"),
+        (app_file('[[app.hook]]\nurl = "http://a:x/"'), "app[0].hook[0].url: it is no URL"),
+        (app_file().replace(SECRET, "whsec_?"), "app[0].keys[0].secret: it begins with whsec_, needed behind that is"),
+        (app_file().replace(SECRET, "whsec_"), "app[0].keys[0].secret: it begins with whsec_, needed behind that is"),
+        (API + 'signing = "whsec_A"', "api[0].signing: it begins with whsec_, needed behind that is base64"),
         (app_file("[[app.channel]]\nmembers = 3"), "app[0].channel[0].match: it is missing, needed is a string"),
         (app_file('[[app.channel]]\nmatch = "x"\nmembers = 1.5'), "app[0].channel[0].members: it is a float"),
         (app_file('[[app.hook]]\nurl = "http://a"\nevents = ["x"]'), "app[0].hook[0].events[0]: it is 'x', allowed"),

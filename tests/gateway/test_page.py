@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rawws.gateway.config import AppConfig, AppLimits, GatewayConfig
-from rawws.gateway.loading import read_config
+from rawws.gateway.config import AppConfig, AppLimits, ChannelRule, GatewayConfig, HookConfig
+from rawws.gateway.loading import HOOK_EVENTS, read_config
 from tests.cli.commands import port, rawws_command
 from tests.gateway.instances import instances
 from tests.gateway.running import app_file
 from tests.processes import ROOT
 
 PAGE = (ROOT / "docs/run/gateway.md").read_text(encoding="utf-8")
-# Of what other pages tell, or of faces that have none yet.
-ELSEWHERE = {"apps", "apis", "drain", "jwt", "calls", "hooks", "messages"}
+HOOKS = (ROOT / "docs/run/hooks.md").read_text(encoding="utf-8")
+# Fields of an app that are arrays of tables in the file, and those of the whole that are no keys.
+ARRAYS = {"channels": "[[app.channel]]", "hooks": "[[app.hook]]"}
+NO_KEYS = {"apps", "apis"}
 
 
 def block(language: str) -> str:
@@ -48,8 +53,46 @@ def test_the_commands_are_those_that_there_are() -> None:
     assert rawws_command(*commands[0][1:])[-1] == "--init"
 
 
-@pytest.mark.parametrize("table", [GatewayConfig, AppConfig, AppLimits])
-def test_every_key_of_the_file_is_in_a_table(table: type[GatewayConfig | AppConfig | AppLimits]) -> None:
-    told = {name for row in re.findall(r"^\| (`.*?`) \|", PAGE, re.MULTILINE) for name in re.findall(r"\w+", row)}
-    for field in dataclasses.fields(table):
-        assert field.name in told | ELSEWHERE | {"channel"}, field.name
+def table(page: str, head: str) -> dict[str, str]:
+    """Return the keys of a table, and the default of each as it stands there."""
+    [rows] = re.findall(rf"^\| `{re.escape(head)}` \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    found: dict[str, str] = {}
+    for row in rows.splitlines():
+        _, keys, default, _ = row.split("|", 3)
+        names, defaults = re.findall("`(.*?)`", keys), re.findall("`(.*?)`", default)
+        found |= dict(zip(names, defaults or [default.strip()] * len(names), strict=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "head", "kind"),
+    [
+        (PAGE, "[gateway]", GatewayConfig),
+        (PAGE, "[[app]]", AppConfig),
+        (PAGE, "limits", AppLimits),
+        (PAGE, "[[app.channel]]", ChannelRule),
+        (HOOKS, "[[app.hook]]", HookConfig),
+    ],
+)
+def test_the_tables_have_the_keys_and_the_defaults_that_there_are(page: str, head: str, kind: type[Any]) -> None:
+    config = read_config(app_file('[[app.channel]]\nmatch = "x"\n[[app.hook]]\nurl = "http://a"'))
+    [app] = config.apps
+    made = next(each for each in (config, app, app.limits, *app.channels, *app.hooks) if isinstance(each, kind))
+    told = table(page, head)
+    names = {field.name for field in dataclasses.fields(kind)} - NO_KEYS
+    assert set(told) == {ARRAYS.get(name, name) if kind is AppConfig else name for name in names}
+    for name, default in told.items():
+        # `client_events = true` stands in the file of these tests.
+        if default not in {"", "none"} and name != "client_events":
+            value = tomllib.loads(f"x = {default}")["x"]
+            assert expanded(value) == expanded(getattr(made, name)), name
+
+
+def expanded(value: Any) -> Any:
+    """Return a default as a file would say it: what is a set there is named by patterns."""
+    if isinstance(value, frozenset):
+        return set(value)
+    if isinstance(value, (list, tuple)):
+        events = {name for pattern in value for name in fnmatch.filter(HOOK_EVENTS, pattern)}
+        return events or list(value)
+    return value

@@ -353,6 +353,9 @@ class Observer:
     def on_cache_miss(self, app: str, channel: str) -> None:
         self.told.append(("missed", app, channel))
 
+    def on_subscription_count(self, app: str, channel: str, count: int) -> None:
+        self.told.append(("counted", app, channel, count))
+
     def on_opened(self, connection: GatewayConnection) -> None:
         self.told.append(("opened", connection.face))
 
@@ -387,6 +390,16 @@ async def test_observers_are_told_of_what_happens() -> None:
 
 
 # -- configuration
+
+
+async def test_observers_are_told_how_many_are_subscribed_where_the_app_counts_them() -> None:
+    async with gateway(app_file("subscription_count = true")) as running:
+        observer = Observer()
+        running.gateway.observers.append(observer)
+        client = await greeted(running)
+        await client.subscribe("a")
+        assert await client.got("pusher_internal:subscription_count") == {"subscription_count": 1}
+    assert ("counted", APP, "a", 1) in observer.told
 
 
 async def test_a_reload_holds_from_the_next_message_on() -> None:
