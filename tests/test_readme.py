@@ -62,6 +62,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Those of sse.md are no servers of rawws: tests/sse/test_documentation.py runs them. Those of http.md are no echo:
 # tests/server/test_http_documentation.py. The how-tos have tests/test_howtos.py, and some a test of their own.
 ELSEWHERE = {
+    "api-gateway.md",
     "frameworks.md",
     "gateway.md",
     "haproxy.md",
