@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pusher
+
 import rawws
 from rawws.gateway.loading import read_config
 from rawws.gateway.main import face_routes, gateway_options, new_gateway
 from rawws.gateway.model import Gateway
 from tests.processes import find_node
 
-__all__ = ["APP", "KEY", "SECRET", "Running", "app_file", "gateway", "node"]
+__all__ = ["APP", "KEY", "PATIENCE", "SECRET", "Running", "app_file", "gateway", "member", "node"]
 
 NODE: Final = Path(__file__).with_name("node")
 APP: Final = "3"
@@ -51,6 +53,18 @@ async def gateway(text: str | None = None) -> AsyncIterator[Running]:
     made = new_gateway(read_config(app_file() if text is None else text))
     async with made, rawws.serve(face_routes(made), "127.0.0.1", 0, **gateway_options(made)) as server:
         yield Running(made, server, server.sockets[0].getsockname()[1])
+
+
+async def member(port: int, channel: str, user: str) -> rawws.WebSocket:
+    """Return a client of protocol 7 that is in a presence channel."""
+    ws = await rawws.connect(f"ws://127.0.0.1:{port}/app/{KEY}?protocol=7")
+    ident = json.loads(json.loads(await ws.recv())["data"])["socket_id"]
+    library = pusher.Pusher(app_id=APP, key=KEY, secret=SECRET)
+    signed = library.authenticate(channel, ident, {"user_id": user})
+    await ws.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": channel, **signed}}))
+    while json.loads(await ws.recv())["event"] != "pusher_internal:subscription_succeeded":
+        pass
+    return ws
 
 
 async def node(script: str, *ports: int, **more: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 import rawws
 from rawws.gateway import shared_state, state_log
 from tests.gateway.backends import Backend, backend
-from tests.gateway.running import APP, KEY, SECRET, app_file, gateway, node
+from tests.gateway.running import APP, KEY, SECRET, app_file, gateway, member, node
 from tests.server.peers import Logged
 
 HOOK: Final = """
@@ -41,17 +41,6 @@ async def events_of(receiver: Backend, count: int) -> list[dict[str, Any]]:
                 await receiver.came.wait()
 
 
-async def subscribed(port: int, channel: str, user: str) -> rawws.WebSocket:
-    """Return a client of protocol 7 that is in a presence channel."""
-    ws = await rawws.connect(f"ws://127.0.0.1:{port}/app/{KEY}?protocol=7")
-    ident = json.loads(json.loads(await ws.recv())["data"])["socket_id"]
-    signed = LIBRARY.authenticate(channel, ident, {"user_id": user})
-    await ws.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": channel, **signed}}))
-    while json.loads(await ws.recv())["event"] != "pusher_internal:subscription_succeeded":
-        pass
-    return ws
-
-
 async def test_whoever_comes_and_goes_is_told_once_as_both_libraries_of_pusher_read_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -59,14 +48,14 @@ async def test_whoever_comes_and_goes_is_told_once_as_both_libraries_of_pusher_r
     monkeypatch.setattr(shared_state, "SWEEP", 0.05)
     async with backend(lambda _: rawws.Response(200)) as receiver:
         async with gateway(app_file(HOOK.format(url=receiver.url))) as running:
-            first = await subscribed(running.port, "presence-room", "ann")
-            second = await subscribed(running.port, "presence-room", "ann")
-            other = await subscribed(running.port, "presence-room", "bob")
+            first = await member(running.port, "presence-room", "ann")
+            second = await member(running.port, "presence-room", "ann")
+            other = await member(running.port, "presence-room", "bob")
             await first.send(json.dumps({"event": "client-x", "channel": "presence-room", "data": {"a": 1}}))
             assert len(await events_of(receiver, 4)) == 4
             # A page that is loaded anew.
             await other.close()
-            other = await subscribed(running.port, "presence-room", "bob")
+            other = await member(running.port, "presence-room", "bob")
             for ws in (first, second, other):
                 await ws.close()
             events = await events_of(receiver, 7)
@@ -87,7 +76,7 @@ async def test_at_the_end_each_hook_is_sent_or_counted(logged: Logged) -> None:
     async with backend(lambda _: rawws.Response(500)) as receiver:
         text = app_file(HOOK.format(url=receiver.url), head="[gateway]\ndrain = 0.2")
         async with gateway(text) as running:
-            ws = await subscribed(running.port, "presence-room", "ann")
+            ws = await member(running.port, "presence-room", "ann")
             await events_of(receiver, 2)
         await ws.close()
     logged.take_all("the hook http", 2)
