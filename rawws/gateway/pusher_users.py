@@ -6,6 +6,7 @@ watched by look on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -137,14 +138,19 @@ class Users:
         """Tell who is online as soon as it is known."""
         control, online = self._gateway.control, []
         for user, subscription in waiting:
-            await subscription
+            # Where the engine cannot serve the topic, nothing is known of that user.
+            with contextlib.suppress(rawws.TopicError):
+                await subscription
             if control.connections(user_topic(connection.app, user), user):
                 online.append(user)
         if online:
-            self._tell(connection, "online", online)
+            with contextlib.suppress(rawws.ConnectionClosed):
+                self._tell(connection, "online", online)
 
     def _tell(self, connection: SpokenConnection, name: str, users: list[str]) -> None:
-        """Tell what is news of them."""
+        """Tell what is news of them, unless the one who watches is gone."""
+        if connection not in self._infos:
+            return
         online = self._online.setdefault(connection, set())
         users = [user for user in users if (user in online) != (name == "online")]
         if not users:

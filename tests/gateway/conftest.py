@@ -1,9 +1,10 @@
 """Tests of the gateway run as those of the server do: on each loop, and what they leave behind fails them."""
 
+from __future__ import annotations
+
 import pytest
 
-from rawws.backplanes.memory import Engine as Memory
-from rawws.backplanes.memory import MemoryBackplane
+from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import shared
 from tests.server.conftest import logged, pytest_generate_tests, pytest_pyfunc_call, quick_collections
 
@@ -11,9 +12,9 @@ __all__ = ["engines", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
     """Join the gateways that are made from now on, each of their three hubs to its like."""
-    found = [Memory(), Memory(), Memory()]
+    found = [Engine(), Engine(), Engine()]
     joined = shared.SharedBackplane(lambda number: MemoryBackplane(found[(number - 1) % 3]))
     monkeypatch.setattr(shared, "shared", joined)
     return found

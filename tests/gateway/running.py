@@ -17,7 +17,7 @@ from rawws.gateway.main import face_routes, gateway_options, new_gateway
 from rawws.gateway.model import Gateway
 from tests.processes import find_node
 
-__all__ = ["APP", "KEY", "PATIENCE", "SECRET", "Running", "app_file", "gateway", "member", "node"]
+__all__ = ["APP", "KEY", "PATIENCE", "SECRET", "Running", "app_file", "gateway", "member", "node", "pair"]
 
 NODE: Final = Path(__file__).with_name("node")
 APP: Final = "3"
@@ -65,6 +65,13 @@ async def member(port: int, channel: str, user: str) -> rawws.WebSocket:
     while json.loads(await ws.recv())["event"] != "pusher_internal:subscription_succeeded":
         pass
     return ws
+
+
+@asynccontextmanager
+async def pair(text: str | None = None) -> AsyncIterator[tuple[Running, Running]]:
+    """Run two gateways with one file; the fixture `engines` joins them."""
+    async with gateway(text) as one, gateway(text) as other:
+        yield one, other
 
 
 async def node(script: str, *ports: int, **more: Any) -> None:

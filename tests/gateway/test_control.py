@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,16 +13,10 @@ from rawws.gateway import control
 from rawws.gateway.control import InstanceRegistry, OnceMemory, RegistryAway
 from rawws.gateway.model import Delivery
 from rawws.gateway.spelling import ConnectionId
-from tests.gateway.running import APP, Running, gateway
+from tests.gateway.running import APP, gateway, pair
 from tests.gateway.test_pusher_protocol import greeted
 from tests.server.peers import eventually
 from tests.topics.receivers import still
-
-
-@asynccontextmanager
-async def pair() -> AsyncIterator[tuple[Running, Running]]:
-    async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(gateway()), await stack.enter_async_context(gateway())
 
 
 async def test_a_connection_is_reached_from_any_instance(engines: list[Memory]) -> None:
