@@ -24,10 +24,11 @@ from rawws.server.forwarded import scheme_of
 from .aws_authorizer import judge_authorizer
 from .aws_connections import ConnectionsApi
 from .aws_events import AwsClient, authorizer_event, client_headers, connect_event, disconnect_event, message_event
-from .calls import BackendRoute, CallResult, call_result, event_body, signed_fields
+from .calls import BackendRoute, CallResult, call_result, event_body
 from .expressions import NO_JSON, RequestValue, RouteSelection, parse_message
 from .model import GatewayConnection
 from .outgoing import CallFailed, Outgoing
+from .webhooks import standard_fields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
@@ -85,7 +86,7 @@ class AwsApi:
         began = clock.monotonic()
         body, request_id = event_body(event), event["requestContext"]["requestId"]
         fields = [("Content-Type", "application/json"), ("X-Request-Id", request_id)]
-        fields += signed_fields(self.config.signing, request_id, body)
+        fields += standard_fields(self.config.signing, request_id, body, time.time())
         try:
             answer = await self._outgoing.call(authorizer.url, body, fields, timeout=authorizer.timeout)
         except CallFailed as error:

@@ -7,7 +7,6 @@ A backend gets an event as a Lambda function does, or plain HTTP. It answers as 
 from __future__ import annotations
 
 import base64
-import hmac
 import json
 import time
 from binascii import Error as Base64Error
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from urllib.parse import quote
 
 from .expressions import NO_JSON, RequestValue, parse_message
+from .webhooks import standard_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .config import ApiRoute
     from .outgoing import BackendAnswer, Outgoing
 
-__all__ = ["BackendRoute", "CallResult", "call_result", "event_body", "signed_fields"]
+__all__ = ["BackendRoute", "CallResult", "call_result", "event_body"]
 
 # What a client may not say to the backend in our name, or what belongs to one connection only.
 OURS: Final = ("x-rawws-", "webhook-", "sec-websocket-")
@@ -31,8 +31,6 @@ OWN: Final = frozenset({"host", "content-length", "content-type", "accept-encodi
 # What a header can hold (RFC 9110 section 5.5), and a URL behind its `?`; the rest is percent-encoded.
 PRINTABLE: Final = "".join(map(chr, range(32, 127)))
 IN_QUERY: Final = "%!$&'()*+,;=:@/?-._~[]"
-# A secret of Standard Webhooks, in base64.
-STANDARD_MARK: Final = "whsec_"
 
 
 class CallResult(NamedTuple):
@@ -114,7 +112,7 @@ class BackendRoute:
             if kind == "CONNECT" and client.query:
                 url += ("&" if "?" in url else "?") + quote(client.query, safe=IN_QUERY)
             body = message.encode()
-        fields += signed_fields(self._signing, context["requestId"], body)
+        fields += standard_fields(self._signing, context["requestId"], body, time.time())
         timeout, target = self.config.timeout, self.config.url
         return call_result(await self._outgoing.call(url, body, fields, timeout=timeout, method=method, target=target))
 
@@ -151,26 +149,3 @@ def event_body(event: Mapping[str, Any]) -> bytes:
 def as_field(value: str) -> str:
     """Return a value as a header can hold it: what is no printable ASCII is percent-encoded, in UTF-8."""
     return quote(value, safe=PRINTABLE, errors="replace").strip()
-
-
-def signed_fields(secrets: Sequence[str], ident: str, body: bytes) -> list[tuple[str, str]]:
-    """Return the headers that sign a call as Standard Webhooks does, by each of the secrets; none without one.
-
-    A secret is `whsec_` and base64, or a text as it is.
-    """
-    if not secrets:
-        return []
-    now = str(int(time.time()))
-    content = b".".join((ident.encode(), now.encode(), body))
-    signatures = [base64.b64encode(hmac.digest(_key(each), content, "sha256")).decode() for each in secrets]
-    return [
-        ("webhook-id", ident),
-        ("webhook-timestamp", now),
-        ("webhook-signature", " ".join(f"v1,{each}" for each in signatures)),
-    ]
-
-
-def _key(secret: str) -> bytes:
-    if secret.startswith(STANDARD_MARK):
-        return base64.b64decode(secret.removeprefix(STANDARD_MARK))
-    return secret.encode()

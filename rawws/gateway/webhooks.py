@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .config import Credential
 
-__all__ = ["HookEvent", "HookRequest", "pusher_webhook", "standard_webhook"]
+__all__ = ["HookEvent", "HookRequest", "pusher_webhook", "standard_fields", "standard_webhook"]
 
 # The npm library compares the whole value: not even a charset may stand behind it.
 JSON: Final = ("Content-Type", "application/json")
@@ -102,18 +102,23 @@ def standard_webhook(event: HookEvent, secrets: Sequence[str], ident: str, attem
     if event.seq:
         told["seq"] = event.seq
     body = serialized({**told, **{MEMBERS.get(name, name): value for name, value in event.members.items()}})
+    signed = standard_fields(secrets, ident, body, now)
+    return HookRequest((JSON, *signed, ("X-Rawws-Attempt", str(attempt))), body)
+
+
+def standard_fields(secrets: Sequence[str], ident: str, body: bytes, now: float) -> list[tuple[str, str]]:
+    """Return the headers by which Standard Webhooks signs a body with each of the secrets; none without one."""
+    if not secrets:
+        return []
     timestamp = str(int(now))
     # "The content to sign is: msg_id.timestamp.payload" (its specification, "Signature scheme").
     content = b".".join((ident.encode(), timestamp.encode(), body))
     signatures = (hmac.digest(octets_of_secret(secret), content, "sha256") for secret in secrets)
-    headers = (
-        JSON,
+    return [
         ("webhook-id", ident),
         ("webhook-timestamp", timestamp),
         ("webhook-signature", " ".join(f"v1,{base64.b64encode(each).decode()}" for each in signatures)),
-        ("X-Rawws-Attempt", str(attempt)),
-    )
-    return HookRequest(headers, body)
+    ]
 
 
 def octets_of_secret(secret: str) -> bytes:
