@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import rawws
 from rawws.topics import Notice
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rawws.topics import Publication
 
 __all__ = ["SpokenConnection", "message_of", "spell", "spell_notice"]
+
+# Of a Close frame, in bytes (RFC 6455 section 5.5).
+MAX_REASON: Final = 123
 
 
 def spell(publication: Publication) -> str:
@@ -57,7 +60,7 @@ class SpokenConnection(GatewayConnection):
         self.tell("pusher:error", {"code": code, "message": message})
 
     def refuse(self, code: int, message: str) -> None:
-        """Tell that something is wrong, and close."""
+        """Tell that something is wrong, and close; the Close frame has as much of the message as fits into it."""
         with contextlib.suppress(rawws.ConnectionClosed):
             self.complain(code, message)
-        self.close(code, message)
+        self.close(code, message.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"))

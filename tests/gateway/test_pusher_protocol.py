@@ -319,6 +319,26 @@ async def test_a_sign_in_that_is_wrong_ends_the_connection() -> None:
         assert await client.closed() == (4009, "the signature of the user is wrong or missing")
 
 
+async def test_a_user_whose_name_fits_in_no_topic_is_refused_with_the_reason() -> None:
+    # 128 characters, and 512 bytes.
+    user = "\N{GRINNING FACE}" * 128
+    async with gateway() as running:
+        client = await greeted(running)
+        refused = await client.subscribe("presence-a", {"user_id": user})
+        assert refused["event"] == "pusher:subscription_error"
+        assert json.loads(refused["data"])["type"] == "Unavailable"
+        assert not running.gateway.counts
+        await client.sign_in(json.dumps({"id": user}))
+        error = await client.got("pusher:error")
+        assert (error["code"], "255" in error["message"]) == (4009, True)
+        # The Close frame has what fits into it.
+        async with asyncio.timeout(PATIENCE):
+            await client.ws.wait_closed()
+        assert client.ws.close_code == 4009
+        assert client.ws.close_reason
+        assert error["message"].startswith(client.ws.close_reason)
+
+
 async def test_who_is_signed_in_may_be_present_as_that_user_and_as_no_other() -> None:
     async with gateway() as running:
         client = await greeted(running)
