@@ -6,13 +6,21 @@ import asyncio
 import datetime as dt
 import json
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
 
+import botocore.auth
 import pytest
+import websockets
 from aws_lambda_powertools.utilities.parser.models import (
     APIGatewayWebSocketConnectEventModel,
     APIGatewayWebSocketDisconnectEventModel,
     APIGatewayWebSocketMessageEventModel,
 )
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 import rawws
@@ -96,6 +104,55 @@ async def test_a2_errors_are_the_exceptions_of_boto3() -> None:
             for call in (client.post(gone, "x"), client.get(gone), client.delete(gone)):
                 with pytest.raises(client.exceptions.GoneException):
                     await call
+
+
+def signed_request(url: str, body: bytes, *, service: str = "execute-api", method: str = "POST") -> Request:
+    """Return a request that is signed as botocore signs."""
+    request = AWSRequest(method, url, {}, body)
+    SigV4Auth(Credentials(KEY, SECRET), service, "eu-central-1").add_auth(request)
+    return Request(url, body, dict(request.headers), method=method)
+
+
+async def asked(request: Request) -> tuple[int, str | None]:
+    """Return the status and the type of the error that a request is answered with."""
+
+    def ask() -> tuple[int, str | None]:
+        try:
+            with build_opener(ProxyHandler({})).open(request, timeout=20) as answer:
+                return answer.status, None
+        except HTTPError as error:
+            with error:
+                return error.code, error.headers["x-amzn-errortype"]
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_a2_a_signature_that_does_not_fit_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    forbidden = (403, "ForbiddenException")
+    async with aws_gateway(chat_api("http://127.0.0.1:9/")) as gateway, gateway.connect() as ws:
+        url = f"http://127.0.0.1:{gateway.port}/prod/@connections/{quote(gateway.connection_id)}"
+        assert await asked(signed_request(url, b"x", service="lambda")) == forbidden
+        changed = signed_request(url, b"x")
+        changed.data = b"y"
+        assert await asked(changed) == forbidden
+        assert await asked(Request(url, b"x", method="POST")) == forbidden
+        for minutes in (6, -6):
+            at = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
+            with monkeypatch.context() as patched:
+                patched.setattr(botocore.auth, "get_current_datetime", lambda at=at: at)
+                old = signed_request(url, b"x")
+            assert await asked(old) == forbidden
+        assert await asked(signed_request(url, b"good")) == (200, None)
+        assert await ws.recv() == "good"
+
+
+@pytest.mark.parametrize("path", ["/prod/%40connections/{}", "/prod/@connections/{}/", "/@connections/{}"])
+async def test_a5_the_path_may_be_spelled_otherwise(path: str) -> None:
+    async with aws_gateway(chat_api("http://127.0.0.1:9/")) as gateway, gateway.connect() as ws:
+        url = f"http://127.0.0.1:{gateway.port}{path.format(quote(gateway.connection_id, safe=''))}"
+        assert await asked(signed_request(url, b"text")) == (200, None)
+        assert await ws.recv() == "text"
+        assert await asked(signed_request(url, b"", method="GET")) == (200, None)
 
 
 async def test_a2_a_client_that_does_not_read_is_left_alone_and_stays() -> None:
@@ -323,6 +380,20 @@ async def test_a10_what_is_too_large_or_binary_is_refused() -> None:
                 with pytest.raises(rawws.ConnectionClosed):
                     await ws.recv()
                 assert ws.close_code == code
+
+
+async def test_a10_a_message_may_have_128_kib_in_frames_of_32_kib() -> None:
+    frames = ["x" * 32_768] * 4
+    async with backend(ok) as running, aws_gateway(chat_api(running.url, "$default")) as gateway:
+        url = f"ws://127.0.0.1:{gateway.port}/prod"
+        async with websockets.connect(url, compression=None, proxy=None) as ws:
+            await ws.send(frames)
+            await running.wait_for(1)
+            assert len(event_of(running.requests[0])["body"]) == 131_072
+            await ws.send([*frames, "x"])
+            await ws.wait_closed()
+            assert ws.close_code == 1009
+    assert len(running.requests) == 1
 
 
 async def test_the_backend_chooses_the_subprotocol() -> None:
