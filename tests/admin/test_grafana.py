@@ -23,6 +23,8 @@ DASHBOARD: Final = json.loads((FOLDER / "dashboard.json").read_text(encoding="ut
 PANELS: Final[list[dict[str, Any]]] = DASHBOARD["panels"]
 # Of those that there are, these say nothing that is not in another one.
 UNSHOWN: Final = {
+    "rawws_http2_connections",
+    "rawws_http2_streams",
     "rawws_sockets_accepted_total",
     "rawws_draining",
     "rawws_hub_held_publications",

@@ -111,7 +111,9 @@ def test_it_shows_what_there_is_and_axe_finds_nothing(browser: Browser, tmp_path
 
 
 def test_a_slow_consumer_is_closed_by_a_button(browser: Browser, tmp_path: Path) -> None:
-    with served(tmp_path, "--admin", f"{LOOPBACK}:0", workers=1) as process, ExitStack() as stack:
+    # It reads no Ping either: on a slow machine, it would be closed for that.
+    words = ["--admin", f"{LOOPBACK}:0", "--ping-timeout", "off"]
+    with served(tmp_path, *words, workers=1) as process, ExitStack() as stack:
         host, port = subscribe(process, "news", stack).local_address
         silent = f"{host}:{port}"
         speaker = subscribe(process, "news", stack)

@@ -19,6 +19,7 @@ from rawws.protocol.handshake import (
     accept,
     accept_key,
     build_request,
+    check_connect,
     check_origin,
     check_response,
     check_upgrade,
@@ -194,6 +195,13 @@ def test_each_fault_of_a_request_has_its_status_and_its_reason(
 def test_a_key_that_is_not_16_bytes_in_base64_is_refused(key: str) -> None:
     status, reason, _ = refused(ask(Sec_WebSocket_Key=key))
     assert (status, "16 bytes in base64 are needed" in reason) == (400, True)
+
+
+def test_an_extended_connect_has_the_version_and_nothing_of_the_connection() -> None:
+    check_connect(ask(method="CONNECT", Upgrade=None, Connection=None, Sec_WebSocket_Key=None))
+    with pytest.raises(HandshakeError, match="understood is 13") as raised:
+        check_connect(ask(method="CONNECT", Sec_WebSocket_Version="8"))
+    assert raised.value.status == 426
 
 
 @given(st.binary(min_size=16, max_size=16))

@@ -871,6 +871,14 @@ def test_headers_are_equal_if_they_mean_the_same() -> None:
         hash(Headers())
 
 
+def test_a_reader_tells_how_a_head_begins_whether_it_is_whole_or_not() -> None:
+    whole, part = HeadReader(), HeadReader()
+    assert whole.receive(EXAMPLE)
+    assert not part.receive(b"PRI * HTTP/2.0")
+    assert (whole.begins_with(b"GET /"), whole.begins_with(b"PRI *")) == (True, False)
+    assert (part.begins_with(b"GET /"), part.begins_with(b"PRI *")) == (False, True)
+
+
 def test_heads_show_what_they_hold() -> None:
     assert repr(Headers({"A": "b"})) == "Headers([('A', 'b')])"
     assert repr(Request("GET", "/", Headers())) == (
