@@ -86,7 +86,7 @@ def run_gateway(options: argparse.Namespace) -> int:
         return write_example(options.file)
     config = load(options.file)
     if options.check:
-        print_line(f"{options.file} is right: {len(config.apps)} apps, {len(config.apis)} APIs")
+        print_line(f"{options.file} is right: of [[app]] it has {len(config.apps)}, of [[api]] {len(config.apis)}")
         return 0
     from rawws.gateway.main import face_routes, gateway_options, new_gateway  # noqa: PLC0415 - only this command
 

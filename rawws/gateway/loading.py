@@ -8,6 +8,8 @@ import tomllib
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
+from rawws.topics.backplane_urls import SCHEMES
+
 from .config import (
     AWS_LIMITS,
     ApiConfig,
@@ -137,8 +139,15 @@ def check_once(whole: TableReader, kind: str, key: str, values: list[str], other
 def backplane_of(table: TableReader) -> str:
     """Return what joins the instances."""
     value = table.secret("backplane", "none")
-    if value not in {"workers", "none"} and "://" not in value:
+    if value in {"workers", "none"}:
+        return value
+    scheme, colon, _ = value.partition("://")
+    if not colon:
         table.wrong("backplane", 'it is no URL, allowed are one such as redis://HOST, "workers" and "none"')
+    elif scheme.lower() not in SCHEMES:
+        # What stands behind the scheme may have a password.
+        schemes = ", ".join(f"{each}://" for each in SCHEMES)
+        table.wrong("backplane", f"it begins with {scheme[:32]!r}, allowed are {schemes}")
     return value
 
 

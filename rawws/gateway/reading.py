@@ -83,7 +83,7 @@ class TableReader:
         if value is None or isinstance(value, bool) or not isinstance(value, (int, float)):
             return default
         if not low <= value <= high:
-            self.wrong(key, f"it is {value}, allowed are {low:g} to {high:g}")
+            self.wrong(key, f"it is {value}, allowed are {low} to {high}")
             return default
         return value
 

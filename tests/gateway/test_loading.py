@@ -159,6 +159,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("app = [3]", "app[0]: it is an integer, allowed is a table"),
         ("zzz = 1\n" + app_file(), "zzz: there is no such key, allowed are api, app, gateway"),
         (app_file(head='[gateway]\nbackplane = "redis"'), "gateway.backplane: it is no URL"),
+        (app_file(head='[gateway]\nbackplane = "ftp://u:pw@h"'), "gateway.backplane: it begins with 'ftp', allowed"),
         (app_file(head='[gateway]\nlisten = ["a:1", "b:2"]'), "gateway.listen[1]: the port is 2"),
         (app_file(head='[gateway]\nlisten = ["a:99999"]'), "gateway.listen[0]: the port is 99999"),
         (app_file(head="[gateway]\nlisten = [1]"), "gateway.listen[0]: it is an integer, allowed is a string"),
