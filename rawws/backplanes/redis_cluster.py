@@ -18,7 +18,7 @@ from functools import partial
 from itertools import compress, count
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from rawws.net.cancellation import CANCEL_INTERVAL
+from rawws.net.cancellation import end_all
 from rawws.topics.backplane import ALL_TOPICS, NO_TOPICS, BackplaneAway, new_answer
 
 from .redis import check_options
@@ -180,9 +180,7 @@ class RedisClusterBackplane:
         if self._task is None:
             return
         self._closed = True
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=CANCEL_INTERVAL)
+        await end_all(self._task)
         self._task = None
         ending = [self._loop.create_task(shard.node.close()) for shard in self.shards.values()]
         await asyncio.gather(*ending, *self._ending)

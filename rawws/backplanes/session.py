@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from rawws.client.retrying import full_jitter
-from rawws.net.cancellation import CANCEL_INTERVAL
+from rawws.net.cancellation import end_all
 from rawws.topics.backplane import BackplaneAway, new_answer
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ class EngineSession:
         """End."""
         if self.task is not None:
             self.closed = True
-            while not self.task.done():
-                self.task.cancel()
-                await asyncio.wait({self.task}, timeout=CANCEL_INTERVAL)
+            await end_all(self.task)
             self.task = None
 
     def hurry(self) -> None:

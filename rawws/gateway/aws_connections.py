@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
 
 from .aws_events import new_request_id
 from .sigv4 import AwsCredential, SignatureError, check_signature
-from .spelling import ConnectionId
+from .spelling import ConnectionId, iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -129,13 +128,8 @@ def _described(done: Delivery) -> rawws.Response:
     info = done.info
     assert info is not None  # noqa: S101 - that of a status of 200
     told: dict[str, Any] = {
-        "connectedAt": _iso(info.connected_at),
+        "connectedAt": iso_time(info.connected_at),
         "identity": {"sourceIp": info.address, "userAgent": info.agent},
-        "lastActiveAt": _iso(info.active_at),
+        "lastActiveAt": iso_time(info.active_at),
     }
     return rawws.Response.json(told, headers={"x-amzn-RequestId": new_request_id()})
-
-
-def _iso(seconds: float) -> str:
-    """Return a time as the SDKs read it: ISO 8601, in UTC, with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,6 +17,7 @@ import json
 import logging
 import time
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Awaitable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, final
@@ -256,6 +257,7 @@ class Gateway:
         self.config = config
         self.faces: list[Face] = []
         self.connections: dict[ConnectionId, GatewayConnection] = {}
+        self._of_apps: Counter[str] = Counter()
         self.observers: list[GatewayObserver] = []
         # By key of an observer, how many connections of this instance.
         self.counts: dict[tuple[str, str], int] = {}
@@ -284,18 +286,20 @@ class Gateway:
     def opened(self, connection: GatewayConnection) -> None:
         """Take a connection whose handshake is done."""
         self.connections[connection.id] = connection
+        self._of_apps[connection.app] += 1
         for observer in self.observers:
             observer.on_opened(connection)
 
     def closed(self, connection: GatewayConnection, code: int, reason: str) -> None:
         """Forget a connection that ended; the face has had it leave its channels."""
         if self.connections.pop(connection.id, None) is not None:
+            self._of_apps[connection.app] -= 1
             for observer in self.observers:
                 observer.on_closed(connection, code, reason)
 
     def of_app(self, app: str) -> int:
-        """Return how many connections of an app this instance has."""
-        return sum(each.app == app for each in self.connections.values())
+        """Return how many connections of an app this instance has: it is asked at each handshake."""
+        return self._of_apps[app]
 
     def count(self, app: str, key: str, change: int) -> int:
         """Count one connection more, or one less, for a key of an observer; return how many there are."""

@@ -24,9 +24,12 @@ from .pusher_api import PusherApi
 from .pusher_counts import SubscriptionCounts
 from .pusher_rules import (
     MAX_CHANNEL,
+    MAX_EVENT_NAME,
+    MAX_USER_ID,
     USER_CHANNEL,
     ChannelKind,
     check_channel_name,
+    is_name,
     is_signed,
     kind_of_channel,
 )
@@ -47,8 +50,6 @@ PROTOCOLS: Final = ("5", "6", "7")
 ACTIVITY_TIMEOUT: Final = 120
 # Of a message, what is not the data of an event: names, a signature, and what a user says of itself.
 ROOM: Final = 64 * 1024
-MAX_EVENT_NAME: Final = 200
-MAX_USER: Final = 128
 # What a channel that has not begun yet is held for: a cache channel has one event.
 MOST_HELD: Final = 100
 # Close codes (4000 to 4099: do not come back; 4100 to 4199: later; 4200 to 4299: at once).
@@ -196,8 +197,8 @@ class PusherConnection(SpokenConnection):
         user = fields.get("user_id") if isinstance(fields, dict) else None
         # Servers that number their users send numbers: as a name, it is its text.
         user = str(user) if isinstance(user, int) and not isinstance(user, bool) else user
-        if not isinstance(user, str) or not 0 < len(user) <= MAX_USER or not user.isprintable():
-            raise SubscriptionError("AuthError", 400, f"the user_id is no text of 1 to {MAX_USER} characters")
+        if not is_name(user, MAX_USER_ID):
+            raise SubscriptionError("AuthError", 400, f"the user_id is no text of 1 to {MAX_USER_ID} characters")
         info = fields.get("user_info")
         size = len(json.dumps(info, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
         if size > config.limits.user_info:
@@ -294,7 +295,7 @@ class PusherConnection(SpokenConnection):
         elif channel is None or not channel.ready or not channel.kind.needs_auth or channel.kind.encrypted:
             allowed = "allowed are private and presence channels that the connection is subscribed to"
             self.complain(CLIENT_EVENT, f"the channel takes no client event of this connection, {allowed}")
-        elif len(event) > MAX_EVENT_NAME or not event.isprintable():
+        elif not is_name(event, MAX_EVENT_NAME):
             self.complain(CLIENT_EVENT, f"the name of the event is no text of 1 to {MAX_EVENT_NAME} characters")
         elif len(text.encode("utf-8", "surrogatepass")) > config.limits.event_size:
             self.complain(CLIENT_EVENT, f"the data is over {config.limits.event_size} bytes, the limit")
@@ -336,7 +337,7 @@ class PusherFace(rawws.Handler):
         self.gateway = gateway
         self.users = Users(gateway)
         self.counts = SubscriptionCounts(gateway)
-        self.api = PusherApi(gateway)
+        self.api = PusherApi(gateway, self.users)
 
     # -- Face
 

@@ -19,18 +19,17 @@ import rawws
 from .budget import RateBudget
 from .control import RegistryAway
 from .model import GatewayEvent, is_cached, topic_of_channel
-from .pusher_rules import check_channel_name, check_request, kind_of_channel
-from .pusher_users import Users
+from .pusher_rules import MAX_EVENT_NAME, check_channel_name, check_request, is_name, kind_of_channel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .config import AppConfig
     from .model import Gateway
+    from .pusher_users import Users
 
 __all__ = ["PusherApi"]
 
-MAX_EVENT_NAME: Final = 200
 # How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
 PATIENCE: Final = 5.0
 SOCKET_ID: Final = re.compile(r"[0-9]{1,16}\.[0-9]{1,16}", re.ASCII)
@@ -49,9 +48,9 @@ class EventRequest(NamedTuple):
 class PusherApi:
     """The endpoints, for all apps."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, users: Users) -> None:
         self._gateway = gateway
-        self._users = Users(gateway)
+        self._users = users
         self._budgets: dict[str, RateBudget] = {}
 
     def routes(self) -> list[rawws.Route]:
@@ -225,7 +224,7 @@ def infos_of(text: object) -> frozenset[str]:
 def event_of(app: AppConfig, fields: dict[str, Any]) -> EventRequest:
     """Return an event that a server asks for. Raises HttpError: 400, or 413 for too much data."""
     name, data, limits = fields.get("name"), fields.get("data"), app.limits
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_EVENT_NAME or not name.isprintable():
+    if not is_name(name, MAX_EVENT_NAME):
         raise rawws.HttpError(400, f"name is no text of 1 to {MAX_EVENT_NAME} characters")
     if not isinstance(data, str):
         raise rawws.HttpError(400, f"data is {type(data).__name__}, allowed is a string")

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
 
 import rawws
 
@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_CHANNEL",
+    "MAX_EVENT_NAME",
+    "MAX_USER_ID",
     "USER_CHANNEL",
     "ChannelKind",
     "check_channel_name",
     "check_request",
+    "is_name",
     "is_signed",
     "kind_of_channel",
     "signature_of",
 ]
 
 MAX_CHANNEL: Final = 164
+# Of the name of an event, and of the id of a user, in characters.
+MAX_EVENT_NAME: Final = 200
+MAX_USER_ID: Final = 128
 CHANNEL: Final = re.compile(r"[-a-zA-Z0-9_=@,.;]{1,164}", re.ASCII)
 # The channel of what servers send to one user, whatever connections that has.
 USER_CHANNEL: Final = "#server-to-user-"
@@ -42,6 +48,11 @@ class ChannelKind(NamedTuple):
     needs_auth: bool
     presence: bool
     encrypted: bool
+
+
+def is_name(value: object, most: int) -> TypeGuard[str]:
+    """Tell whether something is a text of 1 to so many printable characters."""
+    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
 
 
 def kind_of_channel(channel: str) -> ChannelKind:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import rawws
 from rawws.topics import Notice
 
-from .pusher_rules import is_signed
+from .pusher_rules import MAX_USER_ID, is_name, is_signed
 
 if TYPE_CHECKING:
     from rawws.topics import Publication
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Users", "user_topic"]
 
 BEGIN: Final = "user/"
-MAX_USER: Final = 128
 MOST_WATCHED: Final = 100
 TERMINATE: Final = "terminate"
 TERMINATED: Final = 4009
@@ -64,8 +63,8 @@ class Users:
         except (ValueError, RecursionError):
             data = None
         user = data.get("id") if isinstance(data, dict) else None
-        if not isinstance(user, str) or not 0 < len(user) <= MAX_USER or not user.isprintable():
-            return f"the id of the user is no text of 1 to {MAX_USER} characters"
+        if not is_name(user, MAX_USER_ID):
+            return f"the id of the user is no text of 1 to {MAX_USER_ID} characters"
         if connection.user:
             return "" if connection.user == user else "another user is signed in"
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import rawws
+from rawws.protocol.closing import close_reason
 from rawws.topics import Notice
 
 from .model import GatewayConnection
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from rawws.topics import Publication
 
 __all__ = ["SpokenConnection", "message_of", "spell", "spell_notice"]
-
-# Of a Close frame, in bytes (RFC 6455 section 5.5).
-MAX_REASON: Final = 123
 
 
 def spell(publication: Publication) -> str:
@@ -63,4 +61,4 @@ class SpokenConnection(GatewayConnection):
         """Tell that something is wrong, and close; the Close frame has as much of the message as fits into it."""
         with contextlib.suppress(rawws.ConnectionClosed):
             self.complain(code, message)
-        self.close(code, message.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"))
+        self.close(code, close_reason(message))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-__all__ = ["ConnectionId", "new_instance"]
+__all__ = ["ConnectionId", "iso_time", "new_instance"]
 
 # Octets of the number of an instance, and of that of a connection.
 INSTANCE_SIZE: Final = 3
@@ -21,6 +22,11 @@ NUMBER_BITS: Final = 53
 SOCKET_ID: Final = re.compile(r"(0|[1-9][0-9]{0,7})\.(0|[1-9][0-9]{0,15})", re.ASCII)
 # 11 octets are 15 characters, and one to fill up.
 AWS_ID: Final = re.compile(r"[A-Za-z0-9_-]{15}=", re.ASCII)
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time since 1970 as both SDKs and webhooks have it: ISO 8601, in UTC, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_instance() -> int:

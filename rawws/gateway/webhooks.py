@@ -11,8 +11,9 @@ import base64
 import hashlib
 import hmac
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .spelling import iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -97,8 +98,7 @@ def standard_webhook(event: HookEvent, secrets: Sequence[str], ident: str, attem
 
     A secret that begins with `whsec_` is base64, any other is taken octet by octet. `ident` is the same in each try.
     """
-    moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    told: dict[str, Any] = {"type": TYPES[event.name], "time": moment, "app": event.app}
+    told: dict[str, Any] = {"type": TYPES[event.name], "time": iso_time(event.time), "app": event.app}
     if event.seq:
         told["seq"] = event.seq
     body = serialized({**told, **{MEMBERS.get(name, name): value for name, value in event.members.items()}})

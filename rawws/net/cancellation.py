@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["CANCEL_INTERVAL", "cancel_all", "is_cancelled", "result_of"]
+__all__ = ["CANCEL_INTERVAL", "cancel_all", "end_all", "is_cancelled", "result_of"]
 
 # A task that swallowed its cancellation is cancelled again after so many seconds; what it does at its end may take as
 # long. `asyncio.wait_for` of Python 3.11 swallows it where what it waits for is done in the same turn of the loop.
@@ -37,13 +37,18 @@ async def result_of(awaitable: Awaitable[Result]) -> Result:
         raise RuntimeError("what was waited for is cancelled") from error
 
 
-async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks, and wait until they are over; what they raise is known already, or of no interest."""
-    left = set(tasks)
+async def end_all(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they are over; what they raise is still theirs, to be logged where nobody asks for it."""
+    left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
-        done, left = await asyncio.wait(left, timeout=CANCEL_INTERVAL)
-        for task in done:
-            if not task.cancelled():
-                task.exception()
+        _, left = await asyncio.wait(left, timeout=CANCEL_INTERVAL)
+
+
+async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they are over; what they raise is known already, or of no interest."""
+    await end_all(*tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()

@@ -6,7 +6,7 @@ from rawws.errors import Close, LocalProtocolError, RemoteProtocolError
 
 from .opcodes import CloseCode
 
-__all__ = ["is_sendable", "parse_close", "serialize_close"]
+__all__ = ["close_reason", "is_sendable", "parse_close", "serialize_close"]
 
 # What stands for an empty payload.
 NO_STATUS = int(CloseCode.NO_STATUS_RCVD)
@@ -64,3 +64,8 @@ def serialize_close(code: int, reason: str) -> bytes:
     if len(encoded) > 123:
         raise LocalProtocolError(f"close reason is {len(encoded)} bytes in UTF-8, limit 123")
     return code.to_bytes(2, "big") + encoded
+
+
+def close_reason(reason: str) -> str:
+    """Return as much of a reason as a Close frame has room for (5.5): 125 bytes, two of them for the code."""
+    return reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")

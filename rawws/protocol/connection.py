@@ -26,7 +26,7 @@ from rawws.errors import (
 )
 
 from . import opcodes, phases
-from .closing import parse_close, serialize_close
+from .closing import close_reason, parse_close, serialize_close
 from .frames import FrameReader, FrameWriter
 from .messages import UNLIMITED, Fragment, MessageReader
 from .opcodes import CloseCode
@@ -286,7 +286,7 @@ class Connection:
         if self.phase <= phases.VIOLATED:
             # 7.1.7: an endpoint "SHOULD send a Close frame with an appropriate status code (Section 7.4) before
             # proceeding to _Close the WebSocket Connection_".
-            reason = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+            reason = close_reason(reason)
             payload = serialize_close(code, reason)
             self.step(Step.FAIL)
             self.frames.discard()

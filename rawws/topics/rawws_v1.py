@@ -20,6 +20,7 @@ from rawws.errors import ConnectionClosed, HttpError
 from rawws.net.handlers import Handler
 from rawws.net.turns import spend, turn_of
 from rawws.net.websocket import WebSocket
+from rawws.protocol.closing import close_reason
 from rawws.protocol.opcodes import CloseCode
 
 from .calls import numbered
@@ -40,7 +41,7 @@ from .patterns import channel_of
 from .payloads import serialize
 from .presence import NOTHING
 from .rules import Refused
-from .sessions import close_code_of, close_reason
+from .sessions import close_code_of
 from .subscribers import ClientProtocol
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rawws.net.identity import Identity
 
-__all__ = ["UNAUTHORIZED", "ClientSession", "ClientSessions", "close_code_of", "close_reason"]
+__all__ = ["UNAUTHORIZED", "ClientSession", "ClientSessions", "close_code_of"]
 
 # The close code of a client that nobody knows, or knows no more: 4000 and the status, as is common use (IANA's 3000 is
 # for any reason that is not told).
@@ -31,11 +31,6 @@ LOOK: Final = 3600.0
 def close_code_of(status: int) -> int:
     """Return the close code for a status: 4000 more for what a client did wrong, else 1013, for it may try again."""
     return 4000 + status if 400 <= status < 500 else 1013
-
-
-def close_reason(reason: str) -> str:
-    """Return as much of a reason as a Close frame has room for (RFC 6455 section 5.5): 125 bytes, two for the code."""
-    return reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
 
 
 @final

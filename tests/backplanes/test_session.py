@@ -135,7 +135,7 @@ async def test_a_session_ends_also_where_its_cancellation_is_swallowed() -> None
 
 
 async def test_a_session_ends_also_where_the_work_swallows_its_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawws.backplanes.session.CANCEL_INTERVAL", 0.01)
+    monkeypatch.setattr("rawws.net.cancellation.CANCEL_INTERVAL", 0.01)
     engine = ByHand()
     engine.deaf = 2
     told = opened(engine)

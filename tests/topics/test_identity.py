@@ -14,9 +14,10 @@ import pytest
 
 import rawws
 from rawws.http.long_poll import POLL_TIMEOUT
+from rawws.protocol.closing import close_reason
 from rawws.topics import Hub, Identity, endpoints
 from rawws.topics.rawws_v1 import remind
-from rawws.topics.sessions import ClientSessions, close_code_of, close_reason
+from rawws.topics.sessions import ClientSessions, close_code_of
 from tests.server.answers import ask, get
 from tests.server.peers import Logged, Peer, eventually
 from tests.topics.asgi import SERVERS, in_asgi
