@@ -19,7 +19,7 @@ from rawws_sse import Event
 from .guard import AccessGuard, problem
 from .inspector import ORDERS, Inspector
 from .overview import Overview
-from .sources import LocalSource
+from .sources import LocalSource, SourceBusyError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -151,7 +151,10 @@ class AdminEndpoints:
     async def kick(self, request: HttpRequest) -> Response:
         """Close a connection."""
         fields = fields_of(request)
-        wrong = await self._overview.kick(fields["id"], fields["code"], fields["reason"])
+        try:
+            wrong = await self._overview.kick(fields["id"], fields["code"], fields["reason"])
+        except SourceBusyError:
+            return problem(503, "a process does not answer: if the connection is there, it is closed when it does")
         if wrong is None:
             return problem(404, f"there is no connection {fields['id'][:64]!r}")
         return problem(400, wrong) if wrong else Response.json({"kicked": fields["id"]}, 200, FIELDS)

@@ -20,7 +20,7 @@ from .inspector import SLOW, SPARE, TOPICS_SHOWN
 from .sources import SourceBusyError, SourceGoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from rawws.metrics import Samples
@@ -86,7 +86,7 @@ class Overview:
             return self._last
 
     async def _look(self) -> None:
-        answers = await asyncio.gather(*[self._ask(source, {"ask": "snapshot"}) for source in self._sources])
+        answers = await self._ask({"ask": "snapshot"})
         snapshots, counted = [], [self._ended]
         for place, answer in enumerate(answers):
             known = self._known.get(place)
@@ -121,20 +121,17 @@ class Overview:
             new.write_text(json.dumps(self._ended), encoding="utf-8")
             new.replace(self._file)
 
-    async def _ask(self, source: Source, ask: Answer) -> Answer | type[Exception]:
-        try:
-            return await source.ask(ask)
-        except (SourceBusyError, SourceGoneError) as error:
-            return type(error)
+    async def _ask(self, ask: Answer) -> list[Answer | type[Exception]]:
+        return await asyncio.gather(*[answer_of(source.ask(ask)) for source in self._sources])
 
-    async def _ask_all(self, ask: Answer) -> list[Answer]:
-        """Return the answers of those that answer."""
-        answers = await asyncio.gather(*[self._ask(source, ask) for source in self._sources])
-        return [answer for answer in answers if isinstance(answer, dict)]
+    async def _ask_all(self, ask: Answer) -> tuple[list[Answer], int]:
+        """Return the answers of those that answer, and how many were too busy to."""
+        answers = await self._ask(ask)
+        return [answer for answer in answers if isinstance(answer, dict)], answers.count(SourceBusyError)
 
     async def are_gone(self) -> bool:
         """Tell whether no process is there any more."""
-        answers = await asyncio.gather(*[self._ask(source, {"ask": "snapshot"}) for source in self._sources])
+        answers = await self._ask({"ask": "snapshot"})
         return all(answer is SourceGoneError for answer in answers)
 
     async def metrics(self) -> str:
@@ -185,30 +182,49 @@ class Overview:
 
     async def connections(self, limit: int, sort: str) -> Answer:
         """Return the first connections of all in an order."""
-        answers = await self._ask_all({"ask": "connections", "limit": limit, "sort": sort})
+        answers, busy = await self._ask_all({"ask": "connections", "limit": limit, "sort": sort})
         field = {"age": "seconds"}.get(sort, sort)
         found = sorted([each for answer in answers for each in answer["connections"]], key=lambda each: -each[field])
-        return {"total": sum(answer["total"] for answer in answers), "connections": found[:limit]}
+        return {"total": sum(answer["total"] for answer in answers), "busy": busy, "connections": found[:limit]}
 
     async def topics(self, limit: int) -> Answer:
         """Return the topics with the most subscribers."""
-        return merge_topics(await self._ask_all({"ask": "topics", "limit": SPARE * limit}), limit)
+        answers, busy = await self._ask_all({"ask": "topics", "limit": SPARE * limit})
+        return {**merge_topics(answers, limit), "busy": busy}
 
     async def presence(self, topic: str) -> Answer:
         """Return who is present in a topic, and how many are subscribed to it."""
-        answers = await self._ask_all({"ask": "presence", "topic": topic})
+        answers, busy = await self._ask_all({"ask": "presence", "topic": topic})
         there = {each["id"]: each for answer in answers for each in answer["present"]}
         return {
             "topic": topic,
             "subscribers": sum(answer["subscribers"] for answer in answers),
             "total": max([len(there), *(answer["total"] for answer in answers)]),
+            "busy": busy,
             "present": list(there.values()),
         }
 
     async def kick(self, ident: str, code: int, reason: str) -> str | None:
-        """Close a connection, wherever it is; return what is wrong with code or reason, None for no such one."""
-        answers = await self._ask_all({"ask": "kick", "ident": ident, "code": code, "reason": reason})
-        return next((answer.get("wrong", "") for answer in answers if answer["found"]), None)
+        """Close a connection, wherever it is; return what is wrong with code or reason, None for no such one.
+
+        Raises SourceBusyError where it may be at a process that did not answer: that closes it as soon as it can.
+        """
+        act = {"ask": "kick", "ident": ident, "code": code, "reason": reason}
+        answers = await asyncio.gather(*[answer_of(source.act(act)) for source in self._sources])
+        for answer in answers:
+            if isinstance(answer, dict) and answer["found"]:
+                return str(answer.get("wrong", ""))
+        if SourceBusyError in answers:
+            raise SourceBusyError
+        return None
+
+
+async def answer_of(asked: Coroutine[None, None, Answer]) -> Answer | type[Exception]:
+    """Return an answer, or why there is none."""
+    try:
+        return await asked
+    except (SourceBusyError, SourceGoneError) as error:
+        return type(error)
 
 
 def merge_topics(answers: list[Answer], limit: int) -> Answer:

@@ -3,7 +3,7 @@
 An ask is a JSON object with `ask`, the name of a question, and what belongs to it; the answer is another one.
 
 Laws:
-1. Who asks waits at most `PATIENCE`: a worker that is busy keeps nobody.
+1. Who looks waits at most `PATIENCE`: a worker that is busy keeps nobody. Who acts waits longer, and keeps no look.
 2. A worker that is gone is told from one that is busy.
 """
 
@@ -37,6 +37,8 @@ Answer = dict[str, Any]
 
 # How long a worker has for its answer, in seconds. It has it in less than 10 ms; one that takes longer is busy.
 PATIENCE: Final = 1.0
+# And for what it is told to do: that is done once, and not as well by the next look.
+ACT_PATIENCE: Final = 10.0
 # Of a line, in bytes: 10,000 topics with long names in JSON; and of a question.
 LONGEST_ANSWER: Final = 16 << 20
 LONGEST_ASK: Final = 1 << 16
@@ -63,6 +65,9 @@ class Source(Protocol):
     async def ask(self, ask: Answer, /) -> Answer:
         """Return the answer. Raises SourceGoneError or SourceBusyError where there is none."""
 
+    async def act(self, ask: Answer, /) -> Answer:
+        """Return the answer to what changes something. One that was busy may do it yet. Raises as `ask`."""
+
 
 @final
 class LocalSource:
@@ -75,6 +80,10 @@ class LocalSource:
 
     async def ask(self, ask: Answer) -> Answer:
         """Return the answer."""
+        return self._inspected.answer(ask)
+
+    async def act(self, ask: Answer) -> Answer:
+        """Do it and return the answer."""
         return self._inspected.answer(ask)
 
 
@@ -92,29 +101,37 @@ class WorkerSource:
     async def ask(self, ask: Answer) -> Answer:
         """Return the answer. One goes after the other."""
         async with self._lock:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    return await self._exchange(json.dumps(ask).encode() + b"\n")
-            except TimeoutError:
-                # Its answer may still come, and would be taken for the next one.
-                self.close()
-                raise SourceBusyError from None
-            except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                self.close()
-                raise SourceGoneError from None
-            except asyncio.CancelledError:
-                # As above: whoever asked has left.
-                self.close()
-                raise
+            return await self._exchange(ask, PATIENCE)
 
-    async def _exchange(self, line: bytes) -> Answer:
-        if self._streams is None:
-            self._streams = await asyncio.open_unix_connection(self._path, limit=LONGEST_ANSWER)
-        reader, writer = self._streams
-        writer.write(line)
-        await writer.drain()
-        found: Answer = json.loads(await reader.readuntil())
-        return found
+    async def act(self, ask: Answer) -> Answer:
+        """Return the answer to what changes something, over a connection of its own."""
+        acting = WorkerSource(self._path)
+        try:
+            return await acting._exchange(ask, ACT_PATIENCE)
+        finally:
+            acting.close()
+
+    async def _exchange(self, ask: Answer, patience: float) -> Answer:
+        try:
+            async with asyncio.timeout(patience):
+                if self._streams is None:
+                    self._streams = await asyncio.open_unix_connection(self._path, limit=LONGEST_ANSWER)
+                reader, writer = self._streams
+                writer.write(json.dumps(ask).encode() + b"\n")
+                await writer.drain()
+                found: Answer = json.loads(await reader.readuntil())
+                return found
+        except TimeoutError:
+            # Its answer may still come, and would be taken for the next one.
+            self.close()
+            raise SourceBusyError from None
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            self.close()
+            raise SourceGoneError from None
+        except asyncio.CancelledError:
+            # As above: whoever asked has left.
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the connection."""

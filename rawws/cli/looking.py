@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["add_looking_commands"]
 
 DONE, FAILED = 0, 1
-# A look takes as long as a busy worker may, and some more, in seconds.
-TIMEOUT: Final = 10.0
+# An answer takes as long as a busy worker may, and some more, in seconds.
+TIMEOUT: Final = 20.0
 # To the corner, and what is right of each line and below the last one away: so nothing flickers.
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 LARGEST_LIMIT: Final = 1000
@@ -221,7 +221,7 @@ def show_top(options: argparse.Namespace, client: AdminClient) -> Iterator[Any]:
     while True:
         found = client.get("/v1/status")
         listed = client.get("/v1/connections", limit=options.limit, sort=options.sort)
-        lines = [*status_lines(found), "", *connection_lines(listed["connections"])]
+        lines = [*status_lines(found), "", *connection_lines(listed["connections"]), *busy_lines(listed)]
         yield found | {"listed": listed}, lines
         if options.once:
             return
@@ -234,7 +234,7 @@ def show_topics(options: argparse.Namespace, client: AdminClient) -> Iterator[An
     rows = [[each["subscribers"], each["present"], each["held"], each["topic"]] for each in found["topics"]]
     lines = table(["subscribers", "present", "held", "topic"], rows) if rows else ["no topics"]
     more = found["total"] - len(rows)
-    yield found, [*lines, *([f"... and {more} more"] if more else [])]
+    yield found, [*lines, *([f"... and {more} more"] if more else []), *busy_lines(found)]
 
 
 def show_who(options: argparse.Namespace, client: AdminClient) -> Iterator[Any]:
@@ -250,7 +250,7 @@ def show_who(options: argparse.Namespace, client: AdminClient) -> Iterator[Any]:
         for each in found["present"]
     ]
     counts = f"{found['total']} present, {found['subscribers']} subscribed"
-    yield found, [*(table(["id", "user", "said by", "info"], rows) if rows else []), counts]
+    yield found, [*(table(["id", "user", "said by", "info"], rows) if rows else []), counts, *busy_lines(found)]
 
 
 def show_kick(options: argparse.Namespace, client: AdminClient) -> Iterator[Any]:
@@ -303,6 +303,12 @@ def state(worker: Any) -> str:
         if worker[name]:
             return "backplane away" if name == "degraded" else name
     return "serving" if worker["serving"] else "closed"
+
+
+def busy_lines(found: Any) -> list[str]:
+    """Return what is missing in what is listed."""
+    busy = found.get("busy", 0)
+    return [f"{busy} {'worker is' if busy == 1 else 'workers are'} busy and missing here"] if busy else []
 
 
 def connection_lines(connections: list[Any]) -> list[str]:

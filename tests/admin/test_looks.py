@@ -135,6 +135,7 @@ async def test_topics_and_presence() -> None:
         found = await read(admin, "/v1/topics")
         assert found == {
             "total": 3,
+            "busy": 0,
             "topics": [
                 {"topic": "big", "subscribers": 2, "present": 1, "held": 0},
                 {"topic": "quiet", "subscribers": 1, "present": 0, "held": 0},
@@ -150,7 +151,7 @@ async def test_topics_and_presence() -> None:
         [ada] = who["present"]
         assert ada == {"id": ada["id"], "user": "", "info": {"name": "Ada <b>"}, "claimed": True}
         nobody = await read(admin, "/v1/presence?topic=nothing")
-        assert nobody == {"topic": "nothing", "subscribers": 0, "total": 0, "present": []}
+        assert nobody == {"topic": "nothing", "subscribers": 0, "total": 0, "busy": 0, "present": []}
 
 
 async def test_a_user_is_told_from_what_its_client_claims() -> None:

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from rawws.admin import sources
+from rawws.admin.application import routes_of
 from rawws.admin.overview import Overview
 from rawws.admin.sources import LocalSource, SourceBusyError, SourceGoneError, WorkerSource, offer
-from tests.server.peers import Logged, eventually
+from rawws.cli.looking import busy_lines
+from tests.admin.looks import post
+from tests.server.peers import Logged, eventually, serve
 
 
 class Parrot:
@@ -116,6 +119,57 @@ async def test_what_does_not_answer_is_busy_and_its_late_answer_is_nobodys(
     await server.wait_closed()
 
 
+async def test_an_act_waits_longer_than_a_look_and_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PATIENCE", 0.05)
+    held: list[tuple[bytes, asyncio.StreamWriter]] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append((await reader.readline(), writer))
+
+    server = await asyncio.start_unix_server(hold, path_of(tmp_path))
+    source = WorkerSource(path_of(tmp_path))
+    act = asyncio.ensure_future(source.act({"do": 1}))
+    await eventually(lambda: held)
+    with pytest.raises(SourceBusyError):
+        await source.ask({"number": 1})
+    assert not act.done()
+    assert held[0][0] == b'{"do": 1}\n'
+    held[0][1].write(b'{"done": 1}\n')
+    assert await act == {"done": 1}
+    monkeypatch.setattr(sources, "ACT_PATIENCE", 0.05)
+    with pytest.raises(SourceBusyError):
+        await source.act({"do": 2})
+    for _, writer in held:
+        writer.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_kick_that_a_busy_process_may_do_is_told_from_one_of_nobody() -> None:
+    here, elsewhere, busy, gone = {"found": True}, {"found": False}, SourceBusyError(), SourceGoneError()
+
+    async def kicked(*said: Any) -> str | None:
+        return await Overview([Told(each) for each in said]).kick("1", 1008, "")
+
+    assert await kicked(elsewhere, busy, here) == ""
+    assert await kicked(elsewhere, {**here, "wrong": "that code"}) == "that code"
+    assert await kicked(elsewhere, gone) is None
+    with pytest.raises(SourceBusyError):
+        await kicked(elsewhere, busy)
+    async with serve(routes_of(Overview([Told(busy)]), None)) as admin:
+        answer = await post(admin, {"id": "1"})
+    assert answer.status == 503
+    assert "if the connection is there, it is closed when it does" in answer.body.decode()
+
+
+async def test_a_list_says_how_many_did_not_answer() -> None:
+    assert busy_lines({"busy": 0}) == []
+    assert busy_lines({"busy": 1}) == ["1 worker is busy and missing here"]
+    assert busy_lines({"busy": 2}) == ["2 workers are busy and missing here"]
+    overview = Overview([Told({"total": 0, "connections": []}), Told(SourceBusyError()), Told(SourceGoneError())])
+    assert await overview.connections(10, "age") == {"total": 0, "busy": 1, "connections": []}
+
+
 async def test_what_is_no_answer_is_as_good_as_none(tmp_path: Path) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -166,8 +220,11 @@ def snapshot(life: str, count: float, **more: Any) -> dict[str, Any]:
 class Told:
     """A process that says what the test wants, or raises."""
 
-    def __init__(self) -> None:
-        self.said: Any = None
+    def __init__(self, said: Any = None) -> None:
+        self.said = said
+
+    async def act(self, ask: dict[str, Any]) -> dict[str, Any]:
+        return await self.ask(ask)
 
     async def ask(self, ask: dict[str, Any]) -> dict[str, Any]:
         if isinstance(self.said, dict):
