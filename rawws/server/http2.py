@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
 from rawws.errors import Http2Error, HttpError
+from rawws.net.scheduling import StreamScheduler
+from rawws.net.streams import StreamTransport
 from rawws.net.transports import close_transport
 from rawws.net.websocket import WebSocket
 from rawws.protocol.connection import Role
@@ -35,9 +37,7 @@ from rawws.protocol.http2_limits import Http2Limits
 
 from .admission import RETRY_AFTER
 from .connection import LINGER
-from .scheduling import StreamScheduler
 from .stream_requests import StreamRequests
-from .streams import StreamTransport
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, final
 from rawws.http.serving import ServerFigures
 from rawws.net.histogram import Histogram
 from rawws.net.logs import first_line, printable, shown_address
+from rawws.net.streams import is_stream
 from rawws.net.websocket import WebSocket
 from rawws.protocol.opcodes import CloseCode
-
-from .streams import is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from rawws.http.application import HttpApplication
     from rawws.http.exchange import ExchangeObserver
     from rawws.http.routes import Resource
+    from rawws.net.streams import StreamTransport
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Acceptance
     from rawws.protocol.http11 import Request
 
     from .context import ServerContext, WebSocketEndpoint
     from .proxy_header import ProxiedClient
-    from .streams import StreamTransport
 
 __all__ = ["RequestCarrier", "StreamRequests"]
 

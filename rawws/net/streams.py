@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, final
 
-from rawws.net.socket import HIGH_WATER, LOW_WATER
+from .socket import HIGH_WATER, LOW_WATER
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
-    from rawws.net.websocket import WebSocket
+    from .websocket import WebSocket
 
 __all__ = ["StreamCarrier", "StreamTransport", "is_stream"]
 
