@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -211,7 +210,7 @@ def fail_answers(answers: Iterable[asyncio.Future[Any]], reason: str) -> None:
 
 def engine_waits() -> Iterator[float]:
     """Yield the seconds from one attempt to reach an engine to the next, with full jitter up to LONGEST_WAIT."""
-    return full_jitter(lambda low, high: random.uniform(low, min(high, LONGEST_WAIT)))  # noqa: S311 - no secret
+    return full_jitter(longest=LONGEST_WAIT)
 
 
 def check_times(lease: float, timeout: float) -> None:

@@ -52,18 +52,20 @@ def process_exception(error: Exception) -> Exception | None:
     return error if is_permanent(error) else None
 
 
-def full_jitter(draw: Callable[[float, float], float] = random.uniform) -> Iterator[float]:
-    """Yield the waits between attempts, in seconds: the n-th is drawn evenly from 0 to FIRST_WAIT * 2**n.
+def full_jitter(
+    draw: Callable[[float, float], float] = random.uniform, *, first: float = FIRST_WAIT, longest: float = LONGEST_WAIT
+) -> Iterator[float]:
+    """Yield the waits between attempts, in seconds: the n-th is drawn evenly from 0 to `first` * 2**n, or to `longest`.
 
     Clients that lost the same server together so do not come back together.
     """
     # RFC 6455 7.2.3: "The first reconnect attempt SHOULD be delayed by a random amount of time." "Should the first
     # reconnect attempt fail, subsequent reconnect attempts SHOULD be delayed by increasingly longer amounts of time,
     # using a method such as truncated binary exponential backoff."
-    longest = FIRST_WAIT
+    limit = first
     while True:
-        yield draw(0, longest)
-        longest = min(2 * longest, LONGEST_WAIT)
+        yield draw(0, limit)
+        limit = min(2 * limit, longest)
 
 
 def retry_after(error: BaseException, draw: Callable[[float, float], float] = random.uniform) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import time
@@ -22,7 +23,7 @@ from rawws.protocol.handshake import check_upgrade
 from rawws.server.forwarded import scheme_of
 
 from .aws_authorizer import judge_authorizer
-from .aws_connections import ConnectionsApi
+from .aws_connections import ApiKeys, ConnectionsApi
 from .aws_events import AwsClient, authorizer_event, client_headers, connect_event, disconnect_event, message_event
 from .calls import BackendRoute, CallResult, call_result, event_body
 from .expressions import NO_JSON, RequestValue, RouteSelection, parse_message
@@ -50,6 +51,7 @@ MAX_WAITING: Final = 16
 FORBIDDEN: Final = "Forbidden"
 FAILED: Final = "Internal server error"
 METHODS: Final = ("GET", "POST", "DELETE")
+NO_KEYS: Final = ApiKeys(())
 
 
 @final
@@ -151,13 +153,20 @@ class AwsFace(rawws.Handler):
         self.gateway = gateway
         self.outgoing = outgoing or Outgoing()
         self.apis: dict[str, AwsApi] = {}
+        # By the path of the APIs.
+        self._keys: dict[str, ApiKeys] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.load()
         gateway.on_reload.append(lambda _: self.load())
 
     def load(self) -> None:
         """Use what the configuration says now. Raises ExpressionError for what it should not have taken."""
-        self.apis = {each.id: AwsApi(each, self.outgoing) for each in self.gateway.config.apis}
+        apis = self.gateway.config.apis
+        self.apis = {each.id: AwsApi(each, self.outgoing) for each in apis}
+        at: dict[str, list[ApiConfig]] = {}
+        for each in apis:
+            at.setdefault(each.path, []).append(each)
+        self._keys = {path: ApiKeys(found) for path, found in ({"": apis} | at).items()}
 
     # -- what a gateway asks of a face
 
@@ -168,14 +177,13 @@ class AwsFace(rawws.Handler):
             for each in sorted({path or "/", f"{path}/"}):
                 yield rawws.Route(each, self, websocket=True)
         for path in sorted({*paths, ""}) if paths else ():
-            connections = ConnectionsApi(self.gateway, lambda path=path: self._at(path))  # type: ignore[misc]
+            connections = ConnectionsApi(self.gateway, functools.partial(self._keys_at, path))
             for end in ("", "/"):
                 yield rawws.Route(f"{path}/@connections/{{connection}}{end}", connections, METHODS)
 
-    def _at(self, path: str) -> list[ApiConfig]:
-        """Return the APIs at a path; where requests name none, all."""
-        found = [api.config for api in self.apis.values() if api.config.path == path]
-        return found or [api.config for api in self.apis.values() if not path]
+    def _keys_at(self, path: str) -> ApiKeys:
+        """Return the keys of the APIs at a path; where requests name none, and no API is there, of all."""
+        return self._keys.get(path, NO_KEYS)
 
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission | Awaitable[Admission]:
         """Judge an opening handshake."""

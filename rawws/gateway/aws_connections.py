@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .config import ApiConfig
     from .model import Delivery, Gateway
 
-__all__ = ["ConnectionsApi"]
+__all__ = ["ApiKeys", "ConnectionsApi"]
 
 # "128 KB" for a message (API Gateway quotas), whoever sends it.
 MAX_POST: Final = 128 * 1024
@@ -51,14 +51,30 @@ def aws_error(status: int, message: str) -> rawws.Response:
 
 
 @final
+class ApiKeys:
+    """The keys that sign requests to some APIs: `owners` has for each the ids of the APIs that it is good for."""
+
+    __slots__ = ("credentials", "owners")
+
+    def __init__(self, apis: Iterable[ApiConfig]) -> None:
+        # A key may be that of several APIs; the file has one secret for it.
+        self.owners: dict[str, set[str]] = {}
+        self.credentials: dict[str, AwsCredential] = {}
+        for api in apis:
+            for each in api.credentials:
+                self.owners.setdefault(each.key, set()).add(api.id)
+                self.credentials[each.key] = AwsCredential(each.secret)
+
+
+@final
 class ConnectionsApi:
-    """The endpoint of `@connections` for some APIs: that of one path, or all where a request names none."""
+    """The endpoint of `@connections`; `keys()` returns those of the configuration that holds now."""
 
-    __slots__ = ("_apis", "_gateway")
+    __slots__ = ("_gateway", "_keys")
 
-    def __init__(self, gateway: Gateway, apis: Callable[[], Iterable[ApiConfig]]) -> None:
+    def __init__(self, gateway: Gateway, keys: Callable[[], ApiKeys]) -> None:
         self._gateway = gateway
-        self._apis = apis
+        self._keys = keys
 
     async def __call__(self, request: rawws.HttpRequest) -> rawws.Response:
         """Answer a request of an SDK."""
@@ -79,26 +95,20 @@ class ConnectionsApi:
 
     def _signer(self, request: rawws.HttpRequest) -> set[str] | SignatureError:
         """Return the APIs whose key signed a request, or why none did."""
-        # A key may be that of several APIs.
-        owners: dict[str, set[str]] = {}
-        credentials: dict[str, AwsCredential] = {}
-        for api in self._apis():
-            for each in api.credentials:
-                owners.setdefault(each.key, set()).add(api.id)
-                credentials[each.key] = AwsCredential(each.secret)
+        keys = self._keys()
         try:
             key = check_signature(
                 request.method,
                 request.head.path,
                 request.headers,
                 request.body,
-                credentials,
+                keys.credentials,
                 now=time.time(),
                 secure=request.scheme == "https",
             )
         except SignatureError as error:
             return error
-        return owners[key]
+        return keys.owners[key]
 
     async def _post(self, ident: ConnectionId, request: rawws.HttpRequest, apis: set[str]) -> rawws.Response:
         """Send a message to a client, once for each call, however often an SDK tries."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import rawws
 from rawws import clock
 
+from .receivers import ControlReceiver
 from .spelling import new_instance
 
 if TYPE_CHECKING:
@@ -80,23 +81,9 @@ class InstanceRegistry:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.instance = -1
+        self._receiver = ControlReceiver(self._take)
 
-    # -- the contract of subscribers (rawws.topics.Receiver)
-
-    congested = False
-    hard_limit = 64 << 20
-
-    def follow(self, follower: object) -> None:
-        """Nothing: it is never slow, and ends with the hub."""
-
-    def unfollow(self, follower: object) -> None:
-        """Nothing."""
-
-    def fail(self, code: int, reason: str) -> None:
-        """Say that what was to come is lost."""
-        logger.error("the registry of instances failed: %s (%d)", reason, code)
-
-    def send(self, publication: Publication) -> None:
+    def _take(self, publication: Publication) -> None:
         """Take what another instance asks, or answers."""
         if publication.topic != inbox(self.instance):
             return
@@ -118,21 +105,21 @@ class InstanceRegistry:
         """Draw a number that no other instance has, and be there."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START):
-                await self._hub.subscribe(self, REGISTRY)
+                await self._hub.subscribe(self._receiver, REGISTRY)
         taken = set(self.others())
         while self.instance < 0 or self.instance in taken:
             self.instance = new_instance()
-        self._hub.unsubscribe(self, REGISTRY)
+        self._hub.unsubscribe(self._receiver, REGISTRY)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START):
                 # First the inbox: who is in the registry is asked.
-                await self._hub.subscribe(self, inbox(self.instance))
+                await self._hub.subscribe(self._receiver, inbox(self.instance))
                 told = {"instance": self.instance, "version": rawws.__version__, "since": round(time.time())}
-                await self._hub.subscribe(self, REGISTRY, join=told)
+                await self._hub.subscribe(self._receiver, REGISTRY, join=told)
 
     def close(self) -> None:
         """Be there no more."""
-        self._hub.unsubscribe(self)
+        self._hub.unsubscribe(self._receiver)
         for waiter in self._waiting.values():
             waiter.cancel()
 

@@ -17,7 +17,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from .outgoing import CallFailed, retry_wait
+from rawws.client.retrying import full_jitter
+from rawws.net.cancellation import end_all
+
+from .outgoing import CallFailed
 from .webhooks import HookRequest, pusher_webhook, standard_webhook
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ GATHER: Final = 0.05
 MAX_AGE: Final = {"pusher": 240.0, "rawws": 3600.0}
 # Of one request, in seconds.
 TIMEOUT: Final = 5.0
+# The first wait between two tries is up to so many seconds, and the longest.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 # What may be otherwise the next time (RFC 9110 15.5.9, RFC 8470 5.2, RFC 6585 4).
 TRANSIENT: Final = frozenset({408, 425, 429})
 GONE: Final = 410
@@ -140,9 +145,7 @@ class HookQueue:
             return
         if drain > 0:
             await asyncio.wait([self._task], timeout=drain)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end_all(self._task)
         self._task = None
         lost = self.waiting
         if lost:
@@ -169,21 +172,20 @@ class HookQueue:
 
     async def _deliver(self) -> None:
         """Send a batch until it is taken, refused, or too old."""
-        attempt = 0
         ident = self._under_way[0].ident
-        while self._under_way:
-            attempt += 1
-            wait = await self._attempt(ident, attempt)
+        # All receivers are not asked at once, nor all queues of one.
+        for attempt, shortest in enumerate(full_jitter(first=FIRST_WAIT, longest=LONGEST_WAIT), 1):
+            wait = await self._attempt(ident, attempt, shortest)
             if wait is None:
                 return
             self.stats.retries += 1
             await self._pause(wait)
             self._expire()
+            if not self._under_way:
+                return
 
-    async def _attempt(self, ident: str, attempt: int) -> float | None:
+    async def _attempt(self, ident: str, attempt: int, wait: float) -> float | None:
         """Send a batch once; return for how many seconds to wait for the next time, None where there is none."""
-        # All receivers are not asked at once, nor all queues of one.
-        wait = retry_wait(attempt - 1)
         request = self._request(ident, attempt)
         try:
             answer = await self._outgoing.call(self.hook.url, request.body, request.headers, timeout=TIMEOUT)

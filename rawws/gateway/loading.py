@@ -206,7 +206,7 @@ def limits_of(table: TableReader) -> AppLimits:
     """Return limits; each default is that of Pusher's documentation where it names one."""
     found = AppLimits(
         channels=table.integer("channels", 100, 1, 10_000),
-        client_events=table.seconds("client_events", 10.0, 0, 100_000),
+        client_events=table.seconds("client_events", 10.0, 0.1, 100_000),
         requests=table.seconds("requests", 500.0, 1, 1_000_000),
         event_size=table.integer("event_size", 10 * 1024, 1, 900_000),
         event_channels=table.integer("event_channels", 100, 1, 1000),

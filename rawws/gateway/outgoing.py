@@ -10,7 +10,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter, deque
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final, NamedTuple, final
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from httpx2 import AsyncBaseTransport, AsyncClient, Request, Response
 
-__all__ = ["BackendAnswer", "Breaker", "CallFailed", "Outgoing", "retry_wait"]
+__all__ = ["BackendAnswer", "Breaker", "CallFailed", "Outgoing"]
 
 # As API Gateway has it for a message, and so for what a route may answer.
 MAX_ANSWER: Final = 128 * 1024
@@ -37,8 +36,6 @@ FIRST_OPEN, LONGEST_OPEN = 10.0, 60.0
 CLOSED, HALF_OPEN, OPEN = range(3)
 # How long a connection is kept that is not used, in seconds: Node and uvicorn close theirs after 5.
 KEEP_ALIVE = 4.0
-# The first wait between two deliveries of a hook is up to so many seconds, and the longest.
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 
 
 class CallFailed(RawwsError):
@@ -75,12 +72,6 @@ class BackendAnswer(NamedTuple):
     def header(self, name: str) -> str | None:
         """Return the first value of a header, None where there is none."""
         return next((value for each, value in self.headers if each == name.lower()), None)
-
-
-def retry_wait(attempt: int) -> float:
-    """Return how long to wait behind the attempt of this number, from 0, in seconds: full jitter on 0.5 s * 2**n."""
-    longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 16))
-    return random.uniform(0, longest)  # noqa: S311 - no secret
 
 
 @final

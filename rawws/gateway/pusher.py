@@ -16,9 +16,9 @@ import json
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
+from rawws.net.rate import RateLimiter
 from rawws.topics import Notice
 
-from .budget import RateBudget
 from .model import GatewayEvent, is_cached, topic_of_channel
 from .pusher_api import PusherApi
 from .pusher_counts import SubscriptionCounts
@@ -95,8 +95,7 @@ class PusherConnection(SpokenConnection):
         self.counts = counts
         self.channels: dict[str, JoinedChannel] = {}
         self.users = users
-        limits = self.config.limits
-        self.client_events = RateBudget(limits.client_events, max(1.0, limits.client_events))
+        self.client_events = RateLimiter(self.config.limits.client_events, 0)
         self.waits_for_user: asyncio.TimerHandle | None = None
 
     @property

@@ -15,8 +15,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import rawws
+from rawws.net.rate import RateLimiter
 
-from .budget import RateBudget
 from .control import RegistryAway
 from .model import GatewayEvent, is_cached, topic_of_channel
 from .pusher_rules import MAX_EVENT_NAME, check_channel_name, check_request, is_name, kind_of_channel
@@ -32,6 +32,8 @@ __all__ = ["PusherApi"]
 
 # How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
 PATIENCE: Final = 5.0
+# Seconds of its rate that an app may ask at once.
+BURST: Final = 2.0
 SOCKET_ID: Final = re.compile(r"[0-9]{1,16}\.[0-9]{1,16}", re.ASCII)
 INFOS: Final = ("user_count", "subscription_count", "cache")
 
@@ -51,7 +53,8 @@ class PusherApi:
     def __init__(self, gateway: Gateway, users: Users) -> None:
         self._gateway = gateway
         self._users = users
-        self._budgets: dict[str, RateBudget] = {}
+        # By the app: its rate, and how fast its servers ask.
+        self._rates: dict[str, tuple[float, RateLimiter]] = {}
 
     def routes(self) -> list[rawws.Route]:
         """Return what is answered."""
@@ -97,10 +100,10 @@ class PusherApi:
         if not app.enabled:
             raise rawws.HttpError(403, "the app is disabled")
         rate = app.limits.requests
-        budget = self._budgets.get(app.id)
-        if budget is None or budget.rate != rate:
-            budget = self._budgets[app.id] = RateBudget(rate, 2 * rate)
-        if not budget.take():
+        known = self._rates.get(app.id)
+        if known is None or known[0] != rate:
+            known = self._rates[app.id] = rate, RateLimiter(rate, 0)
+        if not known[1].take(BURST):
             raise rawws.HttpError(429, f"over {rate:g} requests a second, the limit", (("Retry-After", "1"),))
         return app
 

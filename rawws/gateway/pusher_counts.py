@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 import rawws
 
 from .control import RegistryAway
+from .receivers import ControlReceiver
 
 if TYPE_CHECKING:
     from rawws.topics import Publication
@@ -34,28 +35,17 @@ class SubscriptionCounts:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._members: dict[tuple[str, str], set[SpokenConnection]] = {}
+        self._receiver = ControlReceiver(self._take)
         self._due: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self._told: dict[tuple[str, str], int] = {}
 
-    # -- the contract of subscribers (rawws.topics.Receiver)
-
-    congested = False
-    hard_limit = 64 << 20
-
-    def follow(self, follower: object) -> None:
-        """Nothing: it is never slow, and ends with the hub."""
-
-    def unfollow(self, follower: object) -> None:
-        """Nothing."""
-
-    def fail(self, code: int, reason: str) -> None:
-        """Nothing: the next number makes up for one that is lost."""
-
-    def send(self, publication: Publication) -> None:
+    def _take(self, publication: Publication) -> None:
         """Tell those of this instance."""
         app, channel, count = json.loads(publication.message)
-        self._told[app, channel] = count
-        for connection in tuple(self._members.get((app, channel), ())):
+        members = self._members.get((app, channel), ())
+        if members:
+            self._told[app, channel] = count
+        for connection in tuple(members):
             with contextlib.suppress(rawws.ConnectionClosed):
                 connection.tell("pusher_internal:subscription_count", {"subscription_count": count}, channel)
 
@@ -63,7 +53,7 @@ class SubscriptionCounts:
 
     def start(self) -> None:
         """Begin to hear the numbers."""
-        self._gateway.control.subscribe(self, TOPIC)
+        self._gateway.control.subscribe(self._receiver, TOPIC)
 
     def close(self) -> None:
         """Tell nobody any more."""

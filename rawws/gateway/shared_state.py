@@ -15,7 +15,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
+from rawws.net.cancellation import end_all
 
+from .receivers import ControlReceiver
 from .state_log import REPEAT, StateLog
 
 if TYPE_CHECKING:
@@ -81,9 +83,9 @@ class SharedState:
         self._missing: dict[str, float] = {}
         self._was_degraded = False
         self._task: asyncio.Task[None] | None = None
-        self._records = StateReceiver(self._on_record, self._on_gap)
-        self._presence = StateReceiver(lambda _: None, lambda: None)
-        self._ready_presence = StateReceiver(lambda _: None, lambda: None)
+        self._records = ControlReceiver(self._on_record, self._on_gap)
+        self._presence = ControlReceiver()
+        self._ready_presence = ControlReceiver()
 
     def __repr__(self) -> str:
         return f"<SharedState of {self.log.instance}: {len(self.log.told)} told>"
@@ -113,9 +115,7 @@ class SharedState:
         """End. Where nobody else is there, what is still told is over, now; else others will tell that."""
         if self._task is None:
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end_all(self._task)
         self._task = None
         if self._answer is not None:
             self._answer.cancel()
@@ -274,37 +274,6 @@ class SharedState:
 
     def _ready(self) -> set[str]:
         return {str(present.info) for present in self.hub.presence(READY_TOPIC)}
-
-
-@final
-class StateReceiver:
-    """A subscriber of the hub that takes all at once."""
-
-    __slots__ = ("_on_gap", "_take", "congested", "hard_limit")
-
-    def __init__(self, take: Callable[[Publication], None], on_gap: Callable[[], None]) -> None:
-        self._take = take
-        self._on_gap = on_gap
-        self.congested = False
-        self.hard_limit = 1 << 20
-
-    def follow(self, follower: object) -> None:
-        """Do nothing: there is always room."""
-
-    def unfollow(self, follower: object) -> None:
-        """Do nothing, as well."""
-
-    def fail(self, code: int, reason: str) -> None:
-        """Do nothing: nothing waits for it."""
-
-    def send(self, publication: Publication) -> None:
-        """Take a publication."""
-        self._take(publication)
-
-    def move(self, topic: str, cursor: str, recovered: bool) -> None:  # noqa: ARG002 - what every receiver has
-        """Say that there is a gap."""
-        if not recovered:
-            self._on_gap()
 
 
 def record_of(publication: Publication) -> dict[str, Any] | None:

@@ -1,9 +1,10 @@
-"""Rate: how fast a connection may send.
+"""Rate: how fast a connection may send, or somebody may ask.
 
 Laws:
 1. No timer for a connection: a rate is one number, the time at which all that came would have been due had it come
    evenly (the generic cell rate algorithm of ATM, which is a token bucket without a bucket).
-2. Who sends too fast is not read from for a while. TCP tells the peer, and nothing is lost.
+2. Who sends too fast is not read from for a while. TCP tells the peer, and nothing is lost. Where that cannot be,
+   `take` refuses what is too much, and what is refused does not count.
 """
 
 from __future__ import annotations
@@ -40,4 +41,14 @@ class RateLimiter:
         if resume_at <= now:
             return False
         self.resume_at = resume_at
+        return True
+
+    def take(self, burst: float = BURST) -> bool:
+        """Count a message if the rate allows it now, and `burst` seconds of it at once; tell whether it does."""
+        now = clock.monotonic()
+        due = max(self._messages_due, now) + self._message
+        # One is always allowed after a rest. What is added many times is off by less than this.
+        if due - now > max(burst, self._message) + 1e-6:
+            return False
+        self._messages_due = due
         return True

@@ -128,6 +128,8 @@ def test_what_never_heals_is_raised(error: Exception) -> None:
 def test_the_waits_are_drawn_evenly_from_0_to_a_limit_that_doubles() -> None:
     limits = list(itertools.islice(full_jitter(lambda low, high: high if low == 0 else -1), 9))
     assert limits == [FIRST_WAIT * 2**attempt for attempt in range(6)] + [LONGEST_WAIT] * 3
+    shorter = full_jitter(lambda _, high: high, first=0.5, longest=30.0)
+    assert list(itertools.islice(shorter, 8)) == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 def distance_from_uniform(values: list[float], longest: float) -> float:

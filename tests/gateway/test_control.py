@@ -12,6 +12,7 @@ from rawws.backplanes.memory import Engine as Memory
 from rawws.gateway import control
 from rawws.gateway.control import InstanceRegistry, OnceMemory, RegistryAway
 from rawws.gateway.model import Delivery
+from rawws.gateway.receivers import ControlReceiver
 from rawws.gateway.spelling import ConnectionId
 from tests.gateway.running import APP, gateway, pair
 from tests.gateway.test_pusher_protocol import greeted
@@ -84,7 +85,7 @@ async def test_an_instance_that_does_not_answer_is_told_from_one_that_is_gone(
 ) -> None:
     monkeypatch.setattr(control, "PATIENCE", 0.05)
     async with pair() as (one, other):
-        monkeypatch.setattr(other.gateway.registry, "send", lambda _publication: None)
+        monkeypatch.setattr(other.gateway.registry._receiver, "_take", lambda _publication: None)
         ident = ConnectionId(other.gateway.instance, 5)
         assert await one.gateway.send(ident, "x") == Delivery(503)
         with pytest.raises(RegistryAway, match="does not answer"):
@@ -130,10 +131,10 @@ async def test_what_cannot_be_understood_is_logged_and_nothing_else(caplog: pyte
         registry = running.gateway.registry
         for text in ("{", "{}", '{"do":"send","n":1,"from":2,"to":"x"}', '{"re":99}'):
             running.gateway.control.publish(control.inbox(registry.instance), text)
-        registry.fail(1013, "too slow")
+        ControlReceiver().fail(1013, "too slow")
     failed = [record.message for record in caplog.records if record.name == "rawws.gateway"]
     assert failed == ["what another instance says could not be understood"] * 3 + [
-        "the registry of instances failed: too slow (1013)"
+        "the gateway is cut off from a hub: too slow (1013)"
     ]
     caplog.clear()
 

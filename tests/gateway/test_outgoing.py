@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +24,6 @@ from rawws.gateway.outgoing import (
     Breaker,
     CallFailed,
     Outgoing,
-    retry_wait,
 )
 from tests.gateway.backends import BAD_BACKENDS, BadAnswer, backend, bad_backend
 from tests.processes import free_port
@@ -215,11 +213,6 @@ def test_a_breaker_always_comes_to_try_again(steps: list[tuple[float, bool | Non
         times.now += LONGEST_OPEN
         assert spend(breaker, failed=False)
         assert breaker.state == CLOSED
-
-
-def test_waits_between_attempts_are_drawn_evenly_up_to_a_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random, "uniform", lambda low, high: high - low)
-    assert [retry_wait(attempt) for attempt in (0, 1, 2, 5, 6, 7, 1000)] == [0.5, 1, 2, 16, 30, 30, 30]
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import rawws
 from rawws import testing
 from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.gateway import shared_state
-from rawws.gateway.shared_state import SharedState, StateReceiver
+from rawws.gateway.receivers import ControlReceiver
+from rawws.gateway.shared_state import SharedState
 from rawws.gateway.state_log import Transition
 from rawws.topics import Publication
 from tests.server.peers import Logged
@@ -343,12 +344,12 @@ class Peer:
         hub.subscribe(self.receiver(), "state", join=name)
         hub.subscribe(self.receiver(heard=False), "state/ready", join=name)
 
-    def receiver(self, *, heard: bool = True) -> StateReceiver:
+    def receiver(self, *, heard: bool = True) -> ControlReceiver:
         def take(publication: Publication) -> None:
             if heard:
                 self.heard.append(json.loads(publication.message))
 
-        return StateReceiver(take, lambda: None)
+        return ControlReceiver(take)
 
     def say(self, **record: Any) -> None:
         self.hub.publish("state", json.dumps({"i": self.name, **record}))

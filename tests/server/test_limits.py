@@ -311,6 +311,29 @@ def test_a_pace_is_even_after_a_second_at_once() -> None:
     assert 0 < limiter.resume_at - time.monotonic() <= 0.1
 
 
+def test_what_a_rate_refuses_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1e6
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    limiter = RateLimiter(10, 0)
+    assert [limiter.take() for _ in range(13)] == [True] * 10 + [False] * 3
+    now += 0.2
+    assert [limiter.take() for _ in range(3)] == [True, True, False]
+    assert [limiter.take(burst=2.0) for _ in range(11)] == [True] * 10 + [False]
+    now += 3600
+    assert sum(limiter.take() for _ in range(100)) == 10
+
+
+def test_of_a_slow_rate_one_is_allowed_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    limiter = RateLimiter(0.1, 0)
+    assert [limiter.take(), limiter.take()] == [True, False]
+    now += 9.9
+    assert not limiter.take()
+    now += 0.1
+    assert limiter.take()
+
+
 def test_memory_of_compressors_is_that_of_zlib() -> None:
     admission = AdmissionControl(None, None)
     admission.hold("both", DeflateParameters(False, False), 8)
