@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import socket
 from functools import partial
 from typing import Any
@@ -327,7 +328,7 @@ async def test_traffic_of_both_sides_does_without_pings_until_one_of_them_is_qui
     async with held(ping_interval=None, ping_timeout=None, open_timeout=None, close_timeout=None) as (ws, peer):
         # From here on, the test is the clock.
         ws.settings.ping_interval = 20.0
-        now = clock.monotonic()
+        now = float(math.ceil(clock.monotonic()))
 
         async def look(seconds: float, *, hears: bool = True, says: bool = True) -> None:
             """Have something come and go, or not, and look so many seconds after the last look."""
@@ -370,7 +371,7 @@ async def test_how_long_a_ping_may_wait_is_counted_from_what_came_last(monkeypat
         ws.ping(b"unanswered")
         assert await peer.event() == Ping(b"unanswered")
         peer.connection.take_data()
-        now = clock.monotonic() + 15
+        now = float(math.ceil(clock.monotonic())) + 15
         await peer.send("x")
         assert await ws.recv() == "x"
         ws.on_sweep(now)
@@ -389,7 +390,7 @@ async def test_a_peer_for_which_too_much_waits_when_its_ping_is_due_is_closed_fo
         ws.settings.ping_interval = 20.0
         ws.send(bytes(500_000))
         await eventually(lambda: ws.congested)
-        now = clock.monotonic()
+        now = float(math.ceil(clock.monotonic()))
         for seconds, state in ((0, rawws.State.OPEN), (20, rawws.State.CLOSING)):
             ws.on_sweep(now + seconds)
             assert ws.ready_state is state
