@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .admin import AdminPlan
-from .arguments import add_tls, add_where, workers_of
+from .arguments import add_end, add_tls, add_where, workers_of
 from .loading import CommandError
 from .serve import run_server
 from .streams import print_line
@@ -78,6 +79,7 @@ def add_gateway_command(commands: Any, prog: str) -> None:
         "--workers", type=workers_of, default=1, metavar="N", help="processes on one port; auto is one for each core"
     )
     add_tls(parser)
+    add_end(parser)
 
 
 def run_gateway(options: argparse.Namespace) -> int:
@@ -104,6 +106,8 @@ def run_gateway(options: argparse.Namespace) -> int:
     options.host = options.host or hosts
     options.port = int(config.listen[0].rpartition(":")[2]) if options.port is None else options.port
     gateway = new_gateway(config)
+    given = gateway_options(gateway)
+    given["drain"] = dataclasses.replace(given["drain"], grace=options.drain_grace, timeout=options.drain_timeout)
 
     @contextlib.asynccontextmanager
     async def surroundings() -> AsyncIterator[Callable[[], object]]:
@@ -114,7 +118,7 @@ def run_gateway(options: argparse.Namespace) -> int:
         options,
         face_routes(gateway),
         lambda address: f"listening on ws{'s' if options.ssl_certfile else ''}://{address}",
-        gateway_options(gateway),
+        given,
         joined,
         admin_of(config),
         surroundings,

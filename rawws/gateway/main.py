@@ -9,7 +9,7 @@ import rawws
 
 from .aws import AwsFace
 from .hook_dispatch import HookDispatch
-from .model import Gateway
+from .model import Gateway, GatewayConnection
 from .pusher import PusherFace
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ __all__ = ["face_routes", "gateway_options", "new_gateway"]
 
 # Of a request: a batch of events, each of 10 KiB or more, in JSON, which may write a character as six.
 MAX_BODY: Final = 4 << 20
-# "Connect again at once", to those who speak protocol 7; others know 1001, "going away".
-RECONNECT: Final = 4200
-GOING_AWAY: Final = 1001
-
 # Of a handshake, beside what backends are waited for in it, in seconds.
 OPEN_TIMEOUT: Final = 10.0
 
@@ -71,8 +67,14 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         "open_timeout": OPEN_TIMEOUT + max([0.0, *map(longest_handshake, config.apis)]),
         "max_size": MAX_BODY,
         "trusted_proxies": config.trusted_proxies,
-        "drain": rawws.Drain(code=GOING_AWAY if config.apis else RECONNECT),
+        "drain": rawws.Drain(code=code_at_drain),
     }
+
+
+def code_at_drain(ws: rawws.WebSocket) -> int:
+    """Return the close code by which a client comes back."""
+    connection = ws.state
+    return connection.drain_code if isinstance(connection, GatewayConnection) else GatewayConnection.drain_code
 
 
 def longest_handshake(api: ApiConfig) -> float:

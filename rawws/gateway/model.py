@@ -116,6 +116,9 @@ class GatewayConnection:
     A hub takes it as a subscriber: `gateway.hub_of(...).subscribe(connection, topic)`.
     """
 
+    # "Going away" (RFC 6455 section 7.4.1): what a client is told when the server ends.
+    drain_code = 1001
+
     def __init__(self, gateway: Gateway, app: str, face: str, ws: rawws.WebSocket) -> None:
         self.gateway = gateway
         self.id = gateway.new_id()

@@ -54,7 +54,7 @@ ROOM: Final = 64 * 1024
 MOST_HELD: Final = 100
 # Close codes (4000 to 4099: do not come back; 4100 to 4199: later; 4200 to 4299: at once).
 UNKNOWN_APP, DISABLED, OVER_QUOTA, BAD_VERSION, BAD_PROTOCOL, NO_PROTOCOL = 4001, 4003, 4004, 4006, 4007, 4008
-UNAUTHORIZED, OVER_CAPACITY, CLIENT_EVENT = 4009, 4100, 4301
+UNAUTHORIZED, OVER_CAPACITY, RECONNECT, CLIENT_EVENT = 4009, 4100, 4200, 4301
 
 
 class SubscriptionError(Exception):
@@ -87,6 +87,8 @@ class JoinedChannel:
 @final
 class PusherConnection(SpokenConnection):
     """A connection of a client that speaks protocol 7."""
+
+    drain_code = RECONNECT
 
     def __init__(
         self, gateway: Gateway, app: str, ws: rawws.WebSocket, users: Users, counts: SubscriptionCounts

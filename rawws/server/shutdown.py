@@ -9,15 +9,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rawws import clock
+from rawws.net.websocket import WebSocket
 from rawws.protocol.closing import serialize_close
 from rawws.protocol.opcodes import CloseCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rawws.net.settings import Settings
     from rawws.net.socket import AsyncSocket
 
@@ -47,7 +51,8 @@ class Drain:
     timeout: float | None = 25.0
     patience: float = 1.0
     # "Going away". 1012, a restart, asks clients to stay away for 5 to 30 s (IANA's registry, RFC 6455 section 11.7).
-    code: int = int(CloseCode.GOING_AWAY)
+    # A function is given each WebSocket, where the protocols above have codes of their own.
+    code: int | Callable[[WebSocket], int] = int(CloseCode.GOING_AWAY)
     reason: str = ""
 
     def __post_init__(self) -> None:
@@ -58,7 +63,7 @@ class Drain:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}, allowed are numbers above 0")
-        serialize_close(self.code, self.reason)
+        serialize_close(self.code if isinstance(self.code, int) else CloseCode.GOING_AWAY, self.reason)
 
     def size(self, count: int) -> int:
         """Return how many of so many connections are told at once."""
@@ -112,6 +117,22 @@ async def drain(server: DrainedServer, drain_options: Drain) -> None:
     logger.info(text, clock.monotonic() - began, counters.drained, counters.aborted - aborted)
 
 
+def code_for(drain_options: Drain, ws: AsyncSocket, logger: logging.Logger) -> int:
+    """Return the close code for a connection: one that cannot be chosen, or that no Close frame has, is 1001."""
+    if isinstance(drain_options.code, int):
+        return drain_options.code
+    if not isinstance(ws, WebSocket) or ws.handler is not None:
+        # No Close frame ends it.
+        return CloseCode.GOING_AWAY
+    try:
+        code = drain_options.code(ws)
+        serialize_close(code, drain_options.reason)
+    except Exception:
+        logger.exception("the code of a drain could not be chosen")
+        return CloseCode.GOING_AWAY
+    return code
+
+
 async def _close_all(server: DrainedServer, drain_options: Drain) -> None:
     """Tell all connections to go."""
     told: list[AsyncSocket] = []
@@ -119,7 +140,7 @@ async def _close_all(server: DrainedServer, drain_options: Drain) -> None:
         if ws.handler is None or ws.handler.lasts:
             told.append(ws)
         else:
-            server.close_gracefully(ws, drain_options.code, drain_options.reason)
+            server.close_gracefully(ws, CloseCode.GOING_AWAY, drain_options.reason)
     size, at, due = drain_options.size(len(told)), 0, 0.0
     # Those whose turn it is, and until when they are waited for.
     busy: dict[AsyncSocket, float] = {}
@@ -133,6 +154,6 @@ async def _close_all(server: DrainedServer, drain_options: Drain) -> None:
             if now >= until or ws.handler is not None or ws.is_idle():
                 del busy[ws]
                 server.counters.drained += not ws.lost
-                server.close_gracefully(ws, drain_options.code, drain_options.reason)
+                server.close_gracefully(ws, code_for(drain_options, ws, server.settings.logger), drain_options.reason)
         if busy or at < len(told):
             await asyncio.sleep(LOOK)

@@ -120,10 +120,14 @@ async def test_pages_of_other_origins_are_refused_before_there_is_a_connection()
 
 
 async def test_a_gateway_that_ends_has_its_clients_come_back_at_once() -> None:
-    async with gateway() as running:
+    api = '[[api]]\nid = "chat"\npath = "/prod"\ncredentials = [{ key = "k", secret = "s" }]'
+    async with gateway(app_file() + api) as running:
         client = await greeted(running)
-        await running.server.drain()
-        assert client.ws.close_code == 4200
+        async with rawws.connect(f"ws://127.0.0.1:{running.port}/prod") as other:
+            await running.server.drain()
+            assert client.ws.close_code == 4200
+            # Clients of API Gateway know nothing of that code.
+            assert other.close_code == 1001
 
 
 async def test_who_does_not_sign_in_or_subscribe_in_time_is_told_to_go() -> None:

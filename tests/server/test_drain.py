@@ -93,6 +93,19 @@ async def test_a_small_server_ends_at_once_and_tells_all() -> None:
         assert (stats.drained, stats.aborted, stats.connections, stats.closes) == (20, 0, 0, {1001: 20})
 
 
+async def test_each_connection_may_have_a_code_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    codes = {"one": 4200, "two": 1012, "wrong": 1006}
+    plan = rawws.Drain(code=lambda ws: codes[ws.query["as"]])
+    async with serve(echo, drain=plan) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        clients = [await rawws.connect(f"{url}/?as={name}") for name in (*codes, "unknown")]
+        await server.drain()
+        assert [client.close_code for client in clients] == [4200, 1012, 1001, 1001]
+    failed = [record for record in caplog.records if record.message == "the code of a drain could not be chosen"]
+    assert len(failed) == 2
+    caplog.clear()
+
+
 async def test_code_and_reason_are_an_option() -> None:
     async with serve(echo, drain=rawws.Drain(code=1012, reason="restart")) as server, crowd(server, 1) as [peer]:
         task = asyncio.ensure_future(server.drain())
