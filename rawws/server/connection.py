@@ -2,7 +2,7 @@
 
 Laws:
 1. Whatever a hook, an endpoint or a client does, it ends its own connection, or stream, only.
-2. Nothing here knows how a version of HTTP writes: that is `respond_last` of the class that does.
+2. Nothing here knows how a version of HTTP reads or writes: that are the methods that the class of each has.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from rawws.errors import HttpError
-from rawws.http.exchange import PATIENCE
+from rawws.http.dispatch import call_endpoint
+from rawws.http.exchange import PATIENCE, SLOWEST
 from rawws.http.requests import HttpRequest
 from rawws.net.cancellation import result_of
 from rawws.net.kernel import send_queue
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from rawws.http.exchange import Exchange, ExchangeObserver
+    from rawws.http.routes import Resource
     from rawws.net.websocket import WebSocket
     from rawws.protocol.http11 import Request
 
@@ -81,6 +83,10 @@ class ServerConnection:
         """Send a response, and end once the peer has it."""
         raise NotImplementedError
 
+    def new_exchange(self, request: HttpRequest) -> Exchange:
+        """Begin an exchange."""
+        raise NotImplementedError
+
     # -- requests
 
     def attempt(self, step: Callable[..., bytes | None], *arguments: Any) -> bytes:
@@ -120,6 +126,32 @@ class ServerConnection:
         request = HttpRequest(head, path_params, self.ws.remote_address, scheme_of(self.ws))
         request.server = self.context.server
         return request
+
+    def exchange_with(self, resource: Resource, request: HttpRequest) -> Exchange:
+        """Begin an exchange that an endpoint answers. Raises HttpError with 405 where there is none for its method."""
+        exchange = self.new_exchange(request)
+        exchange.endpoint = resource.find(request.method) or resource.answer_options
+        exchange.is_cancelled_with_client = request.method in resource.cancelled
+        permission = self.context.cross_origin.fields(request.head, request.scheme)
+        exchange.fields = self.context.extra_fields + permission
+        resource.check_method(request.method)
+        return exchange
+
+    def wait_for_body(self, size: int) -> None:
+        """Give the client the time that a body of so many bytes may take."""
+        limit = self.context.settings.open_timeout
+        self.set_deadline(limit and limit + size / SLOWEST)
+
+    def call(self, exchange: Exchange) -> None:
+        """Have the endpoint answer."""
+        exchange.content.clear()
+        self.leave_request()
+        call_endpoint(exchange)
+
+    def leave_request(self) -> None:
+        """Leave the request behind: from here on a response is due."""
+        self.ws.deadline = 0.0
+        self.phase = BUSY
 
     def observe(self, observer: ExchangeObserver) -> None:
         """Have this told of the ends of the exchange."""

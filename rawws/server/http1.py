@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from rawws.errors import HttpError
 from rawws.http.cors import without_permission
-from rawws.http.dispatch import call_endpoint
-from rawws.http.exchange import BODILESS, HELD, PATIENCE, SLOWEST, Exchange
+from rawws.http.exchange import BODILESS, HELD, PATIENCE, Exchange
 from rawws.http.requests import HttpRequest
 from rawws.http.routes import NO_PARAMS
 from rawws.net.transports import close_transport
@@ -250,7 +249,8 @@ class Http1Connection(ServerConnection):
 
     # -- exchanges
 
-    def _new_exchange(self, request: HttpRequest) -> Exchange:
+    def new_exchange(self, request: HttpRequest) -> Exchange:
+        """Begin an exchange."""
         self.persistent = heads.persists(request.head)
         self.modern = request.head.http_version == "1.1"
         self.body = NO_BODY
@@ -269,11 +269,11 @@ class Http1Connection(ServerConnection):
             self.phase, self.held = BUSY, rest
             self.observer = application.open(WebSocketUpgrade(self, request, key))
             return b""
-        exchange = self._new_exchange(request)
+        exchange = self.new_exchange(request)
         exchange.fields = self.context.extra_fields
         self.body = Body(headers, max_size=self.context.options.max_size)
         heads.expects_continue(head)
-        self._leave_request()
+        self.leave_request()
         self.observer = exchange.sink = application.begin(exchange, request)
         if self.body.done:
             exchange.sink.feed(b"", whole=True)
@@ -282,13 +282,8 @@ class Http1Connection(ServerConnection):
 
     def _begin_exchange(self, resource: Resource, request: HttpRequest, rest: bytes) -> bytes:
         """Begin with a request that an endpoint answers; return what is left of what came."""
-        context, headers = self.context, request.headers
-        exchange = self._new_exchange(request)
-        exchange.endpoint = resource.find(request.method) or resource.answer_options
-        exchange.is_cancelled_with_client = request.method in resource.cancelled
-        exchange.fields = context.extra_fields + context.cross_origin.fields(request.head, request.scheme)
-        resource.check_method(request.method)
-        max_size = context.options.max_size
+        headers, max_size = request.headers, self.context.options.max_size
+        exchange = self.exchange_with(resource, request)
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
             self.body = Body(headers, max_size=max_size)
         # RFC 9110 10.1.1: a server "MAY omit sending a 100 (Continue) response if it has already received some or all
@@ -296,11 +291,9 @@ class Http1Connection(ServerConnection):
         if heads.expects_continue(request.head) and not self.body.done and not rest:
             self.send_continue()
         if self.body.done:
-            self._call(exchange)
+            self.call(exchange)
         else:
-            size = content_length(headers) or max_size or 0
-            limit = context.settings.open_timeout
-            self.set_deadline(limit and limit + size / SLOWEST)
+            self.wait_for_body(content_length(headers) or max_size or 0)
         return rest
 
     def _read_body(self, exchange: Exchange, data: bytes) -> bytes:
@@ -312,20 +305,13 @@ class Http1Connection(ServerConnection):
         if not body.done:
             return b""
         exchange.request.body = bytes(exchange.content)
-        self._call(exchange)
+        self.call(exchange)
         return body.rest
 
-    def _call(self, exchange: Exchange) -> None:
-        """Have the endpoint answer."""
-        exchange.content.clear()
-        self._leave_request()
-        call_endpoint(exchange)
-
-    def _leave_request(self) -> None:
+    def leave_request(self) -> None:
         """Leave the request behind: from here on a response is due."""
         self.reader = None
-        self.ws.deadline = 0.0
-        self.phase = BUSY
+        ServerConnection.leave_request(self)
 
     # -- what the exchange calls
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from rawws.errors import HttpError
 from rawws.http.cors import without_permission
-from rawws.http.dispatch import call_endpoint
-from rawws.http.exchange import BODILESS, PATIENCE, SLOWEST, Exchange
+from rawws.http.exchange import BODILESS, PATIENCE, Exchange
 from rawws.http.routes import NO_PARAMS
 from rawws.net.transports import close_transport
 from rawws.protocol.handshake import refusal
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from rawws.http.application import HttpApplication
     from rawws.http.exchange import ExchangeObserver
+    from rawws.http.requests import HttpRequest
     from rawws.http.routes import Resource
     from rawws.net.streams import StreamTransport
     from rawws.net.websocket import WebSocket
@@ -190,7 +190,7 @@ class StreamRequests(ServerConnection):
         exchange.content += data
         if whole:
             exchange.request.body = bytes(exchange.content)
-            self._call(exchange)
+            self.call(exchange)
 
     def head(self) -> bytes:
         """Return the head of the request as HTTP/1.1 would have it."""
@@ -237,9 +237,10 @@ class StreamRequests(ServerConnection):
 
     # -- exchanges
 
-    def _new_exchange(self, request: Request, path_params: Any) -> Exchange:
+    def new_exchange(self, request: HttpRequest) -> Exchange:
+        """Begin an exchange."""
         self.line = self.head() if self.context.counters.log.access else b""
-        self.exchange = Exchange(self, self.ws, self.context, self.request_of(request, path_params))
+        self.exchange = Exchange(self, self.ws, self.context, request)
         return self.exchange
 
     def _hand_over(self, application: HttpApplication, request: Request, websocket: bool) -> None:
@@ -251,32 +252,26 @@ class StreamRequests(ServerConnection):
             self.phase = BUSY
             self.observer = application.open(WebSocketUpgrade(self, self.request_of(request, NO_PARAMS), ""))
             return
-        exchange = self._new_exchange(request, NO_PARAMS)
+        exchange = self.new_exchange(self.request_of(request, NO_PARAMS))
         exchange.fields = self.context.extra_fields
         self._check_length(request)
         heads.expects_continue(request)
-        self._leave_request()
+        self.leave_request()
         self.observer = exchange.sink = application.begin(exchange, exchange.request)
         if self.whole:
             exchange.sink.feed(b"", whole=True)
 
     def _begin_exchange(self, resource: Resource, request: Request, path_params: Any) -> None:
         """Begin with a request that an endpoint answers."""
-        context = self.context
-        exchange = self._new_exchange(request, path_params)
-        exchange.endpoint = resource.find(request.method) or resource.answer_options
-        exchange.is_cancelled_with_client = request.method in resource.cancelled
-        exchange.fields = context.extra_fields + context.cross_origin.fields(request, exchange.request.scheme)
-        resource.check_method(request.method)
+        exchange = self.exchange_with(resource, self.request_of(request, path_params))
         size = self._check_length(request)
         expects = heads.expects_continue(request)
         if self.whole:
-            self._call(exchange)
+            self.call(exchange)
             return
         if expects:
             self.send_continue()
-        limit = context.settings.open_timeout
-        self.set_deadline(limit and limit + size / SLOWEST)
+        self.wait_for_body(size)
 
     def _check_length(self, request: Request) -> int:
         """Return how long the body may be. Raises HttpError with 413 for one that says that it is too long."""
@@ -284,17 +279,6 @@ class StreamRequests(ServerConnection):
         if length is not None and self.limit is not None and length > self.limit:
             raise HttpError(413, f"the body is {length} bytes, the limit is {self.limit}")
         return self.limit or 0 if length is None else length
-
-    def _call(self, exchange: Exchange) -> None:
-        """Have the endpoint answer."""
-        exchange.content.clear()
-        self._leave_request()
-        call_endpoint(exchange)
-
-    def _leave_request(self) -> None:
-        """Leave the request behind: from here on a response is due."""
-        self.ws.deadline = 0.0
-        self.phase = BUSY
 
     # -- what the exchange calls
 
