@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamCarrier", "StreamTransport", "is_stream"]
 
+# So much of what was held back is handed on at a time, as one read of a socket.
+PIECE = 65536
+
 
 class StreamCarrier(Protocol):
     """The connection that carries streams. `key` is what it knows a stream by."""
@@ -80,7 +83,7 @@ class StreamTransport:
         self.breaking = False
         self.writing_paused = False
         # What came and was not taken; whether all came that comes.
-        self.held: deque[bytes] = deque()
+        self.held = bytearray()
         self.whole = False
         self.paused = self.resuming = False
         # How much came, and how much may be on its way.
@@ -216,7 +219,7 @@ class StreamTransport:
                 self.settle()
         elif self.paused or self.held or self.resuming:
             if data:
-                self.held.append(data)
+                self.held += data
         else:
             if data:
                 self.deliver(data)
@@ -235,7 +238,9 @@ class StreamTransport:
         """Hand on what was held back."""
         self.resuming = False
         while self.held and not self.paused and not self.over:
-            self.deliver(self.held.popleft())
+            data = bytes(self.held[:PIECE])
+            del self.held[:PIECE]
+            self.deliver(data)
         if self.whole and not self.held and not self.paused and not self.over:
             self.deliver_end()
 

@@ -11,6 +11,7 @@ cdef frozenset NEVER_INDEXED
 cdef frozenset NOT_INDEXED
 cdef Py_ssize_t SHORT_COOKIE
 cdef int MAX_INTEGER_OCTETS
+cdef Py_ssize_t BOMB
 
 @cython.final
 cdef class DynamicTable:

@@ -33,6 +33,9 @@ DEFAULT_TABLE_SIZE = 4096
 ENTRY_OVERHEAD = 32
 # An integer may have so many octets behind its prefix: 28 bits. What is counted here is below that in any case.
 MAX_INTEGER_OCTETS = 4
+# Octets of at least 5 bits each (appendix B), in a block of twice as many as the list may have, are 3.2 times as many:
+# what is more refers to a table again and again.
+BOMB = 4
 
 # Appendix A.
 STATIC_TABLE: Final[tuple[Field, ...]] = (
@@ -110,7 +113,8 @@ class HpackDecoder:
 
     `max_list_size` bounds the fields of a block as RFC 9113 section 6.5.2 counts them: the octets of names and values,
     and 32 for each field. Behind it fields are decoded and not kept, and `list_size` says after `decode` how much it
-    was. After an error the decoder is of no more use, and neither is the connection.
+    was; behind `BOMB` times as much decoding ends. After an error the decoder is of no more use, and neither is the
+    connection.
     """
 
     __slots__ = ("_at", "_block", "_limit", "_shrink", "list_size", "max_list_size", "table")
@@ -130,7 +134,10 @@ class HpackDecoder:
         self._shrink = limit < self.table.max_size
 
     def decode(self, block: bytes) -> list[Field]:
-        """Return the fields of a block, as many as `max_list_size` allows. Raises `Http2Error` (COMPRESSION_ERROR)."""
+        """Return the fields of a block, as many as `max_list_size` allows.
+
+        Raises `Http2Error`: COMPRESSION_ERROR for what is no block, ENHANCE_YOUR_CALM for a bomb.
+        """
         self._block = block
         self._at = 0
         fields: list[Field] = []
@@ -155,6 +162,11 @@ class HpackDecoder:
             size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
             if size <= self.max_list_size:
                 fields.append(field)
+            elif size > BOMB * self.max_list_size:
+                raise Http2Error(
+                    ErrorCode.ENHANCE_YOUR_CALM,
+                    f"a header block has over {BOMB * self.max_list_size} bytes of fields in {end}",
+                )
         self._block = b""
         self.list_size = size
         if self._shrink:

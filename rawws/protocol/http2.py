@@ -436,8 +436,9 @@ class Http2Endpoint(Http2Sender):
             self.check_opened(stream_id)
             self.idle_frames.spend()
             return
-        # CVE-2023-44487: what is asked and taken back at once costs the peer nothing.
-        if self.server and not stream.answered:
+        # CVE-2023-44487: what is asked and taken back at once costs the peer nothing, also where the answer was made
+        # already and cannot have been seen.
+        if self.server and (not stream.answered or stream.answered_at == self.writes):
             self.resets.spend()
         stream.step(StreamStep.RECEIVE_RESET)
         self.forget_closed(stream, RESET_RECEIVED)
@@ -457,6 +458,7 @@ class Http2Endpoint(Http2Sender):
             return
         settings = parse_settings(payload, self.limits.max_settings)
         for code, value in settings:
+            self.idle_frames.spend()
             self.apply_setting(code, value)
         # 6.5.3: "Once all values have been processed, the recipient MUST immediately emit a SETTINGS frame with the ACK
         # flag set."
@@ -546,6 +548,7 @@ class Http2Endpoint(Http2Sender):
 
     def receive_goaway(self, payload: bytes) -> None:
         """Take a GOAWAY frame."""
+        self.idle_frames.spend()
         last = int.from_bytes(payload[:4], "big") & MAX_STREAM_ID
         error_code = int.from_bytes(payload[4:8], "big")
         self.goaway_received = min(self.goaway_received, last)

@@ -29,13 +29,14 @@ class Http2Limits(NamedTuple):
     window: int = 65535
     # What a peer may send before anything comes back: of all streams together, and given back at once.
     connection_window: int = 1048576
-    # Frames that ask for nothing and carry nothing: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, and unknown
-    # ones (CVE-2019-9512, 9513, 9515, 9518). So many at once, as in nghttp2, so many each second; one DATA frame that
-    # is sent earns two, for who receives much gives much back.
+    # Frames that ask for nothing and carry nothing: SETTINGS, and each that is in them, PING, PRIORITY, WINDOW_UPDATE,
+    # GOAWAY, empty DATA, and unknown ones (CVE-2019-9512, 9513, 9515, 9518). So many at once, as in nghttp2, so many
+    # each second; one DATA frame that is sent earns two, for who receives much gives much back, and less where the
+    # peer's window made it small.
     idle_frames: int = 1000
     idle_frames_rate: float = 100.0
-    # Streams that end unanswered: the peer resets them (CVE-2023-44487), or has this side do it (CVE-2025-8671). As
-    # many at once as can be open, for a tab may be closed; so many each second.
+    # Streams that end before their answer is written: the peer resets them (CVE-2023-44487), or has this side do it
+    # (CVE-2025-8671). As many at once as can be open, for a tab may be closed; so many each second.
     resets: int = 256
     resets_rate: float = 20.0
     # Settings in one frame: there are eight.

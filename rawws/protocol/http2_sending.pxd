@@ -9,11 +9,13 @@ from .http2_streams cimport Http2Stream
 
 cdef Py_ssize_t DEFAULT_WINDOW
 cdef Py_ssize_t REMEMBERED
+cdef Py_ssize_t SMALL
 
 cdef class Http2Sender:
     cdef readonly bint server
     cdef readonly object limits
     cdef Http2FrameWriter writer
+    cdef readonly Py_ssize_t writes
     cdef readonly HpackEncoder encoder
     cdef readonly dict streams
     cdef readonly dict closed
@@ -37,7 +39,7 @@ cdef class Http2Sender:
     cpdef send_trailers(self, Http2Stream stream, headers)
     cpdef send_fields(self, Http2Stream stream, list fields, bint end_stream)
     cpdef Py_ssize_t sendable(self, Http2Stream stream) except -1
-    @cython.locals(length=Py_ssize_t, largest=Py_ssize_t, at=Py_ssize_t)
+    @cython.locals(length=Py_ssize_t, largest=Py_ssize_t, at=Py_ssize_t, is_cut=bint)
     cpdef send_data(self, Http2Stream stream, bytes data, bint end_stream=*)
     cpdef check_answered(self, Http2Stream stream)
     cpdef send_end(self, Http2Stream stream)

@@ -31,6 +31,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DEFAULT_WINDOW = 65535
 DEFAULT_FRAME_SIZE = 16384
 MAX_WINDOW = MAX_STREAM_ID = (1 << 31) - 1
+# DATA that fills the window of the peer is worth a frame of its that carries nothing for each so many octets.
+SMALL = 128
 # How many ended streams are remembered with how they ended; of those before, frames are refused one by one.
 REMEMBERED = 256
 # How a stream ended: as agreed, by a RST_STREAM of this side, or by one of the peer.
@@ -43,13 +45,15 @@ class Http2Sender:
     __slots__ = (
         "closed", "connection_window", "encoder", "error", "goaway_received", "goaway_sent", "highest_id",
         "idle_frames", "initial_receive_window", "initial_send_window", "limits", "max_send_frame", "next_id",
-        "peer_connect_protocol", "peer_max_streams", "resets", "send_window", "server", "streams", "writer",
+        "peer_connect_protocol", "peer_max_streams", "resets", "send_window", "server", "streams", "writer", "writes",
     )  # fmt: skip
 
     def __init__(self, role: Role, limits: Http2Limits, connect_protocol: bool) -> None:
         self.server = role is Role.SERVER
         self.limits = limits
         self.writer = Http2FrameWriter()
+        # How often what waited was taken to be written.
+        self.writes = 0
         self.encoder = HpackEncoder()
         self.streams: dict[int, Http2Stream] = {}
         self.closed: dict[int, int] = {}
@@ -132,6 +136,7 @@ class Http2Sender:
             raise LocalProtocolError(f"stream {stream.id} cannot be answered with status {status} now")
         self.send_fields(stream, fields, end_stream)
         stream.answered = status >= 200
+        stream.answered_at = self.writes
 
     def send_trailers(self, stream: Http2Stream, headers: Headers) -> None:
         """Send trailer fields, which end the stream."""
@@ -175,7 +180,10 @@ class Http2Sender:
         self.writer.write(codes.DATA, codes.END_STREAM if end_stream else 0, stream.id, data[at:] if at else data)
         stream.send_window -= length
         self.send_window -= length
-        self.idle_frames.earn(2)
+        # What the peer's window cut to a few octets earns as little as it is: who opens a window by one octet at a time
+        # (CVE-2019-9511) has this side write a frame for each.
+        is_cut = stream.send_window <= 0 or self.send_window <= 0
+        self.idle_frames.earn(min(2.0, length / SMALL) if is_cut else 2.0)
         if end_stream:
             self.send_end(stream)
 
@@ -227,6 +235,7 @@ class Http2Sender:
 
     def data_to_send(self) -> list[bytes]:
         """Return the octets to write, in order, and forget them."""
+        self.writes += 1
         return self.writer.take()
 
     def pending(self) -> int:

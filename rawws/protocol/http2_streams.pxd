@@ -15,6 +15,7 @@ cdef class Http2Stream:
     cdef public Py_ssize_t received
     cdef public bint headers_received
     cdef public bint answered
+    cdef public Py_ssize_t answered_at
     cdef public bint head_only
     cdef public bint known
     cdef public bint tunnel

@@ -16,7 +16,7 @@ class Http2Stream:
     """
 
     __slots__ = (
-        "answered", "content_length", "given", "head_only", "headers_received", "id", "known", "owner",
+        "answered", "answered_at", "content_length", "given", "head_only", "headers_received", "id", "known", "owner",
         "receive_window", "received", "send_window", "state", "target", "tunnel",
     )  # fmt: skip
 
@@ -35,6 +35,8 @@ class Http2Stream:
         # The final headers came, or were sent; a response to HEAD has no content whatever it announces.
         self.headers_received = False
         self.answered = False
+        # Of which write of the connection the answer is a part.
+        self.answered_at = 0
         # Its owner was told of it.
         self.known = False
         self.head_only = False

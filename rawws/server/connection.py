@@ -17,6 +17,7 @@ from rawws.http.requests import HttpRequest
 from rawws.net.cancellation import result_of
 from rawws.net.kernel import send_queue
 from rawws.net.logs import request_line
+from rawws.net.streams import is_stream
 from rawws.protocol.handshake import refusal
 from rawws.protocol.http11 import HttpResponse
 
@@ -38,6 +39,9 @@ __all__ = ["ServerConnection"]
 READING, BUSY, ENDED = range(3)  # a request is read; a response is due; the connection ends
 # How long the last bytes of a refusal may wait for the peer to read them, in seconds.
 LINGER = 2.0
+# So many bytes at least are read of a stream between two looks, if there are more: a client of HTTP/2 can take one at a
+# time, and have all the others held for it, which TCP does not (RFC 1122 4.2.3.3, silly windows).
+LEAST = 1024
 FAILED = HttpError(500, "the server failed")
 UNKNOWN_CLIENT = ProxiedClient()
 
@@ -206,11 +210,11 @@ class ServerConnection:
         return self.ws.last_sent_at
 
     def stalls(self) -> bool:
-        """Tell whether bytes wait that the client has read none of since the last look."""
+        """Tell whether bytes wait that the client has read none of since the last look; of a stream, next to none."""
         refused = self.ws.refused
         acked = send_queue(self.ws.transport).acked
         before, self.taken = self.taken, acked if acked >= 0 else self.ws.bytes_sent - refused
-        return refused > 0 and self.taken == before
+        return refused > 0 and self.taken - before < (LEAST if refused > LEAST and is_stream(self.ws) else 1)
 
     # -- ends
 

@@ -58,8 +58,10 @@ LASTING = 200
 # The largest DATA frame, and how much is written at a time: a stream that is more urgent waits for no more than that.
 FRAME_SIZE = 16384
 WRITE_SIZE = 65536
-# So many requests of one read, and so many bytes of one write, before the others have a turn.
-BATCH = 32
+# So much of one read, where a request, or SETTINGS, which are those of each stream, are as much as 32 other events, and
+# so many bytes of one write, before the others have a turn: a few ms.
+BATCH = 1024
+LARGE = 32
 BURST = 524288
 # RFC 9113 6.8: "A server that is attempting to gracefully shut down a connection SHOULD send an initial GOAWAY frame
 # with the last stream identifier set to 2^31-1 and a NO_ERROR code."
@@ -151,9 +153,10 @@ class Http2Connection:
         try:
             while (event := core.next_event()) is not None:
                 if isinstance(event, DataReceived):
+                    number += 1
                     self.stream_of(event.stream).feed(bytes(event.data), event.end_stream)
                 else:
-                    number += isinstance(event, RequestReceived)
+                    number += LARGE if isinstance(event, (RequestReceived, SettingsReceived)) else 1
                     self.handle(event)
                 if number >= BATCH or turn.is_over():
                     self.waiting = True
@@ -239,6 +242,9 @@ class Http2Connection:
 
     def send_head(self, stream: StreamTransport, status: int, fields: Headers) -> None:
         """Send the head of a response. Raises LocalProtocolError for fields that cannot be sent."""
+        if stream.over:
+            # Reset, or gone with its connection, which who answers has not heard yet: nobody is there to be answered.
+            return
         self.core.respond(stream.key, status, fields)
         self.flush_soon()
 

@@ -9,6 +9,7 @@ from tests.compiled import refuse
 from tests.processes import ROOT
 
 from .attacks import ATTACKS, MAX_SIZE
+from .http2 import HTTP2_ATTACKS
 from .watch import Seen, observe, start
 
 SERVERS = {
@@ -24,12 +25,12 @@ def attack_all(label: str, names: list[str]) -> dict[str, dict[str, object]]:
     """Run the attacks on one server, each on a fresh process; what a peer does not survive is told."""
     server, pure = SERVERS[label]
     found: dict[str, dict[str, object]] = {}
-    for attack in ATTACKS:
+    for attack in [*ATTACKS, *HTTP2_ATTACKS]:
         if (attack.http and server != "rawws") or (names and attack.name not in names):
             continue
         try:
             with start(server, pure=pure) as process:
-                found[attack.name] = observe(process, attack.run, ours=server == "rawws")._asdict()
+                found[attack.name] = observe(process, attack.run, ours=server == "rawws", least=attack.least)._asdict()
         except (AssertionError, OSError) as error:
             found[attack.name] = {"failed": (str(error) or type(error).__name__).strip().splitlines()[-1][:80]}
         print(f"{label:18} {attack.name:36} {shown(found[attack.name])}", flush=True)

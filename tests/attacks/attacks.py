@@ -20,6 +20,7 @@ from typing import NamedTuple, final
 from urllib.request import urlopen
 
 from .hostile import HANGS, HOST, flood, frame, hold, plain, request, until_closed, upgrade
+from .watch import LEAST
 
 __all__ = ["ATTACKS", "Attack"]
 
@@ -45,6 +46,8 @@ class Attack(NamedTuple):
     kept: int = 0
     # Whether it is paid for by what it costs: the 99th percentile of other clients is bounded.
     paid: bool = False
+    # For how many seconds it is done at least.
+    least: float = LEAST
 
 
 def flooding(data: bytes, times: int, *, first: bytes = b"", count: int = 1, path: str = "/") -> Callable[[int], None]:

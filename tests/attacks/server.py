@@ -156,7 +156,7 @@ async def rawws_server(options: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         routes = rawws_routes(Path(folder))
         behind = rawws.serve(routes, HOST, 0, proxy_protocol=True, trusted_proxies=[HOST], **SHORT)
-        serving = rawws.serve(routes, HOST, 0, select_subprotocol=select, **SHORT, **options)
+        serving = rawws.serve(routes, HOST, 0, select_subprotocol=select, http2=True, **SHORT, **options)
         async with behind as proxied, serving as server:
             PROXIED.append(proxied.sockets[0].getsockname()[1])
             announce(server.sockets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.processes import ROOT, Process
 
 from .attacks import ATTACKS, MAX_SIZE, Attack
+from .http2 import HTTP2_ATTACKS
 from .watch import Seen, observe, start
 
 # Which twin the tests run on; the server runs on the same.
@@ -19,8 +21,11 @@ PURE = os.environ.get("RAWWS_PURE") == "1"
 ALLOWED = 2 * MAX_SIZE + (1 << 20)
 # The process itself, whoever is connected: so far lie two runs of the same code apart.
 PROCESS = 1 << 20
-# And how long at most another client waits, of a hundred messages for all but one, where work is paid for: in ms.
+# And how long at most another client waits, of a hundred messages for all but one, where work is paid for: in ms, on a
+# machine that counts so far in such a time, and one that is slower or busy has more.
 PATIENCE = 50.0
+COUNT = 2_000_000
+TRIES = 3
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +47,24 @@ def process() -> Iterator[Process]:
 COSTS: dict[str, Seen] = {}
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "_"))
+def patience() -> float:
+    began = time.perf_counter()
+    for _ in range(COUNT):
+        pass
+    return PATIENCE * max(1.0, (time.perf_counter() - began) * 1000 / PATIENCE)
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, *HTTP2_ATTACKS], ids=lambda attack: attack.name.replace(" ", "_"))
 def test_an_attack_costs_little_and_leaves_nothing(process: Process, attack: Attack) -> None:
-    seen = COSTS[attack.name] = observe(process, attack.run, ours=True)
+    seen = COSTS[attack.name] = observe(process, attack.run, ours=True, least=attack.least)
     assert seen.growth <= PROCESS + attack.connections * (ALLOWED + attack.kept * MAX_SIZE)
     assert seen.echoes > 0
-    assert not attack.paid or seen.p99 <= PATIENCE
+    for _ in range(TRIES):
+        if not attack.paid or seen.p99 <= patience():
+            break
+        # What else runs here may have had its turn: what the attack is to blame for comes again.
+        seen = observe(process, attack.run, ours=True, least=attack.least)
+    else:
+        pytest.fail(f"another client waited for {seen.p99} ms")
     assert process.poll() is None
     assert "Traceback" not in process.output

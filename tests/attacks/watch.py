@@ -19,7 +19,7 @@ __all__ = ["Seen", "facts", "observe", "start"]
 
 # Sockets that were cut are gone when the sweep after their deadline is done: in 3 s, on an idle machine.
 SETTLE = 60.0
-# An attack goes on for so many seconds at least: an innocent client is to notice.
+# An attack goes on for so many seconds at least: an innocent client is to notice, who sends hundreds of messages.
 LEAST = 1.0
 
 
@@ -87,8 +87,8 @@ def innocent(process: Process) -> Iterator[dict[str, Any]]:
             client.kill()
 
 
-def observe(process: Process, attack: Callable[[int], None], *, ours: bool) -> Seen:
-    """Do it; assert that the process lives and that nothing is left of it, and return what it cost."""
+def observe(process: Process, attack: Callable[[int], None], *, ours: bool, least: float = LEAST) -> Seen:
+    """Do it for `least` seconds; assert that the process lives and that nothing is left of it; return what it cost."""
     assert process.port is not None
 
     def look() -> tuple[Any, ...]:
@@ -99,7 +99,7 @@ def observe(process: Process, attack: Callable[[int], None], *, ours: bool) -> S
         # What was the peak so far is forgotten (proc(5), clear_refs).
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")
         at_rest, began = memory(process, "VmRSS"), time.monotonic()
-        while (seconds := time.monotonic() - began) < LEAST:
+        while (seconds := time.monotonic() - began) < least:
             attack(process.port)
         growth = memory(process, "VmHWM") - at_rest
     if ours:

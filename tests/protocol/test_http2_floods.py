@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from rawws.errors import Http2Error
 from rawws.protocol.connection import Role
 from rawws.protocol.hpack import Field
 from rawws.protocol.http2 import DEFAULT_HTTP2_LIMITS, Http2Endpoint
 from rawws.protocol.http2_codes import ErrorCode
+from rawws.protocol.http2_events import RequestReceived
 from rawws.protocol.http2_limits import Budget
 from rawws.protocol.http11 import Headers
 from tests.protocol.http2_wire import (
@@ -63,7 +65,9 @@ def malformed(n: int) -> bytes:
 FLOODS: dict[str, tuple[Callable[[int], bytes], int, str]] = {
     "CVE-2019-9512, PING": (lambda n: frame(PING, payload=bytes(8)), 990, IDLE),
     "CVE-2019-9513, PRIORITY": (lambda n: frame(PRIORITY, 0, 2 * n + 1, bytes(5)), 990, IDLE),
-    "CVE-2019-9515, SETTINGS": (lambda n: settings((4, n)), 990, IDLE),
+    "CVE-2019-9515, SETTINGS": (lambda n: settings((4, n)), 490, IDLE),
+    "SETTINGS of many entries": (lambda n: settings(*[(4, n)] * 32), 30, IDLE),
+    "GOAWAY": (lambda n: frame(GOAWAY, payload=bytes(8)), 990, IDLE),
     "acknowledgements": (lambda n: frame(4, 1), 990, IDLE),
     "CVE-2019-9518, empty DATA": (lambda n: OPEN + data(1) if n == 0 else data(1), 990, IDLE),
     "DATA of padding": (lambda n: (OPEN if n == 0 else b"") + frame(DATA, PADDED, 1, b"\x05x" + bytes(5)), 990, IDLE),
@@ -129,12 +133,53 @@ def test_who_is_sent_much_may_give_much_back() -> None:
         assert outcome(connection, [number(8, 0, 1) + number(8, 1, 1)]).error is None
 
 
-def test_streams_that_were_answered_may_be_reset() -> None:
+def test_streams_whose_answer_was_written_may_be_reset() -> None:
     connection = make()
     for n in range(1000):
         outcome(connection, [headers(2 * n + 1, REQUEST)])
         connection.respond(connection.streams[2 * n + 1], 200, Headers())
+        connection.data_to_send()
         assert outcome(connection, [number(RST_STREAM, 2 * n + 1, 8)]).error is None
+
+
+def test_resets_behind_an_answer_that_nobody_can_have_seen_are_rapid_ones() -> None:
+    connection = make()
+    with pytest.raises(Http2Error, match=UNANSWERED):
+        for n in range(1000):
+            connection.receive(headers(2 * n + 1, REQUEST) + number(RST_STREAM, 2 * n + 1, 8))
+            while (event := connection.next_event()) is not None:
+                if isinstance(event, RequestReceived):
+                    connection.respond(event.stream, 200, Headers())
+    assert n == 256
+
+
+@pytest.mark.parametrize("stream_window", [True, False])
+def test_who_opens_a_window_by_one_octet_at_a_time_is_stopped(stream_window: bool) -> None:
+    connection = make()
+    outcome(connection, [headers(1, REQUEST)])
+    stream = connection.streams[1]
+    connection.respond(stream, 200, Headers())
+    if stream_window:
+        outcome(connection, [number(8, 0, 1 << 20)])
+    else:
+        outcome(connection, [number(8, 1, 1 << 20)])
+    while room := connection.sendable(stream):
+        connection.send_data(stream, bytes(min(room, 16384)))
+    opened = 0
+    while (result := outcome(connection, [number(8, 1 if stream_window else 0, 1)])).error is None:
+        opened += 1
+        connection.send_data(stream, b"x")
+    assert result.error == (CALM, IDLE)
+    assert 990 < opened < 1010
+
+
+def test_a_small_window_that_is_opened_by_what_is_worth_it_is_none() -> None:
+    connection = make()
+    outcome(connection, [settings((4, 256)) + headers(1, REQUEST)])
+    connection.respond(connection.streams[1], 200, Headers())
+    for _ in range(3000):
+        connection.send_data(connection.streams[1], bytes(256))
+        assert outcome(connection, [number(8, 0, 256) + number(8, 1, 256)]).error is None
 
 
 def test_a_client_does_not_count_what_the_server_resets() -> None:
@@ -216,17 +261,18 @@ def test_header_fields_over_the_limit_reset_a_stream_where_nobody_could_answer()
     ) == [(1, CALM)]
 
 
-def test_a_bomb_of_hpack_is_a_request_that_is_too_large() -> None:
+@pytest.mark.parametrize("indexed", [b"\xbe", b"\x82"], ids=["of a large field", "of a small field"])
+def test_a_bomb_of_hpack_ends_the_connection(indexed: bytes) -> None:
     connection = make()
-    bomb = b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 10000
+    bomb = b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + indexed * 10000
     tracemalloc.start()
     try:
         result = outcome(connection, [frame(HEADERS, END_HEADERS | END_STREAM, 1, bomb)])
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert result.events == [("HeadersTooLarge", 1, 10001 * 4033, True)]
-    assert most < 200_000
+    assert result.error == (CALM, f"a header block has over 65536 bytes of fields in {len(bomb)}")
+    assert most < 400_000
 
 
 def test_settings_have_as_many_entries_as_there_can_be() -> None:

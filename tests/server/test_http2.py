@@ -370,6 +370,56 @@ async def test_a_stream_that_is_never_read_is_given_up(folder: Path, monkeypatch
         await eventually(lambda: server.stats().http2_streams == 0)
 
 
+async def test_a_stream_that_is_read_by_one_octet_at_a_time_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rawws.server.connection.PATIENCE", 0.1)
+    monkeypatch.setattr("rawws.http.files.PATIENCE", 0.1)
+    async with serve(site(folder), open_timeout=1) as server, reach(server) as client:
+        dribbled = client.request("/file")
+        client.stalled.add(dribbled.stream.id)
+        await client.wait(lambda: len(dribbled.body) == 65535)
+        while dribbled.reset is None:
+            room = len(dribbled.body) + 1
+            dribbled.stream.receive_window += 1
+            client.core.write_number(WINDOW_UPDATE, dribbled.stream.id, 1)
+            # Who reads answers may give much back: this is no flood.
+            assert (await client.get("/")).status == 200
+            await client.wait(lambda room=room: len(dribbled.body) == room or dribbled.reset is not None)
+        assert dribbled.reset == 8
+        await eventually(lambda: server.stats().http2_streams == 0)
+
+
+async def test_an_answer_to_a_stream_that_is_gone_is_dropped_and_no_fault() -> None:
+    answered = []
+
+    async def later(_ws: rawws.WebSocket, _request: Any) -> rawws.Response:
+        await asyncio.sleep(0)
+        answered.append(1)
+        return rawws.Response(200, "too late")
+
+    routes = rawws.Routes()
+
+    @routes.get("/")
+    async def root(_request: rawws.HttpRequest) -> rawws.EventStream:
+        answered.append(2)
+        return rawws.EventStream()
+
+    async with serve(routes) as server, reach(server) as client:
+        for _ in range(20):
+            client.core.reset(client.request("/").stream)
+        client.flush()
+        assert (await client.get("/nothing")).status == 404
+        assert answered
+    answered.clear()
+    async with serve(routes, process_request=later) as server, reach(server) as client:
+        for _ in range(20):
+            client.core.reset(client.request("/").stream)
+        client.flush()
+        assert (await client.get("/")).text() == "too late"
+        await eventually(lambda: server.stats().http2_streams == 0)
+
+
 # -- ASGI
 
 
