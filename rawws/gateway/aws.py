@@ -3,7 +3,8 @@
 Laws:
 1. A client is in once its authorizer and the backend of `$connect` said so; before that, nothing can be sent to it.
 2. One message of a connection is with the backend at a time, in order; behind 16 that wait, the client is not read.
-3. `$disconnect` comes behind the last message, once, and only for who was let in.
+3. `$disconnect` comes behind the last message, once, for whoever `$connect` let in: also where the client was gone by
+   then. Else a backend would keep it for ever.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import rawws
 from rawws import clock
+from rawws.net.cancellation import cancel_all
 from rawws.protocol.handshake import check_upgrade
 from rawws.server.forwarded import scheme_of
 
@@ -32,7 +34,7 @@ from .outgoing import CallFailed, Outgoing
 from .webhooks import standard_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Coroutine, Iterable
 
     from rawws.topics import Publication
 
@@ -50,6 +52,8 @@ MAX_WAITING: Final = 16
 # What clients are told, in the words of API Gateway.
 FORBIDDEN: Final = "Forbidden"
 FAILED: Final = "Internal server error"
+# The end of a connection without a Close frame (RFC 6455 section 7.1.5).
+ABNORMAL: Final = (1006, "")
 METHODS: Final = ("GET", "POST", "DELETE")
 NO_KEYS: Final = ApiKeys(())
 
@@ -202,12 +206,12 @@ class AwsFace(rawws.Handler):
 
     async def close(self) -> None:
         """End: backends are given `drain` seconds to take what waits for them; what is lost is counted."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.gateway.config.drain):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
         pending = {*self._tasks}
-        if pending:
-            _, pending = await asyncio.wait(pending, timeout=self.gateway.config.drain)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await cancel_all(*pending)
         if pending:
             logger.warning("%d connections had messages for their backend when the gateway ended", len(pending))
         await self.outgoing.close()
@@ -226,11 +230,36 @@ class AwsFace(rawws.Handler):
         status, client = await api.authorize(client)
         if status != 200:
             return refused(status, {401: "Unauthorized", 403: FORBIDDEN}.get(status, FAILED), client.connection_id)
-        result = await api.connect(client)
+        call = asyncio.get_running_loop().create_task(api.connect(client))
+        try:
+            # Who leaves now may be let in all the same: the backend has the request.
+            result = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            self._start(self._disown(AdmittedClient(ident, client, None), ws, call))
+            raise
         if not result.accepted:
             return refused(result.status, FAILED if result.status >= 500 else FORBIDDEN, client.connection_id)
         ws.state = AdmittedClient(ident, client, result.headers.get("sec-websocket-protocol"))
+        # The handshake is done in this turn of the loop, or refused, as where the server ends.
+        asyncio.get_running_loop().call_soon(self._look_after, ws.state, ws)
         return None
+
+    async def _disown(self, admitted: AdmittedClient, ws: rawws.WebSocket, call: asyncio.Task[CallResult]) -> None:
+        """Wait for what is said of a client that left, and tell that it did."""
+        if (await call).accepted:
+            self._disconnect(admitted, ws)
+
+    def _look_after(self, admitted: AdmittedClient, ws: rawws.WebSocket) -> None:
+        """Tell that a client that was let in did not come in."""
+        if ws.state is admitted:
+            self._disconnect(admitted, ws)
+
+    def _disconnect(self, admitted: AdmittedClient, ws: rawws.WebSocket) -> None:
+        """Tell the backend that a client is gone whose handshake was never done."""
+        api = self.apis.get(admitted.client.api_id)
+        if api is not None and CONNECT in api.routes:
+            connection = AwsConnection(self.gateway, api.config.id, ws, admitted)
+            self._put(connection, DISCONNECT, disconnect_event(admitted.client, *ABNORMAL))
 
     # -- connections
 
@@ -276,9 +305,13 @@ class AwsFace(rawws.Handler):
         connection.waiting.append((key, event))
         if not connection.working:
             connection.working = True
-            task = asyncio.get_running_loop().create_task(self._work(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._work(connection))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for a backend, which the end of the gateway waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _work(self, connection: AwsConnection) -> None:
         """Bring what waits to the backend."""
