@@ -80,7 +80,7 @@ class KafkaBackplane:
             import aiokafka  # noqa: F401, PLC0415
         except ImportError:
             raise ImportError("the Kafka backplane needs aiokafka: pip install 'rawws[kafka]'") from None
-        self._servers = kafka_servers(url)
+        self._servers = kafka_servers(url, tls)
         prefix = self._servers.prefix or prefix
         if not re.fullmatch(r"[\w.-]{1,64}", prefix, re.ASCII):
             raise ValueError(f"prefix is {prefix[:64]!r}, allowed are 1 to 64 of letters, digits and _.-")

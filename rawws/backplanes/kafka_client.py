@@ -8,15 +8,17 @@ raised, and whoever asked decides.
 from __future__ import annotations
 
 import asyncio
-from ssl import create_default_context
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rawws.net.logs import without_userinfo
 
+from .tls import FILE_OPTIONS, TlsFiles
+
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["Batch", "KafkaClient", "KafkaError", "RefusedError", "Servers", "kafka_servers", "security_of"]
 
@@ -69,6 +71,7 @@ class Servers(NamedTuple):
     password: str
     mechanism: str
     prefix: str
+    files: TlsFiles
 
     def __repr__(self) -> str:
         return f"<Servers {','.join(f'{host}:{port}' for host, port in self.hosts)}>"
@@ -82,10 +85,11 @@ def reason_of(code: int) -> str:
     return f"{error.__name__.removesuffix('Error')} ({code})"
 
 
-def kafka_servers(url: str) -> Servers:
+def kafka_servers(url: str, context: ssl.SSLContext | None = None) -> Servers:
     """Return what `kafka://user:password@host:port,host:port/prefix` names; `kafkas` is Kafka over TLS.
 
-    Raises ValueError for a URL that is none; what it says has no password.
+    TLS is by a `context`, or by the files that the URL names. Raises ValueError for a URL that is none; what it
+    says has no password.
     """
     shown = without_userinfo(url)
     scheme, _, rest = url.partition("://")
@@ -103,10 +107,17 @@ def kafka_servers(url: str) -> Servers:
     mechanism = options.pop("mechanism", "PLAIN").upper()
     if scheme.lower() not in {"kafka", "kafkas"} or not all(host and port for host, port in found):
         raise ValueError(f"url is {shown!r}, allowed is kafka:// or kafkas://, and host:port of some brokers")
-    if options or mechanism not in MECHANISMS:
-        raise ValueError(f"url is {shown!r}, behind ? is allowed mechanism={' or '.join(MECHANISMS)}")
+    if options.keys() - set(FILE_OPTIONS) or mechanism not in MECHANISMS:
+        allowed = f"mechanism={' or '.join(MECHANISMS)}, {', '.join(FILE_OPTIONS)}"
+        raise ValueError(f"url is {shown!r}, behind ? is allowed {allowed}")
+    if options and scheme.lower() != "kafkas":
+        raise ValueError(f"url is {shown!r}: {min(options)} is for kafkas://")
+    files = TlsFiles.of(options)
+    files.check()
+    if context is not None and any(files):
+        raise ValueError("tls is given, and the URL names files, allowed is one of both")
     user, _, password = userinfo.partition(":")
-    return Servers(found, scheme.lower() == "kafkas", unquote(user), unquote(password), mechanism, prefix)
+    return Servers(found, scheme.lower() == "kafkas", unquote(user), unquote(password), mechanism, prefix, files)
 
 
 def security_of(servers: Servers, context: ssl.SSLContext | None) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def security_of(servers: Servers, context: ssl.SSLContext | None) -> dict[str, A
     protocol = ("SASL_" if servers.user else "") + ("SSL" if servers.tls else "PLAINTEXT")
     found: dict[str, Any] = {"security_protocol": protocol}
     if servers.tls:
-        found["ssl_context"] = context or create_default_context()
+        found["ssl_context"] = context or servers.files.context()
     if servers.user:
         found["sasl_mechanism"] = servers.mechanism
         found["sasl_plain_username"], found["sasl_plain_password"] = servers.user, servers.password
@@ -150,10 +161,12 @@ class KafkaClient:
                 try:
                     answer = await self._ask(connection, MetadataRequest(list(topics), allow_auto_topic_creation=False))
                 finally:
-                    connection.close()
+                    await self._end([connection])
                 break
             except (OSError, TimeoutError) as error:
-                why = str(error) or "no answer in time"
+                why = str(error) or (
+                    "no answer in time" if isinstance(error, TimeoutError) else "it ended the connection"
+                )
                 first = OSError(f"cannot use Kafka at {host}:{port}: {why}{self._hint(error)}")
         if answer is None:
             raise first
@@ -163,9 +176,7 @@ class KafkaClient:
         self.leaders = {}
         for code, topic, _, partitions in answer.topics:
             if code in FORBIDDEN:
-                raise KafkaError(
-                    code, f"the user {self._servers.user!r} needs the right to Describe, Read and Write {topic!r}"
-                )
+                raise KafkaError(code, f"the user {self._user!r} needs the right to Describe, Read and Write {topic!r}")
             if code == UNKNOWN_TOPIC:
                 continue
             by_number = {number: leader for _, number, leader, *_ in partitions}
@@ -258,7 +269,10 @@ class KafkaClient:
     async def close(self) -> None:
         """End all connections."""
         connections, self._connections = self._connections, {}
-        closing = [closed for connection in connections.values() if (closed := connection.close()) is not None]
+        await self._end(connections.values())
+
+    async def _end(self, connections: Iterable[Any]) -> None:
+        closing = [closed for connection in connections if (closed := connection.close()) is not None]
         if closing:
             await asyncio.wait(closing, timeout=self._timeout)
 
@@ -279,21 +293,50 @@ class KafkaClient:
         except LibraryError as error:
             raise EndedError(str(error)) from None
 
+    @property
+    def _user(self) -> str:
+        """Whom Kafka knows, as far as it is known here."""
+        return self._servers.user or ("that of the certificate" if self._servers.files.certificate else "ANONYMOUS")
+
     def _hint(self, error: Exception) -> str:
-        is_refusal = isinstance(error, EndedError) and not self._servers.user
-        return " (does it want a user, or TLS, which is kafkas://?)" if is_refusal else ""
+        """Return what may be wrong where Kafka ends a connection without a word, or says nothing."""
+        if self._servers.tls and isinstance(error, (TimeoutError, ConnectionError)) and not str(error):
+            return " (does it speak TLS at this port?)"
+        if not isinstance(error, EndedError) or self._servers.user:
+            return ""
+        if self._servers.tls:
+            return " (does it want a user, or a certificate of its clients: ssl_certfile=FILE and ssl_keyfile=FILE?)"
+        return " (does it want a user, or TLS, which is kafkas://?)"
 
     async def _open(self, host: str, port: int) -> Any:
-        from aiokafka.conn import create_conn  # noqa: PLC0415
         from aiokafka.errors import KafkaError as LibraryError  # noqa: PLC0415
 
         servers, milliseconds = self._servers, int(self._timeout * 1000)
         security = security_of(servers, self._context)
+        connection = new_connection()(host, port, client_id="rawws", request_timeout_ms=milliseconds, **security)
         try:
-            return await create_conn(host, port, client_id="rawws", request_timeout_ms=milliseconds, **security)
+            await connection.connect()
         except LibraryError as error:
             refused = f"it refuses the user {servers.user!r}: " if servers.user else ""
             raise EndedError(f"{refused}{error}") from None
+        return connection
+
+
+@cache
+def new_connection() -> Callable[..., Any]:
+    """Return what makes connections that end at once."""
+    from aiokafka.conn import AIOKafkaConnection  # noqa: PLC0415
+
+    class Connection(AIOKafkaConnection):  # type: ignore[misc]
+        def close(self, *words: Any, **named: Any) -> Any:
+            writer = self._writer
+            closed = super().close(*words, **named)
+            if writer is not None:
+                # With TLS, the end would wait for what Kafka answers last, and for its word that this is the end.
+                writer.transport.abort()
+            return closed
+
+    return Connection
 
 
 def records_of(data: bytes, position: int) -> list[tuple[int, int, bytes | None, bytes | None]]:

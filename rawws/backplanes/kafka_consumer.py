@@ -79,7 +79,7 @@ async def consume(
         import aiokafka  # noqa: F401, PLC0415
     except ImportError:
         raise ImportError("consuming from Kafka needs aiokafka: pip install 'rawws[kafka]'") from None
-    servers = kafka_servers(url)
+    servers = kafka_servers(url, tls)
     if not topics or not group:
         raise ValueError("no topic or no group is named, needed are both")
     if begin not in {"latest", "earliest"} or batch < 1 or timeout <= 0:

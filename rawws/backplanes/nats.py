@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import re
 from typing import TYPE_CHECKING, Any, TypeVar, final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import (
@@ -39,6 +39,7 @@ from .nats_starts import NatsStarts
 from .nats_streams import NO_RESPONDERS, NatsStreams
 from .nats_writer import NatsWriter, Write
 from .session import EngineSession, check_times
+from .tls import FILE_OPTIONS, TlsFiles
 
 if TYPE_CHECKING:
     import ssl
@@ -68,7 +69,7 @@ class NatsBackplane:
     begin with. `lease` says after how many seconds those present at a server that fell silent are so no more; NATS
     counts whole ones. `keeps` says that what the server answers is on its disk (`sync_interval: always`). An answer may
     take `timeout` seconds. `replicas` says on how many servers of a cluster a stream is that is made here.
-    `credentials` is the path of a `.creds` file, `tls` the context for `tls://`.
+    `credentials` is the path of a `.creds` file, `tls` the context for `tls://`, where the URL names no files for that.
 
     Raises ImportError where the package `nats-py` is missing, ValueError for a URL that is none.
     """
@@ -94,7 +95,9 @@ class NatsBackplane:
         check_times(lease, timeout)
         if not 1 <= replicas <= MAX_REPLICAS:
             raise ValueError(f"replicas is {replicas}, allowed are 1 to {MAX_REPLICAS}")
-        self._urls = urls_of(url)
+        self._urls, self._files = urls_of(url)
+        if tls is not None and any(self._files):
+            raise ValueError("tls is given, and the URL names files, allowed is one of both")
         self._options: dict[str, Any] = {"user_credentials": credentials, "tls": tls}
         self.prefix = prefix
         self.lease = lease
@@ -292,8 +295,11 @@ class NatsBackplane:
         """Connect, make what is missing, and read which run of a server this is."""
         line = self._line = NatsLine(self.timeout)
         self._followed.clear()
+        options = {name: value for name, value in self._options.items() if value is not None}
+        if any(self._files):
+            options["tls"] = self._files.context()
         async with asyncio.timeout(self.timeout):
-            await line.connect(self._urls, **{k: v for k, v in self._options.items() if v is not None})
+            await line.connect(self._urls, **options)
             server = (await line.ask("$SYS.REQ.USER.INFO"))["server"]
             found = await self._streams.prepare(line, server["ver"], self._session.history)
             self._created = found["created"]
@@ -384,17 +390,26 @@ class NatsBackplane:
             handler.on_record(record)
 
 
-def urls_of(url: str) -> list[str]:
-    """Return the URLs of the servers. Raises ValueError for what is none."""
+def urls_of(url: str) -> tuple[list[str], TlsFiles]:
+    """Return the URLs of the servers, and the files for TLS. Raises ValueError for what is none."""
+    servers, _, query = url.partition("?")
     found = []
-    for part in url.split(","):
+    for part in servers.split(","):
         each = part.strip()
         try:
             parts = urlsplit(each)
             is_good = parts.scheme in {"nats", "tls"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
             is_good = False
-        if not is_good or parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError(f"url is {without_userinfo(url)!r}, allowed is nats://HOST:PORT or tls://HOST:PORT")
+        if not is_good or parts.path.strip("/") or parts.fragment:
+            raise ValueError(f"url is {without_userinfo(servers)!r}, allowed is nats://HOST:PORT or tls://HOST:PORT")
         found.append(each)
-    return found
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    shown = without_userinfo(servers)
+    if unknown := options.keys() - set(FILE_OPTIONS):
+        raise ValueError(f"url is {shown!r} with {min(unknown)!r}, allowed are {', '.join(FILE_OPTIONS)}")
+    if options and not all(each.startswith("tls:") for each in found):
+        raise ValueError(f"url is {shown!r} with {min(options)!r}, which is for tls://HOST:PORT")
+    files = TlsFiles.of(options)
+    files.check()
+    return found, files

@@ -27,7 +27,6 @@ from .session import fail_answers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
@@ -83,13 +82,11 @@ class NatsLine:
     """One connection; `ended` fails when it is lost. An answer may take `timeout` seconds."""
 
     def __init__(self, timeout: float) -> None:
-        from nats.aio.client import Client  # noqa: PLC0415
-
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
-        self._client: Client = Client()
+        self._client = new_client()
         # What the package makes of a message it holds, and None it does not.
-        self._client.msg_class = self._take  # type: ignore[assignment]
+        self._client.msg_class = self._take
         self.ended: asyncio.Future[Any] = new_answer(self._loop)
         # Of the last of them, the package tells no more than that there was one.
         self._errors: list[Exception] = []
@@ -125,13 +122,17 @@ class NatsLine:
                 # Each server is tried twice: the package knows no other way to end.
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
-                connect_timeout=self._timeout,  # type: ignore[arg-type]
+                connect_timeout=self._timeout,
                 **options,
             )
         except (Error, OSError, ValueError) as error:
             reason = self._reason_of(error)
             if "authorization" in reason.lower():
                 reason = f"the NATS server refuses the credentials, check those in the URL or the file: {reason}"
+            elif self._client.wants_certificate and "SSL" not in reason:
+                # It ends the connection, and what it says of that may be lost.
+                needed = "ssl_certfile=FILE and ssl_keyfile=FILE in the URL"
+                reason = f"{reason}: the NATS server wants a certificate of its clients, {needed}"
             raise BackplaneAway(reason) from None
         # Where it may not connect anew, it closes in tasks of its own, whose errors nobody takes.
         self._client.options["allow_reconnect"] = True
@@ -369,6 +370,28 @@ class NatsLine:
         """Return what was wrong: of servers that cannot be reached, the package tells it before."""
         told = [each for each in self._errors if each is not error] if "no servers" in str(error) else [error]
         return str([error, *told][-1]).removeprefix("nats: ") or type(error).__name__
+
+
+def new_client() -> Any:
+    """Return a client of the package that speaks TLS where the URL asks for it, or not at all."""
+    from nats.aio.client import Client  # noqa: PLC0415
+    from nats.errors import Error  # noqa: PLC0415
+
+    class TlsClient(Client):
+        def _connect_command(self) -> bytes:
+            # Whether TLS is spoken is what the server says before that, without any: whoever is in between can say no,
+            # and would read the password that is sent next.
+            server = self._current_server
+            if server is not None and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
+                raise Error("the NATS server speaks no TLS, and the URL is tls://: have it do so, or use nats://")
+            return super()._connect_command()
+
+        @property
+        def wants_certificate(self) -> bool:
+            """Whether the server said that its clients must have one."""
+            return bool(self._server_info.get("tls_verify"))
+
+    return TlsClient()
 
 
 def size_of(data: bytes, headers: dict[str, str] | None) -> int:

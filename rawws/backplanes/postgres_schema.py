@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -16,10 +17,22 @@ from urllib.parse import urlsplit
 from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import BackplaneAway
 
+from .tls import with_remedy
+
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["POOLER", "check_prefix", "check_server", "check_url", "connect", "grant", "prepare", "settle"]
+__all__ = [
+    "POOLER",
+    "TLS_OPTIONS",
+    "check_prefix",
+    "check_server",
+    "check_url",
+    "connect",
+    "grant",
+    "prepare",
+    "settle",
+]
 
 # That of the files in sql/: whoever changes one of them changes it.
 VERSION: Final = 1
@@ -43,6 +56,8 @@ POOLER: Final = (
     "what is published does not come back: LISTEN needs connections that are not shared, which pgbouncer gives with"
     " pool_mode = session only"
 )
+# What the URL names for TLS.
+TLS_OPTIONS: Final = ("sslrootcert", "sslcert", "sslkey")
 # How long a connection that is not wanted any more may take to be there, in seconds.
 GRACE: Final = 1.0
 
@@ -94,6 +109,8 @@ async def connect(url: str, seconds: float) -> Connection:
         raise BackplaneAway(f"{error}: create it, or name another in the URL") from None
     except asyncpg.TooManyConnectionsError as error:
         raise BackplaneAway(f"{error}: each hub needs two, see max_connections") from None
+    except ssl.SSLError as error:
+        raise BackplaneAway(with_remedy(str(error), TLS_OPTIONS)) from None
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError) as error:
         # What asyncpg says may quote a piece of the URL, and so of the password.
         name = type(error).__name__

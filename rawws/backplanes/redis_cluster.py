@@ -27,6 +27,7 @@ from .redis_node import RedisNode
 from .redis_slots import SLOTS, SlotTopics, masters_of, slot_of
 from .redis_urls import cluster_of
 from .session import LONGEST_WAIT, engine_waits
+from .tls import with_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
@@ -278,7 +279,7 @@ class RedisClusterBackplane:
             except self._errors as error:
                 self._retries += 1
                 if self._told is None:
-                    self._reason = str(error) or "no answer in time"
+                    self._reason = with_remedy(str(error) or "no answer in time")
                     self._told = EVERY_SLOT
                     self.handler.on_away(self._reason)
                 await self._wait(next(waits))

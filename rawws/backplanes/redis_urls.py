@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import BackplaneAway
 
+from .tls import FILE_OPTIONS, TlsFiles
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -184,6 +186,11 @@ def parse(url: str, allowed: set[str]) -> tuple[str, Any, dict[str, Any], list[t
         # What is said may quote a piece of a password, which is hidden with the rest of it.
         why = str(error) if shown(url) == url else "its scheme, its host or its port is none"
         raise ValueError(f"url is {shown(url)!r}: {why}") from None
+    if plain == "rediss":
+        # The package reads them each time that it connects: what cannot be read is said here.
+        TlsFiles.of(options).check(options.get("ssl_password", ""))
+    elif others := [name for name in FILE_OPTIONS if name in options]:
+        raise ValueError(f"url is {shown(url)!r} with {others[0]!r}, which is for TLS: rediss://")
     if many:
         options.pop("host", None)
     kind = options.pop("connection_class", Connection)

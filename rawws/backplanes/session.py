@@ -17,6 +17,8 @@ from rawws.client.retrying import full_jitter
 from rawws.net.cancellation import end_all
 from rawws.topics.backplane import BackplaneAway, new_answer
 
+from .tls import with_remedy
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -170,7 +172,7 @@ class EngineSession:
                     waits = self._waits()
                     await self._engine.work()
                 except self._errors as error:
-                    reason = str(error) or "no answer in time"
+                    reason = with_remedy(str(error) or "no answer in time")
                 except Exception:
                     logger.exception("a hub failed at what %s told it", self._name)
                 await self._lose(reason)

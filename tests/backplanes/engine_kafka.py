@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar, final
 from rawws.backplanes.kafka import KafkaBackplane
 from rawws.backplanes.kafka_client import KafkaClient, KafkaError, kafka_servers
 from rawws.topics import History
+from tests.backplanes.certificates import Certificates
 from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, find_program, free_port
 
 __all__ = ["PASSWORD", "Broker", "KafkaEngine", "produce"]
@@ -34,13 +35,19 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{port},USERS://{host}:{users},CONTROLLER://{host}:{controller}
-advertised.listeners=PLAINTEXT://{host}:{port},USERS://{host}:{users}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,USERS:SASL_PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},USERS://{host}:{users},TLS://{host}:{tls},CONTROLLER://{host}:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port},USERS://{host}:{users},TLS://{host}:{tls}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,USERS:SASL_PLAINTEXT,TLS:SSL
 sasl.enabled.mechanisms=PLAIN
 listener.name.users.plain.sasl.jaas.config={login} required user_ali="{password}";
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS
+super.users=User:ANONYMOUS;User:hub
+listener.name.tls.ssl.client.auth=required
+ssl.principal.mapping.rules=RULE:^.*$/hub/
+ssl.keystore.type=PEM
+ssl.keystore.location={files.both}
+ssl.truststore.type=PEM
+ssl.truststore.location={files.ca}
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -69,14 +76,16 @@ class Broker:
         if not JARS.exists():
             raise MissingComponentError(f"Apache Kafka is not installed: {INSTALL}")
         self.folder = folder
-        self.port, self.users, controller = free_port(), free_port(), free_port()
+        self.port, self.users, self.tls, controller = (free_port() for _ in range(4))
+        self.certificates = Certificates(folder)
         self.data, self.empty = folder / "data", folder / "empty"
         self.properties = folder / "server.properties"
-        ports = {"port": self.port, "users": self.users, "controller": controller}
-        text = PROPERTIES.format(host=LOOPBACK, data=self.data, login=LOGIN, password=PASSWORD, **ports)
+        ports = {"port": self.port, "users": self.users, "tls": self.tls, "controller": controller}
+        words = {"login": LOGIN, "password": PASSWORD}
+        text = PROPERTIES.format(host=LOOPBACK, data=self.data, files=self.certificates, **words, **ports)
         self.properties.write_text(text)
-        words = ["kafka.tools.StorageTool", "format", "-t", "cmF3d3MtdGVzdHMtMTIzNA", "-c", str(self.properties)]
-        subprocess.run([self.java, *JAVA, *words], check=True, capture_output=True)
+        command = ["kafka.tools.StorageTool", "format", "-t", "cmF3d3MtdGVzdHMtMTIzNA", "-c", str(self.properties)]
+        subprocess.run([self.java, *JAVA, *command], check=True, capture_output=True)
         shutil.copytree(self.data, self.empty)
         self.process: Process | None = None
         self.start()

@@ -120,7 +120,7 @@ class Server:
 
     async def _ask(self, sql: str, words: tuple[object, ...], role: str, database: str) -> Any:
         # A lock that a hub left would be waited for without end.
-        connection = await asyncpg.connect(self.url(role, database), timeout=20, command_timeout=60)
+        connection = await asyncpg.connect(self.url(role, database), timeout=20, command_timeout=60, ssl=False)
         try:
             return await (connection.fetchval(sql, *words) if words else connection.fetchval(sql))
         finally:

@@ -20,6 +20,7 @@ from rawws.backplanes import kafka_checkpoints, kafka_client, kafka_places
 from rawws.backplanes.kafka import KafkaBackplane
 from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
 from rawws.backplanes.kafka_consumer import consume
+from rawws.backplanes.tls import TlsFiles
 from rawws.topics import History, Hub
 from rawws.topics.backplane import BackplaneAway, Position, PresenceEntry, TopicUnavailable
 from tests.backplanes.engine_kafka import PASSWORD, KafkaEngine
@@ -398,7 +399,9 @@ async def test_what_is_asked_of_one_that_was_never_reached_fails_at_once() -> No
 
 def test_a_url_names_brokers_a_user_and_a_prefix() -> None:
     found = kafka_servers("kafkas://al%40i:p%3Aw@a:1,b/chat?mechanism=scram-sha-512")
-    assert found == kafka_client.Servers([("a", 1), ("b", 9092)], True, "al@i", "p:w", "SCRAM-SHA-512", "chat")
+    assert found == kafka_client.Servers(
+        [("a", 1), ("b", 9092)], True, "al@i", "p:w", "SCRAM-SHA-512", "chat", TlsFiles()
+    )
     assert kafka_client.security_of(found, None)["security_protocol"] == "SASL_SSL"
     made = KafkaBackplane("kafka://a/chat", prefix="other")
     assert (made.log, made.places) == ("chat.log", "chat.places")

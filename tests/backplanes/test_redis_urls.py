@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 from rawws.backplanes.redis_slots import SLOTS, SlotTopics, key_slot, masters_of, slot_of
 from rawws.backplanes.redis_urls import FixedSource, SentinelSource, cluster_of, source_of
 from rawws.topics.backplane import BackplaneAway
+from tests.backplanes.certificates import Certificates
 
 
 async def test_one_redis_is_where_its_url_says() -> None:
@@ -60,11 +62,12 @@ async def test_a_sentinel_that_is_silent_is_named_with_that() -> None:
     assert str(caught.value) == f"no sentinel says where the master 'mymaster' is: {where}: no answer in time"
 
 
-def test_where_tls_is_spoken_it_is_by_all() -> None:
-    source: Any = source_of("rediss+sentinel://a/mymaster?ssl_ca_certs=/ca.pem", 5.0)
+def test_where_tls_is_spoken_it_is_by_all(tmp_path: Path) -> None:
+    ca = str(Certificates(tmp_path).ca)
+    source: Any = source_of(f"rediss+sentinel://a/mymaster?ssl_ca_certs={ca}", 5.0)
     for made in (source._make(host="h", port=1), source._make_sentinel(host="h", port=1)):
         assert isinstance(made, SSLConnection)
-        assert made.ca_certs == "/ca.pem"
+        assert made.ca_certs == ca
     assert isinstance(cluster_of("rediss+cluster://a").connection(("h", 1)), SSLConnection)
 
 

@@ -26,7 +26,7 @@ from tests.backplanes.engines import ServerEngine
 from tests.processes import LOOPBACK, Process, free_port
 from tests.server.peers import eventually
 
-__all__ = ["CLIENTS", "KILLS", "Client", "Outcome", "torture"]
+__all__ = ["CLIENTS", "KILLS", "Client", "Outcome", "sockets", "torture"]
 
 # What becomes of the engine: it lives, or is killed and has its data when it is started again, or lacks them each
 # second time.
