@@ -511,10 +511,18 @@ class HttpSession:
             exchange.respond(head._replace(body=b"" if exchange.omit_body and length is not None else data))
             self.complete()
             return True
+        self.streams = head.headers.get("Content-Type", "").lower().startswith("text/event-stream")
+        if self.streams:
+            try:
+                exchange.observe(self)
+            except HttpError as error:
+                # One too many that lasts: the client is told, and for the application it is gone.
+                self.streams = False
+                exchange.refuse(error)
+                return True
         exchange.begin_response(head)
         self.left = length
         self.started, self.head = True, None
-        self.streams = head.headers.get("Content-Type", "").lower().startswith("text/event-stream")
         if self.streams and exchange.context.closing:
             self.shut_down()
         return False

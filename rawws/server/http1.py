@@ -172,9 +172,10 @@ class Http1Connection(ServerConnection):
             request = parse_request(reader.head)
         except HttpError as error:
             # RFC 9113 3.3: a client with prior knowledge of HTTP/2 sends its preface at once, and that looks like a
-            # request. Behind a response it is none: then it is what RFC 9112 says.
+            # request. Behind a response it is none: then it is what RFC 9112 says. And in TLS, 3.2: "HTTP/2 over TLS
+            # uses the "h2" protocol identifier", which would have been agreed on.
             if error.status == 505 and self.context.options.http2 and not self.ws.bytes_sent:
-                if reader.begins_with(b"PRI * HTTP/2.0\r\n"):
+                if self.ws.extra("ssl_object") is None and reader.begins_with(b"PRI * HTTP/2.0\r\n"):
                     self._speak_http2(reader.received())
                     return b""
             raise

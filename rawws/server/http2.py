@@ -38,6 +38,7 @@ from rawws.protocol.http2_limits import Http2Limits
 from .admission import RETRY_AFTER
 from .connection import LINGER
 from .stream_requests import StreamRequests
+from .tls import is_prohibited
 
 if TYPE_CHECKING:
     import asyncio
@@ -120,6 +121,14 @@ class Http2Connection:
         """Begin with a connection that another handler has begun with."""
         self.socket = socket
         socket.followers = [self]
+        tls = socket.extra("ssl_object")
+        if tls is not None and is_prohibited(tls):
+            # RFC 9113 9.2.2: "Endpoints MAY choose to generate a connection error (Section 5.4.1) of type
+            # INADEQUATE_SECURITY if one of the prohibited cipher suites is negotiated." Its client offered no other.
+            self.context.settings.logger.info("%s has no cipher for HTTP/2: %s", socket.remote_address, tls.cipher())
+            self.core.go_away(0, ErrorCode.INADEQUATE_SECURITY)
+            self.end()
+            return
         self.flush()
         try:
             if not self.context.enter(socket):

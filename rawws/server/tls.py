@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-__all__ = ["TlsReloader"]
+__all__ = ["TlsReloader", "is_prohibited"]
 
 
 @final
@@ -34,7 +34,11 @@ class TlsReloader:
     def _offer(self, context: ssl.SSLContext | None) -> None:
         """Have a context offer the protocols."""
         if self._alpn is not None and context is not None:
+            import ssl  # noqa: PLC0415 - few servers have TLS, most leave it to a proxy
+
             context.set_alpn_protocols(list(self._alpn))
+            # RFC 9113 9.2.1: "A deployment of HTTP/2 over TLS 1.2 MUST disable compression." And "renegotiation".
+            context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -70,3 +74,15 @@ class TlsReloader:
         # OpenSSL asks in each handshake, with and without a name in it.
         if self._current is not None:
             ssl_object.context = self._current
+
+
+def is_prohibited(tls: ssl.SSLObject) -> bool:
+    """Tell whether HTTP/2 is not to be spoken with what a TLS handshake agreed on (RFC 9113 section 9.2)."""
+    version, cipher = tls.version(), tls.cipher()
+    if version == "TLSv1.3":
+        return False
+    # 9.2: "Implementations of HTTP/2 MUST use TLS version 1.2 [TLS12] or higher for HTTP/2 over TLS." 9.2.2 and
+    # appendix A: with TLS 1.2, all cipher suites are prohibited but those with an ephemeral key exchange and an AEAD.
+    name = "" if cipher is None else cipher[0]
+    is_aead = "GCM" in name or "CHACHA20" in name or "CCM" in name
+    return version != "TLSv1.2" or not is_aead or not name.startswith(("ECDHE-", "DHE-"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 import httpx2
 import pytest
 import trustme
+from OpenSSL import SSL as OpenSSL  # noqa: N811 - a module
 
 import rawws
 from rawws.errors import Close, HttpError
 from rawws.http.files import FileResponse
 from rawws.integrations.asgi import Application
+from rawws.net.streams import StreamTransport
 from rawws.server.server import Serve
+from rawws.server.tls import is_prohibited
 from tests.protocol.http2_wire import (
     CONTINUATION,
     DATA,
@@ -49,9 +53,9 @@ def serve(handler: Any, *, http2: bool | str = True, **options: Any) -> Serve:
     return peers.serve(handler, http2=http2, **options)
 
 
-def server_tls() -> ssl.SSLContext:
+def server_tls(key: trustme.KeyType = trustme.KeyType.ECDSA) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    AUTHORITY.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    AUTHORITY.issue_cert("localhost", "127.0.0.1", key_type=key).configure_cert(context)
     return context
 
 
@@ -208,6 +212,103 @@ async def test_another_certificate_offers_the_same_protocols() -> None:
         server.reload_tls()
         async with reach(server, client_tls("h2")) as client:
             assert (await client.get()).text() == "GET / 2 https"
+
+
+@pytest.mark.parametrize(
+    ("version", "ciphers", "code"),
+    [
+        ("TLSv1_3", None, None),
+        ("TLSv1_2", "ECDHE+AESGCM", None),
+        ("TLSv1_2", "ECDHE+CHACHA20", None),
+        ("TLSv1_2", "ECDHE-RSA-AES256-SHA384:ECDHE-ECDSA-AES256-SHA384", 12),
+        ("TLSv1_2", "AES256-GCM-SHA384", 12),
+        ("TLSv1_2", "AES256-SHA256", 12),
+    ],
+)
+async def test_a_cipher_that_http2_forbids_ends_the_connection(
+    version: str, ciphers: str | None, code: int | None
+) -> None:
+    ours, theirs = server_tls(trustme.KeyType.RSA), client_tls("h2", "http/1.1")
+    # Whatever the context of an application allows.
+    ours.set_ciphers("ALL")
+    theirs.minimum_version = theirs.maximum_version = ssl.TLSVersion[version]
+    if ciphers is not None:
+        theirs.set_ciphers(ciphers)
+    async with serve(site(), ssl=ours) as server, reach(server, theirs) as client:
+        if code is None:
+            assert (await client.get()).status == 200
+        else:
+            await client.wait_ended()
+            assert [event.error_code for event in client.goaways] == [code]
+        await eventually(lambda: len(server.settings.connections) == (code is None))
+
+
+@pytest.mark.parametrize(
+    ("version", "cipher", "prohibited"),
+    [
+        ("TLSv1.3", "TLS_AES_128_GCM_SHA256", False),
+        ("TLSv1.2", "DHE-RSA-AES128-GCM-SHA256", False),
+        ("TLSv1.2", "ECDHE-ECDSA-AES128-CCM8", False),
+        ("TLSv1.2", "DHE-RSA-AES128-SHA256", True),
+        ("TLSv1.2", "PSK-CHACHA20-POLY1305", True),
+        ("TLSv1.1", "ECDHE-RSA-AES128-SHA", True),
+        ("TLSv1.2", None, True),
+    ],
+)
+def test_of_tls_1_2_only_ciphers_are_allowed_that_rfc_9113_does_not_list(
+    version: str, cipher: str | None, prohibited: bool
+) -> None:
+    class Tls:
+        """What an SSLObject says, also of what no OpenSSL of today agrees on."""
+
+        def version(self) -> str:
+            return version
+
+        def cipher(self) -> tuple[str, str, int] | None:
+            return None if cipher is None else (cipher, version, 128)
+
+    agreed: Any = Tls()
+    assert is_prohibited(agreed) is prohibited
+
+
+async def test_a_client_can_neither_compress_nor_renegotiate() -> None:
+    context = server_tls()
+    context.options &= ~ssl.OP_NO_COMPRESSION
+    async with serve(site(), ssl=context) as server:
+        assert context.options & ssl.OP_NO_COMPRESSION
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+        found = await asyncio.to_thread(renegotiate, server.sockets[0].getsockname())
+    assert found == (b"h2", "TLSv1.2", "no renegotiation")
+
+
+def renegotiate(address: tuple[str, int]) -> tuple[bytes, str, str]:
+    """Ask for another handshake in TLS 1.2, which Python's own `ssl` cannot."""
+    context = OpenSSL.Context(OpenSSL.TLS_METHOD)
+    context.set_max_proto_version(OpenSSL.TLS1_2_VERSION)
+    context.set_alpn_protos([b"h2"])
+    with socket.create_connection(address) as sock:
+        sock.setblocking(True)
+        connection = OpenSSL.Connection(context, sock)
+        connection.set_connect_state()
+        connection.do_handshake()
+        # What the server begins with; or that would come in the middle of the handshake.
+        assert connection.recv(65536)
+        agreed = connection.get_alpn_proto_negotiated(), connection.get_protocol_version_name()
+        assert connection.renegotiate()
+        with pytest.raises(OpenSSL.Error) as refused:
+            connection.do_handshake()
+        return *agreed, refused.value.args[0][0][2]
+
+
+async def test_in_tls_http2_has_to_be_agreed_on() -> None:
+    async with serve(site(), ssl=server_tls()) as server:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client_tls("http/1.1"), server_hostname="localhost"
+        )
+        writer.write(PREFACE + settings())
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 505 ")
+        writer.close()
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, 20, 24])
@@ -589,6 +690,42 @@ async def test_more_streams_that_last_than_there_may_be_are_told_so() -> None:
         assert (ws.status, ws.headers["Retry-After"]) == (503, "5")
         assert (await client.get("/")).status == 200
         assert (await client.get("/poll")).status == 503
+
+
+async def test_event_streams_of_an_asgi_application_are_refused_as_others_are() -> None:
+    heard: list[str] = []
+
+    async def events(scope: Any, receive: Any, send: Any) -> None:
+        kind = b"text/event-stream" if scope["path"] == "/events" else b"text/plain"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": b"data: open\n\n", "more_body": kind != b"text/plain"})
+        if kind != b"text/plain":
+            try:
+                await send({"type": "http.response.body", "body": b"data: more\n\n", "more_body": True})
+            except OSError as error:
+                heard.append(str(error))
+                raise
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+    async with serve(Application(events, lifespan="off")) as server, reach(server) as client:
+        streams = [client.request("/events") for _ in range(200)]
+        for stream in streams:
+            await stream.until(b"more")
+        assert all(stream.incremental for stream in transports(server))
+        refused = await client.get("/events")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+        assert "streams that last" in refused.text()
+        assert (await client.get("/")).status == 200
+        client.core.reset(streams[0].stream)
+        client.flush()
+        await eventually(lambda: server.stats().streams == 199)
+        await client.request("/events").until(b"more")
+        assert heard == ["the client is gone"]
+
+
+def transports(server: rawws.Server) -> list[StreamTransport]:
+    return [ws.transport for ws in server.settings.connections if isinstance(ws.transport, StreamTransport)]
 
 
 async def test_streams_count_as_connections() -> None:
