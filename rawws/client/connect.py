@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from rawws import clock
-from rawws.net.keepalive import Keepalive
+from rawws.net.keepalive import join_clients
 from rawws.net.kernel import gone_after
 from rawws.net.settings import Settings
-from rawws.net.socket import shared
 from rawws.net.websocket import WebSocket
 
 from .dialing import TransportOptions, create_connection
-from .opening import Opening
+from .opening import Opening, StreamOpening
 from .options import ConnectOptions
+from .pool import ask_over_http2, can_share
 from .redirects import added_headers, follow_redirects
 from .retrying import STABLE, is_permanent, retry_after
 from .uri import parse_uri
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
     from types import TracebackType
-    from typing import Unpack
+    from typing import TypeAlias, Unpack
 
+    from .http2 import Http2ClientConnection
     from .options import ConnectKeywords, UnixConnectKeywords
     from .uri import Target
+
+    Begin: TypeAlias = Callable[[Opening | StreamOpening], WebSocket]
 
 __all__ = ["connect", "unix_connect"]
 
@@ -47,7 +51,8 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
     sent to the origin of `uri` only, not where a redirect leads. Times are in seconds, None for no limit;
     `open_timeout` spans everything from the look-up of the name to the end of the handshake. `max_size` is that of a
     received message in bytes, after decompression (1009); `hard_limit` of what may wait for a slow peer, where `send`
-    is not awaited (1013). `proxy` is the URL of a proxy, None for none, True for what the environment says
+    is not awaited (1013). With `http2`, WebSockets to one server share a connection of HTTP/2 where that offers it, by
+    TLS. `proxy` is the URL of a proxy, None for none, True for what the environment says
     (HTTPS_PROXY, NO_PROXY, ...). `path` is that of a unix socket, `sock` a connected socket.
 
     Raises OSError where it cannot connect (TimeoutError, ssl.SSLCertVerificationError), HandshakeError where the server
@@ -84,12 +89,15 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
 
     async def _connect(self) -> WebSocket:
         """Connect, and follow redirects, within `open_timeout`."""
-        opening = self._open(self.target)
+        latest: Opening | StreamOpening | None = None
+
+        def begin(opening: Opening | StreamOpening) -> WebSocket:
+            nonlocal latest
+            latest = opening
+            return WebSocket(self._settings(), opening)
 
         async def attempt(target: Target, transport: TransportOptions) -> WebSocket:
-            nonlocal opening
-            opening = self._open(target)
-            return await self._attempt(opening, transport)
+            return await self._attempt(target, transport, begin)
 
         seconds = self.options.open_timeout
         try:
@@ -99,27 +107,36 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
             # The network has timeouts of its own.
             if not timeout.expired():
                 raise
-            where, came = opening.target.authority, opening.progress()
+            assert latest is not None  # noqa: S101 - an attempt begins at once
+            where, came = latest.target.authority, latest.progress()
             raise TimeoutError(f"no connection to {where} within {seconds:g} s: {came}") from None
 
-    def _open(self, target: Target) -> Opening:
-        return Opening(self.options, target, added_headers(target, self.target, self.options))
+    async def _attempt(self, target: Target, transport: TransportOptions, begin: Begin) -> WebSocket:
+        headers = added_headers(target, self.target, self.options)
+        opening = Opening(self.options, target, headers)
+        ws = begin(opening)
 
-    async def _attempt(self, opening: Opening, transport: TransportOptions) -> WebSocket:
-        ws = WebSocket(self._settings(), opening)
-        try:
+        def factory() -> asyncio.Protocol:
             # Its class cannot say that it is one: a compiled class inherits no asyncio.Protocol.
-            await create_connection(lambda: cast("asyncio.Protocol", ws), opening.target, transport)
+            return cast("asyncio.Protocol", ws)
+
+        async def ask(shared: Http2ClientConnection) -> WebSocket:
+            opening = StreamOpening(self.options, target, headers)
+            ws = begin(opening)
+            with _leaving_nothing(ws, opening):
+                shared.connect(opening.request(), ws, opening)
+                await opening.opened
+            return _delivered(ws, opening)
+
+        with _leaving_nothing(ws, opening):
+            if self.options.http2 and can_share(target, transport):
+                found = await ask_over_http2(target, transport, self.logger, ask, factory, websocket=True)
+                if found is not None:
+                    return found
+            else:
+                await create_connection(factory, target, transport)
             await opening.opened
-        except BaseException:
-            ws.abort()
-            # Nobody waits for it any more, and nobody shall be told that it was not looked at.
-            if not opening.opened.cancel() and not opening.opened.cancelled():
-                opening.opened.exception()
-            raise
-        if self.options.handler is None:
-            ws.settings.loop.call_soon(opening.deliver)
-        return ws
+        return _delivered(ws, opening)
 
     def _settings(self) -> Settings:
         loop = asyncio.get_running_loop()
@@ -133,13 +150,7 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         handler = options.handler
         if handler is not None:
             settings.take_callbacks(handler)
-        # One sweep for all clients in a loop; a new one when there are none left, for it is as often as one needed.
-        keepalive = shared(loop).clients
-        if keepalive is None or not keepalive.connections:
-            keepalive = shared(loop).clients = Keepalive(settings)
-        settings.connections = keepalive.connections
-        settings.keepalive = keepalive
-        keepalive.tighten_interval(settings.shortest_time())
+        join_clients(settings)
         return settings
 
     # -- again and again
@@ -180,6 +191,26 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         if self.options.on_retry is not None:
             self.options.on_retry(failure, seconds)
         await asyncio.sleep(seconds)
+
+
+@contextlib.contextmanager
+def _leaving_nothing(ws: WebSocket, opening: Opening | StreamOpening) -> Iterator[None]:
+    """End a connection whose handshake fails within the block."""
+    try:
+        yield
+    except BaseException:
+        ws.abort()
+        # Nobody waits for it any more, and nobody shall be told that it was not looked at.
+        if not opening.opened.cancel() and not opening.opened.cancelled():
+            opening.opened.exception()
+        raise
+
+
+def _delivered(ws: WebSocket, opening: Opening | StreamOpening) -> WebSocket:
+    """Return a connection that is open, to which messages come from the next turn of the loop on."""
+    if opening.options.handler is None:
+        ws.settings.loop.call_soon(opening.deliver)
+    return ws
 
 
 def unix_connect(path: str, uri: str | None = None, **options: Unpack[UnixConnectKeywords]) -> connect:

@@ -10,7 +10,7 @@ from rawws.net.kernel import GONE_AFTER
 
 from .addresses import connect_tcp
 from .proxies import Proxy, open_tls_tunnel, open_tunnel, parse_proxy, proxy_for
-from .transports import TlsOptions, default_context, open_transport
+from .transports import AlpnContext, TlsOptions, default_context, open_transport
 
 if TYPE_CHECKING:
     import socket
@@ -38,6 +38,8 @@ class TransportOptions(NamedTuple):
     in_memory: InMemory | None = None
     close_timeout: float | None = None
     gone_after: float = GONE_AFTER
+    # What is offered in the TLS handshake in the place of HTTP/1.1 (RFC 7301).
+    alpn: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, options: ClientOptions) -> TransportOptions:
@@ -95,4 +97,6 @@ def _tls(target: Target, options: TransportOptions) -> TlsOptions | None:
     if ssl is False:
         raise ValueError(f"ssl is False for {target.shown!r}, allowed are True, None and a context")
     context = ssl if isinstance(ssl, ssl_module.SSLContext) else default_context()
+    if options.alpn:
+        context = AlpnContext(context, options.alpn)
     return TlsOptions(context, options.server_hostname or target.host, options.close_timeout)

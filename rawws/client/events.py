@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 from rawws import clock
 from rawws.errors import HttpError, InvalidContentType, InvalidMessage, LocalProtocolError
@@ -25,6 +25,7 @@ from rawws_sse import Decoder
 
 from .dialing import TransportOptions, create_connection
 from .options import EventsOptions
+from .pool import ask_over_http2, can_share
 from .redirects import added_headers, follow_redirects
 from .response import BODY_SIZE, BODY_WAIT, receive_response, refusal_of
 from .retrying import LONGEST_ASKED, STABLE, is_permanent, retry_after
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from rawws.protocol.http11 import HttpResponse
     from rawws_sse import Event
 
+    from .http2 import Http2ClientConnection
     from .options import EventsKeywords
     from .uri import Target
 
@@ -200,25 +202,52 @@ class events:  # noqa: N801 - used as a function, as `connect`
 
     async def _attempt(self, target: Target, options: TransportOptions) -> _Stream | None:
         """Ask for the events. Returns None where the server has none to give any more."""
-        request = self._request(target)
-        reader = asyncio.StreamReader(READ_SIZE)
-        transport = await create_connection(lambda: asyncio.StreamReaderProtocol(reader), target, options)
+        asking = _Asking(self.options.max_size)
         try:
-            write_first(transport, request)
-            response, rest = await receive_response(lambda: reader.read(READ_SIZE))
-            self.response = Received(*response)
-            if response.status == 204:
-                _end_connection(transport)
-                return None
-            # WHATWG HTML 9.2.2: "if res's status is not 200, or if res's `Content-Type` is not `text/event-stream`,
-            # then fail the connection."
-            if response.status != 200:
-                raise refusal_of(response, await _receive_body(reader, response, rest), "an event stream")
-            _check_content(self.response)
+            if not self.options.http2 or not can_share(target, options):
+                await create_connection(lambda: asking.protocol, target, options)
+                response, rest = await asking.ask(self._request(target))
+            elif (
+                found := await ask_over_http2(
+                    target,
+                    options,
+                    self.logger,
+                    lambda shared: self._ask(shared, target),
+                    lambda: asking.protocol,
+                    websocket=False,
+                )
+            ) is None:
+                response, rest = await asking.ask(self._request(target))
+            else:
+                asking, response, rest = found
+            return await self._judge(asking, response, rest)
         except BaseException:
-            _end_connection(transport)
+            asking.end()
             raise
-        return _Stream(reader, transport, response, rest)
+
+    async def _ask(self, shared: Http2ClientConnection, target: Target) -> tuple[_Asking, HttpResponse, bytes]:
+        """Ask on a stream of a connection that others share."""
+        asking = _Asking(self.options.max_size)
+        try:
+            fields = [field for field in self._fields(target) if field[0] != "Connection"]
+            shared.get(Request("GET", target.path, Headers(fields), "2"), asking.protocol, asking)
+            return asking, await asking.head, b""
+        except BaseException:
+            asking.end()
+            raise
+
+    async def _judge(self, asking: _Asking, response: HttpResponse, rest: bytes) -> _Stream | None:
+        """Return the stream that a response begins. Raises InvalidStatus where it is none."""
+        self.response = Received(*response)
+        if response.status == 204:
+            asking.end()
+            return None
+        # WHATWG HTML 9.2.2: "if res's status is not 200, or if res's `Content-Type` is not `text/event-stream`,
+        # then fail the connection."
+        if response.status != 200:
+            raise refusal_of(response, await _receive_body(asking.reader, response, rest), "an event stream")
+        _check_content(self.response)
+        return _Stream(asking.reader, asking.transport, response, rest)
 
     async def _read(self, stream: _Stream) -> None:
         """Read once."""
@@ -280,6 +309,9 @@ class events:  # noqa: N801 - used as a function, as `connect`
             self._stream = None
 
     def _request(self, target: Target) -> bytes:
+        return serialize_request(Request("GET", target.path, Headers(self._fields(target))))
+
+    def _fields(self, target: Target) -> list[tuple[str, str]]:
         fields = [
             ("Host", target.authority),
             ("Accept", "text/event-stream"),
@@ -299,11 +331,67 @@ class events:  # noqa: N801 - used as a function, as `connect`
             if name.lower() in OWN_HEADERS:
                 raise LocalProtocolError(f"the header {name!r} cannot be added, it is the request's own")
             fields.append((name, value))
-        return serialize_request(Request("GET", target.path, Headers(fields)))
+        return fields
 
 
 class StreamEndedError(ConnectionError):
     """The server ended the stream, as it may at any time."""
+
+
+@final
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Gives what comes to a reader, and says by which transport."""
+
+    transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # A stream, and one of uvloop, is none by its class.
+        self.transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
+
+
+@final
+class _Asking:
+    """A request on its way, and what asks on a stream of HTTP/2."""
+
+    __slots__ = ("head", "max_window", "protocol", "reader")
+
+    def __init__(self, max_window: int | None) -> None:
+        self.reader = asyncio.StreamReader(READ_SIZE)
+        self.protocol = _Protocol(self.reader)
+        self.max_window = max_window
+        # Of the response on a stream.
+        self.head: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What it goes by, once it is connected."""
+        assert self.protocol.transport is not None  # noqa: S101 - `create_connection` has connected it
+        return self.protocol.transport
+
+    async def ask(self, request: bytes) -> tuple[HttpResponse, bytes]:
+        """Send a request over a connection of its own; return the response, and what came behind its head."""
+        write_first(self.transport, request)
+        return await receive_response(lambda: self.reader.read(READ_SIZE))
+
+    def receive_response(self, response: HttpResponse) -> None:
+        """Take the response on a stream."""
+        if not self.head.done():
+            self.head.set_result(response)
+
+    def fail(self, error: Exception) -> None:
+        """Take note of why there is none."""
+        if not self.head.done():
+            self.head.set_exception(error)
+
+    def end(self) -> None:
+        """End what was begun."""
+        if self.protocol.transport is not None:
+            _end_connection(self.protocol.transport)
+        # Nobody shall be told that it was not looked at.
+        if not self.head.cancel() and not self.head.cancelled():
+            self.head.exception()
 
 
 @final

@@ -165,6 +165,7 @@ class HubAddress:
             "max_size": options.max_size,
             "ssl": options.ssl,
             "server_hostname": options.server_hostname,
+            "http2": options.http2,
             "local_addr": options.local_addr,
             "path": options.path,
             "logger": self.logger,

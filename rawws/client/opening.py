@@ -1,69 +1,61 @@
-"""Opening: the opening handshake of one connection, on the client's side (RFC 6455 section 4.1)."""
+"""Opening: the opening handshake of one WebSocket, on the client's side (RFC 6455 section 4.1, RFC 8441 section 5)."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 from rawws.errors import HandshakeError, HttpError, InvalidMessage, InvalidUpgrade
 from rawws.http.responses import Received
 from rawws.protocol.bodies import Body
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import PerMessageDeflate
-from rawws.protocol.handshake import build_request, check_response, make_key
+from rawws.protocol.handshake import (
+    build_connect,
+    build_request,
+    check_connected,
+    check_response,
+    make_key,
+)
 from rawws.protocol.http11 import serialize_request
 
 from .response import BODY_SIZE, BODY_WAIT, ResponseReader, refusal_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rawws.net.websocket import WebSocket
     from rawws.protocol.deflate import Deflater
-    from rawws.protocol.http11 import HttpResponse
+    from rawws.protocol.handshake import Agreement
+    from rawws.protocol.http11 import HttpResponse, Request
 
     from .options import ConnectOptions
     from .uri import Target
 
-__all__ = ["Opening"]
+__all__ = ["Opening", "StreamOpening"]
 
+T = TypeVar("T")
 DEFLATERS: dict[tuple[int, int, int], Deflater] = {}
 
 
-@final
-class Opening:
-    """The request and its response: the transport gives it the bytes that it reads until `opened` is done."""
+class OpeningHandshake:
+    """A request and its response: the transport gives it the bytes that it reads until `opened` is done."""
 
-    __slots__ = (
-        "begun",
-        "body",
-        "decoder",
-        "headers",
-        "key",
-        "opened",
-        "options",
-        "reader",
-        "received",
-        "refusal",
-        "rest",
-        "target",
-        "ws",
-    )
+    __slots__ = ("begun", "body", "headers", "opened", "options", "received", "refusal", "rest", "target", "ws")
 
     def __init__(self, options: ConnectOptions, target: Target, headers: list[tuple[str, str]]) -> None:
         self.options = options
         self.target = target
         # The added headers of the request.
         self.headers = headers
-        self.reader = ResponseReader()
-        self.key = make_key()
         self.ws: WebSocket = None  # type: ignore[assignment]  # from `begin` on
         # Done when the connection is open, or cannot be.
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Whether there is a connection, and how many bytes of a response came.
         self.begun = False
         self.received = 0
-        # A response that is no handshake, what decodes its body, and as much of that as came.
+        # A response that is no handshake, and as much of its body as came.
         self.refusal: HttpResponse | None = None
-        self.decoder: Body | None = None
         self.body = bytearray()
         # What came behind a response that is a handshake.
         self.rest = b""
@@ -81,63 +73,29 @@ class Opening:
         return "http"
 
     def begin(self, ws: WebSocket) -> None:
-        """Send the request."""
+        """Begin with a new connection."""
         self.ws = ws
         self.begun = True
         ws.settings.connections.add(ws)
         assert ws.settings.keepalive is not None  # noqa: S101 - `connect` sets it
         ws.settings.keepalive.start()
-        options = self.options
-        try:
-            request = build_request(
-                self.target.authority,
-                self.target.path,
-                self.key,
-                origin=options.origin,
-                subprotocols=options.subprotocols or (),
-                compression=options.deflate,
-                headers=self.headers,
-            )
-            ws.sent_request = request
-            ws.write([serialize_request(request)])
-        except Exception as error:  # noqa: BLE001 - what may not be sent is told to the caller of connect
-            self._fail(error)
-
-    def receive(self, data: bytes) -> None:
-        """Take the next bytes of the response."""
-        self.received += len(data)
-        if self.opened.done():
-            return
-        if self.refusal is not None:
-            self._receive_body(data)
-            return
-        try:
-            response = self.reader.receive(data)
-            if response is not None:
-                self._accept(response, self.reader.rest)
-        except HttpError as error:
-            # Those of the core have no kind: they are about a 101 that is not the one that was asked for.
-            kind = InvalidUpgrade if type(error) in {HttpError, HandshakeError} else type(error)
-            self._fail(kind(error.status, error.reason, error.headers))
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it is told to the caller of connect
-            self._fail(error)
 
     def receive_eof(self) -> None:
         """End the body of a refusal: the server sends nothing more."""
         if self.refusal is not None:
-            self._refuse()
+            self.end_refusal()
 
     def lose(self) -> None:
         """Fail: the connection is gone."""
         if self.refusal is not None:
-            self._refuse()
+            self.end_refusal()
         elif not self.opened.done():
             self.opened.set_exception(InvalidMessage(0, f"the connection ended before the response, {self.progress()}"))
 
     def expire(self) -> None:
         """Wait no longer for the rest of a refusal; the rest of a handshake is under `open_timeout`."""
         if self.refusal is not None:
-            self._refuse()
+            self.end_refusal()
 
     def shut_down(self) -> None:
         """End; those who wait for it do that themselves."""
@@ -150,18 +108,25 @@ class Opening:
             return f"it was not connected{', or its TLS handshake not done' if self.target.secure else ''}"
         return f"{self.received} bytes of the response came" if self.received else "nothing came of the response"
 
-    def _accept(self, response: HttpResponse, rest: bytes) -> None:
+    def judge(self, accept: Callable[[T], None], came: T) -> None:
+        """Do something with what came; whatever is wrong with that is told to the caller of connect."""
+        try:
+            accept(came)
+        except HttpError as error:
+            # Those of the core have no kind: they are about a response that is not the one that was asked for.
+            kind = InvalidUpgrade if type(error) in {HttpError, HandshakeError} else type(error)
+            self.fail(kind(error.status, error.reason, error.headers))
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self.fail(error)
+
+    def refuse(self, response: HttpResponse) -> None:
+        """Take a response that is no handshake; its body is to follow."""
+        self.ws.response = self.refusal = Received(*response)
+        self.ws.set_deadline(BODY_WAIT)
+
+    def open(self, agreed: Agreement, rest: bytes = b"") -> None:
+        """Begin with what was agreed on, and what came behind that: from here on there is a WebSocket."""
         ws, options = self.ws, self.options
-        ws.response = response = Received(*response)
-        if response.status != 101:
-            self.refusal = response
-            if response.status not in {204, 304}:
-                self.decoder = Body(response.headers, max_size=None, until_eof=True)
-            ws.set_deadline(BODY_WAIT)
-            self._receive_body(rest)
-            return
-        offered = options.subprotocols or ()
-        agreed = check_response(response, self.key, subprotocols=offered, compression=options.deflate)
         deflate = None
         if agreed.parameters is not None and options.deflate is not None:
             deflate = PerMessageDeflate(agreed.parameters, False, options.deflate, DEFLATERS)
@@ -192,6 +157,82 @@ class Opening:
         if not ws.full:
             ws.resume_reading()
 
+    def end_refusal(self) -> None:
+        """Fail with the refusal, whose body came as far as it did."""
+        if self.refusal is None or self.opened.done():
+            return
+        error = refusal_of(self.refusal, bytes(self.body), "a WebSocket handshake")
+        self.ws.response = error.response  # type: ignore[assignment]  # a Received, made just now
+        self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Have this raised by who waits for the answer."""
+        # That one ends the connection. Here it is too early: a loop that is still handing over a socket
+        # (uvloop) would close its descriptor twice.
+        if not self.opened.done():
+            self.opened.set_exception(error)
+
+
+@final
+class Opening(OpeningHandshake):
+    """The handshake of HTTP/1.1, on a connection of its own."""
+
+    __slots__ = ("decoder", "key", "reader")
+
+    def __init__(self, options: ConnectOptions, target: Target, headers: list[tuple[str, str]]) -> None:
+        super().__init__(options, target, headers)
+        self.key = make_key()
+        self.reader = ResponseReader()
+        # What decodes the body of a refusal.
+        self.decoder: Body | None = None
+
+    def begin(self, ws: WebSocket) -> None:
+        """Send the request."""
+        super().begin(ws)
+        options = self.options
+        try:
+            request = build_request(
+                self.target.authority,
+                self.target.path,
+                self.key,
+                origin=options.origin,
+                subprotocols=options.subprotocols or (),
+                compression=options.deflate,
+                headers=self.headers,
+            )
+            ws.sent_request = request
+            ws.write([serialize_request(request)])
+        except Exception as error:  # noqa: BLE001 - what may not be sent is told to the caller of connect
+            self.fail(error)
+
+    def receive(self, data: bytes) -> None:
+        """Take the next bytes of the response."""
+        self.received += len(data)
+        if self.opened.done():
+            return
+        if self.refusal is not None:
+            self._receive_body(data)
+            return
+        self.judge(self._read, data)
+
+    def _read(self, data: bytes) -> None:
+        response = self.reader.receive(data)
+        if response is not None:
+            self._accept(response, self.reader.rest)
+
+    def _accept(self, response: HttpResponse, rest: bytes) -> None:
+        options = self.options
+        if response.status != 101:
+            self.refuse(response)
+            if response.status not in {204, 304}:
+                self.decoder = Body(response.headers, max_size=None, until_eof=True)
+            self._receive_body(rest)
+            return
+        self.ws.response = response = Received(*response)
+        offered = options.subprotocols or ()
+        agreed = check_response(response, self.key, subprotocols=offered, compression=options.deflate)
+        self.open(agreed, rest)
+
     def _receive_body(self, data: bytes) -> None:
         """Collect the body of a refusal up to its end, or to where it makes no sense any more."""
         decoder = self.decoder
@@ -202,18 +243,57 @@ class Opening:
         except HttpError:
             decoder = None
         if decoder is None or decoder.done or len(self.body) >= BODY_SIZE:
-            self._refuse()
+            self.end_refusal()
 
-    def _refuse(self) -> None:
-        """Fail with the refusal, whose body came as far as it did."""
-        if self.refusal is None or self.opened.done():
-            return
-        error = refusal_of(self.refusal, bytes(self.body), "a WebSocket handshake")
-        self.ws.response = error.response  # type: ignore[assignment]  # a Received, made just now
-        self._fail(error)
 
-    def _fail(self, error: Exception) -> None:
-        # Who waits for the answer ends the connection. Here it is too early: a loop that is still handing over a socket
-        # (uvloop) would close its descriptor twice.
+@final
+class StreamOpening(OpeningHandshake):
+    """The handshake of an extended CONNECT, on a stream of a connection that others share (RFC 8441 section 5)."""
+
+    __slots__ = ()
+
+    @property
+    def max_window(self) -> int | None:
+        """How many bytes may be on their way at the most."""
+        return self.options.max_size
+
+    def request(self) -> Request:
+        """Return the request. Raises LocalProtocolError for what cannot be sent."""
+        options = self.options
+        return build_connect(
+            self.target.authority,
+            self.target.path,
+            origin=options.origin,
+            subprotocols=options.subprotocols or (),
+            compression=options.deflate,
+            headers=self.headers,
+        )
+
+    def begin(self, ws: WebSocket) -> None:
+        """Begin with a new stream, on which the request was sent."""
+        super().begin(ws)
+        # As a server's handler sees it, and that of a connection of HTTP/1.1.
+        ws.sent_request = self.request()._replace(method="GET")
+
+    def receive_response(self, response: HttpResponse) -> None:
+        """Take the head of the response."""
         if not self.opened.done():
-            self.opened.set_exception(error)
+            self.judge(self._accept, response)
+
+    def _accept(self, response: HttpResponse) -> None:
+        options = self.options
+        # RFC 8441 5: "a 2xx response" opens the WebSocket, in the place of 101.
+        if not 200 <= response.status < 300:
+            self.refuse(response)
+            return
+        self.ws.response = response = Received(*response)
+        offered = options.subprotocols or ()
+        self.open(check_connected(response, subprotocols=offered, compression=options.deflate))
+
+    def receive(self, data: bytes) -> None:
+        """Take the next bytes of the body of a refusal."""
+        if self.opened.done():
+            return
+        self.body += data
+        if len(self.body) >= BODY_SIZE:
+            self.end_refusal()

@@ -78,6 +78,8 @@ class ClientOptions:
     ssl: ssl_module.SSLContext | bool | None = None
     # The name that the certificate must have, if it is not that of the URI.
     server_hostname: str | None = None
+    # Share a connection of HTTP/2 with all that go to the same server, where it offers that, by TLS. New: off.
+    http2: bool = False
     # The address and port to connect from.
     local_addr: tuple[str, int] | None = None
     # Of a unix socket, in the place of the URI's host and port.
@@ -89,6 +91,8 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         check_limits(open_timeout=self.open_timeout, max_size=self.max_size)
+        if not isinstance(self.http2, bool):
+            raise TypeError(f"http2 is {self.http2!r}, allowed are True and False")
         object.__setattr__(self, "headers", tuple(Headers(self.additional_headers or ()).raw_items()))
 
 
@@ -127,6 +131,8 @@ class ConnectOptions(ClientOptions):
             raise TypeError(f"subprotocols is {self.subprotocols!r}, allowed is a list of them")
         if sum(option is not None for option in (self.path, self.sock, self.local_addr)) > 1:
             raise ValueError("of path, sock and local_addr more than one is given, allowed is one")
+        if self.http2 and self.sock is not None:
+            raise ValueError("http2 is True and sock is given, whose connection is not shared: allowed is one of them")
         check_limits(
             close_timeout=self.close_timeout,
             ping_interval=self.ping_interval,
@@ -212,6 +218,7 @@ class ClientKeywords(TypedDict, total=False):
     max_size: int | None
     ssl: ssl_module.SSLContext | bool | None
     server_hostname: str | None
+    http2: bool
     local_addr: tuple[str, int] | None
     logger: logging.Logger | None
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict, final
 
 from rawws.net.kernel import GONE_AFTER, notice_vanished
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["ProtocolFactory", "TlsOptions", "default_context", "open_transport"]
+__all__ = ["AlpnContext", "ProtocolFactory", "TlsOptions", "default_context", "open_transport"]
 
 ProtocolFactory: TypeAlias = "Callable[[], asyncio.Protocol]"
 # One of ours: it asks for HTTP/1.1, for servers that would otherwise choose HTTP/2.
@@ -47,6 +47,40 @@ def default_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(ALPN)
     return context
+
+
+@final
+class AlpnContext(ssl.SSLContext):
+    """Another context that offers these protocols, for one connection (RFC 7301).
+
+    A context cannot be copied, and says all that it offers to all of its connections: so the other one is told just
+    before each, and offers HTTP/1.1 again behind it.
+    """
+
+    _context: ssl.SSLContext
+    _protocols: Sequence[str]
+
+    def __new__(cls, context: ssl.SSLContext, protocols: Sequence[str]) -> AlpnContext:
+        """Make a context of no settings of its own."""
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        self._context = context
+        self._protocols = protocols
+        return self
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Begin a connection, as the other context does."""
+        self._context.set_alpn_protocols(self._protocols)
+        try:
+            return self._context.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        finally:
+            self._context.set_alpn_protocols(ALPN)
 
 
 async def open_transport(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rawws import clock
 
 from .forks import let_go_in_children
+from .socket import shared
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .socket import AsyncSocket
 
-__all__ = ["Keepalive"]
+__all__ = ["Keepalive", "join_clients"]
 
 # Seconds between sweeps; shorter where an option asks for less than ten of them, so that none is over 10 % late.
 SWEEP = 1.0
@@ -80,3 +81,15 @@ class Keepalive:
                 self.settings.logger.exception("the keepalive of a connection failed")
         if self.settings.connections:
             self.start()
+
+
+def join_clients(settings: Settings) -> None:
+    """Have the connections with these options swept with those of all clients in the loop."""
+    loop = shared(settings.loop)
+    # One sweep for all clients in a loop; a new one when there are none left, for it is as often as one needed.
+    keepalive = loop.clients
+    if keepalive is None or not keepalive.connections:
+        keepalive = loop.clients = Keepalive(settings)
+    settings.connections = keepalive.connections
+    settings.keepalive = keepalive
+    keepalive.tighten_interval(settings.shortest_time())

@@ -28,8 +28,10 @@ __all__ = [
     "Origins",
     "accept",
     "accept_key",
+    "build_connect",
     "build_request",
     "check_connect",
+    "check_connected",
     "check_origin",
     "check_response",
     "check_upgrade",
@@ -274,7 +276,36 @@ def build_request(
     `host` is the value of Host, which has a port unless that is the default one. `headers` are more of them, such as
     Authorization or Cookie; what the handshake itself says cannot be among them, nor what announces a body.
     """
-    fields = [("Host", host), *_SWITCH, ("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", "13")]
+    fields = [*_SWITCH, ("Sec-WebSocket-Key", key)]
+    return Request("GET", path, _offer(host, fields, origin, subprotocols, compression, headers))
+
+
+def build_connect(
+    host: str,
+    path: str,
+    *,
+    origin: str | None = None,
+    subprotocols: Iterable[str] = (),
+    compression: Compression | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+) -> Request:
+    """Build the extended CONNECT of a client, for `Http2Endpoint.request` with the protocol "websocket" (RFC 8441).
+
+    It says what `build_request` does, but for what is about a connection of HTTP/1.1; raises what that raises.
+    """
+    return Request("CONNECT", path, _offer(host, [], origin, subprotocols, compression, headers), "2")
+
+
+def _offer(
+    host: str,
+    fields: Iterable[tuple[str, str]],
+    origin: str | None,
+    subprotocols: Iterable[str],
+    compression: Compression | None,
+    headers: Iterable[tuple[str, str]],
+) -> Headers:
+    """Return the headers of a handshake, with these `fields` behind Host."""
+    fields = [("Host", host), *fields, ("Sec-WebSocket-Version", "13")]
     if origin is not None:
         fields.append(("Origin", origin))
     offered = list(subprotocols)
@@ -288,7 +319,7 @@ def build_request(
         if name.lower() in _OWN_HEADERS or name.lower().startswith("sec-websocket-"):
             raise LocalProtocolError(f"the header {name!r} cannot be added, it is the handshake's own")
         fields.append((name, value))
-    return Request("GET", path, Headers(fields))
+    return Headers(fields)
 
 
 def check_response(
@@ -305,19 +336,44 @@ def check_response(
         raise HandshakeError(response.status, f"the server answered {response.status} {phrase}, needed is 101", came)
     try:
         _check_switch(response, key)
-        # RFC 6455 4.1: if it "indicates the use of a subprotocol that was not present in the client's handshake [...],
-        # the client MUST _Fail the WebSocket Connection_.", and the same of "an extension that was not present".
-        subprotocol, offered = None, list(subprotocols)
-        if "Sec-WebSocket-Protocol" in response.headers:
-            subprotocol = _only_value(response.headers, "Sec-WebSocket-Protocol")
-            if subprotocol not in offered:
-                raise NegotiationError(101, f"the server chose the subprotocol {excerpt(subprotocol)} of {offered!r}")
-        answer = _extensions(response.headers)
-        if compression is None and answer:
-            raise NegotiationError(101, f"the server chose the extension {excerpt(answer[0][0])}, none was offered")
-        return Agreement(subprotocol, None if compression is None else compression.confirm(answer))
+        return _agree(response, subprotocols, compression)
     except HandshakeError as error:
         raise type(error)(101, error.reason, came) from None
+
+
+def check_connected(
+    response: HttpResponse, *, subprotocols: Iterable[str] = (), compression: Compression | None = None
+) -> Agreement:
+    """Check the response to a request of `build_connect`, and return what was agreed on (RFC 8441 section 5).
+
+    Raises `HandshakeError` with the status and the headers of the response.
+    """
+    status, came = response.status, tuple(response.headers.raw_items())
+    # RFC 9110 9.3.6: "Any 2xx (Successful) response indicates that the sender [...] will switch to tunnel mode".
+    if not 200 <= status < 300:
+        raise HandshakeError(status, f"the server answered {status}, needed is 200", came)
+    try:
+        return _agree(response, subprotocols, compression)
+    except HandshakeError as error:
+        raise type(error)(status, error.reason, came) from None
+
+
+def _agree(response: HttpResponse, subprotocols: Iterable[str], compression: Compression | None) -> Agreement:
+    # RFC 6455 4.1: if it "indicates the use of a subprotocol that was not present in the client's handshake [...], the
+    # client MUST _Fail the WebSocket Connection_.", and the same of "an extension that was not present".
+    subprotocol, offered = None, list(subprotocols)
+    if "Sec-WebSocket-Protocol" in response.headers:
+        subprotocol = _only_value(response.headers, "Sec-WebSocket-Protocol")
+        if subprotocol not in offered:
+            raise NegotiationError(
+                response.status, f"the server chose the subprotocol {excerpt(subprotocol)} of {offered!r}"
+            )
+    answer = _extensions(response.headers)
+    if compression is None and answer:
+        raise NegotiationError(
+            response.status, f"the server chose the extension {excerpt(answer[0][0])}, none was offered"
+        )
+    return Agreement(subprotocol, None if compression is None else compression.confirm(answer))
 
 
 def _check_switch(response: HttpResponse, key: str) -> None:

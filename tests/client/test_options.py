@@ -51,6 +51,8 @@ def test_an_option_that_does_not_exist_is_an_error_of_types_and_at_run_time() ->
         rawws.unix_connect("/a", prot=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="prot"):
         rawws.events("http://a.example/", prot=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="http2 is 'yes', allowed are True and False"):
+        rawws.connect("wss://a.example/", http2="yes")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="ping_interval is str, allowed are numbers above 0 and None"):
         rawws.connect("ws://a.example/", ping_interval="x")  # type: ignore[arg-type]
 
@@ -91,6 +93,7 @@ SHARED: Final[dict[str, list[Any]]] = {
     "max_size": [None, 1, 100, sys.maxsize, HUGE],
     "ssl": [None, False],
     "server_hostname": [None, "a.example"],
+    "http2": [False, True],
     "local_addr": [None, (HOST, 0)],
     "path": [None],
     "logger": [None, logging.getLogger("mine")],

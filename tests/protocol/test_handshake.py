@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawws.errors import HandshakeError, LocalProtocolError
+from rawws.errors import HandshakeError, LocalProtocolError, NegotiationError
 from rawws.protocol.deflate import Compression, DeflateParameters
 from rawws.protocol.extensions import Extension
 from rawws.protocol.handshake import (
@@ -18,8 +18,10 @@ from rawws.protocol.handshake import (
     Origins,
     accept,
     accept_key,
+    build_connect,
     build_request,
     check_connect,
+    check_connected,
     check_origin,
     check_response,
     check_upgrade,
@@ -686,3 +688,53 @@ def test_both_sides_agree(offered: list[str], compression: Compression | None) -
     agreement = check_response(response, key, subprotocols=offered, compression=compression)
     assert agreement == (accepted.subprotocol, accepted.parameters)
     assert agreement.subprotocol == ("a" if offered else None)
+
+
+def test_an_extended_connect_says_what_is_not_about_the_connection() -> None:
+    request = build_connect(
+        "a:8000",
+        "/b?c",
+        origin="https://d",
+        subprotocols=["e", "f"],
+        compression=Fake(),
+        headers=[("Authorization", "g")],
+    )
+    assert (request.method, request.path, request.http_version) == ("CONNECT", "/b?c", "2")
+    assert list(request.headers.raw_items()) == [
+        ("Host", "a:8000"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Origin", "https://d"),
+        (PROTOCOL, "e, f"),
+        (EXTENSIONS, "fake; p"),
+        ("Authorization", "g"),
+    ]
+    with pytest.raises(LocalProtocolError, match="it is the handshake's own"):
+        build_connect("a", "/", headers=[("Sec-WebSocket-Key", KEY)])
+
+
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_any_success_opens_the_websocket_of_an_extended_connect(status: int) -> None:
+    response = HttpResponse(status, Headers([(PROTOCOL, "b"), (EXTENSIONS, "fake; p")]))
+    assert check_connected(response, subprotocols=["a", "b"], compression=Fake()) == ("b", AGREED)
+    assert check_connected(HttpResponse(status, Headers())) == (None, None)
+
+
+@pytest.mark.parametrize("status", [199, 300, 403, 503])
+def test_another_status_refuses_an_extended_connect(status: int) -> None:
+    response = HttpResponse(status, Headers([("Retry-After", "7")]))
+    with pytest.raises(HandshakeError, match=f"the server answered {status}, needed is 200") as raised:
+        check_connected(response)
+    assert (raised.value.status, raised.value.headers) == (status, (("Retry-After", "7"),))
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ((PROTOCOL, "b"), "the server chose the subprotocol 'b' of ['a']"),
+        ((EXTENSIONS, "fake"), "the server chose the extension 'fake', none was offered"),
+    ],
+)
+def test_what_was_not_offered_in_an_extended_connect_cannot_be_chosen(field: tuple[str, str], reason: str) -> None:
+    with pytest.raises(NegotiationError) as raised:
+        check_connected(HttpResponse(200, Headers([field])), subprotocols=["a"])
+    assert (raised.value.status, raised.value.reason, raised.value.headers) == (200, reason, (field,))

@@ -1,0 +1,330 @@
+"""HTTP/2: one connection to a server, and the streams of all that share it (RFC 9113, RFC 8441).
+
+Laws:
+1. The connection ends with its last stream: nobody needs to close it.
+2. Its end is that of its streams, and the end of one is that of no other.
+3. As on a server: its window is given back at once, that of a stream as its application takes what came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol, final
+
+from rawws import clock
+from rawws.errors import Http2Error, InvalidMessage
+from rawws.net.http2 import Http2Carrier
+from rawws.net.streams import StreamTransport
+from rawws.net.transports import abort_transport, close_transport
+from rawws.protocol.connection import Role
+from rawws.protocol.http2 import Http2Endpoint
+from rawws.protocol.http2_codes import ErrorCode
+from rawws.protocol.http2_events import (
+    DataReceived,
+    GoAwayReceived,
+    ResponseReceived,
+    SettingsReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowOpened,
+)
+from rawws.protocol.http2_limits import Http2Limits
+from rawws.protocol.http11 import HttpResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rawws.net.websocket import WebSocket
+    from rawws.protocol.http2_events import Http2Event
+    from rawws.protocol.http2_streams import Http2Stream
+    from rawws.protocol.http11 import Request
+
+__all__ = ["Http1RequiredError", "Http2ClientConnection", "StreamAsker", "StreamRefusedError"]
+
+LIMITS = Http2Limits()
+# How long a server may take to read what was written before the end, in seconds.
+LINGER = 2.0
+PHRASES = {int(status): status.phrase for status in HTTPStatus}
+NAMES = {int(code): code.name for code in ErrorCode}
+
+
+class StreamRefusedError(InvalidMessage):
+    """The server did nothing with a request, which can be sent anew."""
+
+
+class Http1RequiredError(InvalidMessage):
+    """The server wants the request over HTTP/1.1."""
+
+
+class StreamAsker(Protocol):
+    """What sent a request on a stream."""
+
+    @property
+    def max_window(self) -> int | None:
+        """How many bytes of the answer may be on their way at the most, None for as many as are taken."""
+
+    def receive_response(self, response: HttpResponse) -> None:
+        """Take the head of the final response."""
+
+    def fail(self, error: Exception) -> None:
+        """Take note of why there is no response, or no more of it."""
+
+
+@final
+class Http2ClientConnection(Http2Carrier):
+    """A connection to one server. `settled` is done when its settings came; `on_end` is called at the end."""
+
+    __slots__ = ("elapsed_at", "leaving", "on_end", "over", "settled", "streams", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[Http2ClientConnection], None]) -> None:
+        super().__init__(Http2Endpoint(Role.CLIENT, LIMITS), loop)
+        self.on_end = on_end
+        self.settled: asyncio.Future[None] = loop.create_future()
+        self.streams: dict[StreamTransport, StreamAsker] = {}
+        self.elapsed_at = clock.monotonic()
+        # Others have their turn before more is read.
+        self.waiting = False
+        # The server takes no more streams.
+        self.leaving = False
+        # All is said; what comes is dropped.
+        self.over = False
+
+    # -- what the pool and those who ask call
+
+    def takes_streams(self) -> bool:
+        """Tell whether a stream can begin now."""
+        return self.settled.done() and not self.leaving and not self.over and self.core.may_request()
+
+    @property
+    def offers_websockets(self) -> bool:
+        """Whether the server takes an extended CONNECT."""
+        return self.core.peer_connect_protocol
+
+    def connect(self, request: Request, ws: WebSocket, asker: StreamAsker) -> None:
+        """Ask for a WebSocket. Raises LocalProtocolError for what cannot be sent."""
+        self._begin(self.core.request(request, protocol="websocket", end_stream=False), ws, asker)
+
+    def get(self, request: Request, protocol: asyncio.Protocol, asker: StreamAsker) -> StreamTransport:
+        """Ask for what the protocol is to get. Raises LocalProtocolError for what cannot be sent."""
+        # To it, this is the transport of a connection.
+        return self._begin(self.core.request(request), protocol, asker)  # type: ignore[arg-type]
+
+    def _begin(self, key: Http2Stream, protocol: WebSocket, asker: StreamAsker) -> StreamTransport:
+        stream = StreamTransport(self, key, LIMITS.window)
+        stream.tunnel = key.tunnel
+        stream.ending = stream.end_sent = not key.may_send()
+        # None holds up another.
+        stream.incremental = True
+        key.owner = stream
+        self.streams[stream] = asker
+        stream.begin(protocol)
+        self.flush_soon()
+        return stream
+
+    def end_if_idle(self) -> None:
+        """End a connection that nobody has a stream on."""
+        if not self.streams:
+            self.end()
+
+    # -- what the socket calls
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is told to go by itself: no, its streams are."""
+        return False
+
+    @property
+    def kind(self) -> str:
+        """What it is for."""
+        return "http2"
+
+    def begin(self, socket: WebSocket) -> None:
+        """Begin with a connection whose server chose HTTP/2."""
+        self.socket = socket
+        socket.followers = [self]
+        socket.settings.connections.add(socket)
+        assert socket.settings.keepalive is not None  # noqa: S101 - the pool has set it
+        socket.settings.keepalive.start()
+        self.flush()
+
+    def receive(self, data: bytes) -> None:
+        """Take what came."""
+        if self.over:
+            return
+        now = clock.monotonic()
+        self.core.elapse(now - self.elapsed_at)
+        self.elapsed_at = now
+        self.core.receive(data)
+        self.process()
+
+    def process(self) -> None:
+        """Process what came, as much as this turn of the loop has room for; then write what that gave."""
+        core, turn = self.core, self.socket.settings.shared.turn
+        self.waiting = False
+        if self.has_ended():
+            return
+        self.corked = True
+        try:
+            while (event := core.next_event()) is not None:
+                self.handle(event)
+                if turn.is_over():
+                    self.waiting = True
+                    break
+        except Http2Error as error:
+            self.socket.settings.logger.debug("%s broke the protocol: %s", self.socket.remote_address, error)
+            self._fail(InvalidMessage(0, f"the server broke HTTP/2: {error.reason}"))
+            self.end()
+        finally:
+            core.keep_buffer()
+            self.corked = False
+            self.flush()
+        if self.has_ended():
+            return
+        if self.waiting:
+            self.socket.pause_reading()
+            turn.wait(self.process)
+        elif self.socket.congested:
+            # What asks for an answer and reads none (CVE-2019-9512, 9515) is not read either.
+            self.socket.pause_reading()
+        else:
+            self.socket.resume_reading()
+
+    def has_ended(self) -> bool:
+        """Tell whether nothing is sent any more, and what comes is dropped."""
+        return self.over
+
+    def handle(self, event: Http2Event) -> None:
+        """Do what an event asks for."""
+        if isinstance(event, DataReceived):
+            stream_of(event.stream).feed(bytes(event.data), event.end_stream)
+        elif isinstance(event, ResponseReceived):
+            self._respond(event)
+        elif isinstance(event, TrailersReceived):
+            stream_of(event.stream).feed(b"", True)
+        elif isinstance(event, StreamReset):
+            stream = stream_of(event.stream)
+            self.streams[stream].fail(error_of(event))
+            stream.lose()
+        elif isinstance(event, WindowOpened):
+            if event.stream is not None:
+                self.schedule(stream_of(event.stream))
+        elif isinstance(event, SettingsReceived):
+            if not self.settled.done():
+                self.settled.set_result(None)
+            for stream in self.streams:
+                if stream.queued:
+                    self.schedule(stream)
+        elif isinstance(event, GoAwayReceived):
+            self.leaving = True
+
+    def _respond(self, event: ResponseReceived) -> None:
+        # RFC 9110 15.2: "A client MUST be able to parse one or more 1xx responses received prior to a final response".
+        if event.status < 200:
+            return
+        stream = stream_of(event.stream)
+        # It has no reason phrase; where that is shown, the usual one says more than none.
+        phrase = PHRASES.get(event.status, str(event.status))
+        response = HttpResponse(event.status, event.headers, reason_phrase=phrase, http_version="2")
+        self.streams[stream].receive_response(response)
+        if event.end_stream:
+            stream.feed(b"", True)
+
+    # -- what a stream calls
+
+    def widen(self, stream: StreamTransport, window: int) -> None:
+        """Let the server send so many bytes before the first is taken, as many as its application allows."""
+        limit = self.streams[stream].max_window
+        self.core.widen(stream.key, window if limit is None else min(window, limit))
+
+    def reset(self, stream: StreamTransport, *, complete: bool) -> None:  # noqa: ARG002 - a server's
+        """End a stream at once."""
+        # RFC 8441 5: "an RST exchange is the same as [...] CANCEL". RFC 9113 7: "The endpoint uses this error code to
+        # indicate that the stream is no longer needed."
+        self.core.reset(stream.key, ErrorCode.CANCEL)
+        self.flush_soon()
+
+    def forget(self, stream: StreamTransport) -> None:
+        """Take note that a stream has ended, and end with the last."""
+        self.streams.pop(stream, None)
+        self.end_if_idle()
+
+    # -- the flow of the connection: a Follower
+
+    def drained(self) -> None:
+        """Go on: the server has read what waited for it."""
+        if not self.waiting:
+            self.socket.resume_reading()
+        self.flush_soon()
+
+    def lost(self) -> None:
+        """Do nothing: `lose` was called before."""
+
+    # -- ends
+
+    def end(self) -> None:
+        """End the connection once the server has what was written."""
+        if self.over:
+            return
+        self.over = True
+        self.on_end(self)
+        self.core.go_away()
+        self.flush()
+        for stream in tuple(self.streams):
+            stream.lose()
+        socket = self.socket
+        waits = socket.buffered
+        # RFC 9112 9.8: "Clients MUST send a closure alert before closing the connection. Clients that do not expect to
+        # receive any more data MAY choose not to wait for the server's closure alert and simply close the connection".
+        close_transport(socket.transport)
+        if waits:
+            socket.set_deadline(LINGER)
+        else:
+            # uvloop writes the alert at the end of this turn.
+            self.loop.call_soon(abort_transport, socket.transport)
+
+    def receive_eof(self) -> None:
+        """Do nothing: the server sends no more, and the transport closes itself."""
+
+    def lose(self) -> None:
+        """End all streams: the connection has ended."""
+        self._fail(InvalidMessage(0, "the connection ended before the response"))
+        if not self.over:
+            self.over = True
+            self.on_end(self)
+        for stream in tuple(self.streams):
+            stream.lose()
+
+    def expire(self) -> None:
+        """End a connection whose server does not read what was written."""
+        self.socket.abort()
+
+    def shut_down(self) -> None:
+        """End; those who have its streams do that themselves."""
+
+    def _fail(self, error: Exception) -> None:
+        """Tell all who wait for something why it does not come."""
+        if not self.settled.done():
+            self.settled.set_exception(error)
+        for asker in tuple(self.streams.values()):
+            asker.fail(error)
+
+
+def stream_of(key: Http2Stream) -> StreamTransport:
+    """Return the transport of a stream of the core."""
+    assert isinstance(key.owner, StreamTransport)  # noqa: S101 - the request has put it there
+    return key.owner
+
+
+def error_of(event: StreamReset) -> Exception:
+    """Return the error that a reset stands for."""
+    code = event.error_code
+    # RFC 9113 8.7: REFUSED_STREAM says "that the stream is being closed prior to any processing having occurred. Any
+    # request that was sent on the reset stream can be safely retried."
+    if event.remote and code == ErrorCode.REFUSED_STREAM:
+        return StreamRefusedError(0, "the server refused the stream before it did anything (REFUSED_STREAM)")
+    if event.remote and code == ErrorCode.HTTP_1_1_REQUIRED:
+        return Http1RequiredError(0, "the server wants the request over HTTP/1.1 (HTTP_1_1_REQUIRED)")
+    name = NAMES.get(code, f"{code:#x}")
+    who = "the server reset the stream" if event.remote else f"the server broke HTTP/2: {event.reason}"
+    return InvalidMessage(0, f"{who} ({name})")
