@@ -28,9 +28,11 @@ from rawws.topics.backplane import (
     BackplaneAway,
     History,
     HistoryResult,
+    Placed,
     Position,
     TopicUnavailable,
     new_entry,
+    new_placed,
     new_position,
     new_record,
 )
@@ -69,7 +71,7 @@ def result_of(answer: Any) -> HistoryResult:
 
 # Calls that are answered, and what makes the answer of what came; and those that are not.
 ANSWERED: dict[str, Callable[[Any], Any]] = {
-    "publish": lambda answer: new_position(*answer),
+    "publish": lambda answer: new_placed(answer[0], dict(answer[1])),
     "follow": lambda _: None,
     "history": result_of,
     "presence": lambda answer: [new_entry(*each) for each in answer],
@@ -155,7 +157,8 @@ class HubSession:
             if isinstance(error, TopicUnavailable):
                 self._say(number, None, error.reason)
             elif not asked.cancelled() and error is None:
-                self._say(number, asked.result())
+                answer = asked.result()
+                self._say(number, (answer, list(answer.patterns.items())) if isinstance(answer, Placed) else answer)
 
         asked.add_done_callback(done)
 
@@ -186,6 +189,8 @@ async def keep(path: str, on_ready: Callable[[Server], None]) -> None:
 @final
 class BrokerBackplane:
     """A hub's connection to a Broker at a path; hubs that name the same `realm` there are joined."""
+
+    patterns = True
 
     def __init__(self, path: str, realm: str = "") -> None:
         self._path = path

@@ -65,6 +65,8 @@ class KafkaBackplane:
     Raises ImportError where the package `aiokafka` is missing, ValueError for a URL that is none.
     """
 
+    patterns = False
+
     def __init__(
         self,
         url: str = "kafka://127.0.0.1:9092",

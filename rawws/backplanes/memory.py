@@ -4,7 +4,8 @@ Laws:
 1. What an engine of another process would do later, it does later: every answer takes a turn of the loop.
 2. It can be cut off and mended, and lose its data, as a true engine may.
 3. What is held is bounded, as in `rawws.topics.history`: the broker of `rawws serve --workers` is one of these.
-4. A topic is held from its first publication on, or while somebody is present there.
+4. A topic is held from its first publication on, or while somebody is present there; a pattern from when it is
+   followed on.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from rawws import clock
 from rawws.topics.backplane import (
     BackplaneAway,
     HistoryResult,
+    Placed,
     Position,
     PresenceEntry,
     Record,
     TopicUnavailable,
     new_answer,
 )
+from rawws.topics.patterns import is_pattern, patterns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,11 +71,6 @@ class StoredTopic:
     def add(self, record: Record) -> None:
         """Hold a record."""
         self.offset = record.offset
-        # The latest to publish is the last.
-        self.numbers.pop(record.server, None)
-        self.numbers[record.server] = record.number
-        if len(self.numbers) > MAX_SERVERS:
-            del self.numbers[next(iter(self.numbers))]
         self.held.append((clock.monotonic(), record))
         self.size += cost(record)
 
@@ -89,6 +87,8 @@ class Engine:
     def __init__(self) -> None:
         # The one that was touched last at the end.
         self.topics: OrderedDict[str, StoredTopic] = OrderedDict()
+        # Those of them that are patterns.
+        self.patterns: dict[str, StoredTopic] = {}
         # The epoch of topics that were never published to, and of those that were, and are forgotten.
         self.unborn = secrets.token_hex(6)
         self.forgotten: dict[str, str] = {}
@@ -111,7 +111,14 @@ class Engine:
             found = self.topics[topic] = StoredTopic()
             found.touched = clock.monotonic()
             self.size += found.size
+            if is_pattern(topic):
+                self.patterns[topic] = found
         return found
+
+    def matching(self, topic: str) -> dict[str, StoredTopic]:
+        """Return the patterns for a topic."""
+        known = self.patterns
+        return {name: known[name] for name in patterns_of(topic) if name in known} if known else {}
 
     def start_of(self, topic: str) -> Position:
         """Return where a topic is to which nothing is published yet."""
@@ -126,17 +133,42 @@ class Engine:
                 del self.topics[topic]
                 self.size -= stored.size
 
-    def add(self, record: Record, history: History) -> None:
-        """Hold a record within the bounds, and forget a topic or two to which nobody comes back."""
-        stored = self.stored(record.topic)
-        if not stored.offset:
-            stored.before = (self.start_of(record.topic),)
-            self.forgotten.pop(record.topic, None)
-        stored.add(record)
-        self.size += cost(record)
+    def publish(self, record: Record, history: History) -> Placed:
+        """Give a record its place in its topic and in the patterns for that, and send it to all that follow them.
+
+        What is held stays within the bounds: a topic or two are forgotten to which nobody comes back.
+        """
+        topic, stored = record.topic, self.stored(record.topic)
+        patterns = self.matching(topic)
+        if record.number <= stored.numbers.get(record.server, -1):
+            origin = (record.server, record.number)
+            first = [each.offset for _, each in stored.held if (each.server, each.number) == origin]
+            offset = first[0] if first else 0
+        else:
+            if not stored.offset:
+                stored.before = (self.start_of(topic),)
+                self.forgotten.pop(topic, None)
+            # The latest to publish is the last.
+            stored.numbers.pop(record.server, None)
+            stored.numbers[record.server] = record.number
+            if len(stored.numbers) > MAX_SERVERS:
+                del stored.numbers[next(iter(stored.numbers))]
+            self.add(stored, record, history)
+            for name, pattern in patterns.items():
+                self.add(pattern, record._replace(topic=name, published=topic), history)
+            self.forget(history)
+            self.forget(history)
+            offset = stored.offset
+        places = {name: Position(pattern.epoch, pattern.offset) for name, pattern in patterns.items()}
+        return Placed(stored.epoch, offset, places)
+
+    def add(self, stored: StoredTopic, record: Record, history: History) -> None:
+        """Give a record the next place of a topic or a pattern, hold it and send it."""
+        placed = record._replace(epoch=stored.epoch, offset=stored.offset + 1)
+        stored.add(placed)
+        self.size += cost(placed)
         self.trim(stored, history)
-        self.forget(history)
-        self.forget(history)
+        self.tell(placed.topic, lambda handler: handler.on_record(placed))
 
     def trim(self, stored: StoredTopic, history: History) -> None:
         """Let go of the records of a topic that are over the bounds."""
@@ -159,6 +191,8 @@ class Engine:
         else:
             del self.topics[topic]
             self.size -= stored.size
+            if self.patterns.pop(topic, None) is not None:
+                return
             self.forgotten[topic] = secrets.token_hex(6)
             if len(self.forgotten) > MAX_FORGOTTEN:
                 self.begin_anew()
@@ -173,6 +207,7 @@ class Engine:
         self.reachable = False
         if forget:
             self.topics.clear()
+            self.patterns.clear()
             self.size = 0
             self.begin_anew()
         for backplane in list(self.backplanes):
@@ -194,6 +229,8 @@ class Engine:
 @final
 class MemoryBackplane:
     """A hub's connection to an Engine: `rawws.Hub(backplane=MemoryBackplane(engine))`."""
+
+    patterns = True
 
     def __init__(self, engine: Engine | None = None, *, lag: int = 0) -> None:
         """With `lag`, what its handler is told comes so many turns of the loop later."""
@@ -236,20 +273,20 @@ class MemoryBackplane:
         """Store a message and send it to all followers of the topic. The future gets its position."""
 
         def act() -> Position:
-            stored = self.engine.stored(topic)
-            if number <= stored.numbers.get(self._server, -1):
-                first = [each for _, each in stored.held if (each.server, each.number) == (self._server, number)]
-                return Position(stored.epoch, first[0].offset if first else 0)
-            record = Record(topic, stored.epoch, stored.offset + 1, message, key, self._server, number, extra)
-            self.engine.add(record, self._history)
-            self.engine.tell(topic, lambda handler: handler.on_record(record))
-            return Position(record.epoch, record.offset)
+            record = Record(topic, "", 0, message, key, self._server, number, extra)
+            return self.engine.publish(record, self._history)
 
         return self._ask(topic, act)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """Pass records of this topic to the handler, from when the future is done."""
-        return self._ask(topic, lambda: self.followed.add(topic))
+
+        def act() -> None:
+            self.followed.add(topic)
+            if is_pattern(topic):
+                self.engine.stored(topic)
+
+        return self._ask(topic, act)
 
     def unfollow(self, topic: str) -> None:
         """Pass no more records of this topic to the handler."""
@@ -259,8 +296,8 @@ class MemoryBackplane:
         """Return the records after a position, or all that are stored if it is None."""
 
         def act() -> HistoryResult:
-            stored = self.engine.known(topic)
-            if stored is None or not stored.offset:
+            stored = self.engine.stored(topic) if is_pattern(topic) else self.engine.known(topic)
+            if stored is None or not (stored.offset or is_pattern(topic)):
                 start = self.engine.start_of(topic)
                 return HistoryResult(*start, [], since in {None, start})
             self.engine.trim(stored, self._history)

@@ -74,6 +74,8 @@ class NatsBackplane:
     Raises ImportError where the package `nats-py` is missing, ValueError for a URL that is none.
     """
 
+    patterns = False
+
     def __init__(
         self,
         url: str = "nats://127.0.0.1:4222",

@@ -76,6 +76,8 @@ class PostgresBackplane:
     Raises ImportError where the package `asyncpg` is missing, ValueError for a URL that is none.
     """
 
+    patterns = False
+
     def __init__(
         self,
         url: str = "postgresql://127.0.0.1:5432/postgres",

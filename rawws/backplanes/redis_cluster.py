@@ -130,6 +130,8 @@ class RedisClusterBackplane:
     Raises ImportError where the package `redis` is missing, ValueError for a URL that is none.
     """
 
+    patterns = False
+
     def __init__(
         self,
         url: str = "redis+cluster://127.0.0.1:6379",

@@ -18,61 +18,59 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import quote
+from functools import partial
+from itertools import count, filterfalse
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, unquote_to_bytes
 
 from rawws.net.cancellation import cancel_all
 from rawws.topics.backplane import (
     BackplaneAway,
-    HistoryResult,
-    Position,
     PresenceEntry,
     Record,
     TopicUnavailable,
     new_answer,
     new_entry,
-    new_position,
 )
+from rawws.topics.patterns import is_pattern
 
 from .redis_faults import is_about, is_redirect, is_topics_fault, lack_of, redirect_reason
 from .redis_line import RedisLine
-from .redis_records import pack_record, server_of, unpack_record
+from .redis_records import pack_record, server_of, unpack_history, unpack_place, unpack_record
 from .redis_run import ask_run
-from .redis_scripts import BEAT_SCRIPT, HISTORY_SCRIPT, OUTSIDE_SCRIPT, PLAIN, PUBLISH_SCRIPT, RIGHTS_SCRIPT, SHARDED
-from .session import EngineSession, fail_answers
+from .redis_scripts import (
+    BEAT_SCRIPT,
+    FOLLOW_SCRIPT,
+    HISTORY_SCRIPT,
+    OUTSIDE_SCRIPT,
+    PLAIN,
+    PUBLISH_SCRIPT,
+    RIGHTS_SCRIPT,
+    SHARDED,
+)
+from .session import EngineSession, both, fail_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
-    from rawws.topics.backplane import BackplaneHandler, History
+    from rawws.topics.backplane import BackplaneHandler, History, HistoryResult, Position
 
+    from .redis_slots import Shard
     from .redis_urls import RedisSource
 
-__all__ = ["RedisNode", "Shard"]
+__all__ = ["RedisNode"]
 
 Answer = TypeVar("Answer")
 
 # For how long a topic's place is remembered that nobody follows, in milliseconds: longer than any history is held.
 PLACE_AGE = 24 * 3600 * 1000
+# And a pattern, which costs each publication something, for so many times the age of what is held, or so long.
+PATTERN_AGES = 2
+LEAST_PATTERN_AGE = 600 * 1000
 # Of those who left while the Redis was away.
 MAX_LEFT = 10_000
 # What a message takes of the stream beside its bytes.
 ENTRY_COST = 64
-
-
-class Shard(Protocol):
-    """What the node of a cluster is of it."""
-
-    @property
-    def tag(self) -> str:
-        """The hash tag of what is about the node itself; it has a slot of the node."""
-
-    def on_redirect(self, topic: str, error: str) -> None:
-        """Hear that the node does not serve a topic. What is asked of it then, fails with BackplaneAway."""
-
-    def keeps_all(self) -> bool:
-        """Tell whether each node that a topic may have come from has on its disk what it answered."""
 
 
 class RedisNode:
@@ -122,6 +120,11 @@ class RedisNode:
 
     # -- the contract
 
+    @property
+    def patterns(self) -> bool:
+        """Whether there are patterns: the nodes of a cluster have some topics each, and no script is at two nodes."""
+        return self._shard is None
+
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """Reach the engine in the running loop, then call on_back or on_away of the handler."""
         self._session.open(server, history, handler)
@@ -144,8 +147,9 @@ class RedisNode:
         # As if all were as large as this one: so what is held is at most twice the bytes that the history allows.
         entries = min(session.history.count, max(1, session.history.size // (len(record) + ENTRY_COST)))
         verb, channel = self._verbs.publish, self._channel(topic)
-        words = (verb, channel, session.server, number, record, entries, self._age)
-        return self._ask(lambda found: new_position(found[0].decode(), found[1]), PUBLISH_SCRIPT, topic, *words)
+        matched = (topic, self.prefix, self._channels) if self.patterns else ()
+        words = (verb, channel, session.server, number, record, entries, self._age, *matched)
+        return self._ask(unpack_place, PUBLISH_SCRIPT, topic, *words)
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """Pass records of this topic to the handler, from when the future is done."""
@@ -153,7 +157,11 @@ class RedisNode:
         if self._lines is not None and not answer.done():
             channel = self._channel(topic)
             self._followed[channel.encode()] = topic
-            self._listen(self._lines[1], self._verbs.subscribe, channel, answer)
+            listening = answer
+            if is_pattern(topic):
+                listening = self._session.new_answer()
+                answer = both(listening, self._keep_pattern(topic))
+            self._listen(self._lines[1], self._verbs.subscribe, channel, listening)
         return answer
 
     def unfollow(self, topic: str) -> None:
@@ -164,24 +172,10 @@ class RedisNode:
 
     def history(self, topic: str, since: Position | None) -> asyncio.Future[HistoryResult]:
         """Return the records after a position, or all that are stored if it is None."""
-
-        def parse(found: list[Any]) -> HistoryResult:
-            epoch, offset = new_position(found[0].decode(), found[1])
-            records: list[Record] = []
-            held, now = found[4:] or ([], b"0")
-            for at, each in reversed(held):
-                number = int(at.partition(b"-")[0])
-                # Where one was taken out, what is before it is not known to be all.
-                if number != offset - len(records):
-                    break
-                age = (int(now) - int(each[3])) / 1000 if len(each) > 3 else 0.0
-                records.append(unpack_record(topic, epoch, number, each[1], age))
-            records.reverse()
-            known = len(found) > 4 and (since is None or len(records) == offset - since.offset)
-            places = (word.rpartition(":") for word in found[3].decode().split())
-            before = tuple(new_position(each, int(last)) for each, _, last in places)
-            return HistoryResult(epoch, offset, records if known else [], known, int(found[2]), before)
-
+        if is_pattern(topic):
+            # If its log is gone, it begins anew, and whoever asks is told.
+            self._keep_pattern(topic)
+        parse = partial(unpack_history, topic, since)
         return self._ask(parse, HISTORY_SCRIPT, topic, *(since or ("", 0)), self._age)
 
     def join(self, topic: str, ident: str, info: str) -> None:
@@ -282,7 +276,8 @@ class RedisNode:
         # A restart that loses nothing is none to topics that nothing was published to.
         word = self._word if self.keeps else f"{self._word} {self._life}"
         keeps = self.keeps and (self._shard is None or self._shard.keeps_all())
-        common = (secrets.token_hex(6), self._life, PLACE_AGE, int(keeps), word)
+        remembered = max(LEAST_PATTERN_AGE, PATTERN_AGES * self._age) if is_pattern(topic) else PLACE_AGE
+        common = (secrets.token_hex(6), self._life, remembered, int(keeps), word)
         asked = self._lines[0].ask("EVALSHA", self._scripts[script], 2, *keys, *common, *words)
         asked.add_done_callback(lambda done: self._settle(topic, answer, done, parse))
         return answer
@@ -308,6 +303,10 @@ class RedisNode:
             answer.set_exception(TopicUnavailable(topic, f"what the Redis has of it cannot be read: {error!r}"))
         else:
             answer.set_result(found)
+
+    def _keep_pattern(self, pattern: str) -> asyncio.Future[bool]:
+        """Have a log of a pattern for some time; the future says whether it is a new one."""
+        return self._ask(bool, FOLLOW_SCRIPT, pattern, f"{self.prefix}:patterns", pattern)
 
     def _listen(self, heard: RedisLine, verb: str, channel: str, answer: asyncio.Future[None] | None = None) -> None:
         """Send a command on the second connection, and remember who waits for its answer."""
@@ -357,7 +356,7 @@ class RedisNode:
             await line.connection.connect()  # type: ignore[no-untyped-call]
         self._tasks = [self._session.loop.create_task(asked.answer())]
         self._run, self.keeps = await ask_run(asked)
-        for text in (RIGHTS_SCRIPT, PUBLISH_SCRIPT, HISTORY_SCRIPT, BEAT_SCRIPT):
+        for text in (RIGHTS_SCRIPT, PUBLISH_SCRIPT, HISTORY_SCRIPT, FOLLOW_SCRIPT, BEAT_SCRIPT):
             self._scripts[text] = await asked.ask("SCRIPT", "LOAD", text)
         names = (self._key_of_leases, self._own_channel, *self._verbs, *self._own_verbs)
         if missing := await asked.ask("EVALSHA", self._scripts[RIGHTS_SCRIPT], 0, *names):
@@ -519,10 +518,15 @@ class RedisNode:
             first, second, rest = data[1:].split(b" ", 2)
             if kind == b"=":
                 told = unpack_record(topic, first.decode(), int(second), rest)
+            elif kind == b"*":
+                name, _, rest = rest.partition(b" ")
+                told = unpack_record(topic, first.decode(), int(second), rest, 0.0, unquote_to_bytes(name))
+            elif kind == b"!":
+                raise ValueError(rest.decode())
             elif kind in {b"+", b"-"}:
                 told = new_entry(server_of(first), second.decode(), rest.decode())
             else:
-                raise ValueError(f"a message begins with {kind!r}, allowed are =, + and -")
+                raise ValueError(f"a message begins with {kind!r}, allowed are =, *, !, + and -")
         except ValueError as error:
             self._session.handler.on_doubt(topic, f"what came of it cannot be read: {error}")
             return
@@ -535,7 +539,7 @@ class RedisNode:
         """Keep the lease, and see that both connections live."""
         assert self._lines is not None  # noqa: S101 - for mypy
         heard = self._lines[1]
-        refreshed = self._session.loop.time()
+        refreshed = kept = self._session.loop.time()
         while True:
             await asyncio.sleep(self.lease / 4)
             self._listen(heard, "PING", "")
@@ -549,13 +553,26 @@ class RedisNode:
             now = self._session.loop.time()
             if now - heard.heard > self.lease / 2 + self.timeout:
                 raise TimeoutError("what was published did not come in time")
+            if now - kept > LEAST_PATTERN_AGE / 4000:
+                kept = now
+                self._keep_patterns()
             if now - refreshed > PLACE_AGE / 4000:
                 refreshed = now
-                for topic in self._followed.values():
+                for topic in filterfalse(is_pattern, self._followed.values()):
                     for key in ("place", "roster"):
                         self._lines[0].ask("PEXPIRE", f"{self._base(topic)}:{key}", PLACE_AGE)
                     # Where it is has another name after a while, if nothing was published to it.
                     self._session.handler.on_doubt(topic)
+
+    def _keep_patterns(self) -> None:
+        """Have the logs of all patterns that are followed for longer; one that is a new one lacks something."""
+
+        def look(pattern: str, kept: asyncio.Future[bool]) -> None:
+            if kept.exception() is not None or kept.result():
+                self._session.handler.on_doubt(pattern)
+
+        for pattern in filter(is_pattern, self._followed.values()):
+            self._keep_pattern(pattern).add_done_callback(partial(look, pattern))
 
     async def _beat(self) -> bool:
         """Renew the lease; tell whether it had run out, and another one was taken."""

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "BEAT_SCRIPT",
+    "FOLLOW_SCRIPT",
     "HISTORY_SCRIPT",
     "OUTSIDE_SCRIPT",
     "PLAIN",
@@ -24,12 +25,14 @@ def script(*names: str) -> str:
     return "".join([(LUA / f"{name}.lua").read_text(encoding="utf-8") for name in names])
 
 
-PUBLISH_SCRIPT: Final = script("place", "publish")
+PUBLISH_SCRIPT: Final = script("patterns", "place", "publish")
 HISTORY_SCRIPT: Final = script("remember", "place", "history")
+# For patterns.
+FOLLOW_SCRIPT: Final = script("follow")
 BEAT_SCRIPT: Final = script("beat")
 RIGHTS_SCRIPT: Final = script("rights")
 # For programs that are no hub, which take it from the Redis itself.
-OUTSIDE_SCRIPT: Final = script("outside", "place", "publish")
+OUTSIDE_SCRIPT: Final = script("patterns", "outside", "place", "publish")
 
 
 class Verbs(NamedTuple):

@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from itertools import count
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, Protocol, final
 from urllib.parse import quote
 
-__all__ = ["SLOTS", "MasterSlots", "SlotTopics", "key_slot", "masters_of", "slot_of"]
+__all__ = ["SLOTS", "MasterSlots", "Shard", "SlotTopics", "key_slot", "masters_of", "slot_of"]
 
 SLOTS = 16384
 
 Address = tuple[str, int]
+
+
+class Shard(Protocol):
+    """What the node of a cluster is of it."""
+
+    @property
+    def tag(self) -> str:
+        """The hash tag of what is about the node itself; it has a slot of the node."""
+
+    def on_redirect(self, topic: str, error: str) -> None:
+        """Hear that the node does not serve a topic. What is asked of it then, fails with BackplaneAway."""
+
+    def keeps_all(self) -> bool:
+        """Tell whether each node that a topic may have come from has on its disk what it answered."""
 
 
 def slot_of(topic: str) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rawws.topics.backplane import BackplaneHandler, History
 
-__all__ = ["LONGEST_WAIT", "EngineConnection", "EngineSession", "check_times", "engine_waits", "fail_answers"]
+__all__ = ["LONGEST_WAIT", "EngineConnection", "EngineSession", "both", "check_times", "engine_waits", "fail_answers"]
 
 logger = logging.getLogger("rawws.backplanes")
 
@@ -201,6 +201,24 @@ class EngineSession:
         if not self.closed and not self._away:
             self._away = True
             self.handler.on_away(reason)
+
+
+def both(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> asyncio.Future[None]:
+    """Return a future that is done when two answers are there, or fails as the first that fails."""
+    answer: asyncio.Future[None] = new_answer(one.get_loop())
+
+    def look(done: asyncio.Future[Any]) -> None:
+        error = done.exception()
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        elif one.done() and other.done():
+            answer.set_result(None)
+
+    one.add_done_callback(look)
+    other.add_done_callback(look)
+    return answer
 
 
 def fail_answers(answers: Iterable[asyncio.Future[Any]], reason: str) -> None:

@@ -16,6 +16,9 @@ Laws, which `tests/backplanes` holds every backplane to:
 7. What is wrong with one topic is that topic's: its futures fail with TopicUnavailable, and all others go on. What is
    mended in the engine is served again, without anybody connecting anew.
 8. A topic that was never published to takes no memory of the engine, whoever asked for it.
+9. A pattern (rawws/topics/patterns.py) that is followed has a log as a topic has, for which the other laws hold. What
+   is published to a topic has a place in it and in each such pattern for it, in one step. An engine that cannot says so
+   by `patterns`.
 
 How it fits other engines:
 - NATS JetStream (rawws/backplanes/nats.py): a subject per topic in one stream. Place and origin are in a header, and
@@ -37,7 +40,7 @@ from rawws.errors import RawwsError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
 __all__ = [
     "ALL_TOPICS",
@@ -47,12 +50,14 @@ __all__ = [
     "BackplaneHandler",
     "History",
     "HistoryResult",
+    "Placed",
     "Position",
     "PresenceEntry",
     "Record",
     "TopicUnavailable",
     "new_answer",
     "new_entry",
+    "new_placed",
     "new_position",
     "new_record",
 ]
@@ -114,11 +119,25 @@ class Position(NamedTuple):
     offset: int
 
 
+@final
+class Placed(Position):
+    """The place of a publication in its topic, and where the patterns for that are behind it: there, or beyond."""
+
+    patterns: Mapping[str, Position]
+
+    def __new__(cls, epoch: str, offset: int, patterns: Mapping[str, Position]) -> Placed:
+        """Return a place; equal to it is the position without the patterns."""
+        made = super().__new__(cls, epoch, offset)
+        made.patterns = patterns
+        return made
+
+
 class Record(NamedTuple):
     """A publication as the engine gives it: its place, what it says, and which server published it as which number.
 
     `extra` is what goes beside the message, as JSON without braces: `"json":true,"event":"move"`. `age` is how many
     seconds ago it was published, where the engine had it in its history: hubs hold it for no longer than that allows.
+    Where `topic` is a pattern, `published` is the topic that it was published to.
     """
 
     topic: str
@@ -130,6 +149,7 @@ class Record(NamedTuple):
     number: int
     extra: str = ""
     age: float = 0.0
+    published: str = ""
 
 
 class HistoryResult(NamedTuple):
@@ -171,6 +191,11 @@ def new_position(epoch: object, offset: object) -> Position:
     return Position(epoch, offset)
 
 
+def new_placed(place: tuple[object, object], patterns: Mapping[str, tuple[object, object]]) -> Placed:
+    """Return a place that an engine told, and those of the patterns. Raises ValueError for what is none."""
+    return Placed(*new_position(*place), {name: new_position(*each) for name, each in patterns.items()})
+
+
 def new_record(
     topic: object,
     epoch: object,
@@ -181,6 +206,7 @@ def new_record(
     number: object,
     extra: object = "",
     age: object = 0.0,
+    published: object = "",
 ) -> Record:
     """Return a record that an engine told. Raises ValueError for one that no server can have published."""
     position = new_position(epoch, offset)
@@ -192,10 +218,11 @@ def new_record(
         and isinstance(number, int)
         and isinstance(extra, str)
         and isinstance(age, (int, float))
+        and isinstance(published, str)
         and offset
     ):
         raise ValueError("it is no record, needed are a topic, an offset, a message, a key, a server and a number")
-    return Record(topic, *position, message, key, server, number, extra, max(0.0, age))
+    return Record(topic, *position, message, key, server, number, extra, max(0.0, age), published)
 
 
 def new_entry(server: object, ident: object, info: object) -> PresenceEntry:
@@ -240,7 +267,11 @@ class BackplaneHandler(Protocol):
 
 
 class Backplane(Protocol):
-    """A connection of one hub to an engine. All topics are checked names (1 to 255 bytes of UTF-8)."""
+    """A connection of one hub to an engine. All topics are checked names (1 to 255 bytes of UTF-8), or Patterns."""
+
+    @property
+    def patterns(self) -> bool:
+        """Whether `follow` and `history` take a Pattern, too."""
 
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """Begin to reach the engine, for the server of this name, in the running loop: on_back or on_away follows.
@@ -257,13 +288,16 @@ class Backplane(Protocol):
         """Give a message its place, hold it, and send it to all that follow the topic: all of that, or nothing.
 
         `extra` goes with the message, as that of a Record.
-        The future has its place. Where the engine has this origin already, nothing is published, and the place is that
-        of the first time, or has offset 0 where that is not known any more. It fails with TopicUnavailable where the
-        engine refuses it and will not take it.
+        The future has its place, as Placed where there are patterns for the topic. Where the engine has this origin
+        already, nothing is published, and the place is that of the first time, or has offset 0 where that is not known
+        any more. It fails with TopicUnavailable where the engine refuses it and will not take it.
         """
 
     def follow(self, topic: str) -> asyncio.Future[None]:
         """Have the handler told of a topic. What is published after the future is done reaches it.
+
+        A pattern has a log from then on, or from when `history` is asked for it; when nobody follows it, that is
+        forgotten as those of topics are.
 
         As those of `history` and `presence`, the future fails with BackplaneAway where the engine is away, and with
         TopicUnavailable where it can say nothing of this topic.

@@ -178,7 +178,7 @@ class HubCore:
 
         With `pattern`, the topic is the beginning of names and a `*`: `news/*` is for all topics whose names begin with
         "news/", those of tomorrow too. Its cursor is one for all of them, its history what came since it was first
-        subscribed to. Who has a topic by name too gets it twice. There is no presence in it, and none with a backplane.
+        subscribed to. Who has a topic by name too gets it twice. There is no presence in it.
 
         With a backplane, it gets what is published from when the topic's place is known: awaiting the result waits for
         that, and then `cursor` and `recovered` say what they mean.
@@ -329,6 +329,8 @@ class HubCore:
         outcome = PublishResult(publication.cursor)
         outcome.excluded = excluded
         self._table.distribute(found, publication, outcome)
+        if self._table.patterns:
+            self._table.match(found, publication, outcome)
         return outcome
 
     def leave(self, receiver: SubscriberConnection, topic: str | None = None, *, reason: str | None = None) -> None:
@@ -443,8 +445,8 @@ class HubCore:
         """Raise TopicError for what is no name and no pattern, and for a pattern where there can be none."""
         check_channel(channel)
         if isinstance(channel, Pattern):
-            if self._replication is not None:
-                raise TopicError("pattern", "the hub has a backplane, and patterns only one without: name the topics")
+            if self._replication is not None and not self._replication.backplane.patterns:
+                raise TopicError("pattern", "the engine of the backplane has no patterns: name the topics")
             if with_presence:
                 raise TopicError("pattern", "presence is that of a topic, a pattern has neither join nor watch")
 

@@ -22,7 +22,7 @@ from .names import TopicError, check_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Pattern", "channel_of", "check_channel", "is_matched", "patterns_of", "text_of"]
+__all__ = ["Pattern", "channel_of", "check_channel", "is_matched", "is_pattern", "patterns_of", "text_of"]
 
 # Behind these a `*` may stand: what the field has between the parts of names. Elsewhere, `user/1*` would be for
 # `user/10` as well.
@@ -81,6 +81,11 @@ def check_channel(channel: object) -> None:
 def text_of(channel: str) -> str:
     """Return a name as whoever subscribed gave it: that of a topic as it is, a pattern without what marks it."""
     return channel.text if isinstance(channel, Pattern) else channel
+
+
+def is_pattern(channel: str) -> bool:
+    """Tell whether a checked name is that of a pattern, also where it is a plain str."""
+    return channel.startswith(MARK)
 
 
 def is_matched(channel: str, topic: str) -> bool:

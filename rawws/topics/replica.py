@@ -16,7 +16,8 @@ from rawws import clock
 
 from .backplane import Position
 from .cursors import EARLIEST, parse_cursor
-from .history import HistoryStore, Log, Missed, Publication
+from .history import HistoryStore, Log, MatchedPublication, Missed, Publication
+from .patterns import Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,9 @@ MAX_BUFFER_SIZE = 4 << 20
 
 def publication_of(record: Record, encoded: PreparedMessage) -> Publication:
     """Return the publication that a record is, with its message."""
-    publication = Publication(record.topic, encoded, record.key, record.epoch, record.offset, record.extra)
+    made = MatchedPublication if record.published else Publication
+    topic = record.published or record.topic
+    publication = made(topic, encoded, record.key, record.epoch, record.offset, record.extra)
     publication.at -= record.age
     return publication
 
@@ -116,8 +119,11 @@ class ReplicaLog(Log):
             publication.move(epoch)
 
     def begin(self, record: Record) -> bool:
-        """Go over into the epoch of the first publication of a topic, if a record is that; tell whether it is."""
-        if self.offset or record.offset != 1 or not self.epoch:
+        """Go over into the epoch of the first publication of a topic, if a record is that; tell whether it is.
+
+        A pattern has its epoch before; another one says that something may be lost.
+        """
+        if self.offset or record.offset != 1 or not self.epoch or isinstance(self.topic, Pattern):
             return False
         self.go_over(record.epoch, (*map(Position._make, self.before.items()), Position(self.epoch, 0)))
         return True
@@ -155,7 +161,11 @@ class ReplicaLog(Log):
         """Return a publication as subscribers are told of it now."""
         if self.local is None:
             self.local = Log(self.topic, store)
-        return self.local.append(publication.encoded, publication.key, publication.extra)
+        if not isinstance(self.topic, Pattern):
+            return self.local.append(publication.encoded, publication.key, publication.extra)
+        matched = self.local.match(publication)
+        store.touch(self.local, matched.at)
+        return matched
 
     def renew(self) -> None:
         """Have what was said here alone stand in another epoch: cursors of the one before cannot be had any more."""
@@ -166,9 +176,8 @@ class ReplicaLog(Log):
         self.local.offset = before.offset - len(before.held)
         for each in before.held:
             # What is queued for a slow subscriber keeps its cursor: it stands before the loss.
-            publication = Publication(
-                self.topic, each.encoded, each.key, self.local.epoch, self.local.offset + 1, each.extra
-            )
+            said = each.encoded, each.key, self.local.epoch, self.local.offset + 1, each.extra
+            publication = type(each)(each.topic, *said)
             publication.at = each.at
             self.local.hold(publication)
         self.local.store.touch(self.local, clock.monotonic())

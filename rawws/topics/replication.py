@@ -24,12 +24,14 @@ from rawws.errors import RawwsError
 from rawws.net.prepared import PreparedMessage
 from rawws.protocol.extensions import excerpt
 
-from .backplane import ALL_TOPICS, NO_TOPICS, Position, TopicUnavailable
+from .backplane import ALL_TOPICS, NO_TOPICS, Position
 from .cursors import EARLIEST
+from .faults import Faults
 from .history import FAULT, MISSED, MOVED, HistoryStore, Log, Publication
 from .inquiries import Inquiries
 from .names import unavailable
 from .outbox import Outbox, PendingPublish
+from .patterns import text_of
 from .replica import BEHIND, LIVE, MAX_BUFFER, ReplicaLog, publication_of
 from .roster import Roster
 from .subscribers import PublishResult
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Replication"]
 
 logger = logging.getLogger("rawws.topics")
-
-# So many topics with which something is wrong are named in the log; the others are counted.
-MAX_BLAMED = 100
 
 # A backplane is opened when its hub is first used; then it says for which topics the engine is away: it is reached for
 # all others. When it is closed, those who are here hear each other still, as where it is away for all.
@@ -77,11 +76,11 @@ class Replication:
         self.outbox = Outbox()
         # Of what is told while the engine is away.
         self.store = HistoryStore(history)
-        self.counts = dict.fromkeys(("lost", "gaps", "declared", "faults"), 0)
+        self.counts = dict.fromkeys(("lost", "gaps", "declared"), 0)
         self.check = check
         self.inquiries = Inquiries(self._ask)
-        self.roster = Roster(table, self._blame)
-        self.blamed: set[str] = set()
+        self.faults = Faults()
+        self.roster = Roster(table, self.faults.add)
 
     def open(self) -> None:
         """Begin to reach the engine, if that was not begun."""
@@ -114,7 +113,8 @@ class Replication:
         """Send a publication to the engine, or have it wait for it."""
         self.open()
         outcome.accepted = False
-        sent = self.outbox.add(publication, outcome, keep=self.state != CLOSED)
+        patterns = self.table.patterns_for(publication.topic)
+        sent = self.outbox.add(publication, outcome, patterns, keep=self.state != CLOSED)
         if sent not in self.outbox:
             self.counts["lost"] += 1
         if sent.topic in self.away:
@@ -169,7 +169,7 @@ class Replication:
         """Raise TopicError for a topic that the engine could not serve when it was asked last."""
         replica = replica_of(found)
         if replica.fault and self.is_reached(replica.topic):
-            raise unavailable(replica.topic)
+            raise unavailable(text_of(replica.topic))
 
     def join(self, topic: str, ident: str, info: str) -> None:
         """Have other servers know who is present."""
@@ -194,7 +194,7 @@ class Replication:
     def stats(self) -> dict[str, int]:
         """Return the other fields of HubStats that are about the backplane."""
         retries = self.backplane.stats()["retries"]
-        return {"unsent": len(self.outbox), **self.counts, "retries": retries}
+        return {"unsent": len(self.outbox), **self.counts, "faults": self.faults.count, "retries": retries}
 
     def forget(self, found: Topic) -> None:
         """Stop following a topic that the hub forgot."""
@@ -203,7 +203,7 @@ class Replication:
         replica.release()
         if self.is_reached(replica.topic):
             self.backplane.unfollow(replica.topic)
-        self._finish_placed(replica.topic)
+        self._release_placed(replica.topic)
 
     # -- what the backplane calls
 
@@ -252,7 +252,7 @@ class Replication:
     def on_doubt(self, topic: str, reason: str = "") -> None:
         """Find out where a topic is, of which something may be missing."""
         if reason:
-            self._blame(topic, reason)
+            self.faults.add(topic, reason)
         found = self.table.topics.get(topic)
         if found is not None and self.is_reached(topic) and found not in self.inquiries and not replica_of(found).fault:
             self._catch_up(found)
@@ -269,7 +269,7 @@ class Replication:
         """Send what waited, and find out what came meanwhile."""
         if self.is_away and away is NO_TOPICS:
             logger.warning("the backplane is back: %d publications waited for it", len(self.outbox))
-        self.blamed.clear()
+        self.faults.named.clear()
         self._turn(away)
 
     def _turn(self, away: Container[str]) -> None:
@@ -312,24 +312,27 @@ class Replication:
             return  # it came back already, or will be sent again
         topic = sent.topic
         if error is not None:
-            self._blame(topic, error)
+            self.faults.add(topic, error)
             sent.outcome.refused = unavailable(topic).reason
             self._drop(sent)
             return
-        sent.place = answer.result()
+        sent.answer(answer.result())
         found = self.table.topics.get(topic)
-        replica = None if found is None else replica_of(found)
-        if replica is None or not replica.fault:
-            self.blamed.discard(topic)
-        # Else it will come, by itself or by what is being asked.
-        if replica is None or replica.fault or (replica.state == LIVE and sent.is_past(replica)):
-            self._finish(sent)
+        if found is None or not replica_of(found).fault:
+            self.faults.named.discard(topic)
+        for channel in sent.expected:
+            found = self.table.topics.get(channel)
+            replica = None if found is None else replica_of(found)
+            # Else it will come, by itself or by what is being asked.
+            if replica is None or replica.fault or (replica.state == LIVE and sent.is_past(replica)):
+                self._release(sent, channel)
 
-    def _finish(self, sent: PendingPublish) -> None:
-        """Remove a publication that nobody here will receive any more."""
-        self.outbox.take(sent.number)
-        sent.settle()
-        found = self.table.topics.get(sent.topic)
+    def _release(self, sent: PendingPublish, channel: str) -> None:
+        """Record that a publication will not come any more in its topic, or in a pattern for that."""
+        self.outbox.expect_no_more(sent, channel)
+        if not sent.expected:
+            sent.settle()
+        found = self.table.topics.get(channel)
         if found is not None:
             replica_of(found).shown.discard(sent.number)
             self._settle(found)
@@ -337,18 +340,19 @@ class Replication:
     def _drop(self, sent: PendingPublish) -> None:
         """Give a publication up."""
         self.counts["lost"] += 1
-        self._finish(sent)
+        for channel in sent.expected:
+            self._release(sent, channel)
 
-    def _finish_placed(self, topic: str) -> None:
-        """Remove what has its place in a topic that nobody here follows."""
-        for sent in self.outbox.of({topic}):
-            if sent.place is not None:
-                self._finish(sent)
+    def _release_placed(self, channel: str) -> None:
+        """Let go of what has its place in a topic or a pattern that nobody here follows."""
+        for sent in self.outbox.expected_in(channel):
+            if sent.patterns is not None:
+                self._release(sent, channel)
 
     def _deliver(self, found: Topic, record: Record) -> None:
         """Deliver the next publication of a topic, unless those who are here have it already."""
         replica = replica_of(found)
-        sent = self.outbox.take(record.number) if record.server == self.server else None
+        sent = self.outbox.come(record) if record.server == self.server else None
         encoded = self._prepared(record) if sent is None else sent.publication.encoded
         if encoded is None:
             self._begin_anew(found, record.epoch, record.offset)
@@ -365,30 +369,37 @@ class Replication:
                 replica.mixed = True
                 publication = replica.show(self.store, publication)
             self.table.distribute(found, publication, outcome)
-        outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
+        if sent is not None and not sent.expected:
+            sent.settle()
 
     def _show(self, sent: PendingPublish) -> None:
         """Deliver a publication to those who are here, while the engine is away."""
-        found = self.table.topics.get(sent.topic) or self.table.make(sent.topic)
-        replica = replica_of(found)
-        if sent.number in replica.shown:
-            return
-        if sent in self.outbox:
-            replica.shown.add(sent.number)
-        publication = replica.show(self.store, sent.publication)
-        self.store.let_go(publication.at)
-        self.table.distribute(found, publication, sent.outcome)
-        sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
-        if sent.place is not None:
+        for channel in sent.expected:
+            found = self.table.topics.get(channel)
+            if found is None:
+                if channel != sent.topic:
+                    continue
+                found = self.table.make(channel)
+            replica = replica_of(found)
+            if sent.number in replica.shown:
+                continue
+            if sent in self.outbox:
+                replica.shown.add(sent.number)
+            publication = replica.show(self.store, sent.publication)
+            self.store.let_go(publication.at)
+            self.table.distribute(found, publication, sent.outcome)
+            if channel == sent.topic:
+                sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
+        if sent.patterns is not None:
             self.outbox.take(sent.number)
 
     def _prepared(self, record: Record) -> PreparedMessage | None:
         """Return the message of a record that another server wrote; None where no subscriber here may get it."""
         try:
             encoded = PreparedMessage(record.message)
-            self.check(record.topic, encoded, record.extra)
+            self.check(record.published or record.topic, encoded, record.extra)
         except RawwsError as error:
-            self._blame(record.topic, error)
+            self.faults.add(record.topic, error)
             return None
         return encoded
 
@@ -434,7 +445,7 @@ class Replication:
             replica = replica_of(found)
             if replica.fault:
                 replica.fault = False
-                self.blamed.discard(replica.topic)
+                self.faults.named.discard(replica.topic)
                 logger.warning("the backplane serves the topic %s again", excerpt(replica.topic))
             self._settle_past(replica)
             self._settle(found)
@@ -464,9 +475,9 @@ class Replication:
         replica = replica_of(found)
         is_new, replica.fault = not replica.fault, True
         replica.buffer.clear()
-        self._blame(replica.topic, error)
+        self.faults.add(replica.topic, error)
         self.inquiries.again(found, lambda: self._retry(found))
-        self._finish_placed(replica.topic)
+        self._release_placed(replica.topic)
         if is_new:
             self._tell_place(found, FAULT)
         replica.release()
@@ -475,20 +486,6 @@ class Replication:
         """Ask for a topic that could not be served, where somebody has it; else whoever wants it next asks."""
         if found.subscriptions and self.is_reached(found.log.topic):
             self._catch_up(found)
-
-    def _blame(self, topic: str, error: BaseException | str) -> None:
-        """Count that something is wrong with a topic, and say so once."""
-        self.counts["faults"] += 1
-        if topic not in self.blamed and len(self.blamed) < MAX_BLAMED:
-            self.blamed.add(topic)
-            reason = error.reason if isinstance(error, TopicUnavailable) else str(error)
-            mistake = None if isinstance(error, (str, RawwsError)) else error
-            logger.error(
-                "the backplane cannot serve all of the topic %s: %s",
-                excerpt(topic),
-                " ".join(reason.split())[:500],
-                exc_info=mistake,
-            )
 
     def _go_on(self, found: Topic, result: HistoryResult) -> None:
         """Take what came, and go on live if nothing is missing then."""
@@ -524,7 +521,7 @@ class Replication:
         replica.reset(result.epoch, result.offset - len(result.records))
         replica.go_over(result.epoch, result.before)
         for record in result.records:
-            sent = self.outbox.take(record.number) if record.server == self.server else None
+            sent = self.outbox.come(record) if record.server == self.server else None
             encoded = self._prepared(record) if sent is None else sent.publication.encoded
             if encoded is None:
                 replica.clear()
@@ -533,8 +530,8 @@ class Replication:
             replica.hold(publication_of(record, encoded))
             if record.server == self.server:
                 replica.shown.discard(record.number)
-            if sent is not None:
-                sent.outcome.settle(f"{record.epoch}:{record.offset}", accepted=True)
+            if sent is not None and not sent.expected:
+                sent.settle()
         replica.shown &= self.outbox.waiting.keys()
         if replica.local is not None:
             replica.mixed = True
@@ -574,9 +571,9 @@ class Replication:
 
     def _settle_past(self, replica: ReplicaLog) -> None:
         """Let go of what the engine has, and what was not among that which came."""
-        for sent in self.outbox.of({replica.topic}):
+        for sent in self.outbox.expected_in(replica.topic):
             if sent.is_past(replica):
-                self._finish(sent)
+                self._release(sent, replica.topic)
 
 
 def replica_of(found: Topic) -> ReplicaLog:

@@ -105,12 +105,10 @@ class TopicTable:
             if outcome.excluded is not None:
                 receivers = [each for each in receivers if each.subscriber is not outcome.excluded]
             self.send(receivers, publication, outcome)
-        if self.patterns:
-            self._match(topic, publication, outcome)
         self.tidy(topic)
 
-    def _match(self, topic: Topic, publication: Publication, outcome: PublishResult) -> None:
-        """Publish to the patterns for a topic, too."""
+    def match(self, topic: Topic, publication: Publication, outcome: PublishResult) -> None:
+        """Publish to the patterns for a topic, too. Behind a backplane, its engine does."""
         if topic.generation != self.generation:
             topic.generation = self.generation
             known = self.patterns
@@ -125,6 +123,10 @@ class TopicTable:
                 # Without them, it is remembered since the last one: else it would be, as long as its topics are.
                 self.store.touch(pattern.log, matched.at)
             self.distribute(pattern, matched, outcome)
+
+    def patterns_for(self, topic: str) -> list[str]:
+        """Return the names of the patterns for a topic."""
+        return [name for name in patterns_of(topic) if name in self.patterns] if self.patterns else []
 
     def notice(
         self, topic: Topic, event: str, *, present: Present | None = None, cursor: str = "", extra: str = ""

@@ -29,7 +29,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             on_each_loop(metafunc)
     elif inspect.iscoroutinefunction(metafunc.function):
         metafunc.fixturenames.append("loop_name")
-        pairs = [(loop, kind) for kind in ENGINES for loop in LOOPS if kind not in ONCE or loop == once]
+        kinds = getattr(metafunc.module, "KINDS", ENGINES)
+        pairs = [(loop, kind) for kind in kinds for loop in LOOPS if kind not in ONCE or loop == once]
         metafunc.parametrize(("loop_name", "kind"), pairs)
     else:
         metafunc.parametrize("kind", ENGINES)

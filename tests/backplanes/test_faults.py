@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.topics import Hub, TopicError, inquiries, replica, replication
+from rawws.topics import Hub, TopicError, faults, inquiries, replica, replication
 from rawws.topics.backplane import HistoryResult, Position, PresenceEntry, Record, TopicUnavailable
 from rawws.topics.endpoints import routes
 from tests.backplanes.engines import Engine
@@ -254,7 +254,7 @@ async def test_a_doubt_is_counted_where_it_has_a_reason_and_asked_about_once(log
 async def test_the_log_names_so_many_topics_at_fault_and_no_more(
     logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replication, "MAX_BLAMED", 3)
+    monkeypatch.setattr(faults, "MAX_NAMED", 3)
     hand = ByHand()
     async with Hub(backplane=hand) as hub:
         await live(hub, hand)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from rawws.backplanes.memory import Engine, MemoryBackplane
-from rawws.topics import History, Hub
+from rawws.topics import History, Hub, Subscription
 from rawws.topics.replica import LIVE
 from rawws.topics.replication import logger, replica_of
 from tests.backplanes.handlers import Reader
@@ -41,6 +41,10 @@ class Owed:
 
 
 class HubsMachine(RuleBasedStateMachine):
+    # What clients subscribe to, and the topics that are published to, in turns.
+    channel = "a"
+    topics: tuple[str, ...] = ("a",)
+
     @initialize(lags=st.tuples(*[st.integers(0, 4)] * 2))
     def begin(self, lags: tuple[int, int]) -> None:
         logger.disabled = True
@@ -101,6 +105,9 @@ class HubsMachine(RuleBasedStateMachine):
             mine = [number for whose, number in part if whose == hub]
             assert mine == sorted(mine)
 
+    def subscribe(self, hub: Hub, reader: Reader, cursor: str) -> Subscription:
+        return hub.subscribe(reader, self.channel, since=cursor, pattern=self.channel.endswith("*"))
+
     # -- what happens
 
     @rule(hub=st.integers(0, 1), count=st.integers(1, 4))
@@ -109,7 +116,7 @@ class HubsMachine(RuleBasedStateMachine):
             for _ in range(count):
                 entry = (hub, len(self.published))
                 self.published.append(entry)
-                self.hubs[hub].publish("a", str(entry))
+                self.hubs[hub].publish(self.topics[entry[1] % len(self.topics)], str(entry))
 
         self.run(act())
 
@@ -126,7 +133,7 @@ class HubsMachine(RuleBasedStateMachine):
         async def act() -> None:
             assert client.reader is not None
             cursor = client.cursor
-            subscription = await self.hubs[hub].subscribe(client.reader, "a", since=cursor)
+            subscription = await self.subscribe(self.hubs[hub], client.reader, cursor)
             client.cursor = client.reader.cursors[-1] if client.reader.cursors else subscription.cursor
             if not cursor or not subscription.recovered:
                 if cursor and client.since is not None and not self.stopped:
@@ -221,3 +228,29 @@ class HubsMachine(RuleBasedStateMachine):
 
 HubsMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestHubs = HubsMachine.TestCase
+
+
+class PatternsMachine(HubsMachine):
+    """The same of those who have two topics by a pattern, where others may have one of them by its name."""
+
+    channel = "a/*"
+    topics = ("a/0", "a/1")
+
+    @initialize(lags=st.tuples(*[st.integers(0, 4)] * 2), named=st.booleans())
+    def begin(self, lags: tuple[int, int], *, named: bool) -> None:
+        super().begin(lags)
+        self.named = Reader() if named else None
+        if self.named is not None:
+            self.run(self.come_by_name(self.named))
+
+    async def come_by_name(self, reader: Reader) -> None:
+        await self.hubs[0].subscribe(reader, "a/0")
+
+    def teardown(self) -> None:
+        if hasattr(self, "named") and self.named is not None:
+            self.named.die()
+        super().teardown()
+
+
+PatternsMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPatterns = PatternsMachine.TestCase

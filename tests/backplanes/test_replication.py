@@ -33,6 +33,8 @@ from tests.topics.test_http import Feed, feed
 class ByHand:
     """A backplane that answers what a test says, when it says it."""
 
+    patterns = True
+
     def __init__(self) -> None:
         self.server = ""
         self.handler: BackplaneHandler

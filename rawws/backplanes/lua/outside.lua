@@ -34,9 +34,6 @@ local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 -- Of a run that no hub has seen, it is not known.
 local life, keeps = hub[9] == run and hub[1] or run, hub[9] == run and hub[2] or '0'
 local time = redis.call('TIME')
-local function quote(text)
-  return (string.gsub(text, '[^%w_.~-]', function(octet) return string.format('%%%02X', string.byte(octet)) end))
-end
 local quoted = quote(topic)
 local base = prefix .. ':{' .. quoted .. '}'
 local KEYS = {base .. ':place', base .. ':log'}
@@ -53,5 +50,5 @@ local ARGV = {
   string.sub(redis.sha1hex(life .. time[1] .. ' ' .. time[2] .. topic), 1, 12), life, hub[3],
   keeps,
   redis.call('ZRANGEBYSCORE', prefix .. ':servers', '+inf', '+inf')[1] or life,
-  hub[4], hub[5] .. ':{' .. quoted .. '}', '-', number, record, tostring(entries), hub[8],
+  hub[4], hub[5] .. ':{' .. quoted .. '}', '-', number, record, tostring(entries), hub[8], topic, prefix, hub[5],
 }

@@ -14,6 +14,8 @@ need('XREVRANGE', key, '+', '-')
 need('ZADD', key, '1', 'm')
 need('ZREM', key, 'm')
 need('ZRANGE', key, '0', '-1')
+-- In a cluster, there are no patterns.
+if ARGV[6] == 'PUBLISH' then need('ZMSCORE', key, 'm') end
 need('ZRANGEBYSCORE', key, '0', '1')
 need('PEXPIRE', key, '1')
 need('EVALSHA', '0', '1', key)
