@@ -38,6 +38,7 @@ from .nats_roster import NatsRoster, server_of
 from .nats_starts import NatsStarts
 from .nats_streams import NO_RESPONDERS, NatsStreams
 from .nats_writer import NatsWriter, Write
+from .remedies import with_remedy
 from .session import EngineSession, check_times
 from .tls import FILE_OPTIONS, TlsFiles
 
@@ -195,7 +196,7 @@ class NatsBackplane:
         except BackplaneAway as away:
             error = away
         except NatsRefusal as refusal:
-            error = TopicUnavailable(topic, str(refusal))
+            error = TopicUnavailable(topic, with_remedy(str(refusal)))
             if refusal.code == NO_RESPONDERS:
                 # The stream is gone, or a server that starts does not have it yet.
                 error = BackplaneAway("nobody answers for the streams")

@@ -19,6 +19,7 @@ from rawws.topics.backplane import BackplaneAway, PresenceEntry, new_entry
 from .nats_line import NatsRefusal
 from .nats_records import HEADER, quoted
 from .nats_streams import PLACE_AGE, WRONG_SEQUENCE
+from .remedies import with_remedy
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -231,7 +232,8 @@ class NatsRoster:
             if self.line is None or isinstance(error, BackplaneAway):
                 return
             if error is not None and sign == "+":
-                self._session.not_held(topic, ident, f"the NATS server does not hold who is present: {error}")
+                reason = f"the NATS server does not hold who is present: {error}"
+                self._session.not_held(topic, ident, with_remedy(reason))
             if self.line.fits(info.encode(), told):
                 self.line.send(f"{self._streams.prefix}.live.{quoted(topic)}", info.encode(), told)
 

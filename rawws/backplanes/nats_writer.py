@@ -21,6 +21,7 @@ from rawws.topics.backplane import BackplaneAway, Position, TopicUnavailable
 from .nats_line import NatsRefusal
 from .nats_records import HEADER, MARK, OUTSIDE, Stored, Tail, headers_of, quoted, stored_of
 from .nats_streams import NO_RESPONDERS, WRONG_SEQUENCE
+from .remedies import with_remedy
 from .session import fail_answers
 
 if TYPE_CHECKING:
@@ -288,4 +289,4 @@ def refuse(topic: str, writes: Sequence[Write], reason: str) -> None:
     """Tell those that wait that the topic takes nothing of them."""
     for write in writes:
         if not write.answer.done():
-            write.answer.set_exception(TopicUnavailable(topic, reason))
+            write.answer.set_exception(TopicUnavailable(topic, with_remedy(reason)))

@@ -38,6 +38,7 @@ from rawws.topics.backplane import (
 
 from .postgres_line import PostgresLine, Statement, is_refusal
 from .postgres_schema import POOLER, check_prefix, check_server, check_url, connect, grant, prepare, settle
+from .remedies import with_remedy
 from .session import EngineSession, check_times, fail_answers
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class PostgresBackplane:
             if isinstance(error, BackplaneAway):
                 answer.set_exception(error)
             elif error is not None:
-                answer.set_exception(TopicUnavailable(topic, str(error)))
+                answer.set_exception(TopicUnavailable(topic, with_remedy(str(error))))
             else:
                 try:
                     answer.set_result(parse(asked.result()))
@@ -359,7 +360,9 @@ class PostgresBackplane:
         def entered(done: asyncio.Future[list[Row]]) -> None:
             error = done.exception()
             if error is not None and is_refusal(error):
-                self._session.not_held(topic, ident, f"the PostgreSQL does not hold who is present: {error}")
+                self._session.not_held(
+                    topic, ident, with_remedy(f"the PostgreSQL does not hold who is present: {error}")
+                )
 
         self._line.ask(self._statements["enter"], topic, ident, info).add_done_callback(entered)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import BackplaneAway
 
-from .tls import with_remedy
+from .remedies import with_remedy
 
 if TYPE_CHECKING:
     from asyncpg import Connection

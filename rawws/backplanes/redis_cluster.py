@@ -26,8 +26,8 @@ from .redis_line import RedisLine
 from .redis_node import RedisNode
 from .redis_slots import SLOTS, SlotTopics, masters_of, slot_of
 from .redis_urls import cluster_of
+from .remedies import with_remedy
 from .session import LONGEST_WAIT, engine_waits
-from .tls import with_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable

@@ -12,7 +12,8 @@ __all__ = ["is_about", "is_redirect", "is_topics_fault", "lack_of", "redirect_re
 def is_topics_fault(error: BaseException) -> bool:
     """Tell whether a Redis that works refused a command: for lack of memory or of a right, or for what stands there.
 
-    One that serves nobody is away: it forgot the scripts, or a replica is where the master was, which is looked for.
+    One that serves nobody is away: it forgot the scripts, a replica is where the master was, which is looked for, or it
+    takes no writes, because it cannot save its data.
     """
     from redis.exceptions import (  # noqa: PLC0415
         ClusterDownError,
@@ -24,8 +25,8 @@ def is_topics_fault(error: BaseException) -> bool:
 
     serves_nobody = (ClusterDownError, MasterDownError, NoScriptError, ReadOnlyError)
     # Redis 6.2 says so behind the name of the script.
-    is_replica = "READONLY" in str(error)
-    return isinstance(error, ResponseError) and not isinstance(error, serves_nobody) and not is_replica
+    takes_nothing = "READONLY" in str(error) or "MISCONF" in str(error)
+    return isinstance(error, ResponseError) and not isinstance(error, serves_nobody) and not takes_nothing
 
 
 def is_redirect(error: BaseException) -> bool:

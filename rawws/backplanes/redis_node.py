@@ -48,6 +48,7 @@ from .redis_scripts import (
     RIGHTS_SCRIPT,
     SHARDED,
 )
+from .remedies import with_remedy
 from .session import EngineSession, both, fail_answers
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ class RedisNode:
             if self._is_redirected(topic, error):
                 answer.set_exception(BackplaneAway(str(error)))
             elif is_topics_fault(error):
-                answer.set_exception(TopicUnavailable(topic, str(error)))
+                answer.set_exception(TopicUnavailable(topic, with_remedy(str(error))))
             else:
                 self._break(answer, error)
             return
@@ -322,8 +323,9 @@ class RedisNode:
 
     def _break(self, answer: asyncio.Future[Any], error: BaseException | None) -> None:
         """Fail an answer, and begin anew: what was sent behind it must not overtake it."""
-        answer.set_exception(BackplaneAway(str(error)))
-        self._end(str(error))
+        reason = with_remedy(str(error))
+        answer.set_exception(BackplaneAway(reason))
+        self._end(reason)
 
     def _end(self, reason: str) -> None:
         if self._session.reached and not self._broken.done():
@@ -420,7 +422,7 @@ class RedisNode:
         if error is None or self._is_redirected(topic, error):
             return
         if is_topics_fault(error):
-            self._session.not_held(topic, ident, f"the Redis does not hold who is present: {error}")
+            self._session.not_held(topic, ident, f"the Redis does not hold who is present: {with_remedy(str(error))}")
 
     def _parted(self, topic: str, ident: str, error: BaseException | None) -> None:
         """Remember somebody who left, where the node does not serve the topic at this time."""

@@ -17,7 +17,7 @@ from rawws.client.retrying import full_jitter
 from rawws.net.cancellation import end_all
 from rawws.topics.backplane import BackplaneAway, new_answer
 
-from .tls import with_remedy
+from .remedies import with_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

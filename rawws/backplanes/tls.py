@@ -1,4 +1,4 @@
-"""TLS of engines: the files that a URL names to a TLS context, and what is wrong with a certificate to what to do.
+"""TLS of engines: the files that a URL names to a TLS context.
 
 The names of the options are those of the package `redis`, and the same in the URLs of all engines but PostgreSQL, whose
 own names (`sslrootcert` and the like) asyncpg knows.
@@ -6,7 +6,6 @@ own names (`sslrootcert` and the like) asyncpg knows.
 
 from __future__ import annotations
 
-import re
 import ssl
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -15,18 +14,9 @@ from rawws.topics.backplane import BackplaneAway
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FILE_OPTIONS", "TlsFiles", "with_remedy"]
+__all__ = ["FILE_OPTIONS", "TlsFiles"]
 
 FILE_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-# What OpenSSL says by the mouth of Python's ssl, which each package quotes in its own words.
-FAILED: Final = re.compile(r"\[SSL: (\w+)\] (?:certificate verify failed: )?(.*?)\.? \(_ssl\.c:\d+\)\.?")
-# What is wrong with the certificate of the other side.
-NAMES: Final = ("Hostname mismatch", "IP address mismatch")
-TIMES: Final = ("expired", "not yet valid")
-# By which alerts a server says that it wants to know its clients.
-WANTED: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "BAD_CERTIFICATE")
-# What is read where no TLS is spoken.
-NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 
 
 @final
@@ -66,27 +56,3 @@ class TlsFiles(NamedTuple):
         except OSError as error:
             raise BackplaneAway(f"{named} cannot be used: {error.strerror or error}") from None
         return context
-
-
-def with_remedy(reason: str, options: tuple[str, str, str] = FILE_OPTIONS) -> str:
-    """Return why an engine is away, with what to do about it where that is about TLS.
-
-    `options` are the names that the engine's URL has for the file of the CA, of the certificate and of the key.
-    """
-    return FAILED.sub(lambda found: remedy_of(found[1], found[2], options) or found[0], reason)
-
-
-def remedy_of(code: str, said: str, options: tuple[str, str, str]) -> str:
-    """Return what to do about what OpenSSL said, nothing for what is not known."""
-    ca, certificate, key = options
-    if code == "CERTIFICATE_VERIFY_FAILED":
-        if said.startswith(NAMES):
-            return f"its certificate is of another name ({said}): have the URL name the host as the certificate does"
-        if said.endswith(TIMES):
-            return f"its certificate is not good at this time ({said}): renew it, or set the clock right"
-        return f"its certificate is not trusted ({said}): name the file of the CA that signed it, {ca}=FILE in the URL"
-    if code.endswith(WANTED):
-        return f"it wants another certificate of its clients ({said}): {certificate}=FILE and {key}=FILE in the URL"
-    if code.endswith(NO_TLS):
-        return f"no TLS is spoken there ({said}): name another port, or have the URL be without TLS"
-    return ""

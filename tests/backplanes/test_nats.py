@@ -735,6 +735,8 @@ async def test_a_store_that_is_full_refuses_what_is_new_and_all_that_is_read_goe
         # Who could not be written is, and so is the lease.
         await eventually(lambda: len(two.presence("a")) == 1)
         assert one.stats().retries == two.stats().retries == 0
+    told = [line for line in logged.left() if FAULT in line]
+    assert all("make room in its max_file_store and on its disk, or hold less by" in line for line in told)
     for text in (FAULT, "the backplane serves the topic", "NATS does not renew the lease of this server"):
         logged.take_all(text, sum(text in each for each in logged.left()))
 

@@ -354,6 +354,7 @@ async def test_what_a_full_disk_refuses_is_counted_and_told_and_the_others_go_on
         assert (await one.publish("large", "3")).cursor.endswith(f":{8 - len(refused) + 1}")
         await eventually(lambda: reader.got == ["1", "2"])
         assert (one.stats().degraded, one.stats().retries, two.stats().retries) == (False, 0, 0)
+    assert all("make room on its disk, or hold less by History(total=...)" in line for line in logged.left())
     logged.take_all("the backplane cannot serve all of the topic", 1)
 
 

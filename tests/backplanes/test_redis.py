@@ -313,6 +313,7 @@ async def test_what_a_full_redis_refuses_is_counted_and_told(engine: RedisEngine
         assert (await hub.publish("new", "3")).cursor.endswith(":1")
         assert reader.got == ["1", "3", "3"]
         assert (hub.stats().degraded, hub.stats().retries) == (False, 0)
+    assert all("raise its maxmemory, or hold less by History(count=..., size=...)" in line for line in logged.left())
     logged.take_all("the backplane cannot serve all of the topic", 2)
 
 

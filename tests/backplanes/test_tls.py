@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from rawws.backplanes.postgres_schema import TLS_OPTIONS
-from rawws.backplanes.tls import FILE_OPTIONS, TlsFiles, with_remedy
+from rawws.backplanes.remedies import with_remedy
+from rawws.backplanes.tls import FILE_OPTIONS, TlsFiles
 from rawws.topics import History, Hub
 from rawws.topics.backplane import BackplaneAway
 from rawws.topics.backplane_urls import SCHEMES, backplane_of
