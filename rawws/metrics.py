@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from weakref import WeakSet
 
 from . import _twins
 from ._version import __version__
@@ -17,7 +18,7 @@ from .net.histogram import TIME_BOUNDS
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client import CollectorRegistry
 
@@ -26,7 +27,20 @@ if TYPE_CHECKING:
     from .net.histogram import TimeFigures
     from .topics.core import HubCore
 
-__all__ = ["METRICS", "Samples", "endpoint", "exposition", "lasting_samples", "samples_of", "sum_samples"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "MetricSource",
+    "Samples",
+    "add_source",
+    "endpoint",
+    "exposition",
+    "histogram",
+    "lasting_samples",
+    "samples_of",
+    "series",
+    "sum_samples",
+]
 
 # By the name of a metric: what follows it in each line, such as `_total{code="1000"}`, and the number.
 Samples = dict[str, dict[str, float]]
@@ -84,6 +98,10 @@ OUTCOMES = ("delivered", "queued", "conflated", "dropped", "closed")
 DELIVERIES, BUILD = "rawws_hub_deliveries", "rawws_build_info"
 
 
+# In the value of a label.
+ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
 class Metric(NamedTuple):
     """A metric: "gauge", "counter" or "histogram", what it says, and whether of several processes the highest counts.
 
@@ -105,6 +123,25 @@ METRICS: Final = {
     **{name: Metric("counter", text) for name, text in HUB_COUNTERS.values()},
     DELIVERIES: Metric("counter", "what became of publications, once for each subscriber"),
 }
+
+
+class MetricSource(Protocol):
+    """What counts in this process beside its servers and hubs."""
+
+    def samples(self) -> Samples:
+        """Return what it counts."""
+
+
+_sources: WeakSet[MetricSource] = WeakSet()
+
+
+def add_source(source: MetricSource, metrics: Mapping[str, Metric]) -> None:
+    """Have what a process counts, by the names of these metrics, be among its own for as long as there is the source.
+
+    A process that sums what its workers count needs to know the metrics, too: add them before workers are forked.
+    """
+    METRICS.update(metrics)
+    _sources.add(source)
 
 
 def endpoint(*hubs: HubCore, registry: CollectorRegistry | None = None) -> Callable[[HttpRequest], Response]:
@@ -134,7 +171,7 @@ def samples_of(server: RunningServer, hubs: Iterable[HubCore] = (), figures: Ser
     """Return what a server counts, and the hubs together; `figures` are those of the server, if they are known."""
     counted = samples_of_figures(server.stats() if figures is None else figures)
     samples: Samples = {BUILD: {build_of(server.settings.loop): 1}, **counted}
-    return sum_samples([samples, *map(samples_of_hub, hubs)])
+    return sum_samples([samples, *map(samples_of_hub, hubs), *(source.samples() for source in tuple(_sources))])
 
 
 def samples_of_figures(figures: ServerFigures) -> Samples:
@@ -157,14 +194,20 @@ def samples_of_hub(hub: HubCore) -> Samples:
     return samples
 
 
-def histogram(times: TimeFigures) -> Iterator[tuple[str, float]]:
+def series(suffix: str = "", **labels: str) -> str:
+    """Return what follows the name of a metric in a line: a suffix, and labels whose values are escaped."""
+    inner = ",".join([f'{name}="{text.translate(ESCAPES)}"' for name, text in labels.items()])
+    return f"{suffix}{{{inner}}}" if inner else suffix
+
+
+def histogram(times: TimeFigures, **labels: str) -> Iterator[tuple[str, float]]:
     """Yield the lines of a histogram: each bucket has what the shorter ones have, too."""
     count = 0
     for bound, more in zip((*TIME_BOUNDS, "+Inf"), times.counts, strict=True):
         count += more
-        yield f'_bucket{{le="{bound}"}}', count
-    yield "_sum", times.total
-    yield "_count", count
+        yield series("_bucket", **labels, le=str(bound)), count
+    yield series("_sum", **labels), times.total
+    yield series("_count", **labels), count
 
 
 def build_of(loop: asyncio.AbstractEventLoop) -> str:

@@ -29,6 +29,7 @@ from .aws_connections import ApiKeys, ConnectionsApi
 from .aws_events import AwsClient, authorizer_event, client_headers, connect_event, disconnect_event, message_event
 from .calls import BackendRoute, CallResult, call_result, event_body
 from .expressions import NO_JSON, RequestValue, RouteSelection, parse_message
+from .figures import call_samples
 from .model import GatewayConnection
 from .outgoing import CallFailed, Outgoing
 from .webhooks import standard_fields
@@ -139,12 +140,18 @@ class AwsConnection(GatewayConnection):
 
     def take(self, publication: Publication) -> None:
         """Send what is published to a channel that a backend subscribed this connection to, without anything beside."""
-        self.write(publication.message)
+        self.ws.touch()
+        self.ws.send(publication.message)
+
+    async def answer(self, message: str) -> None:
+        """Send what came of a message, and wait for room. Raises rawws.ConnectionClosed."""
+        self.figures.sent += 1
+        await self.ws.send(message)
 
     def write(self, message: str | bytes) -> None:
         """Send a message, which is a sign of life. Raises rawws.ConnectionClosed."""
         self.ws.touch()
-        self.ws.send(message)
+        super().write(message)
 
 
 @final
@@ -162,6 +169,7 @@ class AwsFace(rawws.Handler):
         self._tasks: set[asyncio.Task[None]] = set()
         self.load()
         gateway.on_reload.append(lambda _: self.load())
+        gateway.sources.append(lambda: call_samples(self.outgoing))
 
     def load(self) -> None:
         """Use what the configuration says now. Raises ExpressionError for what it should not have taken."""
@@ -220,6 +228,12 @@ class AwsFace(rawws.Handler):
 
     async def _admit(self, api: AwsApi, ws: rawws.WebSocket, request: rawws.Request) -> rawws.Response | None:
         check_upgrade(request)
+        refusal = await self._judge(api, ws, request)
+        if refusal is not None:
+            self.gateway.figures_of(api.config.id, self.name).refused[refusal.status] += 1
+        return refusal
+
+    async def _judge(self, api: AwsApi, ws: rawws.WebSocket, request: rawws.Request) -> rawws.Response | None:
         config, origin = api.config, request.headers.get("Origin")
         if config.origins and origin is not None and not {origin, "*"} & {*config.origins}:
             return refused(403, FORBIDDEN, "")
@@ -284,7 +298,7 @@ class AwsFace(rawws.Handler):
     def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
         """Have the backend of its route get a message."""
         connection: AwsConnection = ws.state
-        connection.active_at = time.time()
+        connection.active()
         api = self.apis.get(connection.app)
         route = None if api is None else api.route_of(str(message))
         key = DEFAULT if route is None else route.config.key
@@ -332,7 +346,7 @@ class AwsFace(rawws.Handler):
         is_message = key != DISCONNECT
         if route is None:
             if is_message:
-                await connection.ws.send(told(FORBIDDEN, event))
+                await connection.answer(told(FORBIDDEN, event))
             return
         try:
             result = await route.call(connection.client, event)
@@ -340,10 +354,10 @@ class AwsFace(rawws.Handler):
             logger.warning("%s of %s failed: %s", key, connection.app, error)
             result = CallResult(error.status, {}, b"")
         if is_message and result.status >= 500:
-            await connection.ws.send(told(FAILED, event))
+            await connection.answer(told(FAILED, event))
         elif is_message and route.config.response and result.body:
             connection.ws.touch()
-            await connection.ws.send(result.text)
+            await connection.answer(result.text)
 
 
 def client_of(config: ApiConfig, ident: ConnectionId, ws: rawws.WebSocket, request: rawws.Request) -> AwsClient:

@@ -79,8 +79,17 @@ class ConnectionsApi:
     async def __call__(self, request: rawws.HttpRequest) -> rawws.Response:
         """Answer a request of an SDK."""
         apis = self._signer(request)
+        app = ""
         if isinstance(apis, SignatureError):
-            return aws_error(403, str(apis))
+            response = aws_error(403, str(apis))
+        else:
+            response = await self._answer(request, apis)
+            # A key of several APIs does not say of which of them it asks.
+            app = "" if len(apis) > 1 else min(apis)
+        self._gateway.figures_of(app, "aws").requests[response.status] += 1
+        return response
+
+    async def _answer(self, request: rawws.HttpRequest, apis: set[str]) -> rawws.Response:
         try:
             ident = ConnectionId.parse(request.path_params["connection"])
         except ValueError:

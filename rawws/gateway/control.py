@@ -16,7 +16,7 @@ import itertools
 import json
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
@@ -81,6 +81,8 @@ class InstanceRegistry:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.instance = -1
+        # What became of what was asked: "answered", "gone", or "away".
+        self.asked: Counter[str] = Counter()
         self._receiver = ControlReceiver(self._take)
 
     def _take(self, publication: Publication) -> None:
@@ -130,6 +132,18 @@ class InstanceRegistry:
 
     async def ask(self, instance: int, verb: str, **fields: Any) -> dict[str, Any]:
         """Return what an instance answers. Raises LookupError for one that there is not, RegistryAway for no answer."""
+        outcome = "away"
+        try:
+            answer = await self._ask(instance, verb, fields)
+            outcome = "answered"
+        except LookupError:
+            outcome = "gone"
+            raise
+        finally:
+            self.asked[outcome] += 1
+        return answer
+
+    async def _ask(self, instance: int, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         if self._hub.degraded:
             raise RegistryAway("the backplane is away")
         if instance not in self.others():

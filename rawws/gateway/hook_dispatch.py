@@ -11,7 +11,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final, final
 
-from .hooks import HookQueue
+from .figures import call_samples, hook_samples, state_samples
+from .hooks import HookQueue, HookStats
 from .outgoing import Outgoing
 from .shared_state import ALONE_WAIT, SharedState
 from .webhooks import HookEvent
@@ -47,11 +48,18 @@ class HookDispatch:
         self.outgoing = outgoing
         # By the app and the hook; those of an app in the order of the configuration.
         self.queues: dict[tuple[str, HookConfig], HookQueue] = {}
+        # By the app and the URL, also of hooks that there are no more: a counter does not fall at a reload.
+        self.stats: dict[tuple[str, str], HookStats] = {}
         # From its start on: only then it is known which instance this is.
         self.state: SharedState | None = None
         self._serves = False
         self._ending: set[asyncio.Task[None]] = set()
         gateway.observers.append(self)
+        gateway.sources += [
+            lambda: hook_samples(self.stats, self.queues.values()),
+            lambda: call_samples(self.outgoing),
+            lambda: state_samples(self.state),
+        ]
         gateway.on_reload.append(self.reload)
 
     def routes(self) -> Iterable[rawws.Route]:
@@ -175,7 +183,8 @@ class HookDispatch:
     def _queue_of(self, app: AppConfig, hook: HookConfig) -> HookQueue:
         if self.outgoing is None:
             self.outgoing = Outgoing()
-        queue = HookQueue(app, hook, self.outgoing)
+        stats = self.stats.setdefault((app.id, hook.url), HookStats())
+        queue = HookQueue(app, hook, self.outgoing, stats=stats)
         queue.start()
         return queue
 

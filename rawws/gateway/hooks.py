@@ -82,12 +82,23 @@ class QueuedEvent(NamedTuple):
 
 @final
 class HookQueue:
-    """What one hook of an app is to be told; `start` it in the event loop, `close` it at the end."""
+    """What one hook of an app is to be told; `start` it in the event loop, `close` it at the end.
 
-    def __init__(self, app: AppConfig, hook: HookConfig, outgoing: Outgoing, *, max_age: float | None = None) -> None:
+    What becomes of it is counted in `stats`, which may be those of another queue before it.
+    """
+
+    def __init__(
+        self,
+        app: AppConfig,
+        hook: HookConfig,
+        outgoing: Outgoing,
+        *,
+        max_age: float | None = None,
+        stats: HookStats | None = None,
+    ) -> None:
         self.app = app
         self.hook = hook
-        self.stats = HookStats()
+        self.stats = stats or HookStats()
         # Whether its receiver said that it is gone: nothing is queued until the configuration is loaded again.
         self.is_off = False
         self._outgoing = outgoing

@@ -24,13 +24,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, f
 
 import rawws
 from rawws import clock
+from rawws.metrics import add_source, sum_samples
 
 from .control import InstanceRegistry, OnceMemory, RegistryAway
+from .figures import GATEWAY_METRICS, FaceFigures, gateway_samples
 from .spelling import ConnectionId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterable
 
+    from rawws.metrics import Samples
     from rawws.topics import Publication, PublishResult
 
     from .config import GatewayConfig
@@ -125,6 +128,7 @@ class GatewayConnection:
         self.app = app
         self.face = face
         self.ws = ws
+        self.figures = gateway.figures_of(app, face)
         # Who it is, once that is known, and what it is subscribed to.
         self.user = ""
         self.channels: dict[str, Any] = {}
@@ -138,7 +142,8 @@ class GatewayConnection:
     def take(self, publication: Publication) -> None:
         """Send a publication, or a notice of who came and went. Raises rawws.ConnectionClosed.
 
-        `self.ws.send_prepared(publication.form_of(spell))` sends what `spell(publication)` returns, made once for all.
+        `self.ws.send_prepared(publication.form_of(spell))` sends what `spell(publication)` returns, made once for all;
+        count it in `self.figures.sent`.
         """
         raise NotImplementedError
 
@@ -146,6 +151,7 @@ class GatewayConnection:
 
     def write(self, message: str | bytes) -> None:
         """Send a message as it is. Raises rawws.ConnectionClosed."""
+        self.figures.sent += 1
         self.ws.send(message)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -167,8 +173,9 @@ class GatewayConnection:
         )
 
     def active(self) -> None:
-        """Remember that its client said something."""
+        """Remember that its client said something, and count it."""
         self.active_at = time.time()
+        self.figures.received += 1
 
     # -- the contract of subscribers (rawws.topics.Receiver)
 
@@ -197,7 +204,7 @@ class GatewayConnection:
     @final
     def send(self, publication: Publication) -> None:
         """Take what a hub has for it. Raises rawws.ConnectionClosed."""
-        if self.gateway.excluded(publication) != self.id.socket_id:
+        if EXCEPT not in publication.extra or self.gateway.excluded(publication) != self.id.socket_id:
             self.take(publication)
 
 
@@ -261,6 +268,12 @@ class Gateway:
         self.faces: list[Face] = []
         self.connections: dict[ConnectionId, GatewayConnection] = {}
         self._of_apps: Counter[str] = Counter()
+        # By the app and the face; and what else is counted by whatever belongs to the gateway.
+        self.figures: dict[tuple[str, str], FaceFigures] = {}
+        self.sources: list[Callable[[], Samples]] = []
+        # By the app: how many subscriptions there are; and by the app and who did it, how many events were published.
+        self.subscriptions: Counter[str] = Counter()
+        self.published: Counter[tuple[str, str]] = Counter()
         self.observers: list[GatewayObserver] = []
         # By key of an observer, how many connections of this instance.
         self.counts: dict[tuple[str, str], int] = {}
@@ -274,6 +287,19 @@ class Gateway:
         self.control = rawws.Hub(history=None, max_size=MAX_CONTROL)
         self.registry = InstanceRegistry(self.control, self._answer)
         self._done = OnceMemory()
+        add_source(self, GATEWAY_METRICS)
+
+    def figures_of(self, app: str, face: str) -> FaceFigures:
+        """Return what is counted of an app at a face; "" is the app of whoever names none that there is."""
+        found = self.figures.get((app, face))
+        if found is None:
+            found = self.figures[app, face] = FaceFigures()
+        return found
+
+    def samples(self) -> Samples:
+        """Return what was counted, for `rawws.metrics`."""
+        own = gateway_samples(self.figures, self.subscriptions, self.published, self.registry)
+        return sum_samples([own, *(source() for source in self.sources)])
 
     @property
     def instance(self) -> int:
@@ -290,6 +316,8 @@ class Gateway:
         """Take a connection whose handshake is done."""
         self.connections[connection.id] = connection
         self._of_apps[connection.app] += 1
+        connection.figures.open += 1
+        connection.figures.opened += 1
         for observer in self.observers:
             observer.on_opened(connection)
 
@@ -297,6 +325,7 @@ class Gateway:
         """Forget a connection that ended; the face has had it leave its channels."""
         if self.connections.pop(connection.id, None) is not None:
             self._of_apps[connection.app] -= 1
+            connection.figures.open -= 1
             for observer in self.observers:
                 observer.on_closed(connection, code, reason)
 
@@ -307,6 +336,8 @@ class Gateway:
     def count(self, app: str, key: str, change: int) -> int:
         """Count one connection more, or one less, for a key of an observer; return how many there are."""
         count = self.counts.get((app, key), 0) + change
+        if key.startswith("c:"):
+            self.subscriptions[app] += change
         if count:
             self.counts[app, key] = count
         else:
@@ -444,6 +475,7 @@ class Gateway:
         if event.name is not None and (not event.name.isprintable() or not 0 < len(event.name.encode()) <= MAX_EVENT):
             raise rawws.TopicError("event", f"the event is {event.name[:64]!r}, allowed are 1 to 255 printable bytes")
         hub = self.hub_of(channel, by_client=event.by_client)
+        self.published[app, "client" if event.by_client else "server"] += 1
         return hub.publish_payload(topic_of_channel(app, channel), event.data, extra_of_event(event))
 
     async def channel_counts(self, app: str) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from rawws import clock
 from rawws.errors import RawwsError
+from rawws.net.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -131,13 +132,15 @@ class Breaker:
 class _Target:
     """What is known of a URL."""
 
-    __slots__ = ("breaker", "calls", "outcomes", "turns")
+    __slots__ = ("breaker", "calls", "outcomes", "times", "turns")
 
     def __init__(self, most: int) -> None:
         self.breaker = Breaker()
         self.turns = asyncio.Semaphore(most)
         self.calls = 0
         self.outcomes: Counter[str] = Counter()
+        # Of the calls that were sent, whatever came of them.
+        self.times = Histogram()
 
 
 @final
@@ -213,6 +216,7 @@ class Outgoing:
         """Send a request, and tell the breaker what came of it."""
         failed: bool | None = None  # of one that is cancelled, nothing is known
         target.calls += 1
+        began = clock.monotonic()
         try:
             async with asyncio.timeout_at(deadline):
                 answer = await self._exchange(request)
@@ -222,6 +226,7 @@ class Outgoing:
             raise
         finally:
             target.calls -= 1
+            target.times.observe(clock.monotonic() - began)
             target.breaker.end(failed=failed)
         return answer
 

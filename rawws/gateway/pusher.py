@@ -120,6 +120,7 @@ class PusherConnection(SpokenConnection):
         if isinstance(publication, Notice):
             self.take_notice(channel, publication)
         elif channel.ready:
+            self.figures.sent += 1
             self.ws.send_prepared(publication.form_of(spell))
         elif len(channel.held) < MOST_HELD:
             channel.held.append(publication)
@@ -133,6 +134,7 @@ class PusherConnection(SpokenConnection):
         # Two may go at once, with an instance that is gone: it is told of the user once.
         if is_here == (notice.event == "join") and is_here != (present.user in channel.members):
             (channel.members.add if is_here else channel.members.discard)(present.user)
+            self.figures.sent += 1
             self.ws.send_prepared(notice.form_of(spell_notice))
 
     # -- what the client says
@@ -253,6 +255,7 @@ class PusherConnection(SpokenConnection):
         self.tell("pusher_internal:subscription_succeeded", data, channel.name)
         held, channel.held = channel.held, []
         for publication in held:
+            self.figures.sent += 1
             self.ws.send_prepared(publication.form_of(spell))
         if is_cached(channel.name) and not held:
             self.tell("pusher:cache_miss", None, channel.name)
@@ -356,6 +359,7 @@ class PusherFace(rawws.Handler):
         origin = request.headers.get("Origin")
         if app is None or origin is None or not app.origins or "*" in app.origins or origin in app.origins:
             return None
+        self.gateway.figures_of(app.id, self.name).refused[403] += 1
         return rawws.Response(403, f"pages of {origin[:200]} may not connect, allowed are {', '.join(app.origins)}\n")
 
     def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
@@ -379,6 +383,7 @@ class PusherFace(rawws.Handler):
         refusal = self.refusal_of(ws, app)
         if refusal is not None or app is None:
             code, reason = refusal or (UNKNOWN_APP, "")
+            self.gateway.figures_of("" if app is None else app.id, self.name).refused[code] += 1
             ws.send(message_of("pusher:error", {"code": code, "message": reason}))
             ws.close(code, reason)
             return

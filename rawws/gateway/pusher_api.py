@@ -76,6 +76,12 @@ class PusherApi:
         """Return an endpoint that looks at the signature first."""
 
         async def answer(request: rawws.HttpRequest) -> rawws.Response:
+            response = await attempt(request)
+            app = self._app_named(request)
+            self._gateway.figures_of("" if app is None else app.id, "pusher").requests[response.status] += 1
+            return response
+
+        async def attempt(request: rawws.HttpRequest) -> rawws.Response:
             try:
                 app = self._app_of(request)
                 async with asyncio.timeout(PATIENCE):
@@ -90,10 +96,14 @@ class PusherApi:
 
         return answer
 
+    def _app_named(self, request: rawws.HttpRequest) -> AppConfig | None:
+        """Return the app that a request says it is of."""
+        config, ident = self._gateway.config, request.path_params.get("app")
+        return config.app_of_key(request.query.get("auth_key", "")) if ident is None else config.app(ident)
+
     def _app_of(self, request: rawws.HttpRequest) -> AppConfig:
         """Return the app whose server asks. Raises HttpError."""
-        config, ident = self._gateway.config, request.path_params.get("app")
-        app = config.app_of_key(request.query.get("auth_key", "")) if ident is None else config.app(ident)
+        app = self._app_named(request)
         if app is None:
             raise rawws.HttpError(404, "there is no such app")
         check_request(app, request)

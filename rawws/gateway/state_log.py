@@ -103,6 +103,11 @@ class StateLog:
         for key in [key for key, held in self.holders.items() if instance in held]:
             self._hold(key, instance, False, now)
 
+    @property
+    def unsettled(self) -> int:
+        """Of how many keys something else is told than is the case."""
+        return len(self._unsettled)
+
     def instances(self) -> set[str]:
         """Return who has anything."""
         return set().union(*self.holders.values())

@@ -11,11 +11,16 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 import rawws.admin
+from rawws.gateway.figures import GATEWAY_METRICS
 from rawws.metrics import METRICS
 from tests.admin.test_workers import admin_of, dial, served
-from tests.processes import LOOPBACK, find_program
+from tests.cli.commands import port
+from tests.gateway.instances import instances
+from tests.gateway.running import KEY, app_file
+from tests.processes import LOOPBACK, eventually, find_program
 
 FOLDER: Final = Path(rawws.admin.__file__).parent / "grafana"
 ALERTS: Final = FOLDER / "alerts.yml"
@@ -29,7 +34,12 @@ UNSHOWN: Final = {
     "rawws_draining",
     "rawws_hub_held_publications",
     "rawws_hub_gaps_total",
-    *(f"{name}_{part}" for name in METRICS for part in ("sum", "count") if METRICS[name].kind == "histogram"),
+    *(
+        f"{name}_{part}"
+        for name, metric in (METRICS | GATEWAY_METRICS).items()
+        for part in ("sum", "count")
+        if metric.kind == "histogram"
+    ),
 }
 
 # What `promtool test rules` is told: a loop that is late from the first minute on, a backplane that goes away, and the
@@ -48,6 +58,9 @@ tests:
       - {series: 'rawws_loop_lag_seconds_bucket{instance="b",job="rawws",le="+Inf"}', values: "0+60x20"}
       - {series: 'rawws_hub_degraded{instance="a",job="rawws"}', values: "0x9 1x10"}
       - {series: 'rawws_hub_degraded{instance="b",job="rawws"}', values: "0x20"}
+      - {series: 'rawws_gateway_hook_events_total{instance="a",url="u",outcome="lost"}', values: "0x9 3x10"}
+      - {series: 'rawws_gateway_hook_events_total{instance="a",url="u",outcome="sent"}', values: "0+60x20"}
+      - {series: 'rawws_gateway_breaker{instance="a",url="u"}', values: "0x9 2x10"}
     alert_rule_test:
       - {eval_time: 3m, alertname: RawwsLoopLag, exp_alerts: []}
       - eval_time: 12m
@@ -65,6 +78,19 @@ tests:
             exp_annotations:
               summary: a does not reach its backplane
               description: Publications of other servers do not arrive, and own ones wait.
+      - {eval_time: 9m, alertname: RawwsHooksAreLost, exp_alerts: []}
+      - eval_time: 12m
+        alertname: RawwsHooksAreLost
+        exp_alerts:
+          - exp_labels: {severity: critical, instance: a, url: u, outcome: lost}
+            exp_annotations: {summary: "u was not told of 3 events: lost"}
+      - eval_time: 12m
+        alertname: RawwsBackendIsLeftAlone
+        exp_alerts:
+          - exp_labels: {severity: warning, instance: a, url: u}
+            exp_annotations:
+              summary: the gateway a does not call u, which failed
+              description: "Clients that connect get a 503, messages an error, and events wait for the hook."
 """
 
 
@@ -84,6 +110,25 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
         ws.send("x")
         ws.recv(timeout=20)
         return httpx.get(f"{admin_of(process)}/metrics", timeout=20).text
+
+
+@pytest.fixture(scope="module")
+def gateway_scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return what a gateway answers whose hook was told that a client came."""
+    hook = f'[[app.hook]]\nurl = "http://{LOOPBACK}:9/hook?secret=1"\nevents = ["connection_opened"]'
+    text = app_file(hook, head=f'[gateway]\nadmin = "{LOOPBACK}:0"\nbackplane = "workers"')
+    with instances(tmp_path_factory.mktemp("gateway"), text, 1, "--workers", "2") as [process]:
+        with connect(f"ws://{LOOPBACK}:{port(process)}/app/{KEY}?protocol=7") as ws:
+            ws.recv(timeout=20)
+            said = ""
+
+            def called() -> bool:
+                nonlocal said
+                said = httpx.get(f"{admin_of(process)}/metrics", timeout=20).text
+                return 'rawws_gateway_calls_total{url="http://127.0.0.1:9/hook",outcome="refused"}' in said
+
+            eventually(called)
+            return said
 
 
 def names(expression: str) -> set[str]:
@@ -107,25 +152,28 @@ def scraped_names(scrape: str) -> set[str]:
     return found
 
 
-def test_what_a_server_answers_is_to_the_taste_of_prometheus(scrape: str) -> None:
+def test_what_a_server_and_a_gateway_answer_is_to_the_taste_of_prometheus(scrape: str, gateway_scrape: str) -> None:
     assert promtool("check", "metrics", stdin=scrape) == ""
+    assert promtool("check", "metrics", stdin=gateway_scrape) == ""
 
 
-def test_every_metric_of_the_dashboard_is_there_and_all_are_shown(scrape: str) -> None:
+def test_every_metric_of_the_dashboard_is_there_and_all_are_shown(scrape: str, gateway_scrape: str) -> None:
     used = set().union(*map(names, expressions()))
-    assert used - scraped_names(scrape) == set()
-    assert scraped_names(scrape) - used == UNSHOWN
+    found = scraped_names(scrape) | scraped_names(gateway_scrape)
+    assert used - found == set()
+    assert found - used == UNSHOWN
+    assert {name for name in scraped_names(scrape) if name.startswith("rawws_gateway")} == set()
 
 
-def test_every_metric_of_the_alerts_is_there(scrape: str) -> None:
+def test_every_metric_of_the_alerts_is_there(scrape: str, gateway_scrape: str) -> None:
     used = names(ALERTS.read_text(encoding="utf-8"))
-    assert used - scraped_names(scrape) == set()
+    assert used - scraped_names(scrape) - scraped_names(gateway_scrape) == set()
     assert len(used) >= 8
 
 
 def test_the_alerts_are_rules_and_fire_when_they_should(tmp_path: Path) -> None:
     said = promtool("check", "rules", ALERTS)
-    assert "SUCCESS: 8 rules found" in said
+    assert "SUCCESS: 11 rules found" in said
     (tmp_path / "alerts.yml").write_text(ALERTS.read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "series.yml").write_text(SERIES, encoding="utf-8")
     assert "SUCCESS" in promtool("test", "rules", "series.yml", cwd=tmp_path)
