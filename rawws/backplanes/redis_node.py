@@ -42,11 +42,13 @@ from .redis_scripts import (
     BEAT_SCRIPT,
     FOLLOW_SCRIPT,
     HISTORY_SCRIPT,
+    HUB_FIELDS,
     OUTSIDE_SCRIPT,
     PLAIN,
     PUBLISH_SCRIPT,
     RIGHTS_SCRIPT,
     SHARDED,
+    outside_function,
 )
 from .remedies import with_remedy
 from .session import EngineSession, both, fail_answers
@@ -263,6 +265,16 @@ class RedisNode:
     def _channel(self, topic: str) -> str:
         return f"{self._channels}:{{{quote(topic, safe='')}}}"
 
+    @property
+    def _keeps_all(self) -> bool:
+        """Whether nothing is lost of any topic here by a restart: it may have come from another node."""
+        return self.keeps and (self._shard is None or self._shard.keeps_all())
+
+    @property
+    def _place_word(self) -> str:
+        """What names the places of topics without a publication: to them, a restart that loses nothing is none."""
+        return self._word if self.keeps else f"{self._word} {self._life}"
+
     # -- asking
 
     def _ask(
@@ -274,11 +286,8 @@ class RedisNode:
             return answer
         base = self._base(topic)
         keys = (f"{base}:place", f"{base}:log")
-        # A restart that loses nothing is none to topics that nothing was published to.
-        word = self._word if self.keeps else f"{self._word} {self._life}"
-        keeps = self.keeps and (self._shard is None or self._shard.keeps_all())
         remembered = max(LEAST_PATTERN_AGE, PATTERN_AGES * self._age) if is_pattern(topic) else PLACE_AGE
-        common = (secrets.token_hex(6), self._life, remembered, int(keeps), word)
+        common = (secrets.token_hex(6), self._life, remembered, int(self._keeps_all), self._place_word)
         asked = self._lines[0].ask("EVALSHA", self._scripts[script], 2, *keys, *common, *words)
         asked.add_done_callback(lambda done: self._settle(topic, answer, done, parse))
         return answer
@@ -368,19 +377,19 @@ class RedisNode:
             raise answer
         self._life = ""
         await self._beat()
-        if self._shard is None:
-            # One that is full refuses it, and nothing here needs it; but nobody is told that the Redis is back before.
-            await asyncio.wait({self._introduce(asked)})
+        # One that is full refuses it, and nothing here needs it; but nobody is told that the Redis is back before.
+        await asyncio.wait({self._introduce(asked)})
 
     def _introduce(self, asked: RedisLine) -> asyncio.Future[Any]:
         """Say what a program needs that publishes without a hub (docs/run/redis.md)."""
         bounds = self._session.history
-        return asked.ask(
-            *("HSET", f"{self.prefix}:hub", "publish", OUTSIDE_SCRIPT, "life", self._life, "keeps", int(self.keeps)),
-            *("run", self._run),
-            *("remember", PLACE_AGE, "verb", self._verbs.publish, "channels", self._channels),
-            *("count", bounds.count, "size", bounds.size, "age", self._age),
-        )
+        engine = (self._life, int(self._keeps_all), PLACE_AGE, self._verbs.publish, self._channels)
+        # In the order of HUB_FIELDS.
+        said: tuple[str | int, ...] = (*engine, bounds.count, bounds.size, self._age, self._run, self._place_word)
+        if self._shard is not None:
+            return asked.ask("FUNCTION", "LOAD", "REPLACE", outside_function(self.prefix, said))
+        fields = [word for pair in zip(HUB_FIELDS, said, strict=True) for word in pair]
+        return asked.ask("HSET", f"{self.prefix}:hub", "publish", OUTSIDE_SCRIPT, *fields)
 
     async def work(self) -> None:
         """Serve until something is wrong."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "BEAT_SCRIPT",
     "FOLLOW_SCRIPT",
     "HISTORY_SCRIPT",
+    "HUB_FIELDS",
     "OUTSIDE_SCRIPT",
     "PLAIN",
     "PUBLISH_SCRIPT",
     "RIGHTS_SCRIPT",
     "SHARDED",
     "Verbs",
+    "function_name",
+    "outside_function",
 ]
 
 LUA: Final = Path(__file__).parent / "lua"
@@ -32,7 +39,28 @@ FOLLOW_SCRIPT: Final = script("follow")
 BEAT_SCRIPT: Final = script("beat")
 RIGHTS_SCRIPT: Final = script("rights")
 # For programs that are no hub, which take it from the Redis itself.
-OUTSIDE_SCRIPT: Final = script("patterns", "outside", "place", "publish")
+OUTSIDE_SCRIPT: Final = script("patterns", "outside", "hub", "outside_place", "place", "publish")
+
+
+# What hubs say for that of a Redis, in this order.
+HUB_FIELDS: Final = ("life", "keeps", "remember", "verb", "channels", "count", "size", "age", "run", "word")
+
+
+def outside_function(prefix: str, hub: Sequence[str | int]) -> str:
+    """Return a library for a node of a cluster: the publishing of those who are no hub, with the values of HUB_FIELDS.
+
+    A script finds what hubs say in a key; of a cluster, each node would need one of its own, in a slot of its own.
+    """
+    said = ", ".join(f"'{each}'" for each in hub)
+    name = function_name(prefix)
+    before, behind = script("patterns", "outside"), script("outside_key", "outside_place", "place", "publish")
+    body = f"{before}local hub = {{{said}}}\n{behind}"
+    return f"#!lua name={name}\nredis.register_function('{name}', function(keys, ARGV)\n{body}end)\n"
+
+
+def function_name(prefix: str) -> str:
+    """Return the name of that function; what is neither letter nor digit in a prefix is there by its code."""
+    return re.sub(r"[^a-zA-Z0-9]", lambda found: f"_{ord(found[0]):02x}", prefix) + "_publish"
 
 
 class Verbs(NamedTuple):

@@ -171,7 +171,10 @@ async def test_a_nats_stream_that_was_set_to_refuse_what_is_new_is_told_of_and_m
 @pytest.mark.parametrize(
     ("said", "remedy"),
     [
-        ("command not allowed when used memory > 'maxmemory'. script: 1", "raise its maxmemory, or hold less by History("),
+        (
+            "command not allowed when used memory > 'maxmemory'. script: 1",
+            "raise its maxmemory, or hold less by History(",
+        ),
         ("insufficient resources", "make room in its max_file_store and on its disk"),
         ('could not extend file "base/5/16392": No space left on device', "make room on its disk, or hold less by"),
     ],
