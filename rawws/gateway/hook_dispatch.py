@@ -133,6 +133,11 @@ class HookDispatch:
         """Handle how many are subscribed to a channel now: the instance that counted them tells it."""
         self._tell(app, "subscription_count", {"channel": channel, "subscription_count": count})
 
+    def on_missed(self, app: str, user: str, event: GatewayEvent) -> None:
+        """Handle an event that a user missed: the instance that published it tells that."""
+        data = event.data if isinstance(event.data, str) else event.data.decode("utf-8", "replace")
+        self._tell(app, "user_missed", {"user_id": user, "event": event.name, "data": data})
+
     def on_opened(self, connection: GatewayConnection) -> None:
         """Handle a new connection."""
         self._tell(connection.app, "connection_opened", members_of_connection(connection))

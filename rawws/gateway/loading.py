@@ -51,6 +51,7 @@ HOOK_EVENTS: Final = (
     "subscription_count",
     "user_online",
     "user_offline",
+    "user_missed",
     "connection_opened",
     "connection_closed",
 )

@@ -252,6 +252,9 @@ class GatewayObserver(Protocol):
     def on_subscription_count(self, app: str, channel: str, count: int) -> None:
         """Handle how many connections of all instances are subscribed to a channel now, where the app counts them."""
 
+    def on_missed(self, app: str, user: str, event: GatewayEvent) -> None:
+        """Handle an event for a user who is connected nowhere: nobody got it."""
+
     def on_opened(self, connection: GatewayConnection) -> None:
         """Handle a new connection."""
 
@@ -360,6 +363,11 @@ class Gateway:
         """Tell of how many are subscribed to a channel, at all instances."""
         for observer in self.observers:
             observer.on_subscription_count(app, channel, count)
+
+    def missed(self, app: str, user: str, event: GatewayEvent) -> None:
+        """Tell of an event for a user who is connected nowhere."""
+        for observer in self.observers:
+            observer.on_missed(app, user, event)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something in the background, until the gateway ends."""

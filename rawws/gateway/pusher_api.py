@@ -19,7 +19,7 @@ from rawws.net.rate import RateLimiter
 
 from .control import RegistryAway
 from .model import GatewayEvent, is_cached, topic_of_channel
-from .pusher_rules import MAX_EVENT_NAME, check_channel_name, check_request, is_name, kind_of_channel
+from .pusher_rules import MAX_EVENT_NAME, USER_CHANNEL, check_channel_name, check_request, is_name, kind_of_channel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -148,6 +148,11 @@ class PusherApi:
                 await result
             if not result.accepted:
                 raise rawws.HttpError(503, "the event could not be published at this time", (("Retry-After", "1"),))
+        if any("user_missed" in hook.events for hook in app.hooks):
+            for channel in asked.channels:
+                if channel.startswith(USER_CHANNEL):
+                    user = channel.removeprefix(USER_CHANNEL)
+                    self._gateway.start(self._users.tell_missed(app.id, user, asked.event))
 
     async def _infos(self, app: AppConfig, channels: list[str], infos: frozenset[str]) -> list[dict[str, Any]]:
         """Return what is asked of channels."""

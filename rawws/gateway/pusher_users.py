@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from rawws.topics import Publication
 
     from .config import AppConfig
-    from .model import Gateway
+    from .model import Gateway, GatewayEvent
     from .pusher_wire import SpokenConnection
 
 __all__ = ["Users", "user_topic"]
+
+logger = logging.getLogger("rawws.gateway")
 
 BEGIN: Final = "user/"
 MOST_WATCHED: Final = 100
@@ -102,6 +106,18 @@ class Users:
             if count == (1 if publication.event == "join" else 0):
                 self._tell(connection, "online" if count else "offline", [present.user])
         return True
+
+    async def tell_missed(self, app: str, user: str, event: GatewayEvent) -> None:
+        """Tell of an event for a user, if that is signed in to no connection of any instance."""
+        control, topic = self._gateway.control, user_topic(app, user)
+        try:
+            found = control.when_ready([topic], "", lambda: control.connections(topic, user))
+            count = await found if isinstance(found, Awaitable) else found
+        except rawws.TopicError as error:
+            logger.warning("it is not known whether an event for a user was missed: %s", error)
+            return
+        if not count:
+            self._gateway.missed(app, user, event)
 
     def terminate(self, app: str, user: str) -> None:
         """Close all connections of a user, at all instances."""

@@ -37,6 +37,7 @@ TYPES: Final = {
     "subscription_count": "channel.count",
     "user_online": "user.online",
     "user_offline": "user.offline",
+    "user_missed": "user.missed",
     "connection_opened": "connection.opened",
     "connection_closed": "connection.closed",
 }

@@ -182,7 +182,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (app_file("limits = { messages = 5 }"), "app[0].limits.messages: there is no such key, "),
         (app_file('[[app.channel]]\nmatch = "x"\nhistory = { count = 5 }'), "history: there is no such key, "),
         (app_file('[[app.hook]]\nurl = "http://a"\nverify = true'), "app[0].hook[0].verify: there is no such key, "),
-        (app_file('[[app.hook]]\nurl = "http://a"\nevents = ["user_missed"]'), "events[0]: it is 'user_missed', "),
+        (app_file('[[app.hook]]\nurl = "http://a"\nevents = ["user_mist"]'), "events[0]: it is 'user_mist', "),
         (
             app_file('[[app.hook]]\nurl = "http://a"\nevents = ["subscription_count"]'),
             "app[0].hook[0].events[0]: the app counts no subscribers, needed is its subscription_count = true",

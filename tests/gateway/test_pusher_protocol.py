@@ -377,6 +377,9 @@ class Observer:
     def on_cache_miss(self, app: str, channel: str) -> None:
         self.told.append(("missed", app, channel))
 
+    def on_missed(self, app: str, user: str, event: GatewayEvent) -> None:
+        self.told.append(("missed", user))
+
     def on_subscription_count(self, app: str, channel: str, count: int) -> None:
         self.told.append(("counted", app, channel, count))
 
