@@ -58,6 +58,12 @@ keys = [{{ key = "{key}", secret = "{secret}" }}]
 client_events = true
 """
 
+# What does not change at a reload.
+FIXED: Final = (
+    *("listen", "admin", "admin_key", "backplane", "prefix", "trusted_proxies"),
+    *("history_count", "history_age", "message_rate"),
+)
+
 
 def add_gateway_command(commands: Any, prog: str) -> None:
     """Add `gateway` to the subparsers of the command line."""
@@ -149,8 +155,7 @@ def reload(gateway: Gateway, file: Path) -> None:
         logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400 - it says it all
         return
     before = gateway.config
-    fixed = ("listen", "admin", "admin_key", "backplane", "prefix", "trusted_proxies", "history_count", "history_age")
-    for name in fixed:
+    for name in FIXED:
         if getattr(config, name) != getattr(before, name):
             logger.warning("gateway.%s was changed, and needs a restart", name)
     gateway.reload(config)

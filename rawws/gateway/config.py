@@ -207,6 +207,8 @@ class GatewayConfig:
     trusted_proxies: tuple[str, ...]
     # Of all apps, at one instance; None for as many as there are descriptors for.
     max_connections: int | None
+    # Messages of one connection a second, and as many at once; more are not read for a while. 0 for no limit.
+    message_rate: float
     drain: float
     history_count: int
     history_age: float

@@ -97,6 +97,8 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
         ),
         trusted_proxies=networks_of(table),
         max_connections=most_of(table),
+        # A page that comes back subscribes to as many channels as a connection may have.
+        message_rate=table.seconds("message_rate", 100.0, 0, 1_000_000),
         drain=table.seconds("drain", 5.0, 0, HOUR),
         history_count=table.integer("history_count", 100, 0, 100_000),
         history_age=table.seconds("history_age", 300.0, 0, DAY),

@@ -66,6 +66,7 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         "select_subprotocol": choose,
         "open_timeout": OPEN_TIMEOUT + max([0.0, *map(longest_handshake, config.apis)]),
         "max_size": MAX_BODY,
+        "message_rate": config.message_rate or None,
         "trusted_proxies": config.trusted_proxies,
         "drain": rawws.Drain(code=code_at_drain),
     }

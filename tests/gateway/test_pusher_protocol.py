@@ -130,6 +130,18 @@ async def test_a_gateway_that_ends_has_its_clients_come_back_at_once() -> None:
             assert other.close_code == 1001
 
 
+async def test_a_client_that_sends_too_fast_is_not_read_for_a_while_and_loses_nothing() -> None:
+    async with gateway(app_file(head="[gateway]\nmessage_rate = 5")) as running:
+        client = await greeted(running)
+        began = asyncio.get_running_loop().time()
+        for _ in range(11):
+            await client.ws.send('{"event": "pusher:ping", "data": {}}')
+        for _ in range(11):
+            await client.got("pusher:pong")
+        # Five at once; and the last one is answered when a second and more has passed.
+        assert asyncio.get_running_loop().time() - began > 0.9
+
+
 async def test_who_does_not_sign_in_or_subscribe_in_time_is_told_to_go() -> None:
     async with gateway(app_file("user_auth_timeout = 1")) as running:
         late, private, user = [await greeted(running) for _ in range(3)]
