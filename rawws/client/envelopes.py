@@ -19,6 +19,7 @@ __all__ = [
     "ServerEnvelopeError",
     "TopicMember",
     "channel_key",
+    "check_length",
     "message_fields",
     "parse_envelope",
     "serialize_request_fields",
@@ -49,6 +50,10 @@ TYPES: Final[dict[str, Any]] = {
 }
 
 NUMBERS: Final = (int, int | float)
+# Names have at most 255 bytes in a hub, cursors of one topic 51 characters. Publications wait with all of these, and
+# only their messages are counted.
+LONGEST_NAME: Final = 1024
+NAMES: Final = ("topic", "pattern", "event", "user", "present")
 
 
 class ServerEnvelopeError(RawwsError):
@@ -139,6 +144,8 @@ def envelope_of(fields: object) -> HubEnvelope:
         if value is not None and (not isinstance(value, kind) or (kind in NUMBERS and isinstance(value, bool))):
             raise ServerEnvelopeError(f"the server sent {name} as {type(value).__name__}, which it cannot be")
     said = {name: value for name in TYPES if (value := fields.get(name)) is not None}
+    for name in NAMES:
+        check_length(name, said.get(name, ""))
     return HubEnvelope(
         said.get("id"),
         said.get("topic", ""),
@@ -161,6 +168,12 @@ def envelope_of(fields: object) -> HubEnvelope:
         error=said.get("error", ""),
         reason=said.get("reason", ""),
     )
+
+
+def check_length(name: str, value: str) -> None:
+    """Raise ServerEnvelopeError for a name, or a cursor of one topic, that is longer than a hub's."""
+    if len(value) > LONGEST_NAME:
+        raise ServerEnvelopeError(f"the server sent {len(value)} characters as {name}, limit {LONGEST_NAME}")
 
 
 def message_of(fields: dict[str, Any]) -> str | bytes | None:

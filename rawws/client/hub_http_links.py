@@ -4,6 +4,7 @@ Laws:
 1. Of one topic, a request begins behind what the last one brought: between two of them nothing is lost.
 2. Where another request is due, what the last one still brings is passed over: the next one brings it again.
 3. A topic that the server cannot serve for now holds up no other.
+4. A server that holds no poll, and has nothing to say, is not asked without a pause.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote, unquote
 
+from rawws import clock
 from rawws.errors import HubError, InvalidStatus
 from rawws.net.cancellation import cancel_all
 from rawws_sse import EventTooLarge
@@ -33,6 +35,9 @@ __all__ = ["PollLink", "StreamLink"]
 
 # For how long a server is asked to hold a poll, in seconds: the most that it does.
 HELD: Final = 25
+# From a poll that is to be held, and brought nothing, to the next one, at least so many seconds: a server that ends it
+# at once, or a cache between, would be asked a thousand times a second.
+LEAST_INTERVAL = 1.0
 # Between two looks at who is there, in seconds, where nobody tells.
 PRESENCE_INTERVAL = 10.0
 # What a hub says of a topic that it cannot serve for now, though others; and until it is asked for again, in seconds.
@@ -291,6 +296,7 @@ class PollLink(HttpLink):
         # The first one is answered at once: so it is known to work, and what is subscribed to begins.
         held = HELD if all(channel.live for channel in asked) else 0
         fields = [*self._fields(asked), ("timeout", str(held))]
+        began = clock.monotonic()
         response = await self._address.request("GET", fields, held=held)
         if response.status not in {200, 204}:
             await self._refused(InvalidStatus(response, f"the server answered {response.status}"), asked)
@@ -301,6 +307,8 @@ class PollLink(HttpLink):
         self.opened(self)
         if found is not None:
             self._take_all(found, asked)
+        if held and (found is None or not found.publications):
+            await asyncio.sleep(began + LEAST_INTERVAL - clock.monotonic())
 
     def _take_all(self, found: HubEnvelope, asked: dict[Channel, str]) -> None:
         """Take what a poll brought."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from rawws.errors import HubError
 
-from .envelopes import channel_key
+from .envelopes import channel_key, check_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -370,6 +370,7 @@ class Channel:
         Where what was missed since the least of all cursors is lost, return True if others have to be asked for again.
         """
         cursor, recovered = envelope.cursor, bool(envelope.recovered)
+        check_length("cursor", cursor)
         was, self.live, self.cursor = self.live, True, cursor
         if envelope.id is not None:
             self.present = envelope.present
@@ -408,6 +409,7 @@ class Channel:
         if envelope.join is not None or envelope.leave is not None:
             self._move(envelope.join, envelope.leave)
         elif envelope.message is not None:
+            check_length("cursor", envelope.cursor)
             self.cursor = envelope.cursor or self.cursor
             publication = received_of(envelope.topic, envelope)
             for receiver in tuple(self.receivers):
