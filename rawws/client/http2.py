@@ -45,6 +45,8 @@ __all__ = ["Http1RequiredError", "Http2ClientConnection", "StreamAsker", "Stream
 LIMITS = Http2Limits()
 # How long a server may take to read what was written before the end, in seconds.
 LINGER = 2.0
+# So many events of one read, before the others have a turn: a few ms.
+BATCH = 1024
 PHRASES = {int(status): status.phrase for status in HTTPStatus}
 NAMES = {int(code): code.name for code in ErrorCode}
 
@@ -165,10 +167,12 @@ class Http2ClientConnection(Http2Carrier):
         if self.has_ended():
             return
         self.corked = True
+        number = 0
         try:
             while (event := core.next_event()) is not None:
+                number += 1
                 self.handle(event)
-                if turn.is_over():
+                if number >= BATCH or turn.is_over():
                     self.waiting = True
                     break
         except Http2Error as error:

@@ -31,7 +31,7 @@ class Http2PeerConnection:
         self.writer = writer
         self.core = Http2Endpoint(Role.SERVER, limits, connect_protocol=True)
         self.requests: list[RequestReceived] = []
-        self.data: dict[int, bytes] = {}
+        self.data: dict[int, bytearray] = {}
         self.resets: list[StreamReset] = []
         self.goaways: list[GoAwayReceived] = []
         # The streams that the client has ended.
@@ -103,8 +103,7 @@ async def http2_peer(
                         connection.requests.append(event)
                         react(connection, event)
                     elif isinstance(event, DataReceived):
-                        octets = connection.data.get(event.stream.id, b"")
-                        connection.data[event.stream.id] = octets + event.data
+                        connection.data.setdefault(event.stream.id, bytearray()).extend(event.data)
                         if takes:
                             core.acknowledge(event.stream, len(event.data))
                         if event.end_stream:

@@ -22,7 +22,7 @@ from rawws.protocol.http11 import Headers
 from tests.client.http2_peers import Http2PeerConnection, http2_peer
 from tests.client.peers import Tls, echo, http_proxy, port, tls
 from tests.client.test_client import Recorder, send_on
-from tests.server.peers import Logged, eventually, run, serve
+from tests.server.peers import eventually, run, serve
 
 # A Close frame with 1000, of a server.
 CLOSE = b"\x88\x02\x03\xe8"
@@ -742,20 +742,27 @@ async def test_a_connection_that_ends_before_the_response_says_so() -> None:
         assert len(peer.requests) == 1
 
 
-async def test_a_server_that_answers_pings_is_asked_no_more_than_it_reads(logged: Logged) -> None:
+@pytest.mark.parametrize(("number", "ends"), [(900, False), (20_000, True)])
+async def test_a_server_that_asks_for_answers_without_end_ends_its_connection(number: int, ends: bool) -> None:
     keys = tls()
 
     def ping(connection: Http2PeerConnection, request: RequestReceived) -> None:
         connection.accept(request.stream)
-        for _ in range(900):
+        for _ in range(number):
             connection.core.ping(b"12345678")
         connection.send(request.stream, b"\x81\x02hi")
 
     async with http2_peer(ping, keys.server) as peer:
         ws = await rawws.connect(peer.uri, ssl=keys.client, http2=True, close_timeout=0.1)
-        assert await ws.recv() == "hi"
+        if ends:
+            with pytest.raises(rawws.ConnectionClosedError):
+                await ws.recv()
+            assert ws.close_code == 1006
+            await eventually(lambda: peer.connections[0].goaways)
+            assert peer.connections[0].goaways[0].error_code == ErrorCode.ENHANCE_YOUR_CALM
+        else:
+            assert await ws.recv() == "hi"
         await ws.close()
-    assert logged.left() == []
 
 
 # -- backpressure of the connection
@@ -766,7 +773,8 @@ WIDE = Http2Limits(window=1 << 24, connection_window=1 << 26)
 
 async def fill(ws: rawws.WebSocket) -> None:
     """Send until the kernel of a server that does not read takes no more."""
-    for _ in range(200):
+    # Over the window, so that something is left even where the kernel takes all.
+    for _ in range(300):
         ws.send(bytes(65536))
         await asyncio.sleep(0)
     assert ws.buffered > 0
@@ -793,7 +801,7 @@ async def test_a_server_that_reads_nothing_at_all_is_written_and_read_on_when_it
             await asyncio.sleep(0)
         connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert [await ws.recv() for _ in range(3)] == ["hi"] * 3
-        await eventually(lambda: len(connection.data.get(1, b"")) == 200 * (65536 + 14))
+        await eventually(lambda: len(connection.data.get(1, b"")) == 300 * (65536 + 14))
         await ws.close()
 
 
@@ -875,9 +883,17 @@ async def test_a_server_that_greets_nobody_is_left_after_open_timeout() -> None:
 
 async def test_a_server_that_does_not_answer_is_left_after_open_timeout() -> None:
     keys = tls()
-    async with http2_peer(lambda *_: None, keys.server) as peer:
+
+    def accept_one(connection: Http2PeerConnection, request: RequestReceived) -> None:
+        if len(connection.requests) == 1:
+            connection.accept(request.stream)
+
+    async with http2_peer(accept_one, keys.server) as peer:
+        ws = await rawws.connect(peer.uri, ssl=keys.client, http2=True, close_timeout=0.1)
         with pytest.raises(TimeoutError, match="nothing came of the response"):
             await rawws.connect(peer.uri, ssl=keys.client, http2=True, open_timeout=0.3)
+        await eventually(lambda: [reset.error_code for reset in peer.connections[0].resets] == [ErrorCode.CANCEL])
+        await ws.close()
         await eventually(lambda: not swept())
 
 
