@@ -5,17 +5,17 @@ Laws:
    itself counts where it has no stream.
 2. The connection's window is given back at once, a stream's as its application takes: one that stands still stops no
    other. What a client can make this side hold are its streams, each with its window.
-3. One read is answered by one write; what waits is sent in turns (`StreamScheduler`).
+3. One read is answered by one write; what waits is sent in turns (`Http2Carrier`).
 4. A client that breaks the protocol, or makes work for nothing, ends its own connection, with the code of the RFC.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from rawws import clock
 from rawws.errors import Http2Error, HttpError
-from rawws.net.scheduling import StreamScheduler
+from rawws.net.http2 import Http2Carrier
 from rawws.net.streams import StreamTransport
 from rawws.net.transports import close_transport
 from rawws.net.websocket import WebSocket
@@ -41,8 +41,6 @@ from .stream_requests import StreamRequests
 from .tls import is_prohibited
 
 if TYPE_CHECKING:
-    import asyncio
-
     from rawws.protocol.http2_events import Http2Event
     from rawws.protocol.http2_streams import Http2Stream
     from rawws.protocol.http11 import Headers
@@ -56,14 +54,10 @@ LIMITS = Http2Limits()
 # Of the streams that may be open, so many may be ones that last: event streams, polls, WebSockets. What is left is for
 # requests, for a browser has one connection for all of its tabs, and waits silently where the streams are used up.
 LASTING = 200
-# The largest DATA frame, and how much is written at a time: a stream that is more urgent waits for no more than that.
-FRAME_SIZE = 16384
-WRITE_SIZE = 65536
-# So much of one read, where a request, or SETTINGS, which are those of each stream, are as much as 32 other events, and
-# so many bytes of one write, before the others have a turn: a few ms.
+# So much of one read, where a request, or SETTINGS, which are those of each stream, are as much as 32 other events,
+# before the others have a turn: a few ms.
 BATCH = 1024
 LARGE = 32
-BURST = 524288
 # RFC 9113 6.8: "A server that is attempting to gracefully shut down a connection SHOULD send an initial GOAWAY frame
 # with the last stream identifier set to 2^31-1 and a NO_ERROR code."
 ANY_STREAM = (1 << 31) - 1
@@ -77,24 +71,20 @@ def alpn_of(ws: WebSocket) -> str | None:
 
 
 @final
-class Http2Connection:
+class Http2Connection(Http2Carrier):
     """What speaks on a connection of HTTP/2; it carries the streams of its client."""
 
     __slots__ = (
-        "client", "context", "core", "corked", "draining", "elapsed_at", "leaving", "over", "paused", "scheduled",
-        "scheduler", "socket", "streams", "waiting",
+        "client", "context", "draining", "elapsed_at", "leaving", "over", "paused", "streams", "waiting",
     )  # fmt: skip
 
     def __init__(self, context: ServerContext, client: ProxiedClient) -> None:
+        core = Http2Endpoint(Role.SERVER, LIMITS, connect_protocol=context.has_websockets())
+        super().__init__(core, context.settings.loop)
         self.context = context
         self.client = client
-        self.core = Http2Endpoint(Role.SERVER, LIMITS, connect_protocol=context.has_websockets())
-        self.socket: WebSocket = None  # type: ignore[assignment]  # from `begin` on
         self.streams: set[StreamTransport] = set()
-        self.scheduler = StreamScheduler()
         self.elapsed_at = clock.monotonic()
-        # A read is processed; a write is due in the next turn of the loop.
-        self.corked = self.scheduled = False
         # Others have their turn, or the client is to read, before more is read.
         self.waiting = self.paused = False
         # No stream may begin any more: because the client goes, or the server; it ends with its last stream.
@@ -111,11 +101,6 @@ class Http2Connection:
     def kind(self) -> str:
         """What it is for."""
         return "http2"
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that runs it."""
-        return self.context.settings.loop
 
     def begin(self, socket: WebSocket) -> None:
         """Begin with a connection that another handler has begun with."""
@@ -257,17 +242,6 @@ class Http2Connection:
         self.core.respond(stream.key, status, fields)
         self.flush_soon()
 
-    def schedule(self, stream: StreamTransport) -> None:
-        """Send what waits on a stream when it is its turn."""
-        self.scheduler.add(stream)
-        self.flush_soon()
-
-    def acknowledge(self, stream: StreamTransport, count: int) -> None:
-        """Let the client send so many bytes more."""
-        self.core.acknowledge(stream.key, count)
-        if self.core.pending():
-            self.flush_soon()
-
     def widen(self, stream: StreamTransport, window: int) -> None:
         """Let the client send so many bytes before the first is taken: as large as a message may be."""
         limit = self.context.options.max_size
@@ -292,66 +266,6 @@ class Http2Connection:
                     self.context.admission.enter(self.socket)
                 self.socket.set_deadline(self.context.keep_alive_timeout)
                 self.end_if_idle()
-
-    def extra(self, name: str) -> Any:
-        """Return what the connection's transport knows under this name."""
-        return self.socket.extra(name)
-
-    # -- writing
-
-    def flush_soon(self) -> None:
-        """Write at the end of this read, or in the next turn of the loop."""
-        if not self.corked and not self.scheduled:
-            self.scheduled = True
-            self.loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Write what waits, as much as the client takes, each stream in its turn."""
-        self.scheduled = False
-        socket, core = self.socket, self.core
-        if socket.lost:
-            return
-        sent = 0
-        while core.error is None and not socket.congested and sent < BURST:
-            stream = self.scheduler.next()
-            if stream is None:
-                break
-            sent += self.send_piece(stream)
-            if core.pending() >= WRITE_SIZE:
-                self.write()
-            if core.send_window <= 0 and stream.is_queued:
-                # Only ends and heads go out until the client makes room.
-                break
-        self.write()
-        if sent >= BURST:
-            self.flush_soon()
-
-    def send_piece(self, stream: StreamTransport) -> int:
-        """Send a frame of a stream, and give it another turn if it has more; return how long it is."""
-        core = self.core
-        if stream.over or not stream.key.may_send():
-            return 0
-        room = min(FRAME_SIZE, core.sendable(stream.key))
-        if stream.queued and not room:
-            # The window of the stream is closed: WindowOpened brings it back. That of the connection: it is the next.
-            if core.send_window <= 0:
-                self.scheduler.add(stream, again=True)
-            return 0
-        if not stream.queued and not stream.ending:
-            stream.sent(False)
-            return 0
-        data, last = stream.take(room)
-        core.send_data(stream.key, data, last)
-        if stream.queued or (stream.ending and not last):
-            self.scheduler.add(stream, again=True)
-        stream.sent(last)
-        return len(data)
-
-    def write(self) -> None:
-        """Write the frames that there are."""
-        chunks = self.core.data_to_send()
-        if chunks and not self.socket.lost:
-            self.socket.write(chunks if len(chunks) == 1 else [b"".join(chunks)])
 
     # -- the flow of the connection: a Follower
 
