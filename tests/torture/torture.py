@@ -17,16 +17,15 @@ import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 from urllib.parse import quote
 
 import rawws
 from rawws.topics.backplane_urls import backplane_class
-from tests.backplanes.engines import ServerEngine
 from tests.processes import LOOPBACK, Process, free_port
 from tests.server.peers import eventually
 
-__all__ = ["CLIENTS", "KILLS", "Client", "Outcome", "sockets", "torture"]
+__all__ = ["CLIENTS", "KILLS", "Client", "Outcome", "Victim", "sockets", "torture"]
 
 # What becomes of the engine: it lives, or is killed and has its data when it is started again, or lacks them each
 # second time.
@@ -34,6 +33,23 @@ KILLS: Final = ("never", "keep", "forget")
 CLIENTS: Final = 50
 COUNT: Final = 2
 TOPIC: Final = "torture & co"
+
+
+class Victim(Protocol):
+    """An engine that is killed."""
+
+    @property
+    def url(self) -> str:
+        """Return what `Hub(backplane=...)` takes."""
+
+    def kill(self, *, forget: bool = False) -> None:
+        """Kill it, or that part of it which is written to; with `forget`, the data of that are gone."""
+
+    def start(self) -> None:
+        """Start it again."""
+
+    def end(self) -> None:
+        """Leave nothing behind."""
 
 
 class Client:
@@ -188,7 +204,7 @@ class Servers:
             await self.start()
 
 
-async def kill_engine(engine: ServerEngine, hub: rawws.Hub, kills: str, until: float) -> int:
+async def kill_engine(engine: Victim, hub: rawws.Hub, kills: str, until: float) -> int:
     """Have the engine die and come back until a time, and return how often."""
     loop = asyncio.get_running_loop()
     killed = 0
@@ -224,7 +240,7 @@ def sockets() -> set[str]:
     return {name for name in found if name.startswith("socket:")}
 
 
-async def torture(engine: ServerEngine, seconds: float, kills: str = "never") -> Outcome:
+async def torture(engine: Victim, seconds: float, kills: str = "never") -> Outcome:
     """Do it for so many seconds, and then until all have heard what was published last."""
     loop = asyncio.get_running_loop()
     ports = [free_port() for _ in range(COUNT)]
