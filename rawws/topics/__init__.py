@@ -5,6 +5,7 @@ from rawws.net.identity import Identity
 
 from .asgi import scope_of
 from .asgi_socket import AsgiSocket
+from .attendance import SubscriptionObserver
 from .backplane import History
 from .calls import CallError
 from .cursors import CursorError
@@ -39,6 +40,7 @@ __all__ = [
     "Refused",
     "Subscriber",
     "Subscription",
+    "SubscriptionObserver",
     "TopicError",
     "scope_of",
 ]

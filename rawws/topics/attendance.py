@@ -9,7 +9,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, Protocol, final
 
 from rawws import clock
 
@@ -17,12 +17,31 @@ from .history import JOIN, LEAVE
 from .presence import PresenceSet
 
 if TYPE_CHECKING:
+    from .history import Publication
     from .presence import Present
     from .replication import Replication
     from .subscribers import Subscription
     from .table import Topic, TopicTable
 
-__all__ = ["Attendance"]
+__all__ = ["Attendance", "SubscribeResult", "SubscriptionObserver"]
+
+
+class SubscribeResult(NamedTuple):
+    """A new subscription, the cursor at which it begins, and what is to be sent to it first."""
+
+    subscription: Subscription
+    cursor: str
+    missed: list[Publication]
+
+
+class SubscriptionObserver(Protocol):
+    """Whoever is told of each subscription of a hub: when it was made, and when it is over, however it ended."""
+
+    def subscribed(self, subscription: Subscription) -> None:
+        """Handle a new subscription."""
+
+    def unsubscribed(self, subscription: Subscription) -> None:
+        """Handle the end of one."""
 
 
 @final

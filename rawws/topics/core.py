@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from rawws import clock
@@ -18,7 +18,7 @@ from rawws.net.prepared import PreparedMessage
 from rawws.net.websocket import WebSocket
 
 from .asgi_socket import AsgiSocket, AsgiSubscriber, receiver_of
-from .attendance import Attendance
+from .attendance import Attendance, SubscribeResult
 from .calls import Calls
 from .control import UserControl
 from .cursors import EARLIEST, CursorError, cursor_of, cursors_of, parse_cursor
@@ -50,12 +50,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from .asgi_socket import AsgiWebSocket
+    from .attendance import SubscriptionObserver
     from .backplane import Backplane, History
     from .figures import HubStats, TopicFigures
     from .rules import ClientRules
     from .subscribers import ClientProtocol, Receiver, SubscriberConnection
 
-__all__ = ["HubCore", "SubscribeResult", "known_hubs"]
+__all__ = ["HubCore", "known_hubs"]
 
 Answer = TypeVar("Answer")
 
@@ -79,14 +80,6 @@ NUMBERS = itertools.count()
 def known_hubs() -> list[HubCore]:
     """Return the hubs of this process, in the order in which they were made."""
     return [hub for _, hub in sorted(HUBS.items())]
-
-
-class SubscribeResult(NamedTuple):
-    """A new subscription, the cursor at which it begins, and what is to be sent to it first."""
-
-    subscription: Subscription
-    cursor: str
-    missed: list[Publication]
 
 
 class HubCore:
@@ -115,6 +108,8 @@ class HubCore:
         self.sessions = ClientSessions()
         self._rates = None if topic_rate is None else TopicRates(topic_rate)
         self._renders = dict(protocols)
+        # What clients that ask by HTTP hear.
+        self.render = protocols[0].render
         self._table = TopicTable(history, protocols[0].render, Log if backplane is None else ReplicaLog)
         self._table.max_info = max_info
         self._replication = (
@@ -123,6 +118,7 @@ class HubCore:
         self.attendance = Attendance(self._table, self._replication, presence_grace)
         self._subscribers: dict[SubscriberConnection, Subscriber] = {}
         self.control = UserControl(self, self._subscribers, self.sessions, self._replication)
+        self.observer: SubscriptionObserver | None = None
         self._published = 0
         self.calls = Calls()
         self._thread = HubThread(self.publish_payload)
@@ -519,6 +515,8 @@ class HubCore:
         if watch:
             subscription.watches = True
             found.watchers[subscriber] = subscription
+        if self.observer is not None:
+            self.observer.subscribed(subscription)
         return SubscribeResult(subscription, start, missed)
 
     def _wait(self, replication: Replication, subscription: Subscription, since: str) -> None:
@@ -586,6 +584,8 @@ class HubCore:
         del subscriber.subscriptions[subscription.topic]
         subscriber.end(subscription)
         subscription.settle()
+        if self.observer is not None:
+            self.observer.unsubscribed(subscription)
         topic = self._table.topics[subscription.topic]
         del topic.subscriptions[subscriber]
         topic.receivers = None

@@ -26,6 +26,7 @@ __all__ = [
     "is_lenient",
     "is_short",
     "join_cursors",
+    "namespaced",
     "parse_cursor",
 ]
 
@@ -66,9 +67,21 @@ def parse_cursor(cursor: object) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def join_cursors(cursors: Mapping[str, str]) -> str:
-    """Return one cursor for several topics: `chat=5f0e:17&news=81aa:4`, names percent-encoded."""
-    return "&".join([label(topic) + cursor for topic, cursor in cursors.items()])
+def join_cursors(cursors: Mapping[str, str], skip: int = 0) -> str:
+    """Return one cursor for several topics: `chat=5f0e:17&news=81aa:4`, names percent-encoded.
+
+    The first `skip` characters of each name are left out: a namespace that its client does not know.
+    """
+    return "&".join([label(topic[skip:]) + cursor for topic, cursor in cursors.items()])
+
+
+def namespaced(since: str, namespace: str) -> str:
+    """Return a cursor as one whose names are within a namespace."""
+    # One that is too long is refused where it is read.
+    if not namespace or "=" not in since or len(since) > MAX_JOINED:
+        return since
+    before = quote(namespace, safe="/")
+    return type(since)("&".join([before + part for part in since.split("&")]))
 
 
 @lru_cache(4096)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .presence import Present
 
 __all__ = [
+    "NAMESPACE_END",
     "SUBPROTOCOL",
     "Command",
     "EnvelopeError",
@@ -38,9 +39,12 @@ __all__ = [
     "parse",
     "place_fields",
     "render",
+    "render_within",
 ]
 
 SUBPROTOCOL: Final = "rawws.v1"
+# What a namespace ends with.
+NAMESPACE_END: Final = "/"
 
 # What each action may have beside it, and the types that it may be of.
 ACTIONS: Final[dict[str, frozenset[str]]] = {
@@ -238,9 +242,26 @@ def error_of(error: EnvelopeError | CursorError | TopicError) -> dict[str, Any]:
 
 def render(publication: Publication) -> str:
     """Return the envelope of a publication, or of a notice."""
-    fields = notice_fields(publication) if isinstance(publication, Notice) else publication_fields(publication)
+    return rendered(publication, fields_of(publication))
+
+
+def render_within(publication: Publication) -> str:
+    """Return the same for clients in a namespace: what stands before the first `/` of a topic is not said."""
+    fields = fields_of(publication)
+    if "topic" in fields:
+        fields["topic"] = fields["topic"].partition(NAMESPACE_END)[2] or fields["topic"]
+    return rendered(publication, fields)
+
+
+def rendered(publication: Publication, fields: dict[str, Any]) -> str:
+    """Return an envelope, and in it what goes beside the publication."""
     text = serialize(fields)
     return f"{text[:-1]},{publication.extra}}}" if publication.extra else text
+
+
+def fields_of(publication: Publication) -> dict[str, Any]:
+    """Return what the envelope of a publication or of a notice says."""
+    return notice_fields(publication) if isinstance(publication, Notice) else publication_fields(publication)
 
 
 def notice_fields(notice: Notice) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class HubApi:
 
         def answer() -> Response:
             page = page_of(self.hub, topic, since, before, limit, MAX_ANSWER)
-            return Response(200, answer_page(page, {}), FRESH, "application/json")
+            return Response(200, answer_page(self.hub, page, {}), FRESH, "application/json")
 
         return self.hub.when_ready([topic], since or before or EARLIEST, answer)
 

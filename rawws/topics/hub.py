@@ -23,7 +23,7 @@ from .pages import HistoryPage, check_page, page_of
 from .payloads import payload_of
 from .presence import LARGEST_INFO
 from .rates import TOPIC_RATE
-from .rawws_v1 import PROTOCOL, serve_client
+from .rawws_v1 import PROTOCOL, PROTOCOL_WITHIN, serve_client
 from .rawws_v1_http import answer_poll, answer_post, answer_stream
 from .rules import ClientRules
 from .sessions import UNAUTHORIZED
@@ -55,7 +55,6 @@ Answer = TypeVar("Answer")
 MAX_TOPICS = 1000
 # Who is away for longer has left, whatever the page shows.
 MAX_GRACE = 3600.0
-PROTOCOLS: Final = (PROTOCOL,)
 # As `rawws serve` was told.
 WORKERS: Final = "workers"
 
@@ -76,6 +75,10 @@ class Hub(HubCore):
     from then on, or None for anybody, or raises HttpError(401). `on_subscribe(client, topic)` is called before a client
     is subscribed, `on_publish(client, topic, data)` returns what is published of what a client says, None for nothing.
     They may be asynchronous; either, and `authorize`, may raise `Refused` with a reason that the client is told.
+
+    `namespace(client)` returns a name without `/`, such as that of a tenant: a client that says "chat" means the topic
+    "NAME/chat", and hears of it as "chat". The functions here, and `publish`, have the whole name. Users are those of
+    the hub, whatever the namespace. Without it, clients name topics as they are.
 
     `claims` says whether others are told what a client says of itself where it is present. A user whose connection is
     lost stays present for `presence_grace` seconds, and nobody is told that it left and came back. What is told of
@@ -99,6 +102,7 @@ class Hub(HubCore):
         on_subscribe: Callable[[Any, str], Awaitable[None] | None] | None = None,
         on_publish: Callable[[Any, str, Any], Any] | None = None,
         authorize_pattern: Callable[[Any, str], bool | Awaitable[bool]] | None = None,
+        namespace: Callable[[Any], str] | None = None,
         claims: bool = True,
         presence_grace: float = 0.0,
         max_info: int = MAX_INFO,
@@ -117,9 +121,12 @@ class Hub(HubCore):
             raise ValueError(f"presence_grace is {presence_grace}, allowed are 0 to {MAX_GRACE:g} seconds")
         if not 0 < max_info <= LARGEST_INFO:
             raise ValueError(f"max_info is {max_info}, allowed are 1 to {LARGEST_INFO} bytes")
-        rules = ClientRules(authorize, identify, on_subscribe, on_publish, authorize_pattern, claims=claims)
+        if namespace is not None and authorize_pattern is not None:
+            raise ValueError("authorize_pattern is beside namespace, allowed is one: a namespace has no patterns")
+        rules = ClientRules(authorize, identify, on_subscribe, on_publish, authorize_pattern, namespace, claims=claims)
+        protocols = (PROTOCOL if namespace is None else PROTOCOL_WITHIN,)
         super().__init__(
-            bounds, policy, max_topics, max_size, topic_rate, rules, backplane, PROTOCOLS, presence_grace, max_info
+            bounds, policy, max_topics, max_size, topic_rate, rules, backplane, protocols, presence_grace, max_info
         )
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .cursors import EARLIEST, CursorError
-from .envelope import answer_of, malformed, render
+from .envelope import answer_of, malformed
 
 if TYPE_CHECKING:
     from .core import HubCore
@@ -49,7 +49,7 @@ def page_of(hub: HubCore, topic: str, since: str, before: str, limit: int, size:
     """
     if since:
         cursor, found, recovered = hub.recall(topic, since=since)
-        chosen = first_of(found, limit, size)
+        chosen = first_of(hub, found, limit, size)
         if len(chosen) < len(found):
             cursor = chosen[-1].cursor if chosen else since
         return HistoryPage(chosen, cursor, recovered)
@@ -57,7 +57,7 @@ def page_of(hub: HubCore, topic: str, since: str, before: str, limit: int, size:
     if before:
         index = index_of(hub, topic, found, before)
         cursor, found, recovered = before, found[:index] if index else [], index is not None
-    chosen = first_of(found[::-1], limit, size)[::-1]
+    chosen = first_of(hub, found[::-1], limit, size)[::-1]
     if before and chosen:
         cursor = chosen[0].cursor
     return HistoryPage(chosen, cursor, recovered)
@@ -77,20 +77,20 @@ def index_of(hub: HubCore, topic: str, found: list[Publication], before: str) ->
     return len(found)
 
 
-def first_of(publications: list[Publication], limit: int, size: int | None) -> list[Publication]:
+def first_of(hub: HubCore, publications: list[Publication], limit: int, size: int | None) -> list[Publication]:
     """Return the first publications, as many as may be; one is, however large."""
     if size is None:
         return publications[:limit]
     chosen: list[Publication] = []
     for publication in publications[:limit]:
-        size -= len(publication.form_of(render).payload)
+        size -= len(publication.form_of(hub.render).payload)
         if chosen and size < 0:
             break
         chosen.append(publication)
     return chosen
 
 
-def answer_page(page: HistoryPage, answer: dict[str, Any]) -> bytes:
+def answer_page(hub: HubCore, page: HistoryPage, answer: dict[str, Any]) -> bytes:
     """Return the answer that a page is, as JSON, with what else it says."""
-    octets = [publication.form_of(render).payload for publication in page.publications]
+    octets = [publication.form_of(hub.render).payload for publication in page.publications]
     return answer_of(octets, page.cursor, page.recovered, answer)

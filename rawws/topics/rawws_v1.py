@@ -24,7 +24,7 @@ from rawws.protocol.closing import close_reason
 from rawws.protocol.opcodes import CloseCode
 
 from .calls import numbered
-from .cursors import EARLIEST, CursorError, cursor_of
+from .cursors import EARLIEST, CursorError, cursor_of, namespaced
 from .envelope import (
     CALLING,
     SUBPROTOCOL,
@@ -34,6 +34,7 @@ from .envelope import (
     listed,
     parse,
     render,
+    render_within,
 )
 from .names import TopicError
 from .pages import MAX_ANSWER, answer_page, check_page, page_of
@@ -51,9 +52,11 @@ if TYPE_CHECKING:
     from .core import HubCore
     from .subscribers import PublishResult
 
-__all__ = ["PROTOCOL", "HubHandler", "remind", "serve_client"]
+__all__ = ["PROTOCOL", "PROTOCOL_WITHIN", "HubHandler", "remind", "serve_client"]
 
 PROTOCOL: Final = ClientProtocol(SUBPROTOCOL, render)
+# Of clients in namespaces.
+PROTOCOL_WITHIN: Final = ClientProtocol(SUBPROTOCOL, render_within)
 
 ClientSocket: TypeAlias = "WebSocket | AsgiSocket"
 
@@ -68,6 +71,8 @@ MISTAKES = (EnvelopeError, CursorError, TopicError)
 FREE = frozenset({"unsubscribe", "renew", "answer"})
 # What is about no topic.
 NAMELESS = frozenset({"renew", "answer"})
+# What is about a topic of a namespace.
+NAMED = frozenset({"subscribe", "unsubscribe", "publish", "presence", "history"})
 RIGHTS = {
     "subscribe": "subscribe",
     "presence": "subscribe",
@@ -137,7 +142,7 @@ def handle(hub: HubCore, ws: ClientSocket, message: str | bytes) -> Awaitable[An
     if hub.sessions.is_over(ws):
         return None
     try:
-        command = read(message)
+        command = placed(hub, ws, read(message))
     except EnvelopeError as error:
         reply(ws, error.id, error_of(error))
         return None
@@ -259,7 +264,7 @@ def list_held(hub: HubCore, ws: ClientSocket, command: Command) -> None:
     """Answer what is held, to who can know that it is an answer."""
     if command.id is not None:
         page = page_of(hub, command.topic, *history_of(command), command.limit, MAX_ANSWER)
-        say(ws, answer_page(page, {"id": command.id}).decode())
+        say(ws, answer_page(hub, page, {"id": command.id}).decode())
 
 
 def subscribe(hub: HubCore, ws: ClientSocket, command: Command) -> None:
@@ -416,6 +421,15 @@ def read(message: str | bytes) -> Command:
     except TopicError as error:
         raise EnvelopeError(error.code, str(error), command.id) from None
     return command
+
+
+def placed(hub: HubCore, client: Any, command: Command) -> Command:
+    """Return what a client asks for with the whole name of the topic."""
+    if hub.rules.namespace is None or command.action not in NAMED or command.pattern:
+        return command
+    namespace = hub.rules.namespace_of(client)
+    since, before = (namespaced(cursor, namespace) for cursor in (command.since, command.before))
+    return command._replace(topic=namespace + command.topic, since=since, before=before)
 
 
 def history_of(command: Command) -> tuple[str, str]:

@@ -18,13 +18,13 @@ from rawws.http.responses import Response
 from rawws.net.turns import spend
 
 from .calls import numbered
-from .cursors import EARLIEST, MAX_ID, cursors_of, is_short, join_cursors
-from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields, render
+from .cursors import EARLIEST, MAX_ID, cursors_of, is_short, join_cursors, namespaced
+from .envelope import EnvelopeError, answer_of, error_of, listed, place_fields
 from .names import STATUSES, TopicError, unavailable
 from .pages import MAX_ANSWER, answer_page, page_of
 from .patterns import Pattern, check_channel
 from .payloads import serialize
-from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, history_of, place_of, read
+from .rawws_v1 import COMMAND_COST, MISTAKES, RIGHTS, history_of, place_of, placed, read
 from .subscribers import EventSubscriber
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ def answer_stream(
     hub: HubCore, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None
 ) -> EventStream | Response | Awaitable[EventStream | Response]:
     """Answer by an event stream."""
-    names = names_of(asked, topics)
+    namespace = hub.rules.namespace_of(asked) if topics is None else ""
+    names = within(namespace, names_of(asked, topics))
     # EventSource comes back to the URL that it began with: what it says beside that is newer.
     start = since if since is not None else asked.last_event_id or asked.query.get("since", "")
+    start = namespaced(start, namespace)
 
     def begin() -> Any:
-        return hub.when_ready(names, start, lambda: begin_stream(hub, asked, names, start))
+        return hub.when_ready(names, start, lambda: begin_stream(hub, asked, names, start, len(namespace)))
 
     def go() -> Any:
         hub.account(asked, names)
@@ -75,14 +77,14 @@ def answer_stream(
     return when_allowed(hub, asked, names if topics is None else None, go)
 
 
-def begin_stream(hub: HubCore, asked: HttpRequest, names: list[str], since: str) -> EventStream:
-    """Return a stream that is subscribed to topics, and what it missed of them."""
+def begin_stream(hub: HubCore, asked: HttpRequest, names: list[str], since: str, skip: int) -> EventStream:
+    """Return a stream that is subscribed to topics, and what it missed of them; `skip` characters are its namespace."""
     check_some(names)
     spend(COMMAND_COST * len(names))
     starts = cursors_of(since, names)
     made = EventStream()
     made.identity = asked.identity
-    subscriber = EventSubscriber(hub, made, render)
+    subscriber = EventSubscriber(hub, made, hub.render, skip)
     try:
         results = [hub.admit(subscriber, name, since=starts[name]) for name in names]
     except BaseException:
@@ -93,7 +95,8 @@ def begin_stream(hub: HubCore, asked: HttpRequest, names: list[str], since: str)
     hub.sessions.begin(made, made.identity, lambda _code, _reason: made.close())
     made.on_close = hub.sessions.end
     for subscription, cursor, _ in results:
-        made.send(serialize(place_fields(subscription.topic, cursor, recovered=subscription.recovered)))
+        topic = subscription.topic[skip:] if skip else subscription.topic
+        made.send(serialize(place_fields(topic, cursor, recovered=subscription.recovered)))
     for subscription, _, missed in results:
         subscriber.replay(subscription, missed)
     return made
@@ -103,27 +106,31 @@ def answer_poll(
     hub: HubCore, asked: HttpRequest, topics: str | Iterable[str] | None, since: str | None, timeout: float | None
 ) -> LongPoll | Response | Awaitable[LongPoll | Response]:
     """Answer by what came since a cursor, as soon as there is something."""
-    names = names_of(asked, topics)
+    namespace = hub.rules.namespace_of(asked) if topics is None else ""
+    names = within(namespace, names_of(asked, topics))
     start = since if since is not None else asked.query.get("since", "") or asked.last_event_id
+    start = namespaced(start, namespace)
 
     def go() -> Any:
         seconds = seconds_of(asked) if timeout is None else timeout
         hub.account(asked, names)
 
         def begin() -> Any:
-            return hub.when_ready(names, start, lambda: begin_poll(hub, asked, names, start, seconds))
+            return hub.when_ready(names, start, lambda: begin_poll(hub, asked, names, start, seconds, len(namespace)))
 
         return when_admitted(hub, asked, names, begin) if topics is None else begin()
 
     return when_allowed(hub, asked, names if topics is None else None, go)
 
 
-def begin_poll(hub: HubCore, asked: HttpRequest, names: list[str], since: str, timeout: float) -> LongPoll | Response:
+def begin_poll(
+    hub: HubCore, asked: HttpRequest, names: list[str], since: str, timeout: float, skip: int
+) -> LongPoll | Response:
     """Return what came since a cursor, or a poll that waits for it."""
     check_some(names)
     spend(COMMAND_COST * len(names))
     starts = cursors_of(since, names)
-    answer = PollAnswer()
+    answer = PollAnswer(hub.render, skip)
     found: list[list[Publication]] = []
     complete = True
     for name in names:
@@ -149,9 +156,11 @@ def begin_poll(hub: HubCore, asked: HttpRequest, names: list[str], since: str, t
 class PollAnswer:
     """What a poll is answered: as many publications as are no larger than others, and the cursors behind them."""
 
-    __slots__ = ("cursors", "full", "publications", "recovered", "size")
+    __slots__ = ("cursors", "full", "publications", "recovered", "render", "size", "skip")
 
-    def __init__(self) -> None:
+    def __init__(self, render: Callable[[Publication], str], skip: int) -> None:
+        self.render = render
+        self.skip = skip
         self.cursors: dict[str, str] = {}
         self.recovered = True
         # As JSON, and how many bytes of that.
@@ -174,7 +183,7 @@ class PollAnswer:
         """Take a publication, if there is room for it and was for all before it; the first one has room."""
         if self.full:
             return
-        octets = publication.form_of(render).payload
+        octets = publication.form_of(self.render).payload
         if self.publications and self.size + len(octets) > MAX_ANSWER:
             # The client asks for it next: its cursor stays before it.
             self.full = True
@@ -185,7 +194,7 @@ class PollAnswer:
 
     def response(self) -> Response:
         """Return the answer."""
-        octets = answer_of(self.publications, join_cursors(self.cursors), self.recovered, {})
+        octets = answer_of(self.publications, join_cursors(self.cursors, self.skip), self.recovered, {})
         return Response(200, octets, FRESH, "application/json")
 
 
@@ -256,7 +265,7 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
     """Publish what the body says, list who is present or what is held, or call a function."""
     spend(COMMAND_COST)
     try:
-        command = read(asked.body.decode("utf-8", "replace"))
+        command = placed(hub, asked, read(asked.body.decode("utf-8", "replace")))
         if command.action not in POSTED:
             raise EnvelopeError(
                 "malformed", f"{command.action} needs a WebSocket, allowed are {', '.join(POSTED)}", command.id
@@ -279,7 +288,7 @@ def answer_post(hub: HubCore, asked: HttpRequest) -> Response | Awaitable[Respon
 
     def look_back() -> Response:
         page = page_of(hub, command.topic, *history_of(command), command.limit, MAX_ANSWER)
-        return Response(200, answer_page(page, numbered(command.id)), FRESH, "application/json")
+        return Response(200, answer_page(hub, page, numbered(command.id)), FRESH, "application/json")
 
     async def call() -> Response:
         text, code = await hub.calls.answer(asked, command)
@@ -413,6 +422,11 @@ def names_of(asked: HttpRequest, topics: str | Iterable[str] | None) -> list[str
         named = [*asked.query.get_all("topic"), *map(Pattern, asked.query.get_all("pattern"))]
         return list(dict.fromkeys(named))
     return [topics] if isinstance(topics, str) else list(dict.fromkeys(topics))
+
+
+def within(namespace: str, names: list[str]) -> list[str]:
+    """Return the whole names of topics; a pattern stays as it is, and is refused."""
+    return [name if isinstance(name, Pattern) else namespace + name for name in names] if namespace else names
 
 
 def check_all(hub: HubCore, names: Collection[str]) -> None:

@@ -16,6 +16,7 @@ from rawws.errors import HttpError, LocalProtocolError
 from rawws.net.cancellation import result_of
 from rawws.net.identity import Identity
 
+from .envelope import NAMESPACE_END
 from .names import TopicError
 from .patterns import Pattern, text_of
 from .payloads import members_of, of_user, payload_of
@@ -40,7 +41,7 @@ class Refused(TopicError):
 class ClientRules:
     """The functions that the application gave a hub, each None where it gave none; `rawws.Hub` explains them."""
 
-    __slots__ = ("authorize", "authorize_pattern", "claims", "identify", "on_publish", "on_subscribe")
+    __slots__ = ("authorize", "authorize_pattern", "claims", "identify", "namespace", "on_publish", "on_subscribe")
 
     def __init__(
         self,
@@ -49,9 +50,11 @@ class ClientRules:
         on_subscribe: Callable[[Any, str], Awaitable[None] | None] | None = None,
         on_publish: Callable[[Any, str, Any], Any] | None = None,
         authorize_pattern: Callable[[Any, str], bool | Awaitable[bool]] | None = None,
+        namespace: Callable[[Any], str] | None = None,
         *,
         claims: bool = True,
     ) -> None:
+        self.namespace = namespace
         self.authorize = authorize
         self.identify = identify
         self.on_subscribe = on_subscribe
@@ -59,6 +62,10 @@ class ClientRules:
         self.authorize_pattern = authorize_pattern
         # Whether others are told what clients say of themselves.
         self.claims = claims
+
+    def namespace_of(self, client: Any) -> str:
+        """Return what stands before all names of topics that a client says, with a `/` at its end; "" for nothing."""
+        return "" if self.namespace is None else f"{called('namespace', self.namespace, client)}{NAMESPACE_END}"
 
     def may(self, client: Any, action: str, topic: str) -> bool | Awaitable[bool]:
         """Ask whether a client may do something. Raises LocalProtocolError where nobody was named who knows.

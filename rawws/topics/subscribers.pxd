@@ -85,6 +85,7 @@ cdef class ProtocolSocketSubscriber(SocketSubscriber):
 cdef class EventSubscriber(Subscriber):
     cdef dict cursors
     cdef object render
+    cdef Py_ssize_t skip
     cdef object stream
     cdef bint told
 

@@ -518,15 +518,20 @@ def event_data(publication: Publication) -> str | None:
 class EventSubscriber(Subscriber):
     """An EventStream that gets the messages as data, or what `render` makes of them.
 
-    The ids of its events say where it is in all its topics.
+    The ids of its events say where it is in all its topics, of whose names the first `skip` characters are left out.
     """
 
-    __slots__ = ("cursors", "render", "stream", "told")
+    __slots__ = ("cursors", "render", "skip", "stream", "told")
 
     def __init__(
-        self, hub: SubscriberOwner, stream: EventStream, render: Callable[[Publication], str | None] = event_data
+        self,
+        hub: SubscriberOwner,
+        stream: EventStream,
+        render: Callable[[Publication], str | None] = event_data,
+        skip: int = 0,
     ) -> None:
         super().__init__(hub, stream)
+        self.skip = skip
         self.stream = stream
         self.render = render
         self.cursors: dict[str, str] = {}
@@ -537,7 +542,7 @@ class EventSubscriber(Subscriber):
         at = None
         if publication.cursor:
             self.cursors[publication.channel] = publication.cursor
-            at = join_cursors(self.cursors)
+            at = join_cursors(self.cursors, self.skip)
             self.told = True
         # Envelopes have the name within; there, an EventSource of before knows no other event than "message".
         name = publication.event if publication.extra and self.render is event_data else None
@@ -573,7 +578,7 @@ class EventSubscriber(Subscriber):
         if not self.told and self.cursors:
             self.told = True
             with contextlib.suppress(ConnectionClosed):
-                self.stream.send(Event(id=join_cursors(self.cursors)))
+                self.stream.send(Event(id=join_cursors(self.cursors, self.skip)))
 
 
 def fan_out(subscriptions: list[Subscription], publication: Publication, outcome: PublishResult) -> None:
