@@ -27,9 +27,11 @@ __all__ = ["add_gateway_command"]
 logger = logging.getLogger("rawws.gateway")
 
 GATEWAY: Final = """\
-Run a service of its own for WebSockets: clients and server libraries of Pusher
-Channels take it for theirs. Your application, in any language, talks to it by
-HTTP. What it serves stands in a file of TOML (docs/run/gateway.md).
+Run a service of its own for WebSockets, with three faces: clients and server
+libraries of Pusher Channels take it for theirs ([[app]]), so do clients and
+backends of AWS API Gateway ([[api]]), and rawws.js hears the same channels with
+a history (jwt or calls of an [[app]]). Your application, in any language, talks
+to it by HTTP. What it serves stands in a file of TOML (docs/run/gateway.md).
 """
 EXAMPLES: Final = """
 for example:
@@ -56,6 +58,17 @@ backplane = "workers"            # or the URL of an engine that joins machines: 
 id = "1"
 keys = [{{ key = "{key}", secret = "{secret}" }}]
 client_events = true
+# For rawws.js, too, by tokens of your application (docs/run/own-face.md):
+# jwt = {{ algorithms = ["HS256"], key = "{token_key}" }}
+
+# For what was written for AWS API Gateway (docs/run/api-gateway.md):
+# [[api]]
+# id = "chat"
+# path = "/prod"
+# credentials = [{{ key = "{aws_key}", secret = "{aws_secret}" }}]
+#   [[api.route]]
+#   key = "$default"
+#   url = "http://127.0.0.1:3000/"
 """
 
 # What does not change at a reload.
@@ -181,7 +194,13 @@ def admin_of(config: GatewayConfig) -> AdminPlan | None:
 
 def write_example(file: Path) -> int:
     """Write a file to begin with. Raises CommandError for one that is there already."""
-    text = EXAMPLE.format(key=secrets.token_hex(10), secret=secrets.token_hex(20))
+    text = EXAMPLE.format(
+        key=secrets.token_hex(10),
+        secret=secrets.token_hex(20),
+        token_key=secrets.token_hex(32),
+        aws_key=secrets.token_hex(10),
+        aws_secret=secrets.token_hex(20),
+    )
     try:
         with file.open("x", encoding="utf-8") as writing:
             file.chmod(0o600)

@@ -17,11 +17,13 @@ __all__ = [
     "AppConfig",
     "AppLimits",
     "AuthorizerConfig",
+    "CallsConfig",
     "ChannelRule",
     "ConfigError",
     "Credential",
     "GatewayConfig",
     "HookConfig",
+    "JwtConfig",
 ]
 
 
@@ -71,6 +73,34 @@ class HookConfig:
 
 @final
 @dataclass(frozen=True, slots=True)
+class JwtConfig:
+    """How the tokens of clients are verified that speak rawws.v1."""
+
+    algorithms: tuple[str, ...]
+    # One for all tokens, "" for none; or several, by the `kid` of tokens.
+    key: str = field(repr=False)
+    keys: dict[str, str] = field(repr=False)
+    # None for tokens that have none.
+    audience: str | None
+    issuer: str | None
+    # In seconds, for clocks that differ.
+    leeway: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallsConfig:
+    """Whom the gateway asks before a client of rawws.v1 may do something: URLs, "" for nobody."""
+
+    connect: str
+    subscribe: str
+    publish: str
+    # For an answer, in seconds.
+    timeout: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class AppLimits:
     """What the clients and the servers of an app may do; rates are of a second, sizes in bytes."""
 
@@ -91,7 +121,7 @@ class AppLimits:
 @final
 @dataclass(frozen=True, slots=True)
 class AppConfig:
-    """An application of the Pusher face."""
+    """An application: that of the Pusher face, and of rawws.v1 where it says who may come in."""
 
     id: str
     # The first signs; all are taken.
@@ -106,9 +136,17 @@ class AppConfig:
     subscription_count: bool
     # Within so many seconds a client signs in, or subscribes to a channel that needs it; 0 for never.
     user_auth_timeout: float
+    # Who may come in by rawws.v1: by tokens, or by who is asked; by none of both, nobody.
+    jwt: JwtConfig | None
+    calls: CallsConfig | None
     limits: AppLimits
     channels: tuple[ChannelRule, ...]
     hooks: tuple[HookConfig, ...]
+
+    @property
+    def speaks_rawws(self) -> bool:
+        """Whether clients of rawws.v1 may come in."""
+        return self.jwt is not None or (self.calls is not None and bool(self.calls.connect))
 
     def rule_of(self, channel: str) -> ChannelRule | None:
         """Return the first rule that holds for a channel."""

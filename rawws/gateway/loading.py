@@ -18,13 +18,16 @@ from .config import (
     AppConfig,
     AppLimits,
     AuthorizerConfig,
+    CallsConfig,
     ChannelRule,
     ConfigError,
     Credential,
     GatewayConfig,
     HookConfig,
+    JwtConfig,
 )
 from .expressions import ExpressionError, RequestValue, RouteSelection
+from .grants import TokenVerifier
 from .reading import TableReader
 from .webhooks import STANDARD_MARK, octets_of_secret
 
@@ -197,11 +200,63 @@ def app_of(table: TableReader) -> AppConfig:
         client_events=table.flag("client_events", default=False),
         subscription_count=counts,
         user_auth_timeout=table.seconds("user_auth_timeout", 0.0, 0, HOUR),
+        jwt=jwt_of(table.table("jwt")),
+        calls=calls_of(table.table("calls")),
         limits=limits_of(table.table("limits") or TableReader({}, "", table.mistakes)),
         channels=tuple(rule_of(each) for each in table.tables("channel")),
         hooks=tuple(hook_of(each, counts=counts) for each in table.tables("hook")),
     )
     table.end()
+    if found.calls is not None and found.calls.connect:
+        if found.jwt is not None:
+            table.wrong("calls.connect", "the app has jwt, which says who a client is, allowed is one of both")
+        if not found.origins:
+            # It gets the cookies that a browser sends along, whatever page connects.
+            table.wrong("origins", 'there are none, needed beside calls.connect: pages that may connect, or ["*"]')
+    elif found.calls is not None and found.jwt is None:
+        table.wrong("calls", "nobody can come in to be asked about, needed is jwt or calls.connect")
+    return found
+
+
+def jwt_of(table: TableReader | None) -> JwtConfig | None:
+    """Return how tokens are verified."""
+    if table is None:
+        return None
+    keys = table.table("keys") or TableReader({}, "", table.mistakes)
+    found = JwtConfig(
+        algorithms=table.texts("algorithms", None),
+        key=table.public_key("key", ""),
+        keys={name: keys.public_key(name) for name in keys.names()},
+        audience=table.text("audience", "") or None,
+        issuer=table.text("issuer", "") or None,
+        leeway=table.seconds("leeway", 0.0, 0, 300),
+    )
+    table.end()
+    if bool(found.key) == bool(found.keys):
+        table.wrong("key", "there are key and keys, or neither, needed is one: keys are by the kid of tokens")
+        return found
+    try:
+        TokenVerifier(found)
+    except ValueError as error:
+        table.wrong("algorithms" if str(error).startswith("algorithms") else "key", str(error))
+    except ImportError as error:
+        table.wrong("key", f"tokens need {error.name}: pip install 'rawws[gateway]'")
+    return found
+
+
+def calls_of(table: TableReader | None) -> CallsConfig | None:
+    """Return whom the gateway asks."""
+    if table is None:
+        return None
+    found = CallsConfig(
+        connect=table.url("connect", ""),
+        subscribe=table.url("subscribe", ""),
+        publish=table.url("publish", ""),
+        timeout=table.seconds("timeout", 3.0, 0.05, 29.0),
+    )
+    table.end()
+    if not (found.connect or found.subscribe or found.publish):
+        table.wrong("connect", "there is none of connect, subscribe and publish, needed is one")
     return found
 
 

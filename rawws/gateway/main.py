@@ -10,6 +10,7 @@ import rawws
 from .aws import AwsFace
 from .hook_dispatch import HookDispatch
 from .model import Gateway, GatewayConnection
+from .own import OwnFace
 from .pusher import PusherFace
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def new_gateway(config: GatewayConfig) -> Gateway:
     """Make a gateway; before workers are forked, so that their hubs are joined. `async with` it where it serves."""
     gateway = Gateway(config)
     # The last to begin is the first to end: what clients did until then is told.
-    gateway.faces += [HookDispatch(gateway), PusherFace(gateway)]
+    gateway.faces += [HookDispatch(gateway), PusherFace(gateway), OwnFace(gateway)]
     if config.apis:
         gateway.faces.append(AwsFace(gateway))
     return gateway

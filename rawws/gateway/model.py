@@ -46,6 +46,7 @@ __all__ = [
     "GatewayConnection",
     "GatewayEvent",
     "GatewayObserver",
+    "app_of_client",
     "is_cached",
     "topic_of_channel",
 ]
@@ -67,6 +68,11 @@ LOOK: Final = 0.02
 FIRST: Final = "~start"
 # Beside the data of an event that somebody does not get.
 EXCEPT: Final = '"except":'
+
+
+def app_of_client(client: Any) -> str:
+    """Return the id of the app that a client of rawws.v1 is at: what it calls a topic is a channel of that."""
+    return str(client.path_params["app"])
 
 
 def topic_of_channel(app: str, channel: str) -> str:
@@ -285,7 +291,12 @@ class Gateway:
         self.on_reload: list[Callable[[GatewayConfig], None]] = []
         bounds = rawws.History(count=config.history_count, age=config.history_age)
         # Each is joined to its like at other instances: the order of these three lines is part of that.
-        self.main = rawws.Hub(history=bounds if config.history_count else None)
+        self.main = rawws.Hub(
+            history=bounds if config.history_count else None,
+            namespace=app_of_client,
+            # Whoever is present in a channel is told of as the application says.
+            claims=False,
+        )
         self.cache = rawws.Hub(history=rawws.History(count=1, age=CACHE_AGE))
         self.control = rawws.Hub(history=None, max_size=MAX_CONTROL)
         self.registry = InstanceRegistry(self.control, self._answer)

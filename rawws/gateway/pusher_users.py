@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .model import Gateway, GatewayEvent
     from .pusher_wire import SpokenConnection
 
-__all__ = ["Users", "user_topic"]
+__all__ = ["TERMINATE", "Users", "user_topic"]
 
 logger = logging.getLogger("rawws.gateway")
 

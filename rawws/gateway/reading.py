@@ -112,9 +112,19 @@ class TableReader:
     def secret(self, key: str, default: str | None = None) -> str:
         """Return a secret: a literal, that of a variable (`env:NAME`), or the first line of a file (`file:/path`)."""
         found = self._take(key, str, default)
-        if not isinstance(found, str):
-            return default or ""
-        value: str = found
+        return self._resolved(key, found) if isinstance(found, str) else default or ""
+
+    def secrets(self, key: str) -> tuple[str, ...]:
+        """Return the secrets of an array."""
+        return tuple(self._resolved(f"{key}[{number}]", each) for number, each in enumerate(self.texts(key)))
+
+    def public_key(self, key: str, default: str | None = None) -> str:
+        """Return a secret, or a key of several lines: of a file all of it counts."""
+        found = self._take(key, str, default)
+        return self._resolved(key, found, whole=True) if isinstance(found, str) else default or ""
+
+    def _resolved(self, key: str, value: str, *, whole: bool = False) -> str:
+        """Return what a secret stands for, "" for nothing."""
         kind, _, name = value.partition(":")
         if kind == "env":
             value = os.environ.get(name, "")
@@ -122,13 +132,14 @@ class TableReader:
                 self.wrong(key, f"the environment has no variable {name[:SHOWN]}, or it is empty")
         elif kind == "file":
             try:
-                value = next(iter(Path(name).read_text(encoding="utf-8").splitlines()), "").strip()
+                text = Path(name).read_text(encoding="utf-8")
+                value = (text if whole else next(iter(text.splitlines()), "")).strip()
             except (OSError, UnicodeDecodeError) as error:
                 self.wrong(key, f"cannot read {name}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}")
-                return default or ""
+                return ""
             if not value:
                 self.wrong(key, f"the first line of {name} is empty")
-        elif not value and self.has(key):
+        elif not value and (self.has(key) or "[" in key):
             self.wrong(key, "it is empty")
         return value
 
@@ -146,6 +157,10 @@ class TableReader:
             else:
                 found.append(value)
         return tuple(found)
+
+    def names(self) -> list[str]:
+        """Return the keys that there are."""
+        return list(self._table)
 
     def pairs(self, key: str) -> dict[str, str]:
         """Return a table of strings."""

@@ -81,20 +81,25 @@ class JwtIdentity:
 
     def __call__(self, client: WebSocket | AsgiSocket | HttpRequest) -> Identity | None:
         """Return who a client is by its token. Raises HttpError with 401 for one that is not valid, or missing."""
-        import jwt  # noqa: PLC0415 - an extra
-
-        token = client.token
-        if not token:
-            if self._anonymous:
-                return None
-            raise HttpError(401, "a token is needed", MISSING)
+        if not client.token and self._anonymous:
+            return None
+        claims = self.claims(client.token)
         try:
-            claims = self._claims(token)
             info = None if self._info is None else self._info(claims)
             return Identity(claims[self._user], info, claims["exp"] + self._leeway)
+        except (ValueError, TypeError) as error:
+            raise refused(error) from None
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """Return what a token claims. Raises HttpError with 401 for one that is not valid, or empty."""
+        import jwt  # noqa: PLC0415 - an extra
+
+        if not token:
+            raise HttpError(401, "a token is needed", MISSING)
+        try:
+            return self._claims(token)
         except (jwt.PyJWTError, ValueError, TypeError) as error:
-            logger.info("a token is refused: %s", error)
-            raise HttpError(401, "the token is not valid", INVALID) from None
+            raise refused(error) from None
 
     def _claims(self, token: str) -> dict[str, Any]:
         import jwt  # noqa: PLC0415 - as above
@@ -117,6 +122,12 @@ class JwtIdentity:
             options={"require": ["exp", self._user]},
         )
         return claims
+
+
+def refused(error: Exception) -> HttpError:
+    """Return what a client is told of its token. What is wrong with that is for the log."""
+    logger.info("a token is refused: %s", error)
+    return HttpError(401, "the token is not valid", INVALID)
 
 
 def checked_algorithms(algorithms: Iterable[str]) -> list[str]:

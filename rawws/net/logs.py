@@ -1,8 +1,8 @@
-"""Logs: what others wrote, to what may stand in a log or an error: one line, not too long, and without a password.
+"""Logs: what others wrote, to what may stand in a log or an error: one line, not too long, and no secret.
 
 Laws:
 1. What a client chose can neither begin a line nor move a terminal's cursor.
-2. A URL is shown without its user and password: an error goes to a log, and a log to many.
+2. A URL is shown without its user and password, and without a token: an error goes to a log, and a log to many.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ USERINFO = re.compile(
     r"^((?:[a-z][a-z0-9+.-]*:)?//|(?![a-z][a-z0-9+.-]*://))(?:[^@/?#:]*:.*|[^@/?#]*)@", re.IGNORECASE | re.DOTALL
 )
 
+# What opens doors to who reads it in a log: `?token=`, as rawws.js has it, `access_token` (RFC 6750 section 2.3), and
+# those by which requests are signed.
+SECRETS = re.compile(r"([?&](?:\w*token|auth_\w+|jwt|ticket|password|secret)=)[^&\s]+", re.IGNORECASE | re.ASCII)
+
 
 def printable(text: str) -> str:
     """Return a text of a client as it may stand in a log: one line, nothing that a terminal obeys, and not too long."""
@@ -43,6 +47,11 @@ def without_userinfo(url: str) -> str:
     return USERINFO.sub(r"\1***@", url)
 
 
+def without_tokens(line: str) -> str:
+    """Return a request line as it may be shown: `***` in the place of tokens, signatures and passwords in its query."""
+    return SECRETS.sub(r"\1***", line)
+
+
 def shown_address(address: Any) -> str:
     """Return the address of a peer for a log; that of a unix socket's peer is mostly empty."""
     if isinstance(address, tuple):
@@ -53,11 +62,11 @@ def shown_address(address: Any) -> str:
 
 def first_line(head: bytes) -> str:
     """Return the request line of a head, or what came of it; "-" where nothing did."""
-    return printable(head.partition(b"\r")[0].decode("latin-1")) or "-"
+    return printable(without_tokens(head.partition(b"\r")[0].decode("latin-1"))) or "-"
 
 
 def request_line(request: Request | None, head: bytes = b"") -> str:
     """Return the method and the target of a request, or those that came in this head; "-" where none came."""
     if request is not None:
-        return printable(f"{request.method} {request.path}")
+        return printable(without_tokens(f"{request.method} {request.path}"))
     return " ".join(first_line(head).split(" ")[:2])

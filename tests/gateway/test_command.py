@@ -39,6 +39,10 @@ def test_a_file_to_begin_with_is_right_and_is_written_once(tmp_path: Path) -> No
     assert "cannot write" in fails(run(tmp_path, "gateway", "no/such/folder", "--init"), 1)
     secrets = [app.keys[0].secret for app in (read_config(before).apps[0], read_config(before).apps[0])]
     assert len(secrets[0]) == 40
+    # What stands there as a comment is right, too.
+    whole = "\n".join(line.removeprefix("# ") if "= " in line or "[[" in line else line for line in before.splitlines())
+    config = read_config(whole)
+    assert (config.apps[0].speaks_rawws, config.apis[0].path) == (True, "/prod")
 
 
 def test_every_mistake_is_told_with_its_key_and_nothing_runs(tmp_path: Path) -> None:

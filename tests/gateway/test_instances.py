@@ -17,7 +17,8 @@ import pytest
 from tests.backplanes.engines import RedisEngine
 from tests.cli.commands import port
 from tests.gateway.instances import instances
-from tests.gateway.running import APP, KEY, PATIENCE, SECRET, app_file, member, node
+from tests.gateway.own_running import everything, token_file
+from tests.gateway.running import APP, KEY, PATIENCE, SECRET, member, node
 
 # The steps of the first random walk, and how many there are.
 SEED, STEPS = 7, 500
@@ -95,7 +96,7 @@ def ports(running: Two) -> tuple[int, int]:
 def two(folder: Path, backplane: str) -> Iterator[Two]:
     with application() as app:
         hook = f'[[app.hook]]\nurl = "http://127.0.0.1:{app.server_port}/"\nevents = ["*"]'
-        text = app_file(hook, head=f'[gateway]\nbackplane = "{backplane}"')
+        text = token_file(hook, head=f'[gateway]\nbackplane = "{backplane}"')
         count, options = (1, ["--workers", "2"]) if backplane == "workers" else (2, [])
         with instances(folder, text, count, *options) as processes:
             yield Two((port(processes[0]), port(processes[-1])), app.told)
@@ -103,6 +104,10 @@ def two(folder: Path, backplane: str) -> Iterator[Two]:
 
 def test_all_kinds_of_channels_work_over_two_instances(running: Two) -> None:
     asyncio.run(node("channels.mjs", *running.ports))
+
+
+def test_rawws_js_and_echo_hear_one_channel_in_one_order_and_a_cut_connection_misses_nothing(running: Two) -> None:
+    asyncio.run(node("own.mjs", *running.ports, token=everything("ann")))
 
 
 def test_all_know_who_is_there_whatever_comes_and_goes(ports: tuple[int, int]) -> None:

@@ -20,6 +20,8 @@ path = "/prod"
 credentials = [{ key = "AKID", secret = "s" }]
 """
 
+JWT = '{ algorithms = ["HS256"], key = "0123456789abcdef0123456789abcdef" }'
+
 WHOLE = """
 [gateway]
 listen = ["127.0.0.1:8765", "[::1]:8765"]
@@ -176,9 +178,22 @@ def test_all_mistakes_are_told_at_once() -> None:
         (app_file() + API.replace("chat", "3"), "api[0].id: it is '3', and another one has that already"),
         (API + API.replace("chat", "x"), "api[1].path: it is '/prod', and another one has that already"),
         (app_file('origins = ["example.com"]'), "app[0].origins[0]: it is 'example.com', allowed is a scheme"),
+        # Of clients of rawws.v1, and of the API.
+        (app_file('jwt = { key = "k" }'), "app[0].jwt.algorithms: it is missing, needed is an array"),
+        (app_file('jwt = { algorithms = ["HS256"], key = "k" }'), "app[0].jwt.key: the secret has 1 bytes, needed are"),
+        (app_file('jwt = { algorithms = ["none"], key = "k" }'), "app[0].jwt.algorithms: algorithms are ['none'], all"),
+        (app_file('jwt = { algorithms = ["HS256", "RS256"], key = "k" }'), "allowed are those of secrets or those of"),
+        (app_file('jwt = { algorithms = ["RS256"], key = "k" }'), "app[0].jwt.key: the key is none of RS256: "),
+        (app_file('jwt = { algorithms = ["HS256"] }'), "app[0].jwt.key: there are key and keys, or neither, need"),
+        (app_file('jwt = { algorithms = ["HS256"], keys = { a = 3 } }'), "app[0].jwt.keys.a: it is an integer, allowe"),
+        (app_file('jwt = { algorithms = ["HS256"], key = "file:/no/file" }'), "app[0].jwt.key: cannot read /no/file:"),
+        (app_file('jwt = { jwks = "https://a", algorithms = ["HS256"], key = "k" }'), "app[0].jwt.jwks: there is no s"),
+        (app_file('calls = { connect = "ftp://a" }'), "app[0].calls.connect: it is no URL, allowed are those of"),
+        (app_file("calls = { timeout = 3 }"), "app[0].calls.connect: there is none of connect, subscrib"),
+        (app_file('calls = { subscribe = "http://a" }'), "app[0].calls: nobody can come in to be asked about, need"),
+        (app_file('calls = { connect = "http://a" }'), "app[0].origins: there are none, needed beside calls.connect"),
+        (app_file(f'jwt = {JWT}\ncalls = {{ connect = "http://a" }}'), "app[0].calls.connect: the app has jwt, which"),
         # What nothing would read.
-        (app_file('jwt = { algorithms = ["HS256"], key = "k" }'), "app[0].jwt: there is no such key, allowed are "),
-        (app_file('calls = { connect = "http://a" }'), "app[0].calls: there is no such key, "),
         (app_file("limits = { messages = 5 }"), "app[0].limits.messages: there is no such key, "),
         (app_file('[[app.channel]]\nmatch = "x"\nhistory = { count = 5 }'), "history: there is no such key, "),
         (app_file('[[app.hook]]\nurl = "http://a"\nverify = true'), "app[0].hook[0].verify: there is no such key, "),
