@@ -13,9 +13,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
+from rawws.net.rate import RateLimiter
 from rawws.topics import TopicError
 
-from .budget import RateBudget
 from .grants import TokenVerifier
 from .model import GatewayConnection, app_of_client, is_cached
 from .own_calls import ApplicationCalls
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["OwnClients", "address_of"]
 
 # Users of whom it is remembered how much they published; of others it is not known that they did.
-MOST_BUDGETS: Final = 10_000
+MOST_RATES: Final = 10_000
 
 
 @final
@@ -47,7 +47,7 @@ class OwnClients:
         self._entered = entered
         self._grants: dict[Any, ClientGrant] = {}
         self._verifiers: dict[str, TokenVerifier] = {}
-        self._budgets: OrderedDict[tuple[str, str], RateBudget] = OrderedDict()
+        self._rates: OrderedDict[tuple[str, str, float], RateLimiter] = OrderedDict()
         self.load()
         gateway.on_reload.append(lambda _: self.load())
 
@@ -133,7 +133,7 @@ class OwnClients:
         size = len(data if isinstance(data, bytes) else text_of_data(data).encode())
         if size > app.limits.event_size:
             raise TopicError("size", f"the data has {size} bytes, limit {app.limits.event_size}")
-        if not self._budget_of(app, grant.user).take():
+        if not self._rate_of(app, grant.user).take():
             raise TopicError("limit", f"over {app.limits.client_events:g} publications a second, the limit")
         if app.calls is not None and app.calls.publish:
             return self._calls.publish(app, app.calls.publish, about(client, grant, channel), data)
@@ -146,16 +146,16 @@ class OwnClients:
         except rawws.HttpError as error:
             raise rawws.Refused(error.reason) from None
 
-    def _budget_of(self, app: AppConfig, user: str) -> RateBudget:
-        """Return how much a user may publish, by all of its connections to this instance."""
-        key, rate = (app.id, user), app.limits.client_events
-        budget = self._budgets.get(key)
-        if budget is None or budget.rate != rate:
-            budget = self._budgets[key] = RateBudget(rate, max(1.0, rate))
-            if len(self._budgets) > MOST_BUDGETS:
-                self._budgets.popitem(last=False)
-        self._budgets.move_to_end(key)
-        return budget
+    def _rate_of(self, app: AppConfig, user: str) -> RateLimiter:
+        """Return how fast a user may publish, by all of its connections to this instance."""
+        key = app.id, user, app.limits.client_events
+        rate = self._rates.get(key)
+        if rate is None:
+            rate = self._rates[key] = RateLimiter(app.limits.client_events, 0)
+            if len(self._rates) > MOST_RATES:
+                self._rates.popitem(last=False)
+        self._rates.move_to_end(key)
+        return rate
 
 
 def channel_of_topic(topic: str) -> str:
