@@ -508,7 +508,7 @@ async def test_of_an_endless_body_only_the_beginning_is_read() -> None:
         with pytest.raises(rawws.InvalidStatus) as caught:
             await rawws.connect(peer.uri, ssl=keys.client, http2=True)
         assert len(caught.value.response.body) == 16384
-        await eventually(lambda: peer.connections[0].resets)
+        await eventually(lambda: not swept())
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -751,15 +751,18 @@ async def test_a_server_that_asks_for_answers_without_end_ends_its_connection(nu
         for _ in range(number):
             connection.core.ping(b"12345678")
         connection.send(request.stream, b"\x81\x02hi")
+        found.extend(*pool().connections.values())
 
+    found: list[Http2ClientConnection] = []
     async with http2_peer(ping, keys.server) as peer:
         ws = await rawws.connect(peer.uri, ssl=keys.client, http2=True, close_timeout=0.1)
         if ends:
             with pytest.raises(rawws.ConnectionClosedError):
                 await ws.recv()
             assert ws.close_code == 1006
-            await eventually(lambda: peer.connections[0].goaways)
-            assert peer.connections[0].goaways[0].error_code == ErrorCode.ENHANCE_YOUR_CALM
+            (shared,) = found
+            assert shared.core.error is not None
+            assert shared.core.error.error_code == ErrorCode.ENHANCE_YOUR_CALM
         else:
             assert await ws.recv() == "hi"
         await ws.close()
@@ -1126,7 +1129,7 @@ async def test_a_cancelled_feed_leaves_nothing() -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await eventually(lambda: peer.connections[0].resets and not swept())
+        await eventually(lambda: not swept())
 
 
 async def test_a_hub_client_shares_too() -> None:

@@ -1,4 +1,4 @@
-"""HTTP/2 of others under the client: node's own server and haproxy, which have WebSockets there, and nginx."""
+"""HTTP/2 of others under the client: node's own server and haproxy, which have WebSockets there, nginx and Envoy."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ server.listen(Number(process.argv[2]), '127.0.0.1')
 
 @pytest.fixture(scope="module")
 def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Front]]:
-    """Run the server of the browsers' tests behind two proxies."""
+    """Run the server of the browsers' tests behind three proxies."""
     with ExitStack() as stack:
         upstream = stack.enter_context(serving(free_port(), trusted_proxies=[LOOPBACK])).port
         assert upstream is not None
         found = {
             name: stack.enter_context(PROXIES[name](tmp_path_factory.mktemp(name), upstream))
-            for name in ("nginx", "haproxy")
+            for name in ("nginx", "haproxy", "envoy")
         }
         for front in found.values():
             # haproxy looks once a second whether its server is there.
@@ -88,7 +88,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]
         yield port, folder / "authority.pem"
 
 
-@pytest.mark.parametrize(("name", "version"), [("nginx", "1.1"), ("haproxy", "2")])
+@pytest.mark.parametrize(("name", "version"), [("nginx", "1.1"), ("haproxy", "2"), ("envoy", "1.1")])
 async def test_websockets_go_through_a_proxy_over_http2_where_it_has_them(
     name: str, version: str, fronts: dict[str, Front]
 ) -> None:
