@@ -42,13 +42,11 @@ from .redis_scripts import (
     BEAT_SCRIPT,
     FOLLOW_SCRIPT,
     HISTORY_SCRIPT,
-    HUB_FIELDS,
-    OUTSIDE_SCRIPT,
     PLAIN,
     PUBLISH_SCRIPT,
     RIGHTS_SCRIPT,
     SHARDED,
-    outside_function,
+    introduction,
 )
 from .remedies import with_remedy
 from .session import EngineSession, both, fail_answers
@@ -384,12 +382,8 @@ class RedisNode:
         """Say what a program needs that publishes without a hub (docs/run/redis.md)."""
         bounds = self._session.history
         engine = (self._life, int(self._keeps_all), PLACE_AGE, self._verbs.publish, self._channels)
-        # In the order of HUB_FIELDS.
-        said: tuple[str | int, ...] = (*engine, bounds.count, bounds.size, self._age, self._run, self._place_word)
-        if self._shard is not None:
-            return asked.ask("FUNCTION", "LOAD", "REPLACE", outside_function(self.prefix, said))
-        fields = [word for pair in zip(HUB_FIELDS, said, strict=True) for word in pair]
-        return asked.ask("HSET", f"{self.prefix}:hub", "publish", OUTSIDE_SCRIPT, *fields)
+        said = (*engine, bounds.count, bounds.size, self._age, self._run, self._place_word)
+        return asked.ask(*introduction(self.prefix, said, in_cluster=self._shard is not None))
 
     async def work(self) -> None:
         """Serve until something is wrong."""

@@ -13,15 +13,13 @@ __all__ = [
     "BEAT_SCRIPT",
     "FOLLOW_SCRIPT",
     "HISTORY_SCRIPT",
-    "HUB_FIELDS",
-    "OUTSIDE_SCRIPT",
     "PLAIN",
     "PUBLISH_SCRIPT",
     "RIGHTS_SCRIPT",
     "SHARDED",
     "Verbs",
     "function_name",
-    "outside_function",
+    "introduction",
 ]
 
 LUA: Final = Path(__file__).parent / "lua"
@@ -44,6 +42,14 @@ OUTSIDE_SCRIPT: Final = script("patterns", "outside", "hub", "outside_place", "p
 
 # What hubs say for that of a Redis, in this order.
 HUB_FIELDS: Final = ("life", "keeps", "remember", "verb", "channels", "count", "size", "age", "run", "word")
+
+
+def introduction(prefix: str, hub: Sequence[str | int], *, in_cluster: bool) -> list[str | int]:
+    """Return the command that leaves there what publishing without a hub needs, with the values of HUB_FIELDS."""
+    if in_cluster:
+        return ["FUNCTION", "LOAD", "REPLACE", outside_function(prefix, hub)]
+    fields = [word for pair in zip(HUB_FIELDS, hub, strict=True) for word in pair]
+    return ["HSET", f"{prefix}:hub", "publish", OUTSIDE_SCRIPT, *fields]
 
 
 def outside_function(prefix: str, hub: Sequence[str | int]) -> str:
