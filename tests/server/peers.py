@@ -68,12 +68,12 @@ def host_and_port(address: SocketAddress | None) -> tuple[str, int]:
     return address[0], address[1]
 
 
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until the condition is true; fail with it after DEADLINE seconds."""
+async def eventually(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Wait until the condition is true; fail with it after so many seconds."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + DEADLINE
+    deadline = loop.time() + seconds
     while not condition():
-        assert loop.time() < deadline, f"it did not come about in {DEADLINE} s: {source_of(condition)}"
+        assert loop.time() < deadline, f"it did not come about in {seconds} s: {source_of(condition)}"
         await asyncio.sleep(0.005)
 
 
