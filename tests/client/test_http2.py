@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import rawws
+import rawws.sync
 from rawws.client.http2 import Http2ClientConnection
 from rawws.client.pool import POOLS, Http2Pool
 from rawws.net.socket import AsyncSocket, shared
@@ -1144,3 +1145,21 @@ async def test_a_hub_client_shares_too() -> None:
     ):
         await client.wait_open()
         assert server.stats().accepted == 1
+
+
+async def test_the_client_without_asyncio_shares_too() -> None:
+    keys = tls()
+
+    def talk(url: str) -> tuple[Any, ...]:
+        with (
+            rawws.sync.connect(url, ssl=keys.client, http2=True) as one,
+            rawws.sync.connect(url, ssl=keys.client, http2=True) as other,
+        ):
+            one.send("one")
+            other.send("other")
+            return one.recv(), other.recv()
+
+    async with serve(echo, ssl=keys.server, http2=True) as server:
+        assert await asyncio.to_thread(talk, uri(server)) == ("one", "other")
+        assert server.stats().accepted == 1
+        await eventually(lambda: server.stats().sockets == 0)
