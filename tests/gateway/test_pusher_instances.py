@@ -117,7 +117,7 @@ async def test_a_count_that_an_instance_does_not_tell_is_told_the_next_time(
         first, second = await greeted(one), await greeted(one)
         with monkeypatch.context() as patched:
             answered: list[object] = []
-            patched.setattr(other.gateway.registry, "send", answered.append)
+            patched.setattr(other.gateway.registry._receiver, "_take", answered.append)
             await first.subscribe("a")
             await eventually(lambda: bool(answered) and not one.gateway._tasks)
         await first.quiet()
