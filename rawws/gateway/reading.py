@@ -114,10 +114,6 @@ class TableReader:
         found = self._take(key, str, default)
         return self._resolved(key, found) if isinstance(found, str) else default or ""
 
-    def secrets(self, key: str) -> tuple[str, ...]:
-        """Return the secrets of an array."""
-        return tuple(self._resolved(f"{key}[{number}]", each) for number, each in enumerate(self.texts(key)))
-
     def public_key(self, key: str, default: str | None = None) -> str:
         """Return a secret, or a key of several lines: of a file all of it counts."""
         found = self._take(key, str, default)
@@ -139,7 +135,7 @@ class TableReader:
                 return ""
             if not value:
                 self.wrong(key, f"the first line of {name} is empty")
-        elif not value and (self.has(key) or "[" in key):
+        elif not value and self.has(key):
             self.wrong(key, "it is empty")
         return value
 

@@ -14,10 +14,9 @@ import jwt
 import rawws
 from tests.gateway.running import APP, app_file
 
-__all__ = ["API_KEY", "TOKENS", "OwnClient", "api", "everything", "http", "own", "signed", "token_file"]
+__all__ = ["TOKENS", "OwnClient", "everything", "http", "own", "signed", "token_file"]
 
 TOKENS: Final = "t" * 32
-API_KEY: Final = "k" * 20
 JWT: Final = f'jwt = {{ algorithms = ["HS256"], key = "{TOKENS}" }}'
 EVERYTHING: Final = [{"match": "*", "allow": ["subscribe", "publish"]}]
 
@@ -78,11 +77,4 @@ async def own(port: int, token: str = "", app: str = APP, **options: Any) -> Asy
 async def http(port: int, **headers: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Give a client of HTTP that gives up after a minute."""
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
-        yield client
-
-
-@asynccontextmanager
-async def api(port: int, key: str = API_KEY) -> AsyncIterator[httpx2.AsyncClient]:
-    """Give one that has a key of the API."""
-    async with http(port, Authorization=f"Bearer {key}") as client:
         yield client
