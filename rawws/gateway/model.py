@@ -307,7 +307,9 @@ class Gateway:
         """Return what is counted of an app at a face; "" is the app of whoever names none that there is."""
         found = self.figures.get((app, face))
         if found is None:
-            found = self.figures[app, face] = FaceFigures()
+            # A client may name any: it makes no figures of its own.
+            known = app if self.config.app(app) or self.config.api(app) else ""
+            found = self.figures.setdefault((known, face), FaceFigures())
         return found
 
     def samples(self) -> Samples:

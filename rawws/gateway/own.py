@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import rawws
 from rawws.topics.endpoints import routes
 
+from .figures import call_samples
 from .model import GatewayConnection
 from .outgoing import Outgoing
 from .own_clients import OwnClients
@@ -112,6 +113,7 @@ class OwnFace(rawws.Handler):
         rules.identify, rules.authorize = self.clients.identify, self.clients.authorize
         rules.on_subscribe, rules.on_publish = self.clients.on_subscribe, self.clients.on_publish
         gateway.main.observer = OwnCounts(gateway)
+        gateway.sources.append(lambda: call_samples(self._outgoing))
 
     def _outgoing_of(self) -> Outgoing:
         """Return what asks applications, made where one is asked first."""

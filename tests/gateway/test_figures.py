@@ -20,6 +20,7 @@ from rawws.gateway.outgoing import IN_A_ROW, CallFailed, Outgoing
 from rawws.gateway.spelling import ConnectionId
 from tests.gateway.aws_running import aws_gateway, chat_api, sdk
 from tests.gateway.backends import Backend, backend
+from tests.gateway.own_running import own
 from tests.gateway.running import APP, KEY, SECRET, Running, app_file, gateway, member, pair
 from tests.server.peers import eventually
 
@@ -94,6 +95,19 @@ async def test_backends_of_an_api_are_counted_and_no_secret_of_a_url_is_shown() 
     assert found["rawws_gateway_requests_total app=chat face=aws status=200"] == 1
     assert found["rawws_gateway_requests_total app= face=aws status=403"] == 1
     assert "secret" not in " ".join(found)
+
+
+async def test_what_an_application_is_asked_of_clients_of_rawws_v1_is_counted() -> None:
+    async with backend(lambda _: rawws.Response.json({"user": "ann"})) as asked:
+        calls = f'origins = ["*"]\ncalls = {{ connect = "{asked.url}" }}'
+        async with gateway(app_file(calls)) as running:
+            async with own(running.port, "a-token"):
+                called = f"rawws_gateway_calls_total outcome=2xx url={asked.url}"
+                await eventually(lambda: read(running).get(called) == 1)
+                assert read(running)["rawws_gateway_connections app=3 face=own"] == 1
+            for name in ("unknown", "other"):
+                running.gateway.figures_of(name, "own").opened += 1
+            assert read(running)["rawws_gateway_connections_opened_total app= face=own"] == 2
 
 
 async def test_a_client_that_a_backend_refuses_is_counted() -> None:
