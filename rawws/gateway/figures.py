@@ -8,7 +8,7 @@ Laws:
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 from urllib.parse import urlsplit
 
 from rawws.metrics import Metric, Samples, histogram, series, sum_samples
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from .outgoing import Outgoing
     from .shared_state import SharedState
 
-__all__ = ["GATEWAY_METRICS", "FaceFigures", "call_samples", "gateway_samples", "hook_samples", "state_samples"]
+__all__ = [
+    "GATEWAY_METRICS",
+    "FaceFigures",
+    "call_samples",
+    "gateway_samples",
+    "hook_samples",
+    "state_samples",
+    "tally",
+]
+
+Key = TypeVar("Key")
 
 TOTAL: Final = "_total"
 # The fields of FaceFigures: the name, the help, and the label of those that are counted by something.
@@ -149,3 +159,13 @@ def shown_url(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
+
+
+def tally(counts: dict[Key, int], key: Key, change: int) -> int:
+    """Change one of many counts, of which those that are 0 are not kept; return it."""
+    count = counts.get(key, 0) + change
+    if count:
+        counts[key] = count
+    else:
+        counts.pop(key, None)
+    return count
