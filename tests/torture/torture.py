@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import sys
@@ -32,7 +33,8 @@ __all__ = ["CLIENTS", "KILLS", "Client", "Outcome", "Victim", "sockets", "tortur
 KILLS: Final = ("never", "keep", "forget")
 CLIENTS: Final = 50
 COUNT: Final = 2
-TOPIC: Final = "torture & co"
+# An engine may have what was said in the last torture.
+TOPIC: Final = "torture & co {}"
 
 
 class Victim(Protocol):
@@ -55,8 +57,9 @@ class Victim(Protocol):
 class Client:
     """Who follows the topic over whatever it gets; it keeps its cursor and its log."""
 
-    def __init__(self, ports: list[int]) -> None:
+    def __init__(self, ports: list[int], topic: str) -> None:
         self.ports = ports
+        self.topic = topic
         self.cursor = "earliest"
         self.log: list[int] = []
         # Where in the log it was told that something is missing, and how often it came back by which transport.
@@ -83,13 +86,13 @@ class Client:
 
     async def websocket(self, port: int) -> None:
         async with rawws.connect(f"ws://{LOOPBACK}:{port}/ws", subprotocols=["rawws.v1"], close_timeout=0.1) as ws:
-            await ws.send(json.dumps({"id": 1, "subscribe": TOPIC, "since": self.cursor}))
+            await ws.send(json.dumps({"id": 1, "subscribe": self.topic, "since": self.cursor}))
             self.resumed["websocket"] += 1
             async for message in ws:
                 self.take(json.loads(message))
 
     async def stream(self, port: int) -> None:
-        url = f"http://{LOOPBACK}:{port}/stream?topic={quote(TOPIC)}&since={quote(self.cursor)}"
+        url = f"http://{LOOPBACK}:{port}/stream?topic={quote(self.topic)}&since={quote(self.cursor)}"
         async with rawws.events(url) as stream:
             async for event in stream:
                 data = event.data or ""
@@ -98,7 +101,7 @@ class Client:
 
     async def poll(self, port: int) -> None:
         while True:
-            target = f"/poll?topic={quote(TOPIC)}&since={quote(self.cursor)}&timeout=1"
+            target = f"/poll?topic={quote(self.topic)}&since={quote(self.cursor)}&timeout=1"
             head, body = await answer_of(port, target)
             if head.startswith("HTTP/1.1 204"):
                 continue
@@ -222,12 +225,12 @@ async def kill_engine(engine: Victim, hub: rawws.Hub, kills: str, until: float) 
     return killed
 
 
-async def publish(hub: rawws.Hub, log: list[int]) -> None:
+async def publish(hub: rawws.Hub, topic: str, log: list[int]) -> None:
     """Publish until this is cancelled."""
     while True:
         for _ in range(random.randrange(5)):
             log.append(len(log))
-            hub.publish(TOPIC, str(log[-1]))
+            hub.publish(topic, str(log[-1]))
         await asyncio.sleep(0.02)
 
 
@@ -244,14 +247,15 @@ async def torture(engine: Victim, seconds: float, kills: str = "never") -> Outco
     """Do it for so many seconds, and then until all have heard what was published last."""
     loop = asyncio.get_running_loop()
     ports = [free_port() for _ in range(COUNT)]
-    clients = [Client(ports) for _ in range(CLIENTS)]
+    topic = TOPIC.format(secrets.token_hex(4))
+    clients = [Client(ports, topic) for _ in range(CLIENTS)]
     history = rawws.History(count=10_000, size=64 << 20)
     until = loop.time() + seconds
     log: list[int] = []
     before = sockets()
     async with rawws.Hub(backplane=backplane_class(engine.url)(engine.url, lease=3), history=history) as hub:
         tasks = [asyncio.create_task(client.run()) for client in clients]
-        publishing = asyncio.create_task(publish(hub, log))
+        publishing = asyncio.create_task(publish(hub, topic, log))
         async with Servers(ports, engine.url) as servers:
             killing = asyncio.create_task(servers.kill())
             try:
