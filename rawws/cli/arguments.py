@@ -182,6 +182,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _http2(text: str) -> bool | str | None:
+    if text not in HTTP2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(HTTP2)}")
+    return HTTP2[text]
+
+
 def _rate(text: str) -> float:
     try:
         return _seconds(text)
@@ -213,12 +219,16 @@ def _descriptor(text: str) -> int:
     return int(text)
 
 
+# By what `serve` takes.
+HTTP2: dict[str, bool | str | None] = {"auto": None, "on": True, "off": False, "no-websocket": "no-websocket"}
+
 # Options of `serve` under their own names; a default that they have stands in the signature alone.
 LIMITS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "origins": (_origins, "URL,URL", "the sites whose pages may connect, * for all (default: this server's own pages)"),
     "hosts": (_words, "NAME,NAME", "the names in Host, *.NAME for those below, * for any (default: any; see the docs)"),
     "subprotocols": (_words, "NAME,NAME", "the subprotocols that the handler speaks, the best first"),
     "trusted_proxies": (_words, "ADDRESS,ADDRESS", "whose X-Forwarded-For and -Proto are believed (default: nobody's)"),
+    "http2": (_http2, "WHEN", "auto (by TLS), on (also without), off, or no-websocket (all but these); default: auto"),
     "max_size": (_size, "BYTES", "the largest message; 64k and 1m are understood"),
     "open_timeout": (_seconds, "SECONDS", "how long an opening handshake may take"),
     "close_timeout": (_seconds, "SECONDS", "how long a closing handshake may take"),

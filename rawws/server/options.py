@@ -111,9 +111,9 @@ class ServerOptions:
     max_compression_memory: int | None = 1 << 28
     # How the server ends on a signal.
     drain: Drain | None = None
-    # HTTP/2 (RFC 9113): by TLS where the client wants it too, and without TLS to those that begin with it. False is
-    # HTTP/1.1 alone, as long as it is new; "no-websocket" leaves WebSockets to HTTP/1.1.
-    http2: bool | str = False
+    # HTTP/2 (RFC 9113): True by TLS where the client wants it too, and without TLS to those that begin with it; None by
+    # TLS alone. False is HTTP/1.1 alone; "no-websocket" is True, and leaves WebSockets to HTTP/1.1.
+    http2: bool | str | None = None
     # Whether `rawws.access` logs each HTTP response.
     access_log: bool = False
     # Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
@@ -134,8 +134,8 @@ class ServerOptions:
             raise TypeError(f"ssl is {type(self.ssl).__name__}, allowed are an ssl.SSLContext, a function and None")
         if self.drain is not None and not isinstance(self.drain, Drain):
             raise TypeError(f"drain is {type(self.drain).__name__}, allowed are a Drain and None")
-        if not isinstance(self.http2, bool) and self.http2 != "no-websocket":
-            raise ValueError(f"http2 is {self.http2!r}, allowed are True, False and 'no-websocket'")
+        if self.http2 is not None and not isinstance(self.http2, bool) and self.http2 != "no-websocket":
+            raise ValueError(f"http2 is {self.http2!r}, allowed are True, False, None and 'no-websocket'")
         if self.logger is not None and not hasattr(self.logger, "exception"):
             raise TypeError(f"logger is {type(self.logger).__name__}, allowed are a logging.Logger and None")
         check_limits(**{name: getattr(self, name) for name in LIMITS})

@@ -61,7 +61,7 @@ class Server:
 
     async def listen(self, options: ListenOptions) -> None:
         """Begin to listen. Raises OSError where that fails."""
-        self._tls = TlsReloader(options.ssl, ALPN if self.context.options.http2 else None)
+        self._tls = TlsReloader(options.ssl, None if self.context.options.http2 is False else ALPN)
         more: dict[str, Any] = {"backlog": min(options.backlog, ACCEPTS), "start_serving": False}
         if self._tls.context is not None:
             more["ssl"] = self._tls.context

@@ -256,6 +256,7 @@ def test_a_target_that_cannot_be_served_is_one_line(here: Path, target: str, lin
         (["serve", "chat:echo", "--open-timeout", "off"], "'off' is not a time in seconds"),
         (["serve", "chat:echo", "--ping-interval", "soon"], "'soon' is not a time in seconds"),
         (["serve", "chat:echo", "--compress"], "unrecognized arguments: --compress"),
+        (["serve", "chat:echo", "--http2", "yes"], "'yes' is not one of auto, on, off, no-websocket"),
         (["serve", "chat:echo", "--log-level", "loud"], "invalid choice: 'loud'"),
         (["serve", "chat:echo", "--uds", "x", "--uds-mode", "999"], "'999' are no permissions, allowed are 0 to 777"),
         (["serve", "chat:echo", "--uds", "x", "--port", "1"], "--uds stands for --host and --port"),

@@ -284,6 +284,30 @@ def test_a_key_may_be_encrypted(here: Path, authority: trustme.CA, secured: list
             assert echoes(ws) == "Grüße"
 
 
+@pytest.mark.parametrize(
+    ("words", "env", "spoken"),
+    [([], {}, "h2"), (["--http2", "no-websocket"], {}, "h2"), ([], {"RAWWS_HTTP2": "off"}, "http/1.1")],
+)
+def test_in_tls_http2_is_spoken_unless_it_is_switched_off(
+    here: Path, authority: trustme.CA, secured: list[str], words: list[str], env: dict[str, str], spoken: str
+) -> None:
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    trusting.set_alpn_protocols(["h2", "http/1.1"])
+    with start(here, *secured, *words, env={"RAWWS_SSL_KEYFILE_PASSWORD": "open sesame", **env}) as process:
+        with socket.create_connection((LOOPBACK, port(process)), timeout=20) as plain:
+            with trusting.wrap_socket(plain, server_hostname=LOOPBACK) as sock:
+                assert sock.selected_alpn_protocol() == spoken
+
+
+@pytest.mark.parametrize(("words", "first"), [([], b"HTTP/1.1 505 "), (["--http2", "on"], b"\0\0")])
+def test_without_tls_http2_is_spoken_where_it_is_asked_for(here: Path, words: list[str], first: bytes) -> None:
+    with start(here, "serve", "chat:echo", "--port", "0", *words) as process:
+        with socket.create_connection((LOOPBACK, port(process)), timeout=20) as sock:
+            sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+            assert sock.recv(1000).startswith(first)
+
+
 def test_a_key_that_stays_encrypted_is_one_line(here: Path, secured: list[str]) -> None:
     line = fails(run(here, *secured), 1)
     assert line.endswith("with key key.pem: the key is encrypted, --ssl-keyfile-password decrypts it")

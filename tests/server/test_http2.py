@@ -48,7 +48,7 @@ from tests.server.peers import Logged, Peer, eventually
 AUTHORITY = trustme.CA()
 
 
-def serve(handler: Any, *, http2: bool | str = True, **options: Any) -> Serve:
+def serve(handler: Any, *, http2: bool | str | None = True, **options: Any) -> Serve:
     """Serve on a free port, HTTP/2 too."""
     return peers.serve(handler, http2=http2, **options)
 
@@ -187,6 +187,7 @@ async def test_httpx_has_fifty_answers_on_one_connection() -> None:
 @pytest.mark.parametrize(
     ("http2", "offered", "spoken"),
     [
+        (None, ("h2", "http/1.1"), "h2"),
         (True, ("h2", "http/1.1"), "h2"),
         ("no-websocket", ("h2", "http/1.1"), "h2"),
         (True, ("http/1.1",), "http/1.1"),
@@ -195,7 +196,7 @@ async def test_httpx_has_fifty_answers_on_one_connection() -> None:
     ],
 )
 async def test_the_tls_handshake_agrees_on_the_version(
-    http2: bool | str, offered: tuple[str, ...], spoken: str | None
+    http2: bool | str | None, offered: tuple[str, ...], spoken: str | None
 ) -> None:
     async with serve(site(), ssl=server_tls(), http2=http2) as server:
         port = server.sockets[0].getsockname()[1]
@@ -336,8 +337,9 @@ async def test_prior_knowledge_behind_a_response_is_no_request() -> None:
         peer.close()
 
 
-async def test_without_http2_prior_knowledge_is_refused() -> None:
-    async with serve(site(), http2=False) as server:
+@pytest.mark.parametrize("http2", [False, None])
+async def test_without_tls_or_http2_prior_knowledge_is_refused(http2: bool | None) -> None:
+    async with serve(site(), http2=http2) as server:
         peer = await Peer.reach(server.sockets[0].getsockname())
         await peer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         assert (await peer.response()).status == 505
@@ -345,7 +347,7 @@ async def test_without_http2_prior_knowledge_is_refused() -> None:
 
 
 def test_other_words_for_http2_are_named() -> None:
-    with pytest.raises(ValueError, match="http2 is 'yes', allowed are True, False and 'no-websocket'"):
+    with pytest.raises(ValueError, match="http2 is 'yes', allowed are True, False, None and 'no-websocket'"):
         serve(site(), http2="yes")
 
 
