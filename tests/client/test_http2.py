@@ -1066,7 +1066,11 @@ async def test_what_is_no_event_stream_ends_a_feed_as_over_http11(
 
 async def test_a_feed_falls_back_to_http11() -> None:
     keys = tls()
-    async with serve(site(), ssl=keys.server) as server, feed_of(keys, server) as one, feed_of(keys, server) as other:
+    async with (
+        serve(site(), ssl=keys.server, http2=False) as server,
+        feed_of(keys, server) as one,
+        feed_of(keys, server) as other,
+    ):
         assert await take(one, 3) == await take(other, 3) == ["event 1", "event 2", "event 3"]
         assert one.response is not None
         assert one.response.http_version == "1.1"
