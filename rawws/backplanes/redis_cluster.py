@@ -370,7 +370,7 @@ class RedisClusterBackplane:
         line = RedisLine(self.url.connection(address))
         try:
             async with asyncio.timeout(self.timeout / len(self._known)):
-                await line.connection.connect()  # type: ignore[no-untyped-call]
+                await line.open()
                 line.send("CLUSTER", "SLOTS")
                 found = await line.read()
         finally:

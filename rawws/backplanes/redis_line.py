@@ -20,12 +20,12 @@ from .session import fail_answers
 if TYPE_CHECKING:
     from redis.asyncio import Connection
 
-__all__ = ["RedisLine"]
+__all__ = ["RedisLine", "open_connection"]
 
 
 @final
 class RedisLine:
-    """One connection, which `connect` of the package `redis` opens."""
+    """One connection to a Redis."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -34,6 +34,10 @@ class RedisLine:
         self.heard = 0.0
         self._loop = asyncio.get_running_loop()
         self._flushing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open the connection, as `open_connection`."""
+        await open_connection(self.connection)
 
     def send(self, *words: str | bytes | int) -> None:
         """Send a command."""
@@ -98,3 +102,21 @@ def packed(words: tuple[str | bytes | int, ...]) -> bytes:
         data = word if isinstance(word, bytes) else str(word).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
+
+
+async def open_connection(connection: Connection) -> None:
+    """Open a connection. Raises what the package does, with what may be wrong where the Redis ended it without a word.
+
+    TLS 1.3 is open to a client before the server has looked for its certificate: what that says of it may be lost.
+    """
+    from redis.asyncio.connection import SSLConnection  # noqa: PLC0415
+    from redis.exceptions import ConnectionError as LostError  # noqa: PLC0415
+
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except LostError as error:
+        lost = str(error).endswith(("Connection lost.", "Connection closed by server."))
+        if lost and isinstance(connection, SSLConnection) and not connection.certfile:
+            hint = "does it want a certificate of its clients: ssl_certfile=FILE and ssl_keyfile=FILE?"
+            raise LostError(f"{error} ({hint})") from error
+        raise

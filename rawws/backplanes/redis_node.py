@@ -362,7 +362,7 @@ class RedisNode:
         make = await self._source.find()
         asked, heard = self._lines = RedisLine(make()), RedisLine(make())
         for line in self._lines:
-            await line.connection.connect()  # type: ignore[no-untyped-call]
+            await line.open()
         self._tasks = [self._session.loop.create_task(asked.answer())]
         self._run, self.keeps = await ask_run(asked)
         for text in (RIGHTS_SCRIPT, PUBLISH_SCRIPT, HISTORY_SCRIPT, FOLLOW_SCRIPT, BEAT_SCRIPT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import BackplaneAway
 
+from .redis_line import open_connection
 from .tls import FILE_OPTIONS, TlsFiles
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterUrl", "FixedSource", "RedisSource", "SentinelSource", "cluster_of", "source_of"]
 
+# Who somebody is to the sentinels.
+SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 SENTINEL_PORT = 26379
 CLUSTER_PORT = 6379
 
@@ -99,7 +103,7 @@ class SentinelSource:
             connection = self._make_sentinel(host=address[0], port=address[1])
             try:
                 async with asyncio.timeout(self._timeout):
-                    await connection.connect()  # type: ignore[no-untyped-call]
+                    await open_connection(connection)
                     await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
                     found = await connection.read_response(disable_decoding=True)
             except (RedisError, OSError) as error:
@@ -146,7 +150,7 @@ def source_of(url: str, timeout: float) -> RedisSource:
     common = {
         name: value for name, value in options.items() if name.startswith(("ssl_", "socket_", "protocol", "retry"))
     }
-    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    own = {name.removeprefix("sentinel_"): options.pop(name, None) for name in SENTINEL_OPTIONS}
     sentinels = [(host, port or SENTINEL_PORT) for host, port in hosts]
     return SentinelSource(kind, options, unquote(master), sentinels, common | own, timeout)
 
@@ -194,6 +198,9 @@ def parse(url: str, allowed: set[str]) -> tuple[str, Any, dict[str, Any], list[t
     if many:
         options.pop("host", None)
     kind = options.pop("connection_class", Connection)
+    known = {name for each in kind.__mro__ for name in inspect.signature(each.__init__).parameters}
+    if unknown := sorted(options.keys() - known - (SENTINEL_OPTIONS if scheme.endswith("+sentinel") else set())):
+        raise ValueError(f"url is {shown(url)!r} with {unknown[0]!r}, which is no option of a connection to a Redis")
     # Whoever waits tries again by itself.
     return scheme, kind, options | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}, hosts, path
 

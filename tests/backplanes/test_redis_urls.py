@@ -106,6 +106,21 @@ def test_what_names_nothing_is_said(make: Any, url: str, message: str) -> None:
         make(url, *[5.0] * (make is source_of))
 
 
+@pytest.mark.parametrize(
+    ("make", "url", "name"),
+    [
+        (source_of, "redis://a?foo=1", "foo"),
+        (source_of, "unix:///a?host=b", "host"),
+        (source_of, "redis://a?sentinel_password=x", "sentinel_password"),
+        (source_of, "redis+sentinel://a/mymaster?sentinel_pass=x", "sentinel_pass"),
+        (cluster_of, "redis+cluster://a?foo=1", "foo"),
+    ],
+)
+def test_an_option_that_there_is_not_is_refused_where_it_is_read(make: Any, url: str, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"\?\.\.\.' with '{name}', which is no option of a connection to a Redis$"):
+        make(url, *[5.0] * (make is source_of))
+
+
 def test_a_slot_is_that_of_the_specification() -> None:
     # "CRC16 of "123456789" is 0x31C3": Redis Cluster Specification.
     assert slot_of("123456789") == 0x31C3

@@ -51,7 +51,6 @@ class Target(NamedTuple):
 
     url: str
     files: Certificates
-    wants_clients: bool = True
 
     def with_files(self, ca: Path | None = None, *, client: bool = True) -> str:
         if self.url.startswith("postgresql"):
@@ -168,7 +167,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     files = Certificates(folder)
     with ExitStack() as stack:
         url = stack.enter_context(ENGINES[request.param](folder, files))
-        yield Target(url, files, request.param != "postgres")
+        yield Target(url, files)
 
 
 @asynccontextmanager
@@ -232,10 +231,9 @@ async def test_a_certificate_of_another_name_is_told(target: Target, logged: Log
     take_eofs(logged)
 
 
+# Whom a PostgreSQL asks for a certificate, stands in its pg_hba.conf.
+@pytest.mark.parametrize("target", [name for name in ENGINES if name != "postgres"], indirect=True)
 async def test_a_client_without_the_certificate_that_is_wanted_is_told_so(target: Target, logged: Logged) -> None:
-    if not target.wants_clients:
-        # Whom a PostgreSQL asks for a certificate, stands in its pg_hba.conf.
-        return
     reason = await reason_of(target.with_files(client=False))
     assert "certificate of its clients" in reason
     assert "ssl_certfile=FILE and ssl_keyfile=FILE" in reason
