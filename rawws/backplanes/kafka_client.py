@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rawws.net.logs import without_userinfo
+from rawws.net.transports import abort_transport
 
 from .tls import FILE_OPTIONS, TlsFiles
 
@@ -333,7 +334,7 @@ def new_connection() -> Callable[..., Any]:
             closed = super().close(*words, **named)
             if writer is not None:
                 # With TLS, the end would wait for what Kafka answers last, and for its word that this is the end.
-                writer.transport.abort()
+                abort_transport(writer.transport)
             return closed
 
     return Connection

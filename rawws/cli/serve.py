@@ -150,8 +150,7 @@ def _live(
             raise CommandError(str(error)) from error
         running.on_reload = reload
         async with running, nullcontext() if look_in is None else look_in(running):
-            show(running)
-            await until_signal(running)
+            await until_signal(running, lambda: show(running))
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())

@@ -70,6 +70,8 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         "message_rate": config.message_rate or None,
         "trusted_proxies": config.trusted_proxies,
         "drain": rawws.Drain(code=code_at_drain),
+        # The faces know a client by its Upgrade, which a WebSocket over HTTP/2 has not (RFC 8441).
+        "http2": False,
     }
 
 

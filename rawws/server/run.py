@@ -35,8 +35,11 @@ def run(handler: ServerHandler, options: ListenOptions) -> None:
         runner.run(main())
 
 
-async def until_signal(server: Server) -> None:
-    """Wait for the server's end, which the first SIGINT or SIGTERM begins and the second does not wait for."""
+async def until_signal(server: Server, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Wait for the server's end, which the first SIGINT or SIGTERM begins and the second does not wait for.
+
+    `on_ready()` is called when signals do so: who is told that it serves may send one at once.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
 
@@ -60,6 +63,7 @@ async def until_signal(server: Server) -> None:
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, react)
     try:
+        on_ready()
         await server.serve_forever()
         # What ended it may have something left to say.
         await asyncio.gather(*draining)

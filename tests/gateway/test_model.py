@@ -15,6 +15,7 @@ from rawws.gateway.loading import read_config
 from rawws.gateway.main import face_routes, gateway_options, new_gateway
 from rawws.gateway.model import Admission, Delivery, Gateway, GatewayConnection, GatewayEvent, is_cached
 from rawws.gateway.spelling import ConnectionId
+from tests.client.peers import tls
 from tests.gateway.running import APP, app_file, gateway
 from tests.gateway.test_pusher_protocol import greeted
 from tests.server.peers import Logged, eventually
@@ -128,3 +129,17 @@ async def test_what_fails_in_the_background_is_logged(logged: Logged) -> None:
         await eventually(lambda: not running.gateway._tasks)
         running.gateway.start(asyncio.sleep(3600))
     logged.take("the gateway failed at work in the background", ZeroDivisionError, "rawws.gateway")
+
+
+async def test_a_gateway_with_a_certificate_speaks_http11() -> None:
+    """Its faces let clients in by their Upgrade, which a WebSocket over HTTP/2 comes without."""
+    keys = tls()
+    made = new_gateway(read_config(app_file()))
+    options = gateway_options(made)
+    async with made, rawws.serve(face_routes(made), "127.0.0.1", 0, ssl=keys.server, **options) as server:
+        keys.client.set_alpn_protocols(["h2", "http/1.1"])
+        at = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection("127.0.0.1", at, ssl=keys.client, server_hostname="localhost")
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() is None
+        writer.close()
+        await eventually(lambda: not server.settings.connections)
