@@ -374,6 +374,7 @@ class Replication:
 
     def _show(self, sent: PendingPublish) -> None:
         """Deliver a publication to those who are here, while the engine is away."""
+        is_new = True
         for channel in sent.expected:
             found = self.table.topics.get(channel)
             if found is None:
@@ -382,6 +383,7 @@ class Replication:
                 found = self.table.make(channel)
             replica = replica_of(found)
             if sent.number in replica.shown:
+                is_new = False
                 continue
             if sent in self.outbox:
                 replica.shown.add(sent.number)
@@ -390,7 +392,8 @@ class Replication:
             self.table.distribute(found, publication, sent.outcome)
             if channel == sent.topic:
                 sent.outcome.settle(publication.cursor, accepted=sent.place is not None)
-        if sent.patterns is not None:
+        # What was shown before is known here until it comes back: it would be delivered again.
+        if is_new and sent.patterns is not None:
             self.outbox.take(sent.number)
 
     def _prepared(self, record: Record) -> PreparedMessage | None:
@@ -574,6 +577,8 @@ class Replication:
         for sent in self.outbox.expected_in(replica.topic):
             if sent.is_past(replica):
                 self._release(sent, replica.topic)
+        # What was shown here, and had its place where this pattern was not known any more, does not come.
+        replica.shown &= self.outbox.waiting.keys()
 
 
 def replica_of(found: Topic) -> ReplicaLog:
