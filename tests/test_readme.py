@@ -24,6 +24,7 @@ import fuzz.__main__ as fuzz
 import rawws
 from fuzz import sanitised
 from fuzz.target import names as targets
+from rawws.backplanes.redis_scripts import function_name
 from rawws.cli import main as cli
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 from tests.specification.modules import PAGE, with_modules
@@ -73,6 +74,7 @@ ELSEWHERE = {
     "kafka.md",
     "kubernetes.md",
     "nats.md",
+    "own-face.md",
     "postgresql.md",
     "redis.md",
     "sse.md",
@@ -179,6 +181,8 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 assert f"# {name}\n" in block.page.read_text(encoding="utf-8")
             case "redis-cli", ["EVAL", script, "0", "rawws", *_]:  # tests/backplanes/test_outside.py runs it
                 assert script == "$(redis-cli HGET rawws:hub publish)"
+            case "redis-cli", ["-c", "FCALL", name, "1", *_]:  # tests/backplanes/test_outside_cluster.py runs it
+                assert name == function_name("rawws")
             case "npm", ["pack" | "install", *_]:
                 # tests/javascript/test_package.py runs it, and tests/examples/parts.py
                 assert block.page.name in {"bundlers.md", "collaboration.md"}
@@ -221,7 +225,7 @@ def test_the_options_page_lists_every_option_with_its_default() -> None:
     listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
     parameters = inspect.signature(rawws.serve).parameters
     assert listed == {name: repr(parameters[name].default) for name in parameters if name != "handler"}
-    flags = set(re.findall(r"--[a-z][a-z-]*", text))
+    flags = set(re.findall(r"--[a-z][a-z0-9-]*", text))
     [commands] = [action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)]
     known = {flag for action in commands.choices["serve"]._actions for flag in action.option_strings}
     assert flags == known - {"-h", "--help", "--compression"}

@@ -241,7 +241,7 @@ class Topics:
         self.payloads.check_extra(ask.extra)
         packed = self.records.pack_record("s", 1, ask.message, ask.key, ask.extra)
         record = self.records.unpack_record(ask.topic, got.epoch, got.offset, packed)
-        assert record[:-1] == (ask.topic, got.epoch, got.offset, ask.message, ask.key, "s", 1, ask.extra), record
+        assert record[:8] == (ask.topic, got.epoch, got.offset, ask.message, ask.key, "s", 1, ask.extra), record
         return type(message).__name__
 
     def join(self, info: Any) -> str:

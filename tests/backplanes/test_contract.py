@@ -265,7 +265,9 @@ async def test_a_server_that_closes_takes_those_present_with_it(engine: Engine) 
             one.backplane.join("a", "x", "null")
             await eventually(lambda: two.entries)
         await eventually(lambda: "one" in two.gone)
-        assert await two.backplane.presence("a") == []
+        # One that was too slow for its lease is gone, and there again, before it closes.
+        while await two.backplane.presence("a"):
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["with its data", "without its data"])
