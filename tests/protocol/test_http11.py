@@ -877,6 +877,7 @@ def test_a_reader_tells_how_a_head_begins_whether_it_is_whole_or_not() -> None:
     assert not part.receive(b"PRI * HTTP/2.0")
     assert (whole.begins_with(b"GET /"), whole.begins_with(b"PRI *")) == (True, False)
     assert (part.begins_with(b"GET /"), part.begins_with(b"PRI *")) == (False, True)
+    assert (whole.received(), part.received()) == (EXAMPLE, b"PRI * HTTP/2.0")
 
 
 def test_heads_show_what_they_hold() -> None:
