@@ -375,9 +375,33 @@ class NatsLine:
 def new_client() -> Any:
     """Return a client of the package that speaks TLS where the URL asks for it, or not at all."""
     from nats.aio.client import Client  # noqa: PLC0415
+    from nats.aio.transport import TcpTransport  # noqa: PLC0415
     from nats.errors import Error  # noqa: PLC0415
 
+    class LastingTransport(TcpTransport):
+        # `wait_for` of Python 3.11, which the package uses, loses a connection that is there in the turn in which it is
+        # cancelled: it stays open for ever, and uvloop waits for it when it closes.
+        is_new = True
+
+        def __bool__(self) -> bool:
+            return self.is_new or self._io_writer is not None
+
+        async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
+            try:
+                async with asyncio.timeout(connect_timeout):
+                    reader, writer = await asyncio.open_connection(uri.hostname, uri.port, limit=buffer_size)
+            finally:
+                self.is_new = False
+            self._bare_io_reader = self._io_reader = reader
+            self._bare_io_writer = self._io_writer = writer
+
     class TlsClient(Client):
+        async def _connect_to_server(self, server: Any) -> None:
+            if server.uri.scheme in ("nats", "tls"):
+                # The package makes one of its own where there is none.
+                self._transport = LastingTransport()  # type: ignore[no-untyped-call]
+            await super()._connect_to_server(server)
+
         def _connect_command(self) -> bytes:
             # Whether TLS is spoken is what the server says before that, without any: whoever is in between can say no,
             # and would read the password that is sent next.
