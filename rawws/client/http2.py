@@ -12,9 +12,8 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, final
 
-from rawws import clock
 from rawws.errors import Http2Error, InvalidMessage
-from rawws.net.http2 import Http2Carrier
+from rawws.net.http2 import Http2Carrier, stream_of
 from rawws.net.streams import StreamTransport
 from rawws.net.transports import abort_transport, close_transport
 from rawws.protocol.connection import Role
@@ -45,8 +44,6 @@ __all__ = ["Http1RequiredError", "Http2ClientConnection", "StreamAsker", "Stream
 LIMITS = Http2Limits()
 # How long a server may take to read what was written before the end, in seconds.
 LINGER = 2.0
-# So many events of one read, before the others have a turn: a few ms.
-BATCH = 1024
 PHRASES = {int(status): status.phrase for status in HTTPStatus}
 NAMES = {int(code): code.name for code in ErrorCode}
 
@@ -77,20 +74,15 @@ class StreamAsker(Protocol):
 class Http2ClientConnection(Http2Carrier):
     """A connection to one server. `settled` is done when its settings came; `on_end` is called at the end."""
 
-    __slots__ = ("elapsed_at", "leaving", "on_end", "over", "settled", "streams", "waiting")
+    __slots__ = ("leaving", "on_end", "settled", "streams")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[Http2ClientConnection], None]) -> None:
         super().__init__(Http2Endpoint(Role.CLIENT, LIMITS), loop)
         self.on_end = on_end
         self.settled: asyncio.Future[None] = loop.create_future()
         self.streams: dict[StreamTransport, StreamAsker] = {}
-        self.elapsed_at = clock.monotonic()
-        # Others have their turn before more is read.
-        self.waiting = False
         # The server takes no more streams.
         self.leaving = False
-        # All is said; what comes is dropped.
-        self.over = False
 
     # -- what the pool and those who ask call
 
@@ -131,16 +123,6 @@ class Http2ClientConnection(Http2Carrier):
 
     # -- what the socket calls
 
-    @property
-    def lasts(self) -> bool:
-        """Whether it is told to go by itself: no, its streams are."""
-        return False
-
-    @property
-    def kind(self) -> str:
-        """What it is for."""
-        return "http2"
-
     def begin(self, socket: WebSocket) -> None:
         """Begin with a connection whose server chose HTTP/2."""
         self.socket = socket
@@ -149,54 +131,6 @@ class Http2ClientConnection(Http2Carrier):
         assert socket.settings.keepalive is not None  # noqa: S101 - the pool has set it
         socket.settings.keepalive.start()
         self.flush()
-
-    def receive(self, data: bytes) -> None:
-        """Take what came."""
-        if self.over:
-            return
-        now = clock.monotonic()
-        self.core.elapse(now - self.elapsed_at)
-        self.elapsed_at = now
-        self.core.receive(data)
-        self.process()
-
-    def process(self) -> None:
-        """Process what came, as much as this turn of the loop has room for; then write what that gave."""
-        core, turn = self.core, self.socket.settings.shared.turn
-        self.waiting = False
-        if self.has_ended():
-            return
-        self.corked = True
-        number = 0
-        try:
-            while (event := core.next_event()) is not None:
-                number += 1
-                self.handle(event)
-                if number >= BATCH or turn.is_over():
-                    self.waiting = True
-                    break
-        except Http2Error as error:
-            self.socket.settings.logger.debug("%s broke the protocol: %s", self.socket.remote_address, error)
-            self._fail(InvalidMessage(0, f"the server broke HTTP/2: {error.reason}"))
-            self.end()
-        finally:
-            core.keep_buffer()
-            self.corked = False
-            self.flush()
-        if self.has_ended():
-            return
-        if self.waiting:
-            self.socket.pause_reading()
-            turn.wait(self.process)
-        elif self.socket.congested:
-            # What asks for an answer and reads none (CVE-2019-9512, 9515) is not read either.
-            self.socket.pause_reading()
-        else:
-            self.socket.resume_reading()
-
-    def has_ended(self) -> bool:
-        """Tell whether nothing is sent any more, and what comes is dropped."""
-        return self.over
 
     def handle(self, event: Http2Event) -> None:
         """Do what an event asks for."""
@@ -253,18 +187,12 @@ class Http2ClientConnection(Http2Carrier):
         self.streams.pop(stream, None)
         self.end_if_idle()
 
-    # -- the flow of the connection: a Follower
-
-    def drained(self) -> None:
-        """Go on: the server has read what waited for it."""
-        if not self.waiting:
-            self.socket.resume_reading()
-        self.flush_soon()
-
-    def lost(self) -> None:
-        """Do nothing: `lose` was called before."""
-
     # -- ends
+
+    def break_off(self, error: Http2Error) -> None:
+        """End a connection whose server broke the protocol."""
+        self._fail(InvalidMessage(0, f"the server broke HTTP/2: {error.reason}"))
+        self.end()
 
     def end(self) -> None:
         """End the connection once the server has what was written."""
@@ -312,12 +240,6 @@ class Http2ClientConnection(Http2Carrier):
             self.settled.set_exception(error)
         for asker in tuple(self.streams.values()):
             asker.fail(error)
-
-
-def stream_of(key: Http2Stream) -> StreamTransport:
-    """Return the transport of a stream of the core."""
-    assert isinstance(key.owner, StreamTransport)  # noqa: S101 - the request has put it there
-    return key.owner
 
 
 def error_of(event: StreamReset) -> Exception:

@@ -79,7 +79,7 @@ class Http2Pool:
                     if not dialing.cancelled():
                         dialing.result()
                     continue
-                shared = await self._dial_first(key, target, options, factory, logger)
+                shared = await self._dial_first(key, self._dial(key, target, options, factory, logger))
                 if shared is None:
                     return None
             if shared.offers_websockets or not websocket:
@@ -90,17 +90,12 @@ class Http2Pool:
         return None
 
     async def _dial_first(
-        self,
-        key: Key,
-        target: Target,
-        options: TransportOptions,
-        factory: ProtocolFactory,
-        logger: logging.Logger,
+        self, key: Key, dial: Awaitable[Http2ClientConnection | None]
     ) -> Http2ClientConnection | None:
         """Connect while the others wait for that."""
         dialing = self.dialing[key] = self.loop.create_future()
         try:
-            shared = await self._dial(key, target, options, factory, logger)
+            shared = await dial
         except Exception as error:
             dialing.set_exception(error)
             # Maybe nobody waits.

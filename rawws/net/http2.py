@@ -1,39 +1,49 @@
-"""HTTP/2 on a socket: the streams of a connection to one write for all, each in its turn (RFC 9113 section 5.2).
+"""HTTP/2 on a socket: one read to the streams of a connection, and those to one write, each in its turn (RFC 9113 5.2).
 
 Laws:
 1. What is sent in one read, or in one turn of the loop, leaves in one write.
 2. No more is taken from the streams than the peer's windows and its kernel take: what waits, waits where it can be told
    who is slow.
+3. What is read is processed for a few ms at a time; then others have their turn.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rawws import clock
+from rawws.errors import Http2Error
 
 from .scheduling import StreamScheduler
+from .streams import StreamTransport
 
 if TYPE_CHECKING:
     import asyncio
 
     from rawws.protocol.http2 import Http2Endpoint
+    from rawws.protocol.http2_events import Http2Event
     from rawws.protocol.http2_streams import Http2Stream
 
-    from .streams import StreamTransport
     from .websocket import WebSocket
 
-__all__ = ["Http2Carrier"]
+__all__ = ["Http2Carrier", "stream_of"]
 
 # The largest DATA frame, and how much is written at a time: a stream that is more urgent waits for no more than that.
 FRAME_SIZE = 16384
 WRITE_SIZE = 65536
 # So many bytes of one write, before the others have a turn.
 BURST = 524288
+# So many events of one read, before the others have a turn; an event that is `large` is as much as so many.
+BATCH = 1024
+LARGE = 32
 
 
 class Http2Carrier:
-    """The half of a connection that sends. `key` of a stream is the core's `Http2Stream`, whose `owner` it is."""
+    """What a connection does in both roles. `key` of a stream is the core's `Http2Stream`, whose `owner` it is."""
 
-    __slots__ = ("core", "corked", "loop", "scheduled", "scheduler", "socket")
+    __slots__ = ("core", "corked", "elapsed_at", "loop", "over", "scheduled", "scheduler", "socket", "waiting")
+
+    large: ClassVar[tuple[type[Http2Event], ...]] = ()
 
     def __init__(self, core: Http2Endpoint, loop: asyncio.AbstractEventLoop) -> None:
         self.core = core
@@ -42,6 +52,91 @@ class Http2Carrier:
         self.scheduler = StreamScheduler()
         # A read is processed; a write is due in the next turn of the loop.
         self.corked = self.scheduled = False
+        self.elapsed_at = clock.monotonic()
+        # Others have their turn before more is read.
+        self.waiting = False
+        # All is said; what comes is dropped.
+        self.over = False
+
+    # -- what each role does
+
+    def handle(self, event: Http2Event) -> None:
+        """Do what an event asks for."""
+        raise NotImplementedError
+
+    def break_off(self, error: Http2Error) -> None:
+        """End a connection whose peer broke the protocol."""
+        raise NotImplementedError
+
+    # -- what the socket calls
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is told to go by itself: no, its streams are."""
+        return False
+
+    @property
+    def kind(self) -> str:
+        """What it is for."""
+        return "http2"
+
+    def receive(self, data: bytes) -> None:
+        """Take what came."""
+        if self.over:
+            return
+        now = clock.monotonic()
+        self.core.elapse(now - self.elapsed_at)
+        self.elapsed_at = now
+        self.core.receive(data)
+        self.process()
+
+    def process(self) -> None:
+        """Process what came, as much as this turn of the loop has room for; then write what that gave."""
+        core, turn = self.core, self.socket.settings.shared.turn
+        self.waiting = False
+        if self.has_ended():
+            return
+        self.corked = True
+        number = 0
+        try:
+            while (event := core.next_event()) is not None:
+                number += LARGE if isinstance(event, self.large) else 1
+                self.handle(event)
+                if number >= BATCH or turn.is_over():
+                    self.waiting = True
+                    break
+        except Http2Error as error:
+            self.socket.settings.logger.debug("%s broke the protocol: %s", self.socket.remote_address, error)
+            self.break_off(error)
+        finally:
+            core.keep_buffer()
+            self.corked = False
+            self.flush()
+        if self.has_ended():
+            return
+        if self.waiting:
+            self.socket.pause_reading()
+            turn.wait(self.process)
+        elif self.socket.congested:
+            # What asks for an answer and reads none (CVE-2019-9512, 9515) is not read either.
+            self.socket.pause_reading()
+        else:
+            self.socket.resume_reading()
+
+    def has_ended(self) -> bool:
+        """Tell whether nothing is sent any more, and what comes is dropped."""
+        return self.over
+
+    # -- the flow of the connection: a Follower
+
+    def drained(self) -> None:
+        """Go on: the peer has read what waited for it."""
+        if not self.waiting:
+            self.socket.resume_reading()
+        self.flush_soon()
+
+    def lost(self) -> None:
+        """Do nothing: `lose` was called before."""
 
     # -- what a stream calls
 
@@ -116,3 +211,9 @@ class Http2Carrier:
         chunks = self.core.data_to_send()
         if chunks and not self.socket.lost:
             self.socket.write(chunks if len(chunks) == 1 else [b"".join(chunks)])
+
+
+def stream_of(key: Http2Stream) -> StreamTransport:
+    """Return the transport of a stream of the core."""
+    assert isinstance(key.owner, StreamTransport)  # noqa: S101 - whoever began the stream has put it there
+    return key.owner

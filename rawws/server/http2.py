@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from rawws import clock
 from rawws.errors import Http2Error, HttpError
-from rawws.net.http2 import Http2Carrier
+from rawws.net.http2 import Http2Carrier, stream_of
 from rawws.net.streams import StreamTransport
 from rawws.net.transports import close_transport
 from rawws.net.websocket import WebSocket
@@ -54,10 +53,6 @@ LIMITS = Http2Limits()
 # Of the streams that may be open, so many may be ones that last: event streams, polls, WebSockets. What is left is for
 # requests, for a browser has one connection for all of its tabs, and waits silently where the streams are used up.
 LASTING = 200
-# So much of one read, where a request, or SETTINGS, which are those of each stream, are as much as 32 other events,
-# before the others have a turn: a few ms.
-BATCH = 1024
-LARGE = 32
 # RFC 9113 6.8: "A server that is attempting to gracefully shut down a connection SHOULD send an initial GOAWAY frame
 # with the last stream identifier set to 2^31-1 and a NO_ERROR code."
 ANY_STREAM = (1 << 31) - 1
@@ -74,9 +69,10 @@ def alpn_of(ws: WebSocket) -> str | None:
 class Http2Connection(Http2Carrier):
     """What speaks on a connection of HTTP/2; it carries the streams of its client."""
 
-    __slots__ = (
-        "client", "context", "draining", "elapsed_at", "leaving", "over", "paused", "streams", "waiting",
-    )  # fmt: skip
+    __slots__ = ("client", "context", "draining", "leaving", "streams")
+
+    # SETTINGS are those of each stream.
+    large = (RequestReceived, SettingsReceived)
 
     def __init__(self, context: ServerContext, client: ProxiedClient) -> None:
         core = Http2Endpoint(Role.SERVER, LIMITS, connect_protocol=context.has_websockets())
@@ -84,23 +80,8 @@ class Http2Connection(Http2Carrier):
         self.context = context
         self.client = client
         self.streams: set[StreamTransport] = set()
-        self.elapsed_at = clock.monotonic()
-        # Others have their turn, or the client is to read, before more is read.
-        self.waiting = self.paused = False
         # No stream may begin any more: because the client goes, or the server; it ends with its last stream.
         self.leaving = self.draining = False
-        # All is said; what comes is dropped.
-        self.over = False
-
-    @property
-    def lasts(self) -> bool:
-        """Whether it is told to go by itself: no, its streams are."""
-        return False
-
-    @property
-    def kind(self) -> str:
-        """What it is for."""
-        return "http2"
 
     def begin(self, socket: WebSocket) -> None:
         """Begin with a connection that another handler has begun with."""
@@ -126,71 +107,21 @@ class Http2Connection(Http2Carrier):
 
     # -- reading
 
-    def receive(self, data: bytes) -> None:
-        """Take what came."""
-        if self.over:
-            return
-        now = clock.monotonic()
-        self.core.elapse(now - self.elapsed_at)
-        self.elapsed_at = now
-        self.core.receive(data)
-        self.process()
-
-    def process(self) -> None:
-        """Process what came, up to a number of requests; then write what that gave."""
-        core, turn = self.core, self.context.settings.shared.turn
-        self.waiting = False
-        if self.over:
-            return
-        self.corked = True
-        number = 0
-        try:
-            while (event := core.next_event()) is not None:
-                if isinstance(event, DataReceived):
-                    number += 1
-                    self.stream_of(event.stream).feed(bytes(event.data), event.end_stream)
-                else:
-                    number += LARGE if isinstance(event, (RequestReceived, SettingsReceived)) else 1
-                    self.handle(event)
-                if number >= BATCH or turn.is_over():
-                    self.waiting = True
-                    break
-        except Http2Error as error:
-            self.context.settings.logger.debug("%s broke the protocol: %s", self.socket.remote_address, error)
-            self.end()
-        finally:
-            core.keep_buffer()
-            self.corked = False
-            self.flush()
-        if self.waiting:
-            self.socket.pause_reading()
-            turn.wait(self.process)
-        elif self.socket.congested and not self.over:
-            # What asks for an answer and reads none (CVE-2019-9512, 9515) is not read either.
-            self.paused = True
-            self.socket.pause_reading()
-        elif not self.over:
-            self.socket.resume_reading()
-
-    def stream_of(self, stream: Http2Stream) -> StreamTransport:
-        """Return the transport of a stream of the core."""
-        transport = stream.owner
-        assert isinstance(transport, StreamTransport)  # noqa: S101 - `open` has put it there
-        return transport
-
     def handle(self, event: Http2Event) -> None:
         """Do what an event asks for."""
-        if isinstance(event, RequestReceived):
+        if isinstance(event, DataReceived):
+            stream_of(event.stream).feed(bytes(event.data), event.end_stream)
+        elif isinstance(event, RequestReceived):
             self.open(event.stream, event.end_stream).receive_request(event.request, event.protocol, event.end_stream)
         elif isinstance(event, HeadersTooLarge):
             self.open(event.stream, event.end_stream).refuse_head(event.size, LIMITS.max_header_list, event.end_stream)
         elif isinstance(event, TrailersReceived):
-            self.stream_of(event.stream).feed(b"", True)
+            stream_of(event.stream).feed(b"", True)
         elif isinstance(event, StreamReset):
-            self.stream_of(event.stream).lose()
+            stream_of(event.stream).lose()
         elif isinstance(event, WindowOpened):
             if event.stream is not None:
-                self.schedule(self.stream_of(event.stream))
+                self.schedule(stream_of(event.stream))
         elif isinstance(event, SettingsReceived):
             for transport in self.streams:
                 if transport.queued:
@@ -267,19 +198,11 @@ class Http2Connection(Http2Carrier):
                 self.socket.set_deadline(self.context.keep_alive_timeout)
                 self.end_if_idle()
 
-    # -- the flow of the connection: a Follower
-
-    def drained(self) -> None:
-        """Go on: the client has read what waited for it."""
-        if self.paused:
-            self.paused = False
-            self.socket.resume_reading()
-        self.flush_soon()
-
-    def lost(self) -> None:
-        """Do nothing: `lose` was called before."""
-
     # -- ends
+
+    def break_off(self, error: Http2Error) -> None:  # noqa: ARG002 - what a client is told is its code
+        """End a connection whose client broke the protocol."""
+        self.end()
 
     def leave(self) -> None:
         """Take no more streams: the last that came is the last."""
