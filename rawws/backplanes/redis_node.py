@@ -21,7 +21,7 @@ from collections import deque
 from functools import partial
 from itertools import count, filterfalse
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from rawws.net.cancellation import cancel_all
 from rawws.topics.backplane import (
@@ -36,7 +36,7 @@ from rawws.topics.patterns import is_pattern
 
 from .redis_faults import is_about, is_redirect, is_topics_fault, lack_of, redirect_reason
 from .redis_line import RedisLine
-from .redis_records import pack_record, server_of, unpack_history, unpack_place, unpack_record
+from .redis_records import pack_record, quoted_topic, server_of, unpack_history, unpack_place, unpack_record
 from .redis_run import ask_run
 from .redis_scripts import (
     BEAT_SCRIPT,
@@ -257,11 +257,11 @@ class RedisNode:
         return "servers" if self._shard is None else f"{{{self._shard.tag}}}:servers"
 
     def _base(self, topic: str) -> str:
-        # What is quoted has no braces: the hash tag is the whole name, and no two names share one.
-        return f"{self.prefix}:{{{quote(topic, safe='')}}}"
+        # What is quoted_topic has no braces: the hash tag is the whole name, and no two names share one.
+        return f"{self.prefix}:{{{quoted_topic(topic)}}}"
 
     def _channel(self, topic: str) -> str:
-        return f"{self._channels}:{{{quote(topic, safe='')}}}"
+        return f"{self._channels}:{{{quoted_topic(topic)}}}"
 
     @property
     def _keeps_all(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -12,10 +13,16 @@ if TYPE_CHECKING:
 
     from rawws.topics.backplane import Position, Record
 
-__all__ = ["pack_record", "server_of", "unpack_history", "unpack_place", "unpack_record"]
+__all__ = ["pack_record", "quoted_topic", "server_of", "unpack_history", "unpack_place", "unpack_record"]
 
 # What stands as it is in the members beside a message; a space ends them.
 UNQUOTED = '"{}[]:,'
+
+
+@lru_cache(maxsize=1024)
+def quoted_topic(topic: str) -> str:
+    """Return a topic as names of keys and channels have it: no braces, so that it is the whole of a hash tag."""
+    return quote(topic, safe="")
 
 
 def pack_record(server: str, number: int, message: str | bytes, key: str | None, extra: str) -> bytes:
@@ -64,6 +71,8 @@ def unpack_history(topic: str, since: Position | None, found: list[Any]) -> Hist
 
 def unpack_place(found: list[bytes | int]) -> Position:
     """Return where a publication is, and where the patterns for it are. Raises ValueError for what is none."""
+    if len(found) == 2:
+        return new_position(text(found[0]), found[1])
     place, *patterns = (
         (text(name), new_position(text(epoch), offset))
         for name, epoch, offset in zip(*[iter([b"", *found])] * 3, strict=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from binascii import crc_hqx
 from itertools import count
 from typing import Any, NamedTuple, Protocol, final
-from urllib.parse import quote
+
+from .redis_records import quoted_topic
 
 __all__ = ["SLOTS", "MasterSlots", "Shard", "SlotTopics", "key_slot", "masters_of", "slot_of"]
 
@@ -34,7 +35,7 @@ class Shard(Protocol):
 
 def slot_of(topic: str) -> int:
     """Return the slot of a topic: that of all its keys, and of its channel."""
-    return crc_hqx(quote(topic, safe="").encode(), 0) % SLOTS
+    return crc_hqx(quoted_topic(topic).encode(), 0) % SLOTS
 
 
 def key_slot(key: str) -> int:

@@ -655,3 +655,27 @@ async def test_a_line_that_is_lost_sends_nothing_any_more(engine: RedisEngine) -
     await line._flushing
     assert engine.ask("EXISTS", "overtaking") == 0
     await line.close("the test is over")
+
+
+WITHOUT_HIREDIS = """
+import asyncio, sys
+sys.modules["hiredis"] = None
+import redis.connection, rawws
+assert not redis.connection.HIREDIS_AVAILABLE
+async def main():
+    async with rawws.Hub(backplane=sys.argv[1]) as hub:
+        for text in ("one", "two"):
+            assert (await hub.publish("news", text)).accepted
+        found = await hub.history("news")
+        print([each.message for each in found.publications])
+        async for each in hub.listen("news", since=found.publications[0].cursor):
+            print(each.message)
+            break
+asyncio.run(main())
+"""
+
+
+def test_a_redis_is_read_without_hiredis_too(engine: RedisEngine) -> None:
+    program = [sys.executable, "-c", WITHOUT_HIREDIS, engine.url]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("['one', 'two']\ntwo\n", "")

@@ -1,5 +1,6 @@
 -- ARGV: ..., epoch, offset, milliseconds for which a record is held.
 -- Who was beyond the place where this run began saw what is lost: so all may have missed it.
+local place = place_at(KEYS[1])
 local asked, at = ARGV[6], tonumber(ARGV[7])
 local last = asked == place.epoch and place.offset
   or tonumber(string.match(' ' .. place.before, ' ' .. asked .. ':(%d+) '))

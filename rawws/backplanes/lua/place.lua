@@ -15,12 +15,13 @@ local function unborn(ago)
   local half = math.floor(now() * 2 / ARGV[3]) - ago
   return string.sub(redis.sha1hex(ARGV[5] .. ' ' .. string.format('%.0f', half)), 1, 12)
 end
-local function place_at(key)
-  local epoch, offset, life, began, before =
-    unpack(redis.call('HMGET', key, 'epoch', 'offset', 'life', 'began', 'before'))
+-- `field` is another one that is asked for, its value is `place.value`.
+local function place_at(key, field)
+  local fields = {'epoch', 'offset', 'life', 'began', 'before', field}
+  local epoch, offset, life, began, before, value = unpack(redis.call('HMGET', key, unpack(fields)))
   local place = {
     key = key, known = epoch, epoch = epoch, offset = tonumber(offset or 0), began = tonumber(began or 0),
-    before = before or '',
+    before = before or '', value = value,
   }
   if not epoch then
     place.epoch, place.before = unborn(0), unborn(1) .. ':0 '
@@ -32,4 +33,3 @@ local function place_at(key)
   end
   return place
 end
-local place = place_at(KEYS[1])

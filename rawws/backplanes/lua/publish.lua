@@ -1,7 +1,8 @@
 -- ARGV: ..., command, channel, server, number, record, entries, milliseconds; and, where the patterns for it are known
 -- here, the topic, the prefix and that of channels, else nothing
 local field = 's ' .. ARGV[8]
-local last = redis.call('HGET', KEYS[1], field)
+local place = place_at(KEYS[1], field)
+local last = place.value
 local patterns = ARGV[13] and patterns_for(ARGV[13], ARGV[14], ARGV[15]) or {}
 local function answer(offset)
   local told = {place.epoch, offset}
@@ -32,22 +33,22 @@ if last and tonumber(last) >= tonumber(ARGV[9]) then
   end
   return answer(0)
 end
-local function hold(place, log, ...)
+-- `kept` stands beside the place, `...` beside the record.
+local function hold(place, log, kept, ...)
   -- A log that is none is refused before the place is given.
   if ARGV[11] ~= '0' then
     redis.call('XADD', log, 'MAXLEN', ARGV[11], (place.offset + 1) .. '-0', 'r', ARGV[10], 't', now(), ...)
     redis.call('PEXPIRE', log, ARGV[12])
   end
   place.offset = place.offset + 1
-  redis.call('HSET', place.key, 'offset', place.offset)
+  redis.call('HSET', place.key, 'offset', place.offset, unpack(kept))
 end
 -- A full Redis refuses the first of what it would have to hold, or all.
 if not place.known then
   begin(place, 0, place.before .. place.epoch .. ':0 ')
   redis.call('DEL', KEYS[2])
 end
-hold(place, KEYS[2])
-redis.call('HSET', KEYS[1], field, ARGV[9])
+hold(place, KEYS[2], {field, ARGV[9]})
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 if not last and redis.call('HLEN', KEYS[1]) > 1000 then
   for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
@@ -56,7 +57,7 @@ if not last and redis.call('HLEN', KEYS[1]) > 1000 then
 end
 for _, each in ipairs(patterns) do
   -- What is wrong with the log of a pattern is no fault of the topic: those who follow it find out.
-  if pcall(function() hold(locate(each), each.log, 'n', ARGV[13]) end) then
+  if pcall(function() hold(locate(each), each.log, {}, 'n', ARGV[13]) end) then
     redis.call(ARGV[6], each.channel,
       '*' .. each.place.epoch .. ' ' .. each.place.offset .. ' ' .. quote(ARGV[13]) .. ' ' .. ARGV[10])
   else
