@@ -121,6 +121,18 @@ def test_the_limits_of_connections_reach_the_server(here: Path) -> None:
             assert status in {None, 503}
 
 
+@pytest.mark.parametrize(("said", "threshold"), [("", 10_000), ("20_000", 20_000), ("0", 0)])
+def test_garbage_is_looked_for_seldom_unless_the_application_says_more_or_never(
+    here: Path, said: str, threshold: int
+) -> None:
+    program = f"import gc\n\ngc.set_threshold({said})\n" if said else "import gc\n\n"
+    program += "async def tell(ws):\n    await ws.send(str(gc.get_threshold()[0]))\n"
+    (here / "tells.py").write_text(program)
+    with start(here, "serve", "tells:tell", "--port", "0") as process:
+        with connect(f"ws://{LOOPBACK}:{port(process)}") as ws:
+            assert ws.recv() == str(threshold)
+
+
 @pytest.mark.parametrize(
     ("options", "origin", "status"),
     [
