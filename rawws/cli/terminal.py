@@ -30,8 +30,10 @@ __all__ = [
     "FAILED",
     "add_commands",
     "add_connection",
+    "add_http2",
     "context_of",
     "header_of",
+    "http2_of",
     "leave_pipe",
     "legible",
     "read_input",
@@ -125,6 +127,7 @@ def _add_command(
     parser.add_argument("--origin", metavar="URL", help="the site that a browser would name")
     parser.add_argument("--binary", action="store_true", help="send binary messages, and in a pipe copy them unchanged")
     add_connection(parser)
+    add_http2(parser)
     parser.add_argument("--no-compression", action="store_true", help="do not offer compression")
     parser.add_argument(
         "--open-timeout",
@@ -142,6 +145,18 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--proxy", metavar="URL", help="a proxy, instead of what the environment says; off for none")
     parser.add_argument("--ca", metavar="FILE", help="the authority whose certificates are trusted, in PEM")
     parser.add_argument("--insecure", action="store_true", help="take any certificate; for tests only")
+
+
+def add_http2(parser: argparse.ArgumentParser) -> None:
+    """Add the option that asks for HTTP/2."""
+    parser.add_argument("--http2", action="store_true", help="use HTTP/2 where the server offers it, else HTTP/1.1")
+
+
+def http2_of(options: argparse.Namespace, scheme: str) -> bool:
+    """Return whether HTTP/2 is asked for; exits with 2 for a URL whose scheme is not this one, the one with TLS."""
+    if options.http2 and not options.uri.lower().startswith(f"{scheme}:"):
+        refuse(f"--http2 is agreed on in TLS, and {without_userinfo(options.uri)} has none: needed is {scheme}://")
+    return bool(options.http2)
 
 
 def _url(text: str) -> str:
@@ -230,6 +245,7 @@ def _connection(options: argparse.Namespace) -> connect:
             proxy=None if options.proxy == "off" else options.proxy or True,
             ssl=context if options.uri.lower().startswith("wss:") else None,
             open_timeout=options.open_timeout,
+            http2=http2_of(options, "wss"),
             # More than a person reads.
             max_size=1 << 26,
         )
@@ -293,6 +309,9 @@ async def ask(ws: WebSocket, options: argparse.Namespace, screen: Screen) -> int
 async def converse(ws: WebSocket, options: argparse.Namespace, screen: Screen) -> int:
     """Send what is typed and show what comes, until one side ends it."""
     details = [f"subprotocol {ws.subprotocol}"] if ws.subprotocol else []
+    if options.http2 and ws.response is not None:
+        # RFC 8441 5: a WebSocket on a stream is answered with 200, one on a connection of its own with 101.
+        details.append("HTTP/2" if ws.response.status == 200 else "HTTP/1.1, for the server offers no HTTP/2 here")
     screen.note(f"connected to {without_userinfo(options.uri)}" + "".join(f", {detail}" for detail in details))
     helpers = [asyncio.create_task(_send_lines(ws, options, screen))]
     if options.ping:

@@ -24,8 +24,10 @@ from .terminal import (
     DONE,
     FAILED,
     add_connection,
+    add_http2,
     context_of,
     header_of,
+    http2_of,
     leave_pipe,
     legible,
     read_input,
@@ -101,6 +103,7 @@ def add_topic_commands(commands: Any, prog: str) -> None:
     subscribe.add_argument(
         "--header", type=header_of, action="append", metavar="'NAME: VALUE'", help="a header; may be repeated"
     )
+    add_http2(subscribe)
     subscribe.add_argument(
         "--open-timeout",
         type=seconds_above_0,
@@ -206,6 +209,7 @@ async def listen(options: argparse.Namespace) -> int:
         proxy=options.proxy,
         path=options.unix,
         open_timeout=options.open_timeout,
+        http2=http2_of(options, "https"),
         on_retry=listener.retry,
         # More than a person reads.
         max_size=1 << 26,

@@ -1,8 +1,13 @@
-"""A hub with an API, for the command line: /api with a key, /topics without, /feed that /drop cuts."""
+"""A hub with an API, for the command line: /api with a key, /topics without, /feed that /drop cuts.
+
+It has TLS with the certificate in the file that is named.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+import sys
 from collections.abc import Awaitable
 
 import rawws
@@ -16,6 +21,7 @@ streams: list[rawws.EventStream] = []
 
 @routes.get("/feed")
 def feed(request: rawws.HttpRequest) -> rawws.EventStream | rawws.Response | Awaitable[object]:
+    print("HTTP version", request.head.http_version, flush=True)
     stream = hub.stream(request, request.query.get_all("topic"))
     if isinstance(stream, rawws.EventStream):
         streams.append(stream)
@@ -42,7 +48,11 @@ def strange(_: rawws.HttpRequest) -> str:
 
 async def main() -> None:
     """Serve."""
-    async with rawws.serve(routes, "127.0.0.1", 0) as server:
+    context = None
+    if sys.argv[1:]:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[1])
+    async with rawws.serve(routes, "127.0.0.1", 0, ssl=context) as server:
         print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
         await server.serve_forever()
 

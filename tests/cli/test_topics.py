@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from rawws.cli.environment import options_in
 from tests.cli.hub import KEY
@@ -277,6 +278,22 @@ def test_a_server_that_is_gone_is_waited_for_and_a_refusal_later_on_ends_it(tmp_
                 eventually(lambda: process.poll() is not None)
             assert process.poll() == 3
             assert "rawws: the subscription at http://" in process.output.splitlines()[-1]
+
+
+def test_http2_is_used_where_it_is_asked_for(tmp_path: Path) -> None:
+    trustme.CA().issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    with Process([sys.executable, HUB, tmp_path / "server.pem"], listens=True) as process:
+        at = f"https://{LOOPBACK}:{process.port}"
+        assert run("publish", f"{at}/api", "a", "one", "--insecure", *BOLD)[0] == 0
+        command = ("subscribe", f"{at}/feed", "a", "--since", "earliest", "--count", "1", "--insecure")
+        for options, version in (((), "1.1"), (("--http2",), "2")):
+            assert run(*command, *options) == (0, "one\n", "")
+            assert process.output.endswith(f"HTTP version {version}\n")
+    assert run("subscribe", "http://localhost/feed", "a", "--http2") == (
+        2,
+        "",
+        "rawws: --http2 is agreed on in TLS, and http://localhost/feed has none: needed is https://\n",
+    )
 
 
 def test_what_cannot_be_subscribed_to_is_one_line(address: str) -> None:

@@ -31,13 +31,14 @@ async def talk(ws: rawws.WebSocket) -> None:
             await asyncio.sleep(0.4)
             await ws.send(rest)
         elif order == "headers" and ws.request is not None:
-            await ws.send(json.dumps([*ws.request.headers.raw_items(), ("subprotocol", ws.subprotocol)]))
+            more = [("subprotocol", ws.subprotocol), ("version", ws.request.http_version)]
+            await ws.send(json.dumps([*ws.request.headers.raw_items(), *more]))
         else:
             await ws.send(message)
 
 
 async def main() -> None:
-    """Serve: with the certificate in the file that is named, or on that unix socket."""
+    """Serve: with the certificate in the file that is named, or on that unix socket; without HTTP/2 if told so."""
     argument = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     context = None
     if argument and argument.suffix == ".pem":
@@ -47,6 +48,8 @@ async def main() -> None:
         "origins": "*",
         "select_subprotocol": lambda _, offered: offered[-1] if offered else None,
     }
+    if sys.argv[2:] == ["without-http2"]:
+        options["http2"] = False
     if argument and not context:
         server = await rawws.unix_serve(talk, str(argument), **options)
         print("listening", flush=True)

@@ -145,9 +145,37 @@ def test_a_certificate_is_verified_unless_it_shall_not_be(tmp_path: Path) -> Non
         assert b"--ca names an authority, --insecure takes any" in result.stderr
 
 
+def test_http2_is_used_where_it_is_asked_for_and_there(tmp_path: Path) -> None:
+    trustme.CA().issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+
+    def version(uri: str, *options: str) -> str:
+        headers: dict[str, str] = dict(json.loads(run("send", uri, "headers", "--insecure", *options).stdout))
+        return headers["version"]
+
+    program = [sys.executable, str(TALKER), str(tmp_path / "server.pem")]
+    with Process(program, listens=True) as server, Process([*program, "without-http2"], listens=True) as other:
+        for port, found, told in (
+            (server.port, "2", "HTTP/2"),
+            (other.port, "1.1", "HTTP/1.1, for the server offers no HTTP/2 here"),
+        ):
+            uri = f"wss://{LOOPBACK}:{port}"
+            assert version(uri) == "1.1"
+            assert version(uri, "--http2") == found
+            with Terminal("connect", uri, "--http2", "--insecure") as terminal:
+                terminal.until(f"connected to {uri}, {told}")
+                terminal.until("> ")
+                terminal.type("\x04")
+                terminal.until("closed: received 1000; sent 1000")
+                assert terminal.status() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (
+            ["send", "ws://a:b@localhost", "x", "--http2"],
+            "rawws: --http2 is agreed on in TLS, and ws://***@localhost has none: needed is wss://\n",
+        ),
         (["send", "http://localhost", "x"], "rawws: the URI is 'http://localhost', it must begin with ws:// or wss://"),
         (["send", ":80", "x"], "rawws: the URI is 'ws://:80', it has no host"),
         (["connect", "localhost:x"], "rawws: the URI is 'ws://localhost:x': Port could not be cast"),
