@@ -10,7 +10,7 @@ NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test check pythons build lint docs bench attacks autobahn foreign fuzz mutate soak torture clean
+.PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign fuzz mutate soak torture clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -58,6 +58,10 @@ bench: build .venv/.bench ## measure against the peers (ARGS=--help tells how)
 
 autobahn: build .venv/.tests ## run the Autobahn suite and print its table (ARGS=--help tells how)
 	$(BIN)/python tests/autobahn/run.py $(ARGS)
+
+tunnel: build .venv/.tests ## run Autobahn's cases 1-7 and 10 over one connection of HTTP/2, on both twins
+	$(BIN)/python tests/autobahn/run.py --http2 --cases 1-7,10 $(ARGS)
+	$(BIN)/python tests/autobahn/run.py --http2 --cases 1-7,10 --pure $(ARGS)
 
 foreign: build .venv/.tests ## run the WebSocket tests of uvicorn and of Starlette against ours
 	$(BIN)/python -m tests.integrations.foreign.run

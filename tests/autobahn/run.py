@@ -4,6 +4,7 @@
     python tests/autobahn/run.py --pure --cases 1-7,10       the interpreted twin, without the large cases
     python tests/autobahn/run.py --suite original            Autobahn itself (Python 2.7) instead of kosoku
     python tests/autobahn/run.py --role client               our client against the suite's server
+    python tests/autobahn/run.py --http2 --cases 1-7,10      our server through a tunnel of HTTP/2 (RFC 8441)
     python tests/autobahn/run.py --peer websockets           another library, to compare
 
 kosoku drives Autobahn's own case files from Python 3 and is several times as fast. The exit status is 0 only if every
@@ -119,10 +120,16 @@ class Run:
         if self.options.uri:
             return suite.against_servers(lanes, [self.options.uri] * len(lanes), phase.jobs, report, PHASE_TIMEOUT)
         with contextlib.ExitStack() as stack:
-            servers = [stack.enter_context(self._start("server.py", "--style", self.options.style)) for _ in lanes]
-            uris = [f"ws://{LOOPBACK}:{server.port}" for server in servers]
+            more = ["--http2"] if self.options.http2 else []
+            servers = [
+                stack.enter_context(self._start("server.py", "--style", self.options.style, *more)) for _ in lanes
+            ]
+            tunnels = [stack.enter_context(_tunnel(server)) for server in servers if self.options.http2]
+            uris = [f"ws://{LOOPBACK}:{end.port}" for end in tunnels or servers]
             outcomes = suite.against_servers(lanes, uris, phase.jobs, report, PHASE_TIMEOUT)
             self._inspect(servers)
+            for tunnel in tunnels:
+                self._search("tunnel", tunnel)
         return outcomes
 
     def _against_clients(self, phase: Phase, lanes: list[list[str]]) -> list[Outcome]:
@@ -149,10 +156,18 @@ class Run:
             if self.peer not in {"", description}:
                 self.problems.append(f"the peer of one phase was {self.peer}, of another {description}")
             self.peer = description
-            if process.poll() not in {None, 0}:
-                self.problems.append(f"the peer ended with status {process.poll()}")
-            if (start := process.output.find(TRACEBACK)) >= 0:
-                self.problems.append(f"the peer logged {process.output[start : start + TRACEBACK_LIMIT]}")
+            self._search("peer", process)
+
+    def _search(self, name: str, process: Process) -> None:
+        if process.poll() not in {None, 0}:
+            self.problems.append(f"the {name} ended with status {process.poll()}")
+        if (start := process.output.find(TRACEBACK)) >= 0:
+            self.problems.append(f"the {name} logged {process.output[start : start + TRACEBACK_LIMIT]}")
+
+
+def _tunnel(server: Process) -> Process:
+    """Start what carries WebSockets over one connection of HTTP/2 to a server."""
+    return Process([sys.executable, "-m", "tests.autobahn.tunnel", str(server.port)], listens=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--style", choices=("coroutine", "callback"), default="coroutine", help="of our handler")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="event loop of the peer")
     parser.add_argument("--peer", default="rawws", help="the library that is tested (see server.py and client.py)")
+    parser.add_argument("--http2", action="store_true", help="have all cases come over one connection of HTTP/2")
     parser.add_argument("--uri", help="test the server at this address instead of starting one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to FILE too")
     return parser
@@ -175,6 +191,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.uri and options.role == "client":
         parser.error("--uri is the address of a server, it does not go with --role client")
+    if options.http2 and (options.uri or options.role == "client" or options.peer != "rawws"):
+        parser.error("--http2 is for our own server, it goes with no --uri, --peer and --role client")
     if options.peer == "rawws" and not options.pure and not options.uri:
         refuse()
     try:

@@ -26,7 +26,7 @@ MAX_SIZE: Final = 2**24
 
 
 @contextlib.asynccontextmanager
-async def rawws_peer(style: str) -> AsyncIterator[tuple[int, str]]:
+async def rawws_peer(style: str, *, http2: bool = False) -> AsyncIterator[tuple[int, str]]:
     """Serve with this project: a coroutine for each connection, or one object with callbacks."""
     import rawws  # noqa: PLC0415 - a comparison runs where the project itself may not be built
     from rawws import _twins, _version  # noqa: PLC0415
@@ -39,8 +39,10 @@ async def rawws_peer(style: str) -> AsyncIterator[tuple[int, str]]:
         def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
             ws.send(message)
 
-    async with rawws.serve(Echo() if style == "callback" else echo, HOST, 0, max_size=MAX_SIZE) as server:
-        yield server.sockets[0].getsockname()[1], f"rawws {_version.__version__}, {_twins.running()}, {style}"
+    handler = Echo() if style == "callback" else echo
+    async with rawws.serve(handler, HOST, 0, max_size=MAX_SIZE, http2=http2 or None) as server:
+        spoken = ", over HTTP/2" if http2 else ""
+        yield server.sockets[0].getsockname()[1], f"rawws {_version.__version__}, {_twins.running()}, {style}{spoken}"
 
 
 @contextlib.asynccontextmanager
@@ -119,9 +121,10 @@ PEERS: Final[dict[str, Peer]] = {
 }
 
 
-async def serve(peer: str, style: str) -> None:
+async def serve(peer: str, style: str, *, http2: bool) -> None:
     """Serve until the process is ended."""
-    async with PEERS[peer](style) as (port, description):
+    serving = rawws_peer(style, http2=True) if http2 else PEERS[peer](style)
+    async with serving as (port, description):
         print(f"{description}, {type(asyncio.get_running_loop()).__module__.partition('.')[0]} loop")
         print(f"listening on {HOST}:{port}", flush=True)
         await asyncio.get_running_loop().create_future()
@@ -135,6 +138,7 @@ def main() -> None:
         "--style", choices=("coroutine", "callback"), default="coroutine", help="of the handler of rawws"
     )
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="the event loop")
+    parser.add_argument("--http2", action="store_true", help="have rawws speak HTTP/2 too, without TLS")
     options = parser.parse_args()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if options.loop == "uvloop":
@@ -142,7 +146,7 @@ def main() -> None:
 
         factory = uvloop.new_event_loop
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(options.peer, options.style))
+        runner.run(serve(options.peer, options.style, http2=options.http2))
 
 
 if __name__ == "__main__":

@@ -70,3 +70,16 @@ def test_our_client_passes_the_cases_without_heavy_load(tmp_path: Path, twin: st
     found = verdict(tmp_path, "--role", "client", "--cases", "1-7,10", *pure)
     assert cases(found) == WITHOUT_HEAVY
     assert f", {twin}" in str(found["peer"])
+
+
+@pytest.mark.parametrize("twin", ["compiled", "interpreted"])
+def test_the_cases_without_heavy_load_pass_on_streams_of_http2(tmp_path: Path, twin: str) -> None:
+    pure = ["--pure"] if twin == "interpreted" else []
+    found = verdict(tmp_path, "--http2", "--cases", "1-7,10", *pure)
+    assert cases(found) == WITHOUT_HEAVY
+    assert f", {twin}, coroutine, over HTTP/2" in str(found["peer"])
+
+
+def test_http2_is_for_our_own_server() -> None:
+    with Process([sys.executable, RUN, "--http2", "--peer", "websockets"]) as process:
+        process.wait_for(lambda output: "--http2 is for our own server" in output, "it says so")
