@@ -98,12 +98,14 @@ clean: ## remove all that was built and installed here
 	@touch $@
 
 # What is needed of each, at least. apache2: `upgrade=websocket`. caddy: it replaces what clients forge. chromium: from
-# 132 on its `--headless` is the whole browser. curl: `%{http_version}`. haproxy: WebSockets over HTTP/2. initdb:
-# gen_random_uuid. java: what Kafka 4 runs on. nginx: `-e`. npm: the third format of lock files; it brings the Node of
-# the tests, so any Node that runs npm will do. redis-server: SPUBLISH. varnishd: `vcl 4.1`.
-PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium curl:7.50=curl haproxy:2.4=haproxy \
-	initdb:13=postgresql java:17=default-jre-headless mvn:3.6=maven nginx:1.19.5=nginx-light npm:7=npm \
-	pgbouncer:1.12=pgbouncer promtool:2=prometheus redis-server:7.0=redis-server varnishd:6.0=varnish
+# 132 on its `--headless` is the whole browser. curl: `%{http_version}`. firefox-esr and haproxy: WebSockets over HTTP/2.
+# initdb: gen_random_uuid. java: what Kafka 4 runs on; it needs javac to run a source file. nghttp: h2load comes with it.
+# nginx: `-e`. npm: the third format of lock files; it brings the Node of the tests, so any Node that runs npm will do.
+# redis-server: SPUBLISH. varnishd: `vcl 4.1`.
+PACKAGES := apache2:2.4.47=apache2-bin caddy:2.5=caddy chromium:132=chromium curl:7.50=curl firefox-esr:115=firefox-esr \
+	haproxy:2.4=haproxy initdb:13=postgresql java:17=default-jre-headless javac:17=default-jdk-headless mvn:3.6=maven \
+	nghttp:1.40=nghttp2-client nginx:1.19.5=nginx-light npm:7=npm pgbouncer:1.12=pgbouncer promtool:2=prometheus \
+	redis-server:7.0=redis-server varnishd:6.0=varnish
 
 .venv/.tests: .venv/.rawws tests/node/package-lock.json tests/interop/node/package-lock.json tests/gateway/node/package-lock.json \
 		tests/javascript/package-lock.json tests/typing/package-lock.json tests/backplanes/kafka/pom.xml
