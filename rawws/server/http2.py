@@ -214,6 +214,10 @@ class Http2Connection(Http2Carrier):
     def end_if_idle(self) -> None:
         """End a connection that takes no more streams, with the last of them."""
         if self.leaving and not self.streams:
+            # RFC 9113 6.8: "a receiver of a GOAWAY that has no more use for the connection SHOULD still send a GOAWAY
+            # frame before terminating the connection."
+            if not self.over and self.core.goaway_sent > ANY_STREAM:
+                self.core.go_away()
             self.end()
 
     def end(self) -> None:

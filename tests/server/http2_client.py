@@ -14,10 +14,12 @@ from rawws.protocol.http2 import Http2Endpoint
 from rawws.protocol.http2_events import (
     DataReceived,
     GoAwayReceived,
+    PingAcknowledged,
     ResponseReceived,
     SettingsReceived,
     StreamReset,
 )
+from rawws.protocol.http2_sending import PREFACE
 from rawws.protocol.http2_streams import Http2Stream
 from rawws.protocol.http11 import Headers, Request
 
@@ -95,6 +97,33 @@ class Answer:
 
 
 @final
+class FrameCounter:
+    """Counts the frames in octets that come in pieces, behind as many that are no frames."""
+
+    def __init__(self, skipped: int = 0) -> None:
+        self.count = 0
+        # Of the frame, or what is skipped, and of a header that is cut.
+        self.left = skipped
+        self.header = b""
+
+    def feed(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            if self.left:
+                step = min(self.left, len(data) - at)
+                self.left -= step
+                at += step
+                continue
+            step = 9 - len(self.header)
+            self.header += data[at : at + step]
+            at += step
+            if len(self.header) == 9:
+                self.left = int.from_bytes(self.header[:3], "big")
+                self.header = b""
+                self.count += 1
+
+
+@final
 class Client:
     """One connection. What comes is read all the time, and acknowledged unless `stalled` has the stream."""
 
@@ -105,20 +134,31 @@ class Client:
         self.answers: dict[int, Answer] = {}
         self.stalled: set[int] = set()
         self.goaways: list[GoAwayReceived] = []
+        # The answers to pings, and how many octets of content had come before each.
+        self.pings: dict[bytes, int] = {}
         self.settings: dict[int, int] = {}
         self.ended = False
         self.changed = asyncio.Event()
+        self.counters = (FrameCounter(len(PREFACE)), FrameCounter())
         self.flush()
         self.task = asyncio.get_running_loop().create_task(self.read())
 
     def flush(self) -> None:
         for answer in self.answers.values():
             answer.pump()
-        self.writer.write(b"".join(self.core.data_to_send()))
+        data = b"".join(self.core.data_to_send())
+        self.counters[0].feed(data)
+        self.writer.write(data)
+
+    @property
+    def frames(self) -> int:
+        """How many frames there were, both ways."""
+        return sum(counter.count for counter in self.counters)
 
     async def read(self) -> None:
         try:
             while data := await self.reader.read(65536):
+                self.counters[1].feed(data)
                 self.core.receive(data)
                 while (event := self.core.next_event()) is not None:
                     self.take(event)
@@ -136,6 +176,8 @@ class Client:
             self.settings.update(event.settings)
         elif isinstance(event, GoAwayReceived):
             self.goaways.append(event)
+        elif isinstance(event, PingAcknowledged):
+            self.pings[event.payload] = sum(len(answer.body) for answer in self.answers.values())
         elif isinstance(event, ResponseReceived):
             answer = self.answers[event.stream.id]
             if event.status < 200:

@@ -461,6 +461,22 @@ async def test_a_stream_that_lasts_goes_between_the_pieces_of_a_large_one(folder
         assert len((await large.whole()).body) == 3_072_000
 
 
+async def test_a_ping_is_answered_before_content_that_waits(folder: Path) -> None:
+    async with serve(site(folder)) as server, reach(server) as client:
+        answer = client.request("/file")
+        client.stalled.add(answer.stream.id)
+        # The window is full.
+        await client.wait(lambda: len(answer.body) == 65535)
+        # One write makes room for more content, and asks for an answer behind that.
+        client.stalled.clear()
+        client.core.acknowledge(answer.stream, len(answer.body))
+        client.core.ping(b"12345678")
+        client.flush()
+        await answer.whole()
+        assert client.pings == {b"12345678": 65535}
+        assert len(answer.body) == 12_000 * 256
+
+
 async def test_a_stream_that_is_never_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rawws.server.connection.PATIENCE", 0.1)
     monkeypatch.setattr("rawws.http.files.PATIENCE", 0.1)
@@ -779,6 +795,7 @@ async def test_a_client_that_goes_away_is_let_go_behind_its_last_stream() -> Non
         client.flush()
         assert (await answer.whole()).text() == "answered"
         await client.wait_ended()
+        assert [(goaway.last_stream_id, goaway.error_code) for goaway in client.goaways] == [(1, 0)]
         await eventually(lambda: not server.settings.connections)
 
 
