@@ -18,6 +18,7 @@ from .core import HubCore
 from .cursors import EARLIEST, cursor_of
 from .envelope import DEFAULT_LIMIT
 from .listening import TopicListener
+from .missed import MISSED_AFTER, MissedFunction, MissedUsers
 from .names import TopicError, check_name
 from .pages import HistoryPage, check_page, page_of
 from .payloads import payload_of
@@ -128,6 +129,7 @@ class Hub(HubCore):
         super().__init__(
             bounds, policy, max_topics, max_size, topic_rate, rules, backplane, protocols, presence_grace, max_info
         )
+        self._missed_users: MissedUsers | None = None
 
     def __repr__(self) -> str:
         return f"<rawws.Hub {len(self._table.topics)} topics, {len(self._subscribers)} subscribers>"
@@ -138,6 +140,16 @@ class Hub(HubCore):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def close(self) -> None:
+        """Let go of the backplane, if there is one: what waits for it is given up, and counted as lost.
+
+        Users who wait to be judged are judged now, and `on_missed` is called. WebSockets that are subscribed close with
+        1000, and event streams end. What other threads published before is sent first.
+        """
+        if self._missed_users is not None:
+            await self._missed_users.close()
+        await super().close()
 
     def publish_threadsafe(
         self,
@@ -160,6 +172,45 @@ class Hub(HubCore):
         payload, extra = payload_of(message, event)
         self.check_publish(topic, payload, extra, key)
         return self._thread.post(topic, payload, extra, key, exclude, needs_loop=self._replication is not None)
+
+    def notify(
+        self,
+        users: Iterable[str],
+        topic: str,
+        message: Any,
+        *,
+        key: str | None = None,
+        event: str | None = None,
+        exclude: WebSocket | EventStream | Receiver | AsgiWebSocket | None = None,
+    ) -> PublishResult:
+        """Publish as `publish` does; then have `on_missed` told of each of these users who is not present in the topic.
+
+        That is judged `after` seconds later, at all servers: who comes back by then missed nothing. Raises as `publish`
+        does; TypeError or ValueError for what is no name of a user, TopicError ("limit") where 10,000 users wait to be
+        judged, RuntimeError without a function of `on_missed`: then nothing is published.
+        """
+        if self._missed_users is None:
+            raise RuntimeError("notify needs a function that is told who missed it: @hub.on_missed()")
+        names = self._missed_users.check(users)
+        payload, extra = payload_of(message, event)
+        result = self.publish_payload(topic, payload, extra, key, exclude)
+        self._missed_users.put(names, topic, payload, key, extra, result)
+        return result
+
+    def on_missed(self, *, after: float = MISSED_AFTER) -> Callable[[MissedFunction], MissedFunction]:
+        """Have the function that follows be told who missed what `notify` sent: `f(user, publication)`.
+
+        It is a coroutine or not, and called once for each user and publication; 100 at a time. What it raises is
+        logged. `after` is how many seconds later a user is judged. Raises ValueError for a second function.
+        """
+
+        def add(function: MissedFunction) -> MissedFunction:
+            if self._missed_users is not None:
+                raise ValueError("on_missed has a function already, allowed is one")
+            self._missed_users = MissedUsers(self._table, self.when_ready, function, after)
+            return function
+
+        return add
 
     def disconnect(self, user: str, *, code: int = UNAUTHORIZED, reason: str = "disconnected") -> int:
         """Close all connections of a user, with a backplane at all servers; return how many there were at this one.

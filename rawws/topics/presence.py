@@ -109,6 +109,10 @@ class PresenceSet:
                 self.away.setdefault(present.user, {})[present.id] = None
         return known != present
 
+    def is_connected(self, user: str) -> bool:
+        """Tell whether a user has a connection that is not lost."""
+        return self.users.get(user, 0) > len(self.away.get(user, ()))
+
     def leave(self, ident: str) -> Present | None:
         """Remove somebody, and return who it was."""
         known = self.members.pop(ident, None)
