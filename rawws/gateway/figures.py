@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GATEWAY_METRICS",
+    "ConnectionCounts",
     "FaceFigures",
     "call_samples",
     "gateway_samples",
     "hook_samples",
+    "shown_url",
     "state_samples",
     "tally",
 ]
@@ -90,6 +92,29 @@ class FaceFigures:
             else:
                 found[name] = {series(TOTAL, **labels): value}
         return found
+
+
+@final
+class ConnectionCounts:
+    """How many connections an instance has, of each app and in all: what `max_connections` is about.
+
+    They are those of all faces, and event streams.
+    """
+
+    __slots__ = ("_of_apps", "total")
+
+    def __init__(self) -> None:
+        self._of_apps: dict[str, int] = {}
+        self.total = 0
+
+    def of(self, app: str) -> int:
+        """Return those of an app: it is asked at each handshake."""
+        return self._of_apps.get(app, 0)
+
+    def change(self, app: str, change: int) -> None:
+        """Count one more, or one less."""
+        tally(self._of_apps, app, change)
+        self.total += change
 
 
 def gateway_samples(

@@ -27,7 +27,7 @@ from rawws import clock
 from rawws.metrics import add_source, sum_samples
 
 from .control import InstanceRegistry, OnceMemory, RegistryAway
-from .figures import GATEWAY_METRICS, FaceFigures, gateway_samples, tally
+from .figures import GATEWAY_METRICS, ConnectionCounts, FaceFigures, gateway_samples, tally
 from .spelling import ConnectionId
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class Gateway:
         self.config = config
         self.faces: list[Face] = []
         self.connections: dict[ConnectionId, GatewayConnection] = {}
-        self._of_apps: dict[str, int] = {}
+        self.held = ConnectionCounts()
         # By the app and the face; and what else is counted by whatever belongs to the gateway.
         self.figures: dict[tuple[str, str], FaceFigures] = {}
         self.sources: list[Callable[[], Samples]] = []
@@ -331,7 +331,7 @@ class Gateway:
     def opened(self, connection: GatewayConnection) -> None:
         """Take a connection whose handshake is done."""
         self.connections[connection.id] = connection
-        tally(self._of_apps, connection.app, 1)
+        self.held.change(connection.app, 1)
         connection.figures.open += 1
         connection.figures.opened += 1
         for observer in self.observers:
@@ -340,14 +340,14 @@ class Gateway:
     def closed(self, connection: GatewayConnection, code: int, reason: str) -> None:
         """Forget a connection that ended; the face has had it leave its channels."""
         if self.connections.pop(connection.id, None) is not None:
-            tally(self._of_apps, connection.app, -1)
+            self.held.change(connection.app, -1)
             connection.figures.open -= 1
             for observer in self.observers:
                 observer.on_closed(connection, code, reason)
 
     def of_app(self, app: str) -> int:
-        """Return how many connections of an app this instance has: it is asked at each handshake."""
-        return self._of_apps.get(app, 0)
+        """Return how many connections of an app this instance has."""
+        return self.held.of(app)
 
     def count(self, app: str, key: str, change: int) -> int:
         """Count one connection more, or one less, for a key of an observer; return how many there are."""

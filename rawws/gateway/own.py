@@ -173,7 +173,7 @@ class OwnFace(rawws.Handler):
         config, app = self.gateway.config, self.gateway.config.app(ident)
         if app is not None and app.max_connections is not None and self.gateway.of_app(ident) >= app.max_connections:
             return problem(503, "limit", f"the app has {app.max_connections} connections, the limit")
-        if config.max_connections is not None and len(self.gateway.connections) >= config.max_connections:
+        if config.max_connections is not None and self.gateway.held.total >= config.max_connections:
             return problem(503, "limit", f"the gateway has {config.max_connections} connections, the limit")
         return None
 
@@ -182,7 +182,25 @@ class OwnFace(rawws.Handler):
     def _get(self, request: rawws.HttpRequest) -> Any:
         """Answer by a stream, or by a poll, as a client prefers."""
         wanted = ",".join(request.headers.get_all("Accept")).lower()
-        return (self.gateway.main.stream if "text/event-stream" in wanted else self.gateway.main.poll)(request)
+        return (self._stream if "text/event-stream" in wanted else self.gateway.main.poll)(request)
+
+    async def _stream(self, request: rawws.HttpRequest) -> Any:
+        """Answer by a stream: a connection of the app, counted before it is asked whose: many may wait for that."""
+        app, watched = request.path_params["app"], False
+        refused = self._refusal_of_more(app)
+        if refused is not None:
+            return refused
+        self.gateway.held.change(app, 1)
+        try:
+            asked = self.gateway.main.stream(request)
+            found = await asked if inspect.isawaitable(asked) else asked
+            if isinstance(found, rawws.EventStream) and request.identity is not None:
+                self._watch(found, app, request.identity)
+                watched = True
+        finally:
+            if not watched:
+                self.gateway.held.change(app, -1)
+        return found
 
     def _guarded(self, endpoint: Callable[[rawws.HttpRequest], Any]) -> Callable[[rawws.HttpRequest], Any]:
         """Return an endpoint that looks first at where a request comes from."""
@@ -198,23 +216,22 @@ class OwnFace(rawws.Handler):
                 return problem(error.status, "refused", error.reason, *error.headers)
             finally:
                 self.clients.forget(request)
-            if isinstance(found, rawws.EventStream) and request.identity is not None:
-                self._watch(found, user_topic(request.path_params["app"], request.identity.user), request.identity)
             return found
 
         return answer
 
-    def _watch(self, stream: rawws.EventStream, topic: str, identity: rawws.Identity) -> None:
-        """Have a stream end with the connections of its user."""
+    def _watch(self, stream: rawws.EventStream, app: str, identity: rawws.Identity) -> None:
+        """Have a stream end with the connections of its user, and be counted until it ends."""
         receiver, before = OwnStream(stream), stream.on_close
 
         def end(ended: rawws.EventStream) -> None:
+            self.gateway.held.change(app, -1)
             self.gateway.control.unsubscribe(receiver)
             if before is not None:
                 before(ended)
 
         stream.on_close = end
-        self.gateway.control.subscribe(receiver, topic, join=rawws.Identity(identity.user))
+        self.gateway.control.subscribe(receiver, user_topic(app, identity.user), join=rawws.Identity(identity.user))
 
     # -- WebSockets
 

@@ -413,7 +413,7 @@ class PusherFace(rawws.Handler):
             return BAD_VERSION, "the version is no text of up to 64 characters"
         if app.max_connections is not None and self.gateway.of_app(app.id) >= app.max_connections:
             return OVER_QUOTA, f"the app has {app.max_connections} connections, the limit"
-        if config.max_connections is not None and len(self.gateway.connections) >= config.max_connections:
+        if config.max_connections is not None and self.gateway.held.total >= config.max_connections:
             return OVER_CAPACITY, f"the gateway has {config.max_connections} connections, the limit"
         return None
 

@@ -21,7 +21,7 @@ from rawws.gateway.loading import read_config
 from rawws.gateway.model import GatewayEvent
 from rawws.gateway.pusher_users import TERMINATE, user_topic
 from tests.gateway.own_running import everything, http, own, signed, token_file
-from tests.gateway.running import APP, app_file, gateway, member, pair
+from tests.gateway.running import APP, KEY, app_file, gateway, member, pair
 from tests.server.peers import eventually
 
 CAPS = [{"match": "room-*", "allow": ["subscribe", "publish"]}, {"match": "news", "allow": ["subscribe"]}]
@@ -242,6 +242,35 @@ async def test_limits_of_the_app_hold(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(rawws.InvalidStatus, match="503"):
                 async with own(running.port, everything("bob")):
                     pass
+
+
+@pytest.mark.parametrize("whose", ["app", "gateway"])
+async def test_event_streams_are_connections_and_polls_are_none(whose: str) -> None:
+    limit = "max_connections = 1"
+    text = token_file(limit) if whose == "app" else token_file(head=f"[gateway]\n{limit}")
+    path, asked = f"/connect/{APP}", {"topic": "room", "token": everything("ann")}
+    async with gateway(text) as running, http(running.port, Accept="text/event-stream") as client:
+        # Who may not come in takes no place.
+        assert (await client.get(path, params={"topic": "room"})).status_code == 401
+        async with client.stream("GET", path, params=asked) as stream:
+            assert stream.status_code == 200
+            refused = await client.get(path, params=asked)
+            assert (refused.status_code, refused.json()["error"]) == (503, "limit")
+            assert refused.json()["reason"].startswith(f"the {whose} has 1 connections")
+            with pytest.raises(rawws.InvalidStatus, match="503"):
+                async with own(running.port, everything("bob")):
+                    pass
+            pusher = await rawws.connect(f"ws://127.0.0.1:{running.port}/app/{KEY}?protocol=7")
+            assert json.loads(await pusher.recv())["event"] == "pusher:error"
+            await pusher.close()
+            polled = await client.get(path, params={**asked, "timeout": "0"}, headers={"Accept": "application/json"})
+            assert polled.status_code in {200, 204}
+        await eventually(lambda: not running.gateway.held.total)
+        async with own(running.port, everything("bob")):
+            assert (await client.get(path, params=asked)).status_code == 503
+        await eventually(lambda: not running.gateway.held.total)
+        assert (await client.head(path, params=asked)).status_code == 200
+        await eventually(lambda: not running.gateway.held.total)
 
 
 async def test_who_cannot_come_in_is_told_before_the_handshake_is_done() -> None:
