@@ -102,6 +102,7 @@ def routes_of(overview: Overview, key: str | None) -> Routes:
             *(Route(path, endpoint) for path, endpoint in open_to_all.items()),
             *(Route(path, guarded(endpoint, guard.check)) for path, endpoint in looks.items()),
             Route("/v1/kick", guarded(admin.kick, guard.check_action), ("POST",)),
+            Route("/v1/retry", guarded(admin.retry, guard.check_action), ("POST",)),
         ]
     )
 
@@ -150,7 +151,7 @@ class AdminEndpoints:
 
     async def kick(self, request: HttpRequest) -> Response:
         """Close a connection."""
-        fields = fields_of(request)
+        fields = fields_of(request, {"id": str, "code": int, "reason": str}, {"code": KICK_CODE, "reason": KICK_REASON})
         try:
             wrong = await self._overview.kick(fields["id"], fields["code"], fields["reason"])
         except SourceBusyError:
@@ -158,6 +159,17 @@ class AdminEndpoints:
         if wrong is None:
             return problem(404, f"there is no connection {fields['id'][:64]!r}")
         return problem(400, wrong) if wrong else Response.json({"kicked": fields["id"]}, 200, FIELDS)
+
+    async def retry(self, request: HttpRequest) -> Response:
+        """Have a hook of a gateway tried now."""
+        fields = fields_of(request, {"app": str, "url": str}, {})
+        try:
+            found = await self._overview.retry_hook(fields["app"], fields["url"])
+        except SourceBusyError:
+            return problem(503, "a process does not answer: if it has the hook, that is tried when it does")
+        if not found:
+            return problem(404, f"the app {fields['app'][:64]!r} has no hook {fields['url'][:200]!r}")
+        return Response.json({"retried": fields["url"]}, 200, FIELDS)
 
     def stream(self, request: HttpRequest) -> EventStream | Response:  # noqa: ARG002
         """Send the status again and again."""
@@ -181,13 +193,15 @@ def limit_of(request: HttpRequest) -> int:
     return int(text)
 
 
-def fields_of(request: HttpRequest) -> Answer:
-    """Return what the body of a kick says. Raises HttpError for what makes no sense."""
+def fields_of(request: HttpRequest, kinds: dict[str, type], defaults: Answer) -> Answer:
+    """Return what the body of a request says that does something. Raises HttpError for what makes no sense."""
     found = request.json()
-    fields = {"code": KICK_CODE, "reason": KICK_REASON, **(found if isinstance(found, dict) else {})}
-    if set(fields) != {"id", "code", "reason"}:
-        raise HttpError(400, 'the body is not {"id": ...}, allowed beside it are code and reason')
-    for name, kind in (("id", str), ("code", int), ("reason", str)):
+    fields = {**defaults, **(found if isinstance(found, dict) else {})}
+    if set(fields) != set(kinds):
+        needed = ", ".join([f'"{name}": ...' for name in kinds if name not in defaults])
+        beside = f", allowed beside it are {' and '.join(defaults)}" if defaults else ""
+        raise HttpError(400, f"the body is not {{{needed}}}{beside}")
+    for name, kind in kinds.items():
         if type(fields[name]) is not kind:
             raise HttpError(400, f"{name} is {type(fields[name]).__name__}, allowed is {kind.__name__}")
     return fields

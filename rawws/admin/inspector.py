@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .sources import Answer
 
-__all__ = ["ORDERS", "SLOW", "SPARE", "TOPICS_SHOWN", "Inspector"]
+__all__ = ["ORDERS", "SLOW", "SPARE", "TOPICS_SHOWN", "Inspector", "add_action"]
 
 logger = logging.getLogger("rawws.admin")
 
@@ -70,6 +70,15 @@ ORDERS: Final[dict[str, Callable[[Seen], float]]] = {
 }
 
 
+# What else may be done in this process, by its name: `rawws gateway` adds to it, and admin knows no gateway.
+_actions: dict[str, Callable[..., bool]] = {}
+
+
+def add_action(name: str, action: Callable[..., bool]) -> None:
+    """Have something be done where it is asked for by this name; it returns whether there was something to do."""
+    _actions[name] = action
+
+
 @final
 class Inspector:
     """What is asked about a server. Without hubs, those of the process are looked at.
@@ -92,6 +101,7 @@ class Inspector:
             "topics": self.topics,
             "presence": self.presence,
             "kick": self.kick,
+            "act": self.act,
         }
 
     @property
@@ -197,6 +207,11 @@ class Inspector:
         )
         self._server.close_gracefully(ws, code, reason)
         return {"found": True}
+
+    def act(self, name: str, fields: Answer) -> Answer:
+        """Do something that this process was told of; `found` says whether it has what it is about."""
+        action = _actions.get(name)
+        return {"found": action is not None and action(**fields)}
 
 
 def shown_present(present: Present) -> Answer:

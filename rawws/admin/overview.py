@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from rawws import clock
 from rawws.metrics import exposition, lasting_samples, sum_samples
 
+from .gateway import gateway_of
 from .inspector import SLOW, SPARE, TOPICS_SHOWN
 from .sources import SourceBusyError, SourceGoneError
 
@@ -178,6 +179,7 @@ class Overview:
             "rates": look.rates,
             "topics": merge_topics([snapshot["topics"] for snapshot in snapshots], TOPICS_SHOWN),
             "slow": sorted(slow, key=lambda each: -int(each["waiting"]))[:SLOW],
+            "gateway": gateway_of(samples),
         }
 
     async def connections(self, limit: int, sort: str) -> Answer:
@@ -209,11 +211,19 @@ class Overview:
 
         Raises SourceBusyError where it may be at a process that did not answer: that closes it as soon as it can.
         """
-        act = {"ask": "kick", "ident": ident, "code": code, "reason": reason}
+        found = await self._act({"ask": "kick", "ident": ident, "code": code, "reason": reason})
+        return None if found is None else str(found.get("wrong", ""))
+
+    async def retry_hook(self, app: str, url: str) -> bool:
+        """Have a hook of a gateway tried now, at all processes; tell whether any has it. Raises as `kick` does."""
+        return await self._act({"ask": "act", "name": "retry_hook", "fields": {"app": app, "url": url}}) is not None
+
+    async def _act(self, act: Answer) -> Answer | None:
+        """Have all processes do something, and return the answer of one that had what it is about."""
         answers = await asyncio.gather(*[answer_of(source.act(act)) for source in self._sources])
         for answer in answers:
             if isinstance(answer, dict) and answer["found"]:
-                return str(answer.get("wrong", ""))
+                return answer
         if SourceBusyError in answers:
             raise SourceBusyError
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import logging
 import secrets
 from pathlib import Path
@@ -109,7 +110,8 @@ def run_gateway(options: argparse.Namespace) -> int:
     if options.check:
         print_line(f"{options.file} is right: of [[app]] it has {len(config.apps)}, of [[api]] {len(config.apis)}")
         return 0
-    from rawws.gateway.main import face_routes, gateway_options, new_gateway  # noqa: PLC0415 - only this command
+    from rawws.admin.inspector import add_action  # noqa: PLC0415 - only this command
+    from rawws.gateway.main import face_routes, gateway_options, new_gateway, retry_hook  # noqa: PLC0415 - the same
 
     from .folders import make_folder  # noqa: PLC0415 - only workers need it
     from .joining import JoinedHubs  # noqa: PLC0415 - the same
@@ -131,6 +133,7 @@ def run_gateway(options: argparse.Namespace) -> int:
     @contextlib.asynccontextmanager
     async def surroundings() -> AsyncIterator[Callable[[], object]]:
         async with gateway:
+            add_action("retry_hook", functools.partial(retry_hook, gateway))
             yield lambda: reload(gateway, options.file)
 
     return run_server(
@@ -162,6 +165,8 @@ def load(file: Path) -> GatewayConfig:
 
 def reload(gateway: Gateway, file: Path) -> None:
     """Read the file again; with a mistake in it, all stays as it was."""
+    from rawws.gateway.main import open_timeout_of  # noqa: PLC0415 - only this command
+
     try:
         config = load(file)
     except CommandError as error:
@@ -171,6 +176,10 @@ def reload(gateway: Gateway, file: Path) -> None:
     for name in FIXED:
         if getattr(config, name) != getattr(before, name):
             logger.warning("gateway.%s was changed, and needs a restart", name)
+    limit, before_limit = open_timeout_of(config), open_timeout_of(before)
+    if limit > before_limit:
+        told = "handshakes end after %g s as before: a $connect or an authorizer that has longer needs a restart"
+        logger.warning(told, before_limit)
     gateway.reload(config)
     logger.info("the configuration was loaded again")
 

@@ -162,10 +162,12 @@ class AwsFace(rawws.Handler):
 
     def __init__(self, gateway: Gateway, outgoing: Outgoing | None = None) -> None:
         self.gateway = gateway
-        self.outgoing = outgoing or Outgoing()
+        # Made with the first API: only who has one needs what it is made of.
+        self.outgoing = outgoing
         self.apis: dict[str, AwsApi] = {}
-        # By the path of the APIs.
+        # By the path of the APIs; and the paths at which there were some, which are routed as long as it serves.
         self._keys: dict[str, ApiKeys] = {}
+        self._paths: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.load()
         gateway.on_reload.append(lambda _: self.load())
@@ -174,7 +176,10 @@ class AwsFace(rawws.Handler):
     def load(self) -> None:
         """Use what the configuration says now. Raises ExpressionError for what it should not have taken."""
         apis = self.gateway.config.apis
-        self.apis = {each.id: AwsApi(each, self.outgoing) for each in apis}
+        if apis and self.outgoing is None:
+            self.outgoing = Outgoing()
+        self.apis = {} if self.outgoing is None else {each.id: AwsApi(each, self.outgoing) for each in apis}
+        self._paths.update(each.path for each in apis)
         at: dict[str, list[ApiConfig]] = {}
         for each in apis:
             at.setdefault(each.path, []).append(each)
@@ -184,7 +189,7 @@ class AwsFace(rawws.Handler):
 
     def routes(self) -> Iterable[rawws.Route]:
         """Return where clients connect, and where backends reach them."""
-        paths = {each.path for each in self.gateway.config.apis}
+        paths = self._paths
         for path in sorted(paths):
             for each in sorted({path or "/", f"{path}/"}):
                 yield rawws.Route(each, self, websocket=True)
@@ -201,7 +206,9 @@ class AwsFace(rawws.Handler):
         """Judge an opening handshake."""
         path = request.path.partition("?")[0].removesuffix("/")
         api = next((each for each in self.apis.values() if each.config.path == path), None)
-        return None if api is None else self._admit(api, ws, request)
+        if api is not None:
+            return self._admit(api, ws, request)
+        return rawws.Response(404, "the API of this path is gone") if path in self._paths else None
 
     def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
         """Return the subprotocol that the backend chose, if the client offered it."""
@@ -222,7 +229,8 @@ class AwsFace(rawws.Handler):
         await cancel_all(*pending)
         if pending:
             logger.warning("%d connections had messages for their backend when the gateway ended", len(pending))
-        await self.outgoing.close()
+        if self.outgoing is not None:
+            await self.outgoing.close()
 
     # -- opening handshakes
 

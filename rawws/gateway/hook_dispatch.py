@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final, final
 
-from .figures import call_samples, hook_samples, state_samples
+from .figures import call_samples, hook_samples, shown_url, state_samples
 from .hooks import HookQueue, HookStats
 from .outgoing import Outgoing
 from .shared_state import ALONE_WAIT, SharedState
@@ -108,6 +108,13 @@ class HookDispatch:
         # An app that has hooks now has what was not said before.
         if self.state is not None:
             self.state.replace(f"{app}/{key}" for app, key in self.gateway.counts if self._has_hooks(app))
+
+    def retry(self, app: str, url: str) -> bool:
+        """Have a hook of an app tried now, by its URL as metrics show it; tell whether there is one."""
+        found = [each for each in self.queues.values() if each.app.id == app and shown_url(each.hook.url) == url]
+        for queue in found:
+            queue.retry()
+        return bool(found)
 
     # -- what happens
 

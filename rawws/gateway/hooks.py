@@ -107,6 +107,8 @@ class HookQueue:
         self._size = 0
         self._filled = asyncio.Event()
         self._closing = asyncio.Event()
+        # What ends a pause before its time.
+        self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._logged = float("-inf")
         # Events of the request that is under way, which are in the queue no more.
@@ -148,9 +150,16 @@ class HookQueue:
             self._complain("its queue is full")
         self._filled.set()
 
+    def retry(self) -> None:
+        """Send now what waits to be sent again; have a receiver that answered 410 be told again from now on."""
+        self.is_off = False
+        self._outgoing.forgive(self.hook.url)
+        self._hurry.set()
+
     async def close(self, drain: float = 0.0) -> None:
         """End: what waits is sent within so many seconds, or counted as lost."""
         self._closing.set()
+        self._hurry.set()
         self._filled.set()
         if self._task is None:
             return
@@ -254,11 +263,12 @@ class HookQueue:
         self._under_way = young
 
     async def _pause(self, seconds: float) -> None:
-        """Wait; at the end not for longer than until the end."""
+        """Wait, until somebody is in a hurry; at the end not for longer than until the end."""
         if not self._closing.is_set():
+            self._hurry.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._closing.wait()
+                    await self._hurry.wait()
         else:
             # Nobody is asked without a pause, at the end neither.
             await asyncio.sleep(min(seconds, GATHER))

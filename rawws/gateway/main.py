@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .config import ApiConfig, GatewayConfig
     from .model import Admission, Face
 
-__all__ = ["face_routes", "gateway_options", "new_gateway"]
+__all__ = ["face_routes", "gateway_options", "new_gateway", "open_timeout_of", "retry_hook"]
 
 # Of a request: a batch of events, each of 10 KiB or more, in JSON, which may write a character as six.
 MAX_BODY: Final = 4 << 20
@@ -31,15 +31,31 @@ def new_gateway(config: GatewayConfig) -> Gateway:
     """Make a gateway; before workers are forked, so that their hubs are joined. `async with` it where it serves."""
     gateway = Gateway(config)
     # The last to begin is the first to end: what clients did until then is told.
-    gateway.faces += [HookDispatch(gateway), PusherFace(gateway), OwnFace(gateway)]
-    if config.apis:
-        gateway.faces.append(AwsFace(gateway))
+    gateway.faces += [HookDispatch(gateway), PusherFace(gateway), OwnFace(gateway), AwsFace(gateway)]
     return gateway
 
 
+def retry_hook(gateway: Gateway, app: str, url: str) -> bool:
+    """Have a hook of an app tried now, by its URL as metrics show it; tell whether this instance has it."""
+    return any(face.retry(app, url) for face in gateway.faces if isinstance(face, HookDispatch))
+
+
 def face_routes(gateway: Gateway) -> rawws.Routes:
-    """Return what all faces answer at the port of clients."""
-    return rawws.Routes([route for face in gateway.faces for route in face.routes()])
+    """Return what all faces answer at the port of clients; what a reload brings is added."""
+    routes = rawws.Routes()
+    known: set[tuple[str, bool, tuple[str, ...]]] = set()
+
+    def add_new(_: GatewayConfig) -> None:
+        for face in gateway.faces:
+            for route in face.routes():
+                key = route.path, route.websocket, tuple(route.methods)
+                if key not in known:
+                    known.add(key)
+                    routes.add(route)
+
+    add_new(gateway.config)
+    gateway.on_reload.append(add_new)
+    return routes
 
 
 def gateway_options(gateway: Gateway) -> dict[str, Any]:
@@ -65,7 +81,7 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         "origins": "*",
         "process_request": admit,
         "select_subprotocol": choose,
-        "open_timeout": OPEN_TIMEOUT + max([0.0, *map(longest_handshake, config.apis)]),
+        "open_timeout": open_timeout_of(config),
         "max_size": MAX_BODY,
         "message_rate": config.message_rate or None,
         "trusted_proxies": config.trusted_proxies,
@@ -79,6 +95,11 @@ def code_at_drain(ws: rawws.WebSocket) -> int:
     """Return the close code by which a client comes back."""
     connection = ws.state
     return connection.drain_code if isinstance(connection, GatewayConnection) else GatewayConnection.drain_code
+
+
+def open_timeout_of(config: GatewayConfig) -> float:
+    """Return how long a handshake may take in all, in seconds: it does not change while a server serves."""
+    return OPEN_TIMEOUT + max([0.0, *map(longest_handshake, config.apis)])
 
 
 def longest_handshake(api: ApiConfig) -> float:

@@ -257,6 +257,12 @@ class Outgoing:
                 raise CallFailed("too_large", f"the answer is over {self._max_answer} bytes, the limit")
         return bytes(body)
 
+    def forgive(self, target: str) -> None:
+        """Have a URL be called that was left alone."""
+        found = self.targets.get(target)
+        if found is not None:
+            found.breaker = Breaker()
+
     async def close(self) -> None:
         """Close the connections to all backends."""
         await self._client.aclose()

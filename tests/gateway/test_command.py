@@ -105,6 +105,19 @@ def test_workers_read_the_file_again_too(tmp_path: Path) -> None:
         assert [library(port(process), "4").channels_info() for _ in range(4)] == [{"channels": {}}] * 4
 
 
+def test_a_handshake_that_may_take_longer_needs_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "gateway.toml"
+    api = '[[api]]\nid = "chat"\npath = "/prod"\ncredentials = [{ key = "k", secret = "s" }]\n'
+    connect = '[[api.route]]\nkey = "$connect"\nurl = "http://h/"\ntimeout = 5'
+    gateway = new_gateway(read_config(app_file()))
+    for text, told in ((api, []), (api + connect, ["handshakes end after 10 s as before"]), (api, [])):
+        file.write_text(app_file() + text)
+        caplog.clear()
+        command.reload(gateway, file)
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [warning.partition(":")[0] for warning in warnings] == told
+
+
 def test_a_reload_in_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "gateway.toml"
     gateway = new_gateway(read_config(app_file()))

@@ -15,8 +15,10 @@ from rawws import testing
 from rawws.gateway.config import GatewayConfig
 from rawws.gateway.hook_dispatch import HookDispatch
 from rawws.gateway.loading import read_config
+from rawws.gateway.main import retry_hook
 from rawws.gateway.model import Gateway, GatewayConnection, GatewayEvent
 from rawws.gateway.outgoing import Outgoing
+from rawws.gateway.webhooks import HookEvent
 from tests.gateway.receivers import ReceiverApp
 from tests.server.peers import Logged, eventually
 
@@ -195,6 +197,27 @@ def test_an_app_that_has_hooks_now_tells_what_is_so() -> None:
             assert receiver.events == [{"name": "channel_occupied", "channel": "room"}]
 
     testing.run(main())
+
+
+def test_a_hook_is_tried_by_its_app_and_its_url_as_it_is_shown(logged: Logged) -> None:
+    receiver = ReceiverApp(lambda number: (410 if number == 1 else 200, {}))
+    config = config_of(("one?token=secret", "rawws", ["connection_opened"]))
+
+    async def main() -> None:
+        async with gateway_with(config, receiver) as (gateway, hooks):
+            [queue] = hooks.queues.values()
+            queue.put(HookEvent("connection_opened", "3", 0.0, {}))
+            await asyncio.sleep(1)
+            assert queue.is_off
+            shown = "http://hooks.example/one"
+            assert not retry_hook(gateway, "4", shown)
+            assert not retry_hook(gateway, "3", f"{shown}?token=secret")
+            assert queue.is_off
+            assert retry_hook(gateway, "3", shown)
+            assert not queue.is_off
+
+    testing.run(main())
+    logged.take_all("answers 410", 1)
 
 
 def test_a_hook_that_is_off_is_on_again_with_a_new_configuration(logged: Logged) -> None:

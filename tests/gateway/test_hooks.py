@@ -180,6 +180,47 @@ def test_who_is_gone_is_told_nothing_more() -> None:
 
 
 @pytest.mark.usefixtures("complaints")
+def test_what_waits_to_be_sent_again_is_sent_at_once_where_somebody_says_so() -> None:
+    receiver = ReceiverApp(lambda _: (503, {"Retry-After": "200"}))
+
+    async def main() -> HookQueue:
+        async with queue_to(receiver) as queue:
+            for name in ("a", "b"):
+                # Five failures and more open the breaker of its URL, which is closed by that, too.
+                queue.put(occupied(name))
+            for number in range(6):
+                await asyncio.sleep(1)
+                assert len(receiver.requests) == number + 1
+                queue.retry()
+            await asyncio.sleep(1)
+            receiver.answer = lambda _: (200, {})
+            queue.retry()
+            await asyncio.sleep(1)
+            return queue
+
+    queue = testing.run(main())
+    assert (queue.stats.sent, queue.stats.failed, len(receiver.requests)) == (2, 0, 8)
+
+
+@pytest.mark.usefixtures("complaints")
+def test_who_was_gone_is_told_again_where_somebody_says_so() -> None:
+    receiver = ReceiverApp(lambda number: (410 if number == 1 else 200, {}))
+
+    async def main() -> HookQueue:
+        async with queue_to(receiver) as queue:
+            queue.put(occupied("a"))
+            await asyncio.sleep(1)
+            assert queue.is_off
+            queue.retry()
+            queue.put(occupied("b"))
+            await asyncio.sleep(1)
+            return queue
+
+    queue = testing.run(main())
+    assert (queue.stats.sent, queue.stats.refused, queue.is_off) == (1, 1, False)
+
+
+@pytest.mark.usefixtures("complaints")
 @pytest.mark.parametrize(("form", "least"), [("pusher", 140), ("rawws", 3400)])
 def test_what_is_too_old_is_given_up(form: str, least: float) -> None:
     receiver, queue = delivered(lambda _: (500, {}), seconds=4000, app=app_of(form=form))

@@ -4,6 +4,9 @@
 const POINTS = 60;
 const LONGEST_WAIT = 10_000;
 const SVG = "http://www.w3.org/2000/svg";
+// Connections that are listed at once; and after how many seconds an event of a hook is late.
+const LISTED = 50;
+const LATE = 30;
 
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const element = (id) => document.getElementById(id);
@@ -112,12 +115,69 @@ const write = (row, texts) => {
 const workers = new Table("workers");
 const topics = new Table("topics");
 const slow = new Table("slow");
+const apps = new Table("apps");
+const hooks = new Table("hooks");
+const backends = new Table("backends");
+const connections = new Table("connections");
 
 const stateOf = (worker) => {
   if (worker.busy) return "busy";
   if (worker.draining) return "draining";
   if (worker.degraded) return "backplane away";
   return worker.serving ? "serving" : "closed";
+};
+
+// The last cell of a row about a connection: what closes it.
+const offer = (row, connection) => {
+  if (row.button) return;
+  row.button = document.createElement("button");
+  row.button.textContent = "Close";
+  row.button.ariaLabel = `Close ${connection.remote}`;
+  row.button.addEventListener("click", () => kick(connection));
+  row.insertCell().append(row.button);
+};
+
+// Of a breaker, in the order of its numbers.
+const BREAKER = ["works", "the next call tries", "left alone for a while"];
+
+// What a gateway is shown of: its instances, apps, hooks and backends.
+const showGateway = (gateway) => {
+  for (const section of document.querySelectorAll(".gateway")) section.hidden = !gateway;
+  if (!gateway) return;
+  element("no-apps").hidden = gateway.apps.length > 0;
+  apps.show(
+    gateway.apps,
+    ({ app, face }) => `${app}/${face}`,
+    (row, { app, face, ...counts }) => {
+      const { connections: open, opened, refused, received, sent, requests } = counts;
+      write(row, [app || "none that there is", face, ...[open, opened, refused, received, sent, requests].map(number.format)]);
+    },
+  );
+  element("no-hooks").hidden = gateway.hooks.length > 0;
+  hooks.show(
+    gateway.hooks,
+    ({ app, url }) => `${app} ${url}`,
+    (row, { app, url, off, waiting, age, sent, lost, retries }) => {
+      const state = off ? "off: it answered 410" : age > LATE ? "late" : "works";
+      write(row, [url, app, state, number.format(waiting), span(age), ...[sent, lost, retries].map(number.format)]);
+      row.cells[2].classList.toggle("bad", state !== "works");
+      if (row.button) return;
+      row.button = document.createElement("button");
+      row.button.textContent = "Send again";
+      row.button.ariaLabel = `Send again what waits for ${url} of ${app}`;
+      row.button.addEventListener("click", () => retry({ app, url }));
+      row.insertCell().append(row.button);
+    },
+  );
+  element("no-backends").hidden = gateway.backends.length > 0;
+  backends.show(
+    gateway.backends,
+    ({ url }) => url,
+    (row, { url, breaker, under_way: underWay, calls, failed }) => {
+      write(row, [url, BREAKER[breaker], ...[underWay, calls, failed].map(number.format)]);
+      row.cells[1].classList.toggle("bad", breaker > 0);
+    },
+  );
 };
 
 const show = (status) => {
@@ -151,15 +211,10 @@ const show = (status) => {
     (row, connection) => {
       const { remote, user, waiting, kind, path, worker, seconds } = connection;
       write(row, [remote, user, bytes(waiting), kind, path, worker, span(seconds)]);
-      if (!row.button) {
-        row.button = document.createElement("button");
-        row.button.textContent = "Close";
-        row.button.ariaLabel = `Close ${remote}`;
-        row.button.addEventListener("click", () => kick(connection));
-        row.insertCell().append(row.button);
-      }
+      offer(row, connection);
     },
   );
+  showGateway(status.gateway);
   const missing = status.expected - status.workers.length;
   const running = status.workers.length === 1 ? "1 process" : `${status.workers.length} processes`;
   say(missing ? `live: ${running}, ${missing} missing` : `live: ${running}`, missing > 0);
@@ -177,15 +232,49 @@ const fields = () => {
   return key ? { Authorization: `Bearer ${key}` } : {};
 };
 
-const kick = async ({ id, remote }) => {
-  if (!confirm(`Close the connection of ${remote}?`)) return;
-  const answer = await fetch("v1/kick", {
+const act = (path, what) =>
+  fetch(path, {
     method: "POST",
     headers: { "Content-Type": "application/json", ...fields() },
-    body: JSON.stringify({ id }),
+    body: JSON.stringify(what),
   });
-  if (!answer.ok) say(`not closed: ${(await answer.json()).error}`, true);
+
+// Send again to a hook what it did not take, before its time.
+const retry = async (hook) => {
+  const answer = await act("v1/retry", hook);
+  if (!answer.ok) say(`not sent again: ${(await answer.json()).error}`, true);
 };
+
+const kick = async ({ id, remote }) => {
+  if (!confirm(`Close the connection of ${remote}?`)) return;
+  const answer = await act("v1/kick", { id });
+  if (!answer.ok) say(`not closed: ${(await answer.json()).error}`, true);
+  else if (element("listed").textContent) await list();
+};
+
+// What is listed is listed when it is asked for: it costs a look at all connections.
+const list = async () => {
+  const answer = await fetch(`v1/connections?limit=${LISTED}&sort=${element("sort").value}`, { headers: fields() });
+  if (!answer.ok) {
+    say(`not listed: the server answered ${answer.status}`, true);
+    return;
+  }
+  const { total, connections: found } = await answer.json();
+  element("listed").textContent = `${found.length} of ${number.format(total)}`;
+  connections.show(
+    found,
+    ({ id }) => id,
+    (row, connection) => {
+      const { remote, user, kind, path, seconds, waiting, sent, received, topics: count, latency } = connection;
+      const sizes = [waiting, sent, received].map(bytes);
+      write(row, [remote, user, kind, path, span(seconds), ...sizes, count, `${number.format(latency * 1000)} ms`]);
+      offer(row, connection);
+    },
+  );
+};
+
+element("list").addEventListener("click", list);
+element("sort").addEventListener("change", () => element("listed").textContent && list());
 
 // Events of the stream: the field is always `data`, and a line each. An EventSource could not send the key.
 const listen = async (body) => {
