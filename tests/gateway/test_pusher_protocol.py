@@ -16,6 +16,7 @@ from tests.gateway.running import APP, KEY, SECRET, Running, app_file, gateway
 from tests.server.peers import eventually
 
 PATIENCE = 20
+SUCCEEDED = "pusher_internal:subscription_succeeded"
 
 
 @final
@@ -189,6 +190,19 @@ async def test_a_binary_message_and_one_that_is_too_large_close_the_connection()
             async with asyncio.timeout(PATIENCE):
                 await client.ws.wait_closed()
             assert client.ws.close_code == code
+
+
+async def test_a_private_channel_may_be_signed_with_data_and_a_presence_channel_is_signed_with_its_data_alone() -> None:
+    async with gateway() as running:
+        client = await greeted(running)
+        assert (await client.subscribe("private-a", {"user_id": "ann"}))["event"] == SUCCEEDED
+        signature = signature_of(SECRET, f"{client.socket_id}:private-b")
+        data = {"auth": f"{KEY}:{signature}", "channel_data": '{"user_id":"ann"}'}
+        await client.ask("pusher:subscribe", {**data, "channel": "private-b"})
+        assert (await client.said())["event"] == SUCCEEDED
+        signature = signature_of(SECRET, f"{client.socket_id}:presence-c")
+        await client.ask("pusher:subscribe", {**data, "auth": f"{KEY}:{signature}", "channel": "presence-c"})
+        assert (await client.said())["event"] == "pusher:subscription_error"
 
 
 @pytest.mark.parametrize(
