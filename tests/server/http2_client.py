@@ -26,7 +26,7 @@ from rawws.protocol.http11 import Headers, Request
 __all__ = ["Answer", "Client", "reach"]
 
 # Whatever a test waits for is there long before.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @final

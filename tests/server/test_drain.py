@@ -22,6 +22,7 @@ import rawws
 from tests.processes import ROOT, Process, free_port
 from tests.server.answers import get
 from tests.server.peers import Logged, Peer, connected, eventually, handler_of, serve
+from tests.topics.receivers import still
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -114,18 +115,23 @@ async def test_code_and_reason_are_an_option() -> None:
 
 
 async def test_connections_are_told_in_batches_and_serve_until_their_turn() -> None:
-    plan = rawws.Drain(batch=2, interval=0.1)
-    async with serve(echo, drain=plan) as server, crowd(server, 6) as peers:
-        task = asyncio.ensure_future(server.drain())
-        await eventually(lambda: server.stats().drained == 2)
-        waiting = {ws.remote_address for ws in server.connections if ws.ready_state == rawws.State.OPEN}
-        assert len(waiting) == 4
-        for peer in peers:
-            if peer.sock.getsockname() in waiting:
-                await peer.send("still here?")
-                assert await peer.message() == "still here?"
-        assert [await peer.finish() for peer in peers] == [(1001, "")] * 6
-        await task
+    plan = rawws.Drain(batch=2, interval=10, timeout=None)
+    with still() as clock:
+        async with serve(echo, drain=plan) as server, crowd(server, 6) as peers:
+            task = asyncio.ensure_future(server.drain())
+            await eventually(lambda: server.stats().drained == 2)
+            waiting = {ws.remote_address for ws in server.connections if ws.ready_state == rawws.State.OPEN}
+            assert len(waiting) == 4
+            for peer in peers:
+                if peer.sock.getsockname() in waiting:
+                    await peer.send("still here?")
+                    assert await peer.message() == "still here?"
+            for drained in (4, 6):
+                # Intervals are half as long again, or half as long, at random.
+                clock.now += 15
+                await eventually(lambda drained=drained: server.stats().drained == drained)  # type: ignore[misc]
+            assert [await peer.finish() for peer in peers] == [(1001, "")] * 6
+            await task
 
 
 @pytest.mark.parametrize(
@@ -470,6 +476,7 @@ async def test_a_second_signal_waits_for_no_grace(loop_name: str, tmp_path: Path
 # -- max_lifetime
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_connection_that_is_too_old_is_closed_with_1001_and_a_reason() -> None:
     async with serve(echo, max_lifetime=0.2) as server, crowd(server, 1) as [peer]:
         await peer.send("young")
@@ -488,14 +495,26 @@ async def test_connections_that_came_together_do_not_get_too_old_together() -> N
 async def test_a_busy_handler_answers_before_its_connection_is_closed_for_its_age() -> None:
     async def slow(ws: rawws.WebSocket) -> None:
         async for message in ws:
-            await asyncio.sleep(0.98)
+            begun.set()
+            await answered.wait()
             await ws.send(message)
 
-    # Due between 0.9 and 1 s, with a tenth longer for who is busy.
-    async with serve(slow, max_lifetime=1) as server, crowd(server, 1) as [peer]:
-        await peer.send("in time")
-        assert await peer.message() == "in time"
-        assert (await peer.finish() or (0, ""))[0] == 1001
+    begun, answered = asyncio.Event(), asyncio.Event()
+    with still() as clock:
+        async with serve(slow, max_lifetime=1000) as server, crowd(server, 1) as [peer]:
+            [ws] = server.connections
+            await peer.send("in time")
+            await begun.wait()
+            # Who is busy has a tenth longer.
+            for seconds in (ws.lifetime, 99.0):
+                clock.now += seconds
+                ws.on_sweep(clock.now)
+                assert ws.ready_state is rawws.State.OPEN
+            answered.set()
+            assert await peer.message() == "in time"
+            await eventually(ws.is_idle)
+            ws.on_sweep(clock.now)
+            assert (await peer.finish() or (0, ""))[0] == 1001
 
 
 async def test_a_handler_that_is_always_busy_is_closed_for_its_age_too() -> None:

@@ -323,6 +323,7 @@ async def test_silence_is_broken_by_a_comment() -> None:
         assert await until(peer, b":\n\n:\n\n") == b":\n\n:\n\n"
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_stream_that_speaks_needs_no_comments() -> None:
     async with streaming(lambda _: rawws.EventStream(keepalive=0.3), open_timeout=0.5) as (stream, peer):
         for _ in range(10):
@@ -404,6 +405,7 @@ async def test_what_a_task_awaits_does_not_count_against_the_hard_limit_of_a_str
         assert not stream.closed
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_client_that_reads_slowly_is_not_let_go_while_the_kernel_has_no_room_yet() -> None:
     """The kernel takes more in large pieces; meanwhile what it has shrinks."""
     stream = rawws.EventStream(keepalive=0.2)

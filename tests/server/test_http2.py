@@ -172,7 +172,7 @@ async def test_curl_gets_what_http11_gives(secure: bool, folder: Path) -> None:
 async def test_httpx_has_fifty_answers_on_one_connection() -> None:
     async with serve(site(), ssl=server_tls()) as server:
         url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
-        async with httpx2.AsyncClient(http2=True, verify=client_tls()) as client:
+        async with httpx2.AsyncClient(http2=True, verify=client_tls(), timeout=60) as client:
             answers = await asyncio.gather(*[client.get(url) for _ in range(50)])
             assert {(answer.status_code, answer.http_version) for answer in answers} == {(200, "HTTP/2")}
             assert (await client.post(f"{url}/echo", content=b"body")).content == b"body"

@@ -91,7 +91,7 @@ def test_the_verdict_is_the_same_for_every_split(name: str) -> None:
 def test_any_bytes_get_a_refusal_or_a_timeout_and_harm_nobody(data: bytes) -> None:
     async def attack() -> None:
         seen: list[str] = []
-        async with serve(table(seen), open_timeout=1, hosts="*") as server:
+        async with serve(table(seen), hosts="*") as server:
             peer = await Peer.reach(server.sockets[0].getsockname())
             await peer.write(data)
             [answer] = await ask(server, get("/after"))
@@ -117,6 +117,7 @@ async def test_a_get_may_have_a_body() -> None:
         assert seen == ["GET /a b'x'", "GET /b b''"]
 
 
+@pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize(
     "data",
     [b"", b"G", get("/a")[:-2], get("/a", "Content-Length: 5", method="POST") + b"1234",

@@ -27,13 +27,13 @@ def running(name: str, folder: Path) -> Iterator[int]:
     with Process([sys.executable, "-W", "error", name], cwd=folder, listens=port) as process:
         yield port
         os.kill(process.pid, signal.SIGINT)
-        assert "Traceback" not in process.result(10)
+        assert "Traceback" not in process.result(60)
 
 
 @contextmanager
 def asked(port: int, method: str, target: str, body: str = "", **headers: str) -> Iterator[HTTPResponse]:
     """Give the response to a request, and close its connection at the end."""
-    with closing(HTTPConnection(LOOPBACK, port, timeout=10)) as connection:
+    with closing(HTTPConnection(LOOPBACK, port, timeout=60)) as connection:
         connection.request(method, target, body.encode() or None, headers)
         with connection.getresponse() as response:
             yield response
@@ -62,7 +62,7 @@ def test_the_routes_answer(tmp_path: Path) -> None:
     with running("app.py", tmp_path) as port:
         with connect(f"ws://{LOOPBACK}:{port}/chat/blue") as ws:
             ws.send("hi")
-            assert ws.recv(timeout=10) == "blue: hi"
+            assert ws.recv(timeout=60) == "blue: hi"
         with asked(port, "GET", "/") as page:
             assert (page.read(), page.headers["Content-Type"]) == (b"<h1>Hello</h1>", "text/html; charset=utf-8")
         assert ask(port, "GET", "/users/ada%20l?tag=a&tag=b") == (200, '{"name":"ada l","tags":["a","b"]}')
@@ -88,7 +88,7 @@ def test_a_poll_gets_what_is_published_between_two_and_while_one_is_held(tmp_pat
     with running("polls.py", tmp_path) as port:
         assert ask(port, "POST", "/messages", "one") == (204, "")
         assert ask(port, "GET", "/messages?at=0") == (200, '{"at":1,"messages":["one"]}')
-        with closing(HTTPConnection(LOOPBACK, port, timeout=10)) as held:
+        with closing(HTTPConnection(LOOPBACK, port, timeout=60)) as held:
             held.request("GET", "/messages?at=1")
             assert ask(port, "POST", "/messages", "two") == (204, "")
             with held.getresponse() as response:

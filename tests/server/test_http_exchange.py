@@ -505,11 +505,11 @@ async def test_a_producer_that_lets_a_cancellation_out_ends_its_stream_and_is_lo
 
 
 async def test_an_endpoint_goes_on_when_its_client_leaves() -> None:
-    started, finished = asyncio.Event(), asyncio.Event()
+    started, released, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def save(_: rawws.HttpRequest) -> str:
         started.set()
-        await asyncio.sleep(0.05)
+        await released.wait()
         finished.set()
         return "saved"
 
@@ -519,6 +519,7 @@ async def test_an_endpoint_goes_on_when_its_client_leaves() -> None:
         peer.close()
         await eventually(lambda: not server.settings.connections)
         assert not finished.is_set()
+        released.set()
         await finished.wait()
 
 
@@ -837,6 +838,7 @@ async def test_at_the_end_an_endpoint_has_close_timeout_to_answer() -> None:
         assert (answer.status, answer.body) == (503, b"the server did not decide in time\n")
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_large_body_has_more_time_than_a_small_one() -> None:
     async with serve(table(), open_timeout=0.2) as server:
         address = server.sockets[0].getsockname()

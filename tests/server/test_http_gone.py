@@ -80,7 +80,7 @@ async def test_a_request_tells_when_its_client_is_gone() -> None:
         await eventually(lambda: server.handlers)
         assert not told.is_set()
         peer.close()
-        await asyncio.wait_for(told.wait(), 5)
+        await asyncio.wait_for(told.wait(), 60)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["answered", "stream"])
@@ -98,7 +98,7 @@ async def test_a_task_beside_the_endpoint_is_told_when_nothing_can_be_answered_a
         if stream:
             assert not tasks[0].done()
             peer.close()
-        await asyncio.wait_for(tasks[0], 5)
+        await asyncio.wait_for(tasks[0], 60)
 
 
 async def test_an_endpoint_whose_client_is_gone_counts_as_a_connection_until_it_is_done() -> None:

@@ -72,6 +72,7 @@ async def test_a_connection_without_messages_is_closed_with_1001_whatever_its_pi
         assert clock.monotonic() - began >= 0.3
 
 
+@pytest.mark.usefixtures("steady")
 async def test_messages_and_what_an_application_counts_as_such_keep_a_connection() -> None:
     async with held(ping_interval=0.02, ping_timeout=5) as (ws, peer):
         ws.limit(idle_timeout=1)
@@ -122,6 +123,7 @@ async def test_a_handler_learns_from_recv_that_its_peer_was_silent() -> None:
     assert errors[0].rcvd is None
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_peer_that_answers_stays() -> None:
     async with held(ping_interval=0.03, ping_timeout=0.1) as (ws, peer):
         for _ in range(12):
@@ -149,6 +151,7 @@ async def test_a_peer_in_the_middle_of_a_large_message_is_not_silent() -> None:
             assert ws.ready_state is not rawws.State.OPEN
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_peer_that_reads_slowly_what_waits_for_it_is_not_silent() -> None:
     """The Ping waits behind it, so no Pong can come."""
     async with held(slow=True, ping_interval=0.05, ping_timeout=0.2, hard_limit=None) as (ws, peer):
@@ -160,6 +163,7 @@ async def test_a_peer_that_reads_slowly_what_waits_for_it_is_not_silent() -> Non
         assert ws.ready_state is rawws.State.OPEN
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_peer_that_reads_slowly_what_the_kernel_holds_is_not_silent() -> None:
     """All was written, and the Ping waits behind it in the kernel, or for room there."""
     async with serve(Holding(), ping_interval=0.05, ping_timeout=0.2) as server:
@@ -175,6 +179,7 @@ async def test_a_peer_that_reads_slowly_what_the_kernel_holds_is_not_silent() ->
             assert ws.ready_state is rawws.State.OPEN
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_server_that_reads_slowly_what_the_kernel_holds_is_not_silent() -> None:
     """The same for a client."""
     loop = asyncio.get_running_loop()
@@ -242,6 +247,7 @@ async def test_a_peer_that_neither_reads_nor_sends_is_dropped() -> None:
         assert ws.close_code == 1006
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_peer_whose_messages_the_handler_does_not_take_is_not_silent() -> None:
     """The server does not read then, so it cannot see a Pong; that is no fault of the peer."""
     async with held(ping_interval=0.05, ping_timeout=0.2) as (ws, peer):
@@ -255,6 +261,7 @@ async def test_a_peer_whose_messages_the_handler_does_not_take_is_not_silent() -
         await sending
 
 
+@pytest.mark.usefixtures("steady")
 async def test_after_a_pause_of_the_handler_a_silent_peer_is_noticed_again() -> None:
     async with held(ping_interval=0.05, ping_timeout=0.2, close_timeout=0.2) as (ws, peer):
         await peer.send(*[bytes(1000)] * 100)

@@ -146,12 +146,16 @@ async def test_a_unix_socket_has_no_limit_for_an_address(tmp_path: Path) -> None
 
 
 async def test_an_address_that_shakes_hands_too_fast_gets_429_and_may_come_back() -> None:
-    async with serve(echo, handshake_rate=0.5) as server:
-        uri = f"ws://127.0.0.1:{port_of(server)}/"
-        for _ in range(5):
+    with still() as clock:
+        async with serve(echo, handshake_rate=0.5) as server:
+            uri = f"ws://127.0.0.1:{port_of(server)}/"
+            for _ in range(5):
+                async with rawws.connect(uri):
+                    pass
+            answer = await refused(server)
+            clock.now += 2
             async with rawws.connect(uri):
                 pass
-        answer = await refused(server)
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert b"\r\nRetry-After: 2\r\n" in answer
         assert b"127.0.0.1 begins connections too fast, allowed are 0.5 a second" in answer
@@ -215,7 +219,8 @@ async def test_a_client_that_waits_for_its_rate_can_be_closed() -> None:
 async def test_a_client_over_its_rate_holds_no_other_up() -> None:
     async with serve(echo, message_rate=10) as server:
         uri = f"ws://127.0.0.1:{port_of(server)}/"
-        async with rawws.connect(uri) as fast, rawws.connect(uri) as slow:
+        # Until its rate allows the server to read its Close, nobody waits.
+        async with rawws.connect(uri, close_timeout=0.1) as fast, rawws.connect(uri) as slow:
             for number in range(1000):
                 await fast.send(str(number))
             assert await fast.recv() == "0"

@@ -39,6 +39,7 @@ async def test_no_line_of_a_server_has_a_token(caplog: pytest.LogCaptureFixture)
     async with serve(routes, access_log=True) as server:
         peer = await Peer.reach(server.sockets[0].getsockname())
         await peer.shake_hands(line="GET /ws?token=private HTTP/1.1")
+        await peer.finish()
         await eventually(lambda: not server.connections)
         peer.close()
         for target in ("/?token=private", "/none?token=private"):

@@ -406,7 +406,7 @@ async def test_backpressure_under_tls(server_tls: ssl.SSLContext, client_tls: ss
 async def test_a_violation_under_tls_is_answered_with_its_close_code(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    async with serve(echo, ssl=server_tls, close_timeout=0.3) as server:
+    async with serve(echo, ssl=server_tls) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=client_tls)
         writer.write(request() + b"\x81\x00")
         data = await reader.readuntil(b"\r\n\r\n")
@@ -453,7 +453,7 @@ async def test_a_peer_that_does_not_finish_its_tls_handshake_is_dropped_after_op
 
 
 async def test_a_server_closes_over_a_tls_handshake_that_hangs(server_tls: ssl.SSLContext) -> None:
-    async with serve(echo, ssl=server_tls, open_timeout=0.3) as server:
+    async with serve(echo, ssl=server_tls, open_timeout=1) as server:
         peer = await Peer.reach(server.sockets[0].getsockname())
         hello = ssl.MemoryBIO()
         with pytest.raises(ssl.SSLWantReadError):

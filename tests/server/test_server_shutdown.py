@@ -48,11 +48,12 @@ async def test_connections_are_those_whose_handshake_is_done_and_that_are_not_cl
 
 async def test_close_tells_every_peer_1001_and_wait_closed_waits_for_the_handlers() -> None:
     finished: list[str] = []
+    released = asyncio.Event()
 
     async def handler(ws: rawws.WebSocket) -> None:
         async for _ in ws:
             pass
-        await asyncio.sleep(0.05)
+        await released.wait()
         finished.append("saved")
 
     async with serve(handler) as server, connected(server) as one, connected(server) as two:
@@ -63,6 +64,7 @@ async def test_close_tells_every_peer_1001_and_wait_closed_waits_for_the_handler
         for peer in (one, two):
             assert await peer.finish() == (1001, "")
         assert not task.done()
+        released.set()
         await task
         assert finished == ["saved", "saved"]
         assert server.connections == set()

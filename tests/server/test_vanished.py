@@ -38,7 +38,8 @@ async def test_a_connection_whose_peer_vanished_is_gone_within_a_minute_on_both_
         return
     assert found["left"] == [0, 0, 0]
     assert sorted(found["seconds"]) == ["all of the server", "connect", "events", "quiet", "ticks", "websocket"]
-    assert max(found["seconds"].values()) < 6
+    # In 5 s where nothing else runs; a kernel that was not asked tries for minutes.
+    assert max(found["seconds"].values()) < 30
 
 
 async def test_the_kernel_is_asked_to_notice_at_both_ends() -> None:

@@ -371,7 +371,7 @@ async def test_the_awaitable_can_be_awaited_twice_gathered_made_a_task_and_forgo
         ws.send("1")
         await asyncio.gather(ws.send("2"), ws.send("3"))
         await asyncio.create_task(ws.send("4"))
-        await asyncio.wait_for(ws.send("5"), 1)
+        await asyncio.wait_for(ws.send("5"), 60)
         async with asyncio.TaskGroup() as group:
             group.create_task(ws.send("6"))
         assert [await peer.message() for _ in range(7)] == list("0123456")

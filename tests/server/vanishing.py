@@ -24,7 +24,7 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 # The kernel's own clocks with the times of the library divided by ten.
 SHORTER = 10
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def enter_namespace() -> bool:
