@@ -227,5 +227,5 @@ async def _proxy(connect: Callable[..., Any], ssl: ssl.SSLContext | None = None)
     finally:
         listening.close()
         if tasks:
-            await asyncio.wait(tasks, timeout=5)
+            await asyncio.wait(tasks, timeout=60)
         await listening.wait_closed()

@@ -611,7 +611,11 @@ async def test_a_slow_reader_is_brought_what_it_missed_when_there_is_room() -> N
         assert await take(large, 3) == [letter * 200 for letter in "abc"]
 
 
-async def test_over_polls_of_a_hub_without_history_what_came_between_two_of_them_is_told_as_lost() -> None:
+async def test_over_polls_of_a_hub_without_history_what_came_between_two_of_them_is_told_as_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Half a minute would be spent with waiting between two polls.
+    monkeypatch.setattr("rawws.client.hub_http_links.LEAST_INTERVAL", 0.05)
     async with hub_server(hub_of(history=None)) as server, client_of(server, "poll") as hub:
 
         async def publish() -> None:

@@ -280,7 +280,7 @@ async def test_what_a_proxy_breaks_is_replaced_and_nothing_is_lost(rule: Any) ->
     async with hub_server(hub) as server:
         with Proxy(server.sockets[0].getsockname()[1]) as proxy:
             proxy.rules["websocket"] = rule
-            options: Any = {**HASTY, "open_timeout": 0.5, "ping_interval": 0.2, "ping_timeout": 0.3}
+            options: Any = {**HASTY, "open_timeout": 1.5, "ping_interval": 0.2, "ping_timeout": 1}
             async with rawws.HubClient(address(proxy.port), on_state=states.append, **options) as client:
                 subscription = client.subscribe("numbers", since="earliest")
                 publishing = asyncio.ensure_future(numbers(hub, 400))

