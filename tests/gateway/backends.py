@@ -47,7 +47,7 @@ class Backend:
 
     async def wait_for(self, count: int) -> None:
         """Wait until so many requests came."""
-        async with asyncio.timeout(20), self.came:
+        async with asyncio.timeout(60), self.came:
             await self.came.wait_for(lambda: len(self.requests) >= count)
 
 

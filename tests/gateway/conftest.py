@@ -6,9 +6,9 @@ import pytest
 
 from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import shared
-from tests.server.conftest import logged, pytest_generate_tests, pytest_pyfunc_call, quick_collections
+from tests.server.conftest import logged, pytest_generate_tests, pytest_pyfunc_call, quick_collections, steady
 
-__all__ = ["engines", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "quick_collections"]
+__all__ = ["engines", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "quick_collections", "steady"]
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ async def asked(request: Request) -> tuple[int, str | None]:
 
     def ask() -> tuple[int, str | None]:
         try:
-            with build_opener(ProxyHandler({})).open(request, timeout=20) as answer:
+            with build_opener(ProxyHandler({})).open(request, timeout=60) as answer:
                 return answer.status, None
         except HTTPError as error:
             with error:

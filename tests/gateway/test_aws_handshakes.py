@@ -70,6 +70,7 @@ async def test_a_client_that_was_gone_when_it_was_refused_gets_none(status: int)
         assert len(running.requests) == 1
 
 
+@pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize(("status", "count"), [(200, 2), (403, 1)])
 async def test_a_client_that_waited_too_long_gets_its_disconnect_if_it_was_let_in(status: int, count: int) -> None:
     deciding = Deciding(status)

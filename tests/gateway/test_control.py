@@ -119,7 +119,7 @@ async def test_without_its_backplane_an_instance_has_its_own_connections_alone(
             engine.start()
         await eventually(lambda: not one.gateway.control.degraded and not other.gateway.control.degraded)
         # The other one may need a moment until it hears what it is asked again.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (found := await one.gateway.get(ConnectionId(other.gateway.instance, 5))) == Delivery(503):
                 pass
         assert found == Delivery(410)

@@ -126,7 +126,7 @@ async def test_a_breaker_is_shown_while_it_is_open() -> None:
         running.gateway.faces[0].outgoing = outgoing  # type: ignore[attr-defined]
         for _ in range(IN_A_ROW):
             with pytest.raises(CallFailed):
-                await outgoing.call("http://127.0.0.1:9/", timeout=20)
+                await outgoing.call("http://127.0.0.1:9/", timeout=60)
         found = read(running)
         assert found["rawws_gateway_breaker url=http://127.0.0.1:9/"] == 2
         assert found["rawws_gateway_calls_total outcome=refused url=http://127.0.0.1:9/"] == IN_A_ROW

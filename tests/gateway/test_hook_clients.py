@@ -28,7 +28,7 @@ LIBRARY: Final = pusher.Pusher(app_id=APP, key=KEY, secret=SECRET)
 
 async def events_of(receiver: Backend, count: int) -> list[dict[str, Any]]:
     """Return all events when so many came; the library for Python reads them."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found: list[dict[str, Any]] = []
             for request in receiver.requests:

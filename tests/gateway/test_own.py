@@ -346,5 +346,5 @@ async def test_the_connections_of_a_user_are_ended_at_all_instances_streams_too(
 
 async def drain(stream: httpx2.Response) -> list[str]:
     """Read a stream until its end."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return [line async for line in stream.aiter_lines()]

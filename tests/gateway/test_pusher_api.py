@@ -33,7 +33,7 @@ async def ask(
     found = {name: value for name, value in params.items() if value is not None}
     text = f"{method}\n{path}\n" + "&".join(f"{name}={found[name]}" for name in sorted(found))
     found["auth_signature"] = signature_of(secret, text)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{running.port}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{running.port}", timeout=60) as client:
         return await client.request(method, path, params=found, content=octets)
 
 

@@ -92,7 +92,7 @@ def test_the_container_runs_and_its_probes_answer_until_its_clients_are_told_to_
 
             def status(path: str, **fields: str) -> int:
                 url = f"http://{LOOPBACK}:{ports['9400']}{path}"
-                return httpx.get(url, headers=fields, trust_env=False).status_code
+                return httpx.get(url, headers=fields, trust_env=False, timeout=60).status_code
 
             for kind in ("startup", "liveness", "readiness"):
                 assert status(CONTAINER[f"{kind}Probe"]["httpGet"]["path"]) == 200
@@ -102,7 +102,7 @@ def test_the_container_runs_and_its_probes_answer_until_its_clients_are_told_to_
             key, at = "278d425bdf160c739803", int(ports["8765"])
             library = pusher.Pusher("1", key, env["APP_SECRET"], ssl=False, host=LOOPBACK, port=at)
             with connect(f"ws://{LOOPBACK}:{at}/app/{key}?protocol=7", origin=Origin("https://example.com")) as ws:
-                ws.recv(timeout=20)
+                ws.recv(timeout=60)
                 process.send_signal(signal.SIGTERM)
                 # While the cluster notices, servers and clients are served as before.
                 eventually(lambda: status(CONTAINER["readinessProbe"]["httpGet"]["path"]) == 503)

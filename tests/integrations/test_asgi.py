@@ -627,6 +627,7 @@ async def test_a_client_that_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyP
 # -- the end of the server
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_response_that_is_due_is_waited_for_and_one_without_end_is_cut() -> None:
     begun, heard = asyncio.Event(), asyncio.Event()
 
@@ -723,6 +724,7 @@ async def test_a_handshake_that_is_none_is_refused(field: str, status: int) -> N
         assert (await peer.answer())[0].status == status
 
 
+@pytest.mark.usefixtures("steady")
 async def test_every_refusal_is_counted(logged: Logged) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -51,7 +51,7 @@ async def beside(**options: Any) -> AsyncIterator[str]:
 
 async def test_what_no_route_answers_the_application_does() -> None:
     told.clear()
-    async with beside() as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
+    async with beside() as address, httpx.AsyncClient(base_url=f"http://{address}", timeout=60) as client:
         assert told == ["lifespan.startup"]
         assert (await client.get("/hello")).text == "from the route"
         assert (await client.get("/rooms/a")).text == "a"

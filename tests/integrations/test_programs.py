@@ -47,20 +47,20 @@ def address(process: Process, path: str = "") -> str:
 
 
 def get(process: Process, path: str, **options: Any) -> httpx.Response:
-    return httpx.get(f"http://{address(process, path)}", timeout=10, **options)
+    return httpx.get(f"http://{address(process, path)}", timeout=60, **options)
 
 
 def post(process: Process, path: str, **options: Any) -> httpx.Response:
-    return httpx.post(f"http://{address(process, path)}", timeout=10, **options)
+    return httpx.post(f"http://{address(process, path)}", timeout=60, **options)
 
 
 def receive(ws: ClientConnection) -> Any:
-    return json.loads(ws.recv(timeout=10))
+    return json.loads(ws.recv(timeout=60))
 
 
 def end(ws: ClientConnection) -> tuple[int, str]:
     with pytest.raises(ConnectionClosed) as closed:
-        ws.recv(timeout=10)
+        ws.recv(timeout=60)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code, closed.value.rcvd.reason
 
@@ -87,7 +87,7 @@ def test_starlette(server: str) -> None:
         expected = hashlib.sha256(b"".join(pieces)).hexdigest()
         assert post(process, "/digest", content=iter(pieces)).text == expected
         assert post(process, "/digest", content=b"".join(pieces)).text == expected
-        with httpx.stream("GET", f"http://{address(process, '/ticks')}", timeout=10) as stream:
+        with httpx.stream("GET", f"http://{address(process, '/ticks')}", timeout=60) as stream:
             lines = stream.iter_lines()
             assert [next(lines) for _ in range(5)] == ["data: 0", "", "data: 1", "", "data: 2"]
         # The generator, which sleeps, is told of the end as soon as there is one.
@@ -108,9 +108,9 @@ def test_fastapi(server: str) -> None:
         ):
             # The second is in the room when it hears itself.
             grace.send("hello")
-            assert [ada.recv(timeout=10), grace.recv(timeout=10)] == 2 * ["grace: hello"]
+            assert [ada.recv(timeout=60), grace.recv(timeout=60)] == 2 * ["grace: hello"]
             ada.send("Grüße")
-            assert [ada.recv(timeout=10), grace.recv(timeout=10)] == 2 * ["ada: Grüße"]
+            assert [ada.recv(timeout=60), grace.recv(timeout=60)] == 2 * ["ada: Grüße"]
             grace.close(4001)
             while "grace left with 4001" not in get(process, "/log").json():
                 pass
@@ -169,7 +169,7 @@ def test_messages_of_a_jupyter_kernel(server: str) -> None:
             ws.send(kernel_app.pack("shell", parts, buffers))
             came = []
             for _ in range(3):
-                message = ws.recv(timeout=10)
+                message = ws.recv(timeout=60)
                 assert isinstance(message, bytes)
                 came.append(kernel_app.unpack(message))
             assert [content["execution_state"] for _, (_, _, _, content), _ in came[::2]] == ["busy", "idle"]
@@ -197,7 +197,7 @@ def test_socket_io_on_two_servers_over_redis(server: str, redis: str, transports
     ):
         command = node_command("client_socketio.mjs")
         with Process([*command, address(first), address(second), transports]) as client:
-            (report,) = entries(client.result(30), "report")
+            (report,) = entries(client.result(60), "report")
     assert report == {
         "transports": ["websocket"] * 3,
         "joined": ["joined den"] * 2,

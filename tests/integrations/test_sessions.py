@@ -273,9 +273,10 @@ async def test_a_slow_application_holds_its_peer_back(server: str) -> None:
         await eventually(lambda: count == 400)
 
 
+@pytest.mark.usefixtures("steady")
 async def test_an_idle_peer_is_pinged_and_one_that_does_not_answer_is_closed_with_1011(server: str) -> None:
     app = Recorder()
-    async with served(server, app, ping_interval=0.05, ping_timeout=0.05) as url:
+    async with served(server, app, ping_interval=0.05, ping_timeout=0.1) as url:
         async with connect(url, ping_interval=None) as ws:
             await asyncio.sleep(0.4)
             await ws.send("alive")

@@ -114,7 +114,7 @@ class Session(WebSocketTestSession):
 
     def receive(self) -> Any:
         try:
-            message = self.ws.recv(timeout=10)
+            message = self.ws.recv(timeout=60)
         except ConnectionClosed as closed:
             code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
             return {"type": "websocket.close", "code": code, "reason": reason}

@@ -33,4 +33,4 @@ async def say(sid: str, room: str, message: Any) -> int:
 @sio.event
 async def ask(sid: str, question: str) -> list[Any]:
     """Have the client acknowledge, and give its answer back as an acknowledgement of ours."""
-    return [await sio.call("question", question, to=sid, timeout=10)]
+    return [await sio.call("question", question, to=sid, timeout=60)]
