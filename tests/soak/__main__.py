@@ -29,7 +29,7 @@ from .proxy import Proxy
 # after a quarter of at least so many seconds, and a little more of it is no leak.
 JUDGED = 600.0
 SLACK = 8 << 20
-SETTLE = 20.0
+SETTLE = 60.0
 # The certificate is loaded again after so many samples.
 RELOAD = 10
 
