@@ -118,10 +118,12 @@ class KafkaBackplane:
     async def close(self) -> None:
         """End the lease of this server, and close the connection."""
         session = self._session
-        if session.reached:
-            sent = [each.send(None, kafka_places.gone(session.server, self._lease)) for each in self._partitions]
-            await asyncio.wait(sent, timeout=self.timeout)
-        await session.close()
+        try:
+            if session.reached:
+                sent = [each.send(None, kafka_places.gone(session.server, self._lease)) for each in self._partitions]
+                await asyncio.wait(sent, timeout=self.timeout)
+        finally:
+            await session.close()
 
     def publish(
         self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
@@ -226,14 +228,14 @@ class KafkaBackplane:
         # With their errors: the first of them was the reason.
         await cancel_all(*self._tasks)
         self._tasks = []
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
         for each in self._partitions:
             each.fail(reason)
         self._followed.clear()
         self._heard.clear()
         self._asking.clear()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     def enter(self, topic: str, ident: str, info: str) -> None:
         """Tell Kafka that somebody is present."""

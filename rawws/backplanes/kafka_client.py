@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from rawws.net.cancellation import cancel_all
 from rawws.net.logs import without_userinfo
 from rawws.net.transports import abort_transport
 
@@ -254,12 +255,18 @@ class KafkaClient:
         by_leader: dict[int, list[tuple[int, int]]] = {}
         for partition in range(len(self.leaders[topic])) if partitions is None else partitions:
             by_leader.setdefault(self.leaders[topic][partition], []).append((partition, at))
-        asked = [
-            self._send(leader, f"offsets {topic}", OffsetRequest(-1, 0, [(topic, each)]))
+        asking = [
+            asyncio.ensure_future(self._send(leader, f"offsets {topic}", OffsetRequest(-1, 0, [(topic, each)])))
             for leader, each in by_leader.items()
         ]
+        try:
+            done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_EXCEPTION)
+            answers = [each.result() for each in done]
+        finally:
+            # One that went on would connect behind the end.
+            await cancel_all(*asking)
         found = {}
-        for answer in await asyncio.gather(*asked):
+        for answer in answers:
             for _, parts in answer.topics:
                 for partition, code, _, offset in parts:
                     if code:

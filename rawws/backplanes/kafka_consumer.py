@@ -12,7 +12,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
-from rawws.net.cancellation import is_cancelled
+from rawws.net.cancellation import finish, is_cancelled
 
 from .kafka_client import kafka_servers, security_of
 from .session import engine_waits
@@ -135,7 +135,7 @@ class Consumer:
                     logger.warning("the Kafka that is consumed from is away: %s", error or "no answer in time")
                 is_away = True
             finally:
-                await consumer.stop()
+                await finish(consumer.stop())
             await asyncio.sleep(next(waits))
 
     async def _pump(self, consumer: Any) -> None:

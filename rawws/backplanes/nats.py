@@ -131,9 +131,11 @@ class NatsBackplane:
 
     async def close(self) -> None:
         """End the lease of this server, and close the connection."""
-        if self._session.reached:
-            await self._roster.close()
-        await self._session.close()
+        try:
+            if self._session.reached:
+                await self._roster.close()
+        finally:
+            await self._session.close()
 
     def publish(
         self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
@@ -212,10 +214,10 @@ class NatsBackplane:
             answer.set_exception(error)
 
     async def _follow(self, topic: str) -> None:
+        line = self._reached
         self._followed[topic] = None
-        assert self._line is not None  # noqa: S101 - for mypy
         try:
-            await self._line.subscribe(self._live(topic), lambda message: self._tell(topic, message))
+            await line.subscribe(self._live(topic), lambda message: self._tell(topic, message))
         except NatsRefusal:
             self._followed.pop(topic, None)
             raise
@@ -329,13 +331,13 @@ class NatsBackplane:
     async def lose(self, reason: str) -> None:
         """End the connection, and fail all that waits."""
         line, self._line = self._line, None
+        self._followed.clear()
+        self._roster.end()
         if line is not None:
             await line.close(reason)
-        self._roster.end()
         await self._writer.end()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._followed.clear()
 
     def enter(self, topic: str, ident: str, info: str) -> None:
         """Tell NATS that somebody is present."""

@@ -20,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from rawws.net.cancellation import cancel_all
+from rawws.net.transports import abort_transport
 from rawws.topics.backplane import BackplaneAway, new_answer
 
 from .session import fail_answers
@@ -216,15 +217,22 @@ class NatsLine:
 
     async def close(self, reason: str) -> None:
         """End the connection, and fail all that waits."""
-        await cancel_all(*self._tasks)
-        waiting = [asked.answer for asked in self._asked.values()]
-        fail_answers([*waiting, *self._subscribing, self.ended], reason)
-        self._asked.clear()
-        self._subscribing.clear()
-        self._heard.clear()
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_WAIT):
-                await self._client.close()
+        try:
+            # What comes for somebody who waits no more, the package takes for a mistake.
+            await cancel_all(*self._client.reading(), *self._tasks)
+        finally:
+            waiting = [asked.answer for asked in self._asked.values()]
+            fail_answers([*waiting, *self._subscribing, self.ended], reason)
+            self._asked.clear()
+            self._subscribing.clear()
+            self._heard.clear()
+            try:
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(CLOSE_WAIT):
+                        await self._client.close()
+            finally:
+                # Where that was cut off, by its time too, the package would never come back to it.
+                self._client.abort()
 
     # -- inside
 
@@ -395,6 +403,11 @@ def new_client() -> Any:
             self._bare_io_reader = self._io_reader = reader
             self._bare_io_writer = self._io_writer = writer
 
+        def abort(self) -> None:
+            for writer in (self._io_writer, self._bare_io_writer):
+                if writer is not None:
+                    abort_transport(writer.transport)
+
     class TlsClient(Client):
         async def _connect_to_server(self, server: Any) -> None:
             if server.uri.scheme in ("nats", "tls"):
@@ -409,6 +422,15 @@ def new_client() -> Any:
             if server is not None and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
                 raise Error("the NATS server speaks no TLS, and the URL is tls://: have it do so, or use nats://")
             return super()._connect_command()
+
+        def reading(self) -> list[asyncio.Task[None]]:
+            """Return the task that reads, if there is one."""
+            return [] if self._reading_task is None else [self._reading_task]
+
+        def abort(self) -> None:
+            """End a connection that is open still."""
+            if isinstance(self._transport, LastingTransport):
+                self._transport.abort()
 
         @property
         def wants_certificate(self) -> bool:

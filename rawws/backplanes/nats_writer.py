@@ -94,7 +94,8 @@ class NatsWriter:
     async def end(self) -> None:
         """Forget the line, which is closed, and where topics are: others may go on. What waits fails."""
         self.line = None
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self._tails.clear()
 
     def add(self, topic: str, write: Write) -> None:

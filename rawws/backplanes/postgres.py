@@ -121,10 +121,12 @@ class PostgresBackplane:
 
     async def close(self) -> None:
         """End the lease of this server, and close the connection."""
-        if self._line is not None and self._session.reached:
-            gone = self._line.ask(Statement("select leave($1)", (self._session.server,)))
-            await asyncio.wait({gone}, timeout=self.timeout)
-        await self._session.close()
+        try:
+            if self._line is not None and self._session.reached:
+                gone = self._line.ask(Statement("select leave($1)", (self._session.server,)))
+                await asyncio.wait({gone}, timeout=self.timeout)
+        finally:
+            await self._session.close()
 
     def publish(
         self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from rawws.net.cancellation import cancel_all
 from rawws.net.logs import without_userinfo
 from rawws.topics.backplane import BackplaneAway
 
@@ -131,13 +132,20 @@ async def open_connection(url: str, seconds: float) -> Connection:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        _, pending = await asyncio.wait({task}, timeout=GRACE)
-        if pending:
+        # Also where this is cancelled once more.
+        task.add_done_callback(end_late)
+        try:
+            await asyncio.wait([task], timeout=GRACE)
+        finally:
             task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is None:
-            task.result().terminate()
+        await cancel_all(task)
         raise
+
+
+def end_late(connecting: asyncio.Task[Connection]) -> None:
+    """End a connection for which nobody waits any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().terminate()
 
 
 async def check_server(connection: Connection) -> None:

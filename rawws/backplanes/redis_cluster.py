@@ -12,13 +12,14 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from contextlib import suppress
 from functools import partial
 from itertools import compress, count
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from rawws.net.cancellation import end_all
+from rawws.net.cancellation import end_all, finish
 from rawws.topics.backplane import ALL_TOPICS, NO_TOPICS, BackplaneAway, new_answer
 
 from .redis import check_options
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from .redis_slots import Address, MasterSlots
 
 __all__ = ["RedisClusterBackplane"]
+
+logger = logging.getLogger("rawws.backplanes")
 
 # What is lost together is told together, within so many seconds.
 TOGETHER = 0.005
@@ -180,13 +183,10 @@ class RedisClusterBackplane:
 
     async def close(self) -> None:
         """End the leases of this server, and close all connections."""
-        if self._task is None:
-            return
-        self._closed = True
-        await end_all(self._task)
-        self._task = None
-        ending = [self._loop.create_task(shard.node.close()) for shard in self.shards.values()]
-        await asyncio.gather(*ending, *self._ending)
+        if self._task is not None:
+            self._closed = True
+            await finish(self._end(self._task))
+            self._task = None
 
     def publish(
         self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
@@ -262,6 +262,13 @@ class RedisClusterBackplane:
 
     # -- inside
 
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        try:
+            await end_all(task)
+        finally:
+            ending = [self._loop.create_task(shard.node.close()) for shard in self.shards.values()]
+            await asyncio.gather(*ending, *self._ending)
+
     def _node_of(self, topic: str) -> RedisNode | None:
         """Return the node that serves a topic, None where none does."""
         slot = slot_of(topic)
@@ -283,7 +290,7 @@ class RedisClusterBackplane:
                 if self._told is None:
                     self._reason = with_remedy(str(error) or "no answer in time")
                     self._told = EVERY_SLOT
-                    self.handler.on_away(self._reason)
+                    self._tell(self.handler.on_away, self._reason)
                 await self._wait(next(waits))
             else:
                 waits = engine_waits()
@@ -311,17 +318,24 @@ class RedisClusterBackplane:
             self._open(served)
             self._told = left
             if left:
-                self.handler.on_away(self._reason, topics_of(left))
+                self._tell(self.handler.on_away, self._reason, topics_of(left))
             else:
-                self.handler.on_back()
+                self._tell(self.handler.on_back)
             return
         if shut != self._told:
             self._told = shut
-            self.handler.on_away(self._reason, topics_of(shut))
+            self._tell(self.handler.on_away, self._reason, topics_of(shut))
         if served:
             self._open(served)
             self._told = left
-            self.handler.on_back(topics_of(left))
+            self._tell(self.handler.on_back, topics_of(left))
+
+    def _tell(self, tell: Callable[..., None], *words: object) -> None:
+        """Tell the hub, whose failure does not end this."""
+        try:
+            tell(*words)
+        except Exception:
+            logger.exception("a hub failed at what the Redis Cluster told it")
 
     def _is_served(self, slot: int) -> bool:
         """Tell whether the node of a slot may be asked for it."""
@@ -374,7 +388,7 @@ class RedisClusterBackplane:
                 line.send("CLUSTER", "SLOTS")
                 found = await line.read()
         finally:
-            await line.close("the map is known")
+            await finish(line.close("the map is known"))
         if isinstance(found, Exception):
             raise found
         return found

@@ -18,9 +18,11 @@ from rawws.topics.backplane import new_answer
 from .session import fail_answers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from redis.asyncio import Connection
 
-__all__ = ["RedisLine", "open_connection"]
+__all__ = ["RedisLine", "close_lines", "open_connection"]
 
 
 @final
@@ -76,13 +78,16 @@ class RedisLine:
                 waiting.set_result(found)
 
     async def close(self, reason: str) -> None:
-        """Fail all that waits."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            await asyncio.wait({self._flushing})
+        """End the connection, and fail all that waits."""
         fail_answers(self.waiting, reason)
         self.waiting.clear()
+        flushing = self._flushing
+        if flushing is not None:
+            flushing.cancel()
+        # First, and without a turn of the loop: whoever is cancelled behind it leaves nothing open.
         await self.connection.disconnect(nowait=True)
+        if flushing is not None:
+            await asyncio.wait([flushing])
 
     async def _flush(self) -> None:
         from redis.exceptions import RedisError  # noqa: PLC0415
@@ -93,6 +98,13 @@ class RedisLine:
             while self.out and self.connection.is_connected:
                 out, self.out = b"".join(self.out), []
                 await self.connection.send_packed_command(out, check_health=False)
+
+
+async def close_lines(lines: Iterable[RedisLine], reason: str) -> None:
+    """Close several, whatever becomes of one of them."""
+    async with contextlib.AsyncExitStack() as closing:
+        for line in lines:
+            closing.push_async_callback(line.close, reason)
 
 
 def packed(words: tuple[str | bytes | int, ...]) -> bytes:

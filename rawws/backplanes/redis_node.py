@@ -35,7 +35,7 @@ from rawws.topics.backplane import (
 from rawws.topics.patterns import is_pattern
 
 from .redis_faults import is_about, is_redirect, is_topics_fault, lack_of, redirect_reason
-from .redis_line import RedisLine
+from .redis_line import RedisLine, close_lines
 from .redis_records import pack_record, quoted_topic, server_of, unpack_history, unpack_place, unpack_record
 from .redis_run import ask_run
 from .redis_scripts import (
@@ -132,12 +132,13 @@ class RedisNode:
 
     async def close(self) -> None:
         """End the lease of this server, and close the connection."""
-        if self._lines is not None and self._session.reached:
-            asked, _ = self._lines
-            asked.ask("ZREM", self._key_of_leases, self._lease)
-            gone = asked.ask(self._own_verbs.publish, self._own_channel, self._lease)
-            await asyncio.wait({gone}, timeout=self.timeout)
-        await self._session.close()
+        try:
+            if self._lines is not None and self._session.reached:
+                self._lines[0].ask("ZREM", self._key_of_leases, self._lease)
+                gone = self._lines[0].ask(self._own_verbs.publish, self._own_channel, self._lease)
+                await asyncio.wait({gone}, timeout=self.timeout)
+        finally:
+            await self._session.close()
 
     def publish(
         self, topic: str, message: str | bytes, key: str | None, number: int, extra: str = ""
@@ -364,7 +365,7 @@ class RedisNode:
         for line in self._lines:
             await line.open()
         self._tasks = [self._session.loop.create_task(asked.answer())]
-        self._run, self.keeps = await ask_run(asked)
+        self._run, self.keeps = await ask_run(asked, sharded=self._verbs is SHARDED)
         for text in (RIGHTS_SCRIPT, PUBLISH_SCRIPT, HISTORY_SCRIPT, FOLLOW_SCRIPT, BEAT_SCRIPT):
             self._scripts[text] = await asked.ask("SCRIPT", "LOAD", text)
         names = (self._key_of_leases, self._own_channel, *self._verbs, *self._own_verbs)
@@ -396,12 +397,11 @@ class RedisNode:
         # With their errors: the first of them was the reason.
         await cancel_all(*self._tasks)
         self._tasks = []
-        lines, self._lines = self._lines, None
-        for line in lines or ():
-            await line.close(reason)
         fail_answers([answer for *_, answer in self._sent if answer is not None], reason)
         self._sent.clear()
         self._followed.clear()
+        lines, self._lines = self._lines, None
+        await close_lines(lines or (), reason)
 
     def enter(self, topic: str, ident: str, info: str) -> None:
         """Tell Redis that somebody is present."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from rawws.client.retrying import full_jitter
-from rawws.net.cancellation import end_all
+from rawws.net.cancellation import end_all, finish
 from rawws.topics.backplane import BackplaneAway, new_answer
 
 from .remedies import with_remedy
@@ -44,7 +44,7 @@ class EngineConnection(Protocol):
         """Serve until the engine ends the connection; raise what else goes wrong."""
 
     async def lose(self, reason: str) -> None:
-        """Disconnect, and fail all that is asked and not answered."""
+        """Disconnect, and fail all that is asked and not answered; go on with that where it was cut off before."""
 
     def enter(self, topic: str, ident: str, info: str) -> None:
         """Tell the engine, which is reached, that somebody is present."""
@@ -197,7 +197,7 @@ class EngineSession:
 
     async def _lose(self, reason: str) -> None:
         self.reached = False
-        await self._engine.lose(reason)
+        await finish(self._engine.lose(reason))
         if not self.closed and not self._away:
             self._away = True
             self.handler.on_away(reason)

@@ -10,9 +10,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine
 
-__all__ = ["CANCEL_INTERVAL", "cancel_all", "end_all", "is_cancelled", "result_of"]
+__all__ = ["CANCEL_INTERVAL", "cancel_all", "end_all", "finish", "is_cancelled", "result_of"]
 
 # A task that swallowed its cancellation is cancelled again after so many seconds; what it does at its end may take as
 # long. `asyncio.wait_for` of Python 3.11 swallows it where what it waits for is done in the same turn of the loop.
@@ -35,6 +35,26 @@ async def result_of(awaitable: Awaitable[Result]) -> Result:
         if is_cancelled():
             raise
         raise RuntimeError("what was waited for is cancelled") from error
+
+
+async def finish(closing: Coroutine[Any, Any, Result]) -> Result:
+    """Return what a coroutine returns, which goes on to its end where this task is cancelled meanwhile.
+
+    It runs in a task of its own, for a closing that is cut off leaves open what it has not come to. That this task is
+    cancelled is raised behind that end; a second cancellation is passed on to the coroutine. What it raises then goes
+    to the exception handler of the loop.
+    """
+    task = asyncio.get_running_loop().create_task(closing)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                task.cancel()
+        raise
+    return task.result()
 
 
 async def end_all(*tasks: asyncio.Task[Any]) -> None:

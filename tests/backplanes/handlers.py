@@ -26,9 +26,17 @@ class Told:
         self.away = NO_TOPICS
         self.reasons: list[str] = []
         self.aways = self.backs = 0
+        # What it raises the next time that it is told of a record, or of the engine.
+        self.fails: Exception | None = None
+
+    def fail(self) -> None:
+        fails, self.fails = self.fails, None
+        if fails is not None:
+            raise fails
 
     def on_record(self, record: Record) -> None:
         self.records.append(record)
+        self.fail()
 
     def on_presence(self, topic: str, event: str, entry: PresenceEntry) -> None:
         self.entries.append((topic, event, entry))
@@ -44,10 +52,12 @@ class Told:
         if self.away is NO_TOPICS:
             self.reasons.append(reason)
         self.away = away
+        self.fail()
 
     def on_back(self, away: Container[str] = NO_TOPICS) -> None:
         self.backs += away is NO_TOPICS
         self.away = away
+        self.fail()
 
     @property
     def messages(self) -> list[str | bytes]:

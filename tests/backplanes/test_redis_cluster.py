@@ -350,3 +350,20 @@ async def test_a_master_that_hands_over_to_its_replica_is_away_for_a_moment(tmp_
             await eventually(lambda: reader.got[-1] == "2")
             await eventually(lambda: not hub.stats().degraded)
     take_transitions(logged)
+
+
+async def test_a_hub_that_fails_at_what_the_cluster_tells_it_is_told_what_comes_next(
+    engine: RedisClusterEngine, logged: Logged
+) -> None:
+    told = Told(engine.backplane())
+    for backs in (1, 2):
+        told.fails = ValueError("of the hub")
+        if backs == 1:
+            told.backplane.open("one", History(), told)
+        else:
+            for server in engine.cluster.servers:
+                server.ask("CLIENT", "KILL", "TYPE", "normal")
+        await eventually(lambda backs=backs: told.backs == backs)  # type: ignore[misc]
+    assert (await told.backplane.publish("a", "x", None, 1)).offset == 1
+    await told.backplane.close()
+    logged.take_all("a hub failed at what the Redis Cluster told it", 2)

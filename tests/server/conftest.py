@@ -95,7 +95,7 @@ async def _guard(test: Any) -> None:
         # The first cancellation may end in what waits for a handler that hangs as well.
         task.cancel()
         await asyncio.wait([task], timeout=1)
-    assert done, f"the test was not over after {5 * DEADLINE} s, when these were left:\n{waits}"
+    assert done, f"the test was not over after {60 * DEADLINE} s, when these were left:\n{waits}"
     task.result()
     left = asyncio.all_tasks() - {asyncio.current_task()}
     if left:
