@@ -87,7 +87,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 async def _guard(test: Any) -> None:
     """Run a test to its end, or as long as five waits may take, and see that no task is left."""
     task = asyncio.ensure_future(test)
-    done, _ = await asyncio.wait([task], timeout=60 * DEADLINE)
+    done, _ = await asyncio.wait([task], timeout=5 * DEADLINE)
     waits = "" if done else "\n".join(map(waits_of, asyncio.all_tasks()))
     for _ in range(10):
         if task.done():
@@ -95,7 +95,7 @@ async def _guard(test: Any) -> None:
         # The first cancellation may end in what waits for a handler that hangs as well.
         task.cancel()
         await asyncio.wait([task], timeout=1)
-    assert done, f"the test was not over after {60 * DEADLINE} s, when these were left:\n{waits}"
+    assert done, f"the test was not over after {5 * DEADLINE} s, when these were left:\n{waits}"
     task.result()
     left = asyncio.all_tasks() - {asyncio.current_task()}
     if left:
