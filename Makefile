@@ -10,7 +10,7 @@ NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign fuzz mutate soak torture clean
+.PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign specs fuzz mutate soak torture clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,7 @@ test: lint ## lint, then every test compiled, then interpreted what has a compil
 	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*' --fail-under=100
 	$(COVERED) tests/server tests/client tests/topics tests/backplanes tests/integrations \
 		tests/gateway --ignore tests/gateway/test_chromium.py --ignore tests/gateway/test_instances.py \
+		--ignore tests/gateway/test_node.py --ignore tests/gateway/test_engines.py --ignore tests/gateway/test_admin_page.py \
 		tests/cli tests/admin tests/test_demo.py tests/test_testing.py tests/test_workers.py
 	@$(BIN)/coverage combine --quiet --append
 	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
@@ -65,6 +66,9 @@ tunnel: build .venv/.tests ## run Autobahn's cases 1-7 and 10 over one connectio
 
 foreign: build .venv/.tests ## run the WebSocket tests of uvicorn and of Starlette against ours
 	$(BIN)/python -m tests.integrations.foreign.run
+
+specs: build .venv/.tests ## run the integration specs of pusher-js against a gateway
+	$(BIN)/python -m pytest -q tests/gateway/pusher_specs.py
 
 attacks: build .venv/.tests .venv/.bench ## attack this server and its peers, and print what it cost (ARGS=--help tells how)
 	$(BIN)/python -m tests.attacks $(ARGS)
