@@ -74,8 +74,8 @@ async def pair(text: str | None = None) -> AsyncIterator[tuple[Running, Running]
         yield one, other
 
 
-async def node(script: str, *ports: int, **more: Any) -> None:
-    """Run a scenario in Node; fail with what it says."""
+async def node(script: str, *ports: int, patience: float = PATIENCE, **more: Any) -> None:
+    """Run a scenario in Node, for so many seconds at most; fail with what it says."""
     given = {"app": APP, "key": KEY, "secret": SECRET, "ports": ports, **more}
     process = await asyncio.create_subprocess_exec(
         find_node(),
@@ -86,7 +86,7 @@ async def node(script: str, *ports: int, **more: Any) -> None:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             output, _ = await process.communicate()
     finally:
         if process.returncode is None:
