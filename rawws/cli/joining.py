@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, final
+from urllib.parse import urlsplit, urlunsplit
 
 from rawws.net.loops import loop_factory
 from rawws.topics.backplane_urls import backplane_of
@@ -37,7 +38,8 @@ class JoinedHubs:
         self.folder = folder
         if url is not None:
             try:
-                self._make(1)
+                for number in (1, 2):
+                    self._make(number)
             except (ImportError, ValueError) as error:
                 raise CommandError(f"{option}: {error}") from None
         self._shared = SharedBackplane(self._make)
@@ -61,8 +63,14 @@ class JoinedHubs:
 
     def _make(self, number: int) -> Backplane:
         if self.url is not None:
+            url, prefix = self.url, self.prefix
             # The first hub has the default prefix, as in a program that names its engine itself.
-            return backplane_of(self.url, prefix=self.prefix if number == 1 else f"{self.prefix}.{number}")
+            if number > 1:
+                # With what all engines take in a prefix; and a URL of Kafka may have it in its path.
+                prefix, parts = f"{prefix}-{number}", urlsplit(url)
+                if parts.scheme in {"kafka", "kafkas"} and parts.path.strip("/"):
+                    url = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}-{number}"))
+            return backplane_of(url, prefix=prefix)
         from rawws.backplanes.broker import BrokerBackplane  # noqa: PLC0415 - only hubs need it
 
         return BrokerBackplane(self._broker, str(number))
