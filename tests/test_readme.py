@@ -65,6 +65,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 ELSEWHERE = {
     "api-gateway.md",
     "frameworks.md",
+    "gateway-api.md",
     "gateway.md",
     "haproxy.md",
     "hooks.md",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .config import ApiConfig
-    from .model import Delivery, Gateway
+    from .deliveries import Delivery
+    from .model import Gateway
 
 __all__ = ["ApiKeys", "ConnectionsApi"]
 

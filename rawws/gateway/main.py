@@ -12,6 +12,7 @@ from .hook_dispatch import HookDispatch
 from .model import Gateway, GatewayConnection
 from .own import OwnFace
 from .pusher import PusherFace
+from .v1 import V1Api
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -31,7 +32,9 @@ def new_gateway(config: GatewayConfig) -> Gateway:
     """Make a gateway; before workers are forked, so that their hubs are joined. `async with` it where it serves."""
     gateway = Gateway(config)
     # The last to begin is the first to end: what clients did until then is told.
-    gateway.faces += [HookDispatch(gateway), PusherFace(gateway), OwnFace(gateway), AwsFace(gateway)]
+    pusher = PusherFace(gateway)
+    own = OwnFace(gateway)
+    gateway.faces += [HookDispatch(gateway), pusher, own, V1Api(gateway, pusher.users), AwsFace(gateway)]
     return gateway
 
 

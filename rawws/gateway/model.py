@@ -27,6 +27,7 @@ from rawws import clock
 from rawws.metrics import add_source, sum_samples
 
 from .control import InstanceRegistry, OnceMemory, RegistryAway
+from .deliveries import GONE, ConnectionInfo, Delivery
 from .figures import GATEWAY_METRICS, ConnectionCounts, FaceFigures, gateway_samples, tally
 from .spelling import ConnectionId
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from .config import GatewayConfig
 
 __all__ = [
-    "ConnectionInfo",
-    "Delivery",
     "Face",
     "Gateway",
     "GatewayConnection",
@@ -95,30 +94,6 @@ class GatewayEvent(NamedTuple):
     by_client: bool = False
 
 
-class ConnectionInfo(NamedTuple):
-    """What is told of a connection: times in seconds since 1970, and the address and agent of its client."""
-
-    connected_at: float
-    active_at: float
-    address: str
-    agent: str
-    face: str
-    app: str
-    user: str
-    channels: tuple[str, ...]
-
-
-class Delivery(NamedTuple):
-    """What became of what was to be done to a connection: a status of HTTP, and the answer."""
-
-    # 200 done, 410 no such connection, 413 too large, 429 it reads too slowly, 503 its instance cannot be reached.
-    status: int
-    info: ConnectionInfo | None = None
-
-
-GONE: Final = Delivery(410)
-
-
 class GatewayConnection:
     """A client's connection at this instance, and what a hub sends to; each face has a class of them.
 
@@ -160,9 +135,22 @@ class GatewayConnection:
         self.figures.sent += 1
         self.ws.send(message)
 
+    def tell_event(self, event: GatewayEvent) -> None:
+        """Send an event to its client alone, in no channel. Raises rawws.ConnectionClosed and TopicError."""
+        if event.name is not None:
+            raise rawws.TopicError("event", "the client knows no events, allowed is data alone")
+        self.write(event.data)
+
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the closing handshake."""
         self.ws.close(code, reason)
+
+    def join(self, channel: str) -> None:
+        """Subscribe to a channel, as its server asks; nothing where it is. Raises rawws.TopicError."""
+        raise rawws.TopicError("refused", f"{self.face} has no channels that could be {channel[:64]!r}")
+
+    def leave(self, channel: str) -> None:
+        """End the subscription to a channel; nothing where there is none."""
 
     def info(self) -> ConnectionInfo:
         """Return what is told of it."""
@@ -300,6 +288,9 @@ class Gateway:
         self.cache = rawws.Hub(history=rawws.History(count=1, age=CACHE_AGE))
         self.control = rawws.Hub(history=None, max_size=MAX_CONTROL)
         self.registry = InstanceRegistry(self.control, self._answer)
+        # By the verb: what answers other instances, and what is done to a connection of this one, whoever asks.
+        self.answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        self.acts: dict[str, Callable[[GatewayConnection, dict[str, Any]], Delivery]] = {}
         self._done = OnceMemory()
         add_source(self, GATEWAY_METRICS)
 
@@ -448,6 +439,13 @@ class Gateway:
         connection = self.connections.get(ident)
         return GONE if connection is None or not is_of(connection, apps) else Delivery(200, connection.info())
 
+    async def act(self, ident: ConnectionId, verb: str, apps: Collection[str], **fields: Any) -> Delivery:
+        """Do one of the `acts` to a connection of one of these apps."""
+        if ident.instance != self.instance:
+            return await self._ask(ident, verb, apps, **fields)
+        connection = self.connections.get(ident)
+        return GONE if connection is None or not is_of(connection, apps) else self.acts[verb](connection, fields)
+
     async def _ask(self, ident: ConnectionId, verb: str, apps: Collection[str] | None, **fields: Any) -> Delivery:
         """Have the instance that has a connection do something."""
         try:
@@ -458,7 +456,7 @@ class Gateway:
         except RegistryAway:
             return Delivery(503)
         info = answer.get("info")
-        return Delivery(answer["status"], None if info is None else ConnectionInfo._make([*info[:-1], tuple(info[-1])]))
+        return Delivery(answer["status"], None if info is None else ConnectionInfo.read(info), answer.get("reason", ""))
 
     def _answer(self, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Answer what another instance asks."""
@@ -466,6 +464,8 @@ class Gateway:
             return {"channels": self.own_channel_counts(fields["app"])}
         if verb == "connections":
             return {"count": self.of_app(fields["app"])}
+        if verb in self.answers:
+            return self.answers[verb](fields)
         ident, apps = ConnectionId.parse(fields["to"]), fields["of"]
         connection = self.connections.get(ident)
         if verb == "send":
@@ -476,6 +476,8 @@ class Gateway:
         if verb == "close":
             connection.close(fields["code"], fields["reason"])
             return {"status": 200}
+        if verb in self.acts:
+            return self.acts[verb](connection, fields)._asdict()
         return {"status": 200, "info": connection.info()}
 
     # -- channels

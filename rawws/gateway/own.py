@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
 from rawws.topics.endpoints import routes
+from rawws.topics.payloads import serialize
 
 from .figures import call_samples
-from .model import GatewayConnection
+from .model import GatewayConnection, topic_of_channel
 from .outgoing import Outgoing
-from .own_clients import OwnClients
-from .pusher_users import TERMINATE, user_topic
+from .own_clients import OwnClients, check_own_channel
+from .pusher_users import end_in, user_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from rawws.topics import Publication, Subscription
 
     from .grants import ClientGrant
-    from .model import Admission, Gateway
+    from .model import Admission, Gateway, GatewayEvent
 
 __all__ = ["OwnFace"]
 
@@ -33,17 +35,50 @@ SUBPROTOCOL: Final = "rawws.v1"
 # Of a message, what is not the data: names, cursors, and what a client says of itself.
 ROOM: Final = 64 * 1024
 # A page that hears this asks for a new token.
-ENDED: Final = (4401, "the connections of the user were ended")
+ENDED: Final = 4401
 
 
 @final
 class OwnConnection(GatewayConnection):
     """The WebSocket of a client of rawws.v1: the hub sends to that itself, and to this what its user is told."""
 
+    def __init__(self, gateway: Gateway, app: str, ws: rawws.WebSocket, clients: OwnClients) -> None:
+        super().__init__(gateway, app, "own", ws)
+        self._clients = clients
+
     def take(self, publication: Publication) -> None:
         """Take what comes of its user."""
-        if publication.message == TERMINATE:
-            self.close(*ENDED)
+        end = end_in(publication, ENDED)
+        if end is not None:
+            self.close(*end)
+
+    def tell_event(self, event: GatewayEvent) -> None:
+        """Send an event in no channel: what a client of rawws.v1 does not know it ignores."""
+        octets = event.data if isinstance(event.data, bytes) else None
+        said: dict[str, Any] = {"data": event.data} if octets is None else {"base64": b64encode(octets).decode()}
+        if event.name is not None:
+            said["event"] = event.name
+        if event.is_json:
+            said["json"] = True
+        self.write(serialize(said))
+
+    def join(self, channel: str) -> None:
+        """Subscribe to a channel, as its server asks: in a presence channel it is present. Raises TopicError."""
+        topic, ws = topic_of_channel(self.app, channel), self.ws
+        if channel in self.channels:
+            return
+        check_own_channel(channel)
+        if ws.identity is None:
+            raise rawws.Refused("it is not known yet whose connection it is")
+        self._clients.on_subscribe(ws, topic)
+        if channel.startswith("presence-"):
+            self.gateway.main.subscribe(ws, topic, join=ws.identity)
+        else:
+            self.gateway.main.subscribe(ws, topic)
+
+    def leave(self, channel: str) -> None:
+        """End the subscription to a channel: its client is told."""
+        self.gateway.main.unsubscribe(self.ws, topic_of_channel(self.app, channel))
 
 
 @final
@@ -58,7 +93,7 @@ class OwnStream:
 
     def send(self, publication: Publication) -> None:
         """Take what comes of its user."""
-        if publication.message == TERMINATE:
+        if end_in(publication, ENDED) is not None:
             self._stream.close()
 
     def follow(self, follower: object) -> None:
@@ -93,6 +128,12 @@ class OwnCounts:
         if not isinstance(receiver, (rawws.WebSocket, rawws.EventStream)):
             return
         app, _, channel = subscription.topic.partition("/")
+        connection = receiver.state if isinstance(receiver, rawws.WebSocket) else None
+        if isinstance(connection, OwnConnection):
+            if change > 0:
+                connection.channels[channel] = subscription
+            else:
+                connection.channels.pop(channel, None)
         self._gateway.count(app, f"c:{channel}", change)
         if subscription.present and receiver.identity is not None and channel.startswith("presence-"):
             self._gateway.count(app, f"m:{channel}:{receiver.identity.user}", change)
@@ -249,7 +290,7 @@ class OwnFace(rawws.Handler):
         ident = ws.path_params["app"]
         app = self.gateway.config.app(ident)
         ws.limit(max_size=(app.limits.event_size * 2 if app is not None else 0) + ROOM)
-        connection = ws.state = OwnConnection(self.gateway, ident, "own", ws)
+        connection = ws.state = OwnConnection(self.gateway, ident, ws, self.clients)
         self.gateway.opened(connection)
         self.hub.on_open(ws)
 

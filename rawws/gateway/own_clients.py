@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .model import Gateway
     from .outgoing import Outgoing
 
-__all__ = ["OwnClients", "address_of"]
+__all__ = ["OwnClients", "address_of", "check_own_channel"]
 
 # Users of whom it is remembered how much they published; of others it is not known that they did.
 MOST_RATES: Final = 10_000
@@ -102,7 +102,7 @@ class OwnClients:
         app, grant, channel = self._config_of(client), self._grants.get(client), channel_of_topic(topic)
         if grant is None or action not in {"subscribe", "publish"}:
             return False
-        check_channel(channel)
+        check_own_channel(channel)
         if channel.startswith(USER_CHANNEL):
             return action == "subscribe" and channel == f"{USER_CHANNEL}{grant.user}"
         if grant.caps is not None and not grant.permits(action, channel):
@@ -163,7 +163,7 @@ def channel_of_topic(topic: str) -> str:
     return topic.partition("/")[2]
 
 
-def check_channel(channel: str) -> None:
+def check_own_channel(channel: str) -> None:
     """Raise Refused for a channel that clients of rawws.v1 cannot have."""
     try:
         check_channel_name(channel)

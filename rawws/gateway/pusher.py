@@ -34,7 +34,7 @@ from .pusher_rules import (
     kind_of_channel,
 )
 from .pusher_users import Users
-from .pusher_wire import SpokenConnection, message_of, spell, spell_notice
+from .pusher_wire import MESSAGE, SpokenConnection, message_of, spell, spell_notice
 
 if TYPE_CHECKING:
     from rawws.topics import Publication, Subscription
@@ -137,6 +137,13 @@ class PusherConnection(SpokenConnection):
             self.figures.sent += 1
             self.ws.send_prepared(notice.form_of(spell_notice))
 
+    def tell_event(self, event: GatewayEvent) -> None:
+        """Send an event in no channel: `pusher.bind` hears it. Raises rawws.ConnectionClosed."""
+        if isinstance(event.data, bytes):
+            raise rawws.TopicError("data", "clients of Pusher get text, allowed is data")
+        data = event.data if event.is_json else json.dumps(event.data)
+        self.write(f'{{"event":{json.dumps(event.name or MESSAGE)},"data":{data}}}')
+
     # -- what the client says
 
     def subscribe(self, data: dict[str, Any]) -> None:
@@ -144,21 +151,36 @@ class PusherConnection(SpokenConnection):
         name = data.get("channel")
         shown = name[:MAX_CHANNEL] if isinstance(name, str) else ""
         try:
-            channel, info = self.check_subscription(data)
-            found = self.begin(channel, info)
+            self.enter(data)
         except SubscriptionError as error:
             self.tell(
                 "pusher:subscription_error",
                 {"type": error.kind, "error": str(error), "status": error.status},
                 shown,
             )
-            return
+
+    def enter(self, data: dict[str, Any], *, trusted: bool = False) -> None:
+        """Subscribe to a channel; one who is `trusted` needs no signature. Raises SubscriptionError."""
+        channel, info = self.check_subscription(data, trusted=trusted)
+        found = self.begin(channel, info)
         if any(each.pending for each in found):
             self.gateway.start(self.wait(channel, found))
         else:
             self.succeed(channel)
 
-    def check_subscription(self, data: dict[str, Any]) -> tuple[JoinedChannel, Any]:
+    def join(self, channel: str) -> None:
+        """Subscribe as its server asks; a presence channel needs a user that is signed in. Raises TopicError."""
+        if channel not in self.channels:
+            try:
+                self.enter({"channel": channel}, trusted=True)
+            except SubscriptionError as error:
+                raise rawws.TopicError("limit" if error.status == 429 else "refused", str(error)) from None
+
+    def leave(self, channel: str) -> None:
+        """End the subscription to a channel; nothing where there is none."""
+        self.unsubscribe(channel)
+
+    def check_subscription(self, data: dict[str, Any], *, trusted: bool = False) -> tuple[JoinedChannel, Any]:
         """Return the channel that is asked for, and what is told of its user. Raises SubscriptionError."""
         try:
             name = check_channel_name(data.get("channel"))
@@ -180,7 +202,7 @@ class PusherConnection(SpokenConnection):
         if not kind.presence:
             # Libraries sign the data of a private channel, too, if their application gives some; it says nothing here.
             signed.add(plain)
-        if not any(is_signed(config, data.get("auth"), each) for each in signed):
+        if not trusted and not any(is_signed(config, data.get("auth"), each) for each in signed):
             raise SubscriptionError("AuthError", 401, f"the signature for {name} is wrong or missing")
         if not kind.presence:
             return JoinedChannel(name, kind, ""), None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .model import Gateway, GatewayEvent
     from .pusher_wire import SpokenConnection
 
-__all__ = ["TERMINATE", "Users", "user_topic"]
+__all__ = ["TERMINATE", "Users", "end_in", "user_topic"]
 
 logger = logging.getLogger("rawws.gateway")
 
@@ -32,12 +32,23 @@ BEGIN: Final = "user/"
 MOST_WATCHED: Final = 100
 TERMINATE: Final = "terminate"
 TERMINATED: Final = 4009
+ENDED: Final = "the connections of the user were ended"
 WATCHLIST_FULL: Final = 4302
 
 
 def user_topic(app: str, user: str) -> str:
     """Return the topic of a user in the control hub."""
     return f"{BEGIN}{app}/{user}"
+
+
+def end_in(publication: Publication, code: int) -> tuple[int, str] | None:
+    """Return the code and the reason by which connections of a user are to end; `code` where the order has none."""
+    message = publication.message
+    if not isinstance(message, str) or message.partition(" ")[0] != TERMINATE:
+        return None
+    _, _, said = message.partition(" ")
+    given, _, reason = said.partition(" ")
+    return int(given or code), reason or ENDED
 
 
 @final
@@ -97,8 +108,9 @@ class Users:
         if not topic.startswith(BEGIN) or topic.count("/") < 2:
             return False
         if not isinstance(publication, Notice):
-            if topic == user_topic(connection.app, connection.user) and publication.message == TERMINATE:
-                connection.refuse(TERMINATED, "the connections of the user were ended")
+            end = end_in(publication, TERMINATED)
+            if topic == user_topic(connection.app, connection.user) and end is not None:
+                connection.refuse(*end)
             return True
         present = publication.present
         if present is not None and topic != user_topic(connection.app, connection.user):
@@ -119,9 +131,10 @@ class Users:
         if not count:
             self._gateway.missed(app, user, event)
 
-    def terminate(self, app: str, user: str) -> None:
-        """Close all connections of a user, at all instances."""
-        self._gateway.control.publish(user_topic(app, user), TERMINATE)
+    def terminate(self, app: str, user: str, code: int | None = None, reason: str = "") -> None:
+        """Close all connections of a user of one app, at all instances; without a code, with that of each face."""
+        order = TERMINATE if code is None else f"{TERMINATE} {code} {reason}"
+        self._gateway.control.publish(user_topic(app, user), order)
 
     def _watched(self, connection: SpokenConnection, watchlist: object) -> list[str]:
         """Return whom a user watches; of too many the first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import rawws
 from rawws.protocol.closing import close_reason
@@ -15,7 +15,11 @@ from .model import GatewayConnection
 if TYPE_CHECKING:
     from rawws.topics import Publication
 
-__all__ = ["SpokenConnection", "message_of", "spell", "spell_notice"]
+__all__ = ["MESSAGE", "SpokenConnection", "message_of", "spell", "spell_notice"]
+
+
+# What a publication without a name is called.
+MESSAGE: Final = "message"
 
 
 def spell(publication: Publication) -> str:
@@ -24,7 +28,7 @@ def spell(publication: Publication) -> str:
     text = data if publication.is_json else json.dumps(data if isinstance(data, str) else data.decode("latin-1"))
     channel = json.dumps(publication.topic.partition("/")[2])
     user = "" if publication.user is None else f',"user_id":{json.dumps(publication.user)}'
-    return f'{{"event":{json.dumps(publication.event or "message")},"channel":{channel},"data":{text}{user}}}'
+    return f'{{"event":{json.dumps(publication.event or MESSAGE)},"channel":{channel},"data":{text}{user}}}'
 
 
 def spell_notice(notice: Publication) -> str:

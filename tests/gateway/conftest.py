@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from rawws.backplanes.memory import Engine, MemoryBackplane
+from rawws.gateway import control, v1
 from rawws.topics import shared
 from tests.server.conftest import logged, pytest_generate_tests, pytest_pyfunc_call, quick_collections, steady
 
-__all__ = ["engines", "logged", "pytest_generate_tests", "pytest_pyfunc_call", "quick_collections", "steady"]
+__all__ = ["engines", "logged", "patient", "pytest_generate_tests", "pytest_pyfunc_call", "quick_collections", "steady"]
 
 
 @pytest.fixture
@@ -18,3 +19,10 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
     joined = shared.SharedBackplane(lambda number: MemoryBackplane(found[(number - 1) % 3]))
     monkeypatch.setattr(shared, "shared", joined)
     return found
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have instances wait for one another for as long as a slow machine may take."""
+    monkeypatch.setattr(control, "PATIENCE", 60.0)
+    monkeypatch.setattr(v1, "PATIENCE", 60.0)

@@ -14,7 +14,7 @@ import jwt
 import rawws
 from tests.gateway.running import APP, app_file
 
-__all__ = ["TOKENS", "OwnClient", "everything", "http", "own", "signed", "token_file"]
+__all__ = ["EVERYTHING", "JWT", "TOKENS", "OwnClient", "everything", "http", "own", "signed", "token_file"]
 
 TOKENS: Final = "t" * 32
 JWT: Final = f'jwt = {{ algorithms = ["HS256"], key = "{TOKENS}" }}'

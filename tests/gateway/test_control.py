@@ -11,7 +11,7 @@ import rawws
 from rawws.backplanes.memory import Engine as Memory
 from rawws.gateway import control
 from rawws.gateway.control import InstanceRegistry, OnceMemory, RegistryAway
-from rawws.gateway.model import Delivery
+from rawws.gateway.deliveries import Delivery
 from rawws.gateway.receivers import ControlReceiver
 from rawws.gateway.spelling import ConnectionId
 from tests.gateway.running import APP, gateway, pair

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,8 +28,9 @@ from tests.cli.commands import port
 from tests.gateway.aws_running import AwsGateway, aws_gateway, chat_api, sdk
 from tests.gateway.backends import backend
 from tests.gateway.instances import instances
-from tests.gateway.own_running import everything, token_file
+from tests.gateway.own_running import everything, own, token_file
 from tests.gateway.running import APP, KEY, PATIENCE, SECRET, member, node
+from tests.gateway.v1_running import server
 from tests.processes import Process
 
 # The steps of the first random walk, and how many there are.
@@ -244,3 +245,37 @@ async def status_of(call: Awaitable[Any]) -> int:
         answer = error.response
     status: int = answer["ResponseMetadata"]["HTTPStatusCode"]
     return status
+
+
+def test_servers_ask_either_of_two_instances_for_what_both_have(ports: tuple[int, int]) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            asking, again = [await stack.enter_async_context(server(each)) for each in ports]
+            pusher = await member(ports[0], "presence-v1", "bob")
+            ann = await stack.enter_async_context(own(ports[1], everything("ann")))
+            await ann.ask(subscribe="presence-v1", join=None)
+            said = {"channel": "presence-v1", "event": "said", "data": "hello"}
+            told = await asking.post("publish", said, key="k")
+            assert await again.post("publish", said, key="k") == told
+            await again.post("publish", {**said, "event": "last"}, key="l")
+            heard: list[str] = []
+            while heard[-1:] != ["last"]:
+                heard.append(json.loads(await pusher.recv())["event"])
+            # Who came, and what was published once.
+            assert heard == ["pusher_internal:member_added", "said", "last"]
+            page = await again.get("channels/presence-v1/history")
+            assert [each["event"] for each in page["publications"]] == ["said", "last"]
+            members = (await asking.get("channels/presence-v1/members"))["members"]
+            assert [each["user"] for each in members] == ["ann", "bob"]
+            lists = [await each.get("connections", channel="presence-v1") for each in (asking, again)]
+            idents = [[each["connection"] for each in told["connections"]] for told in lists]
+            assert (len(idents[0]), idents[0]) == (2, idents[1])
+            for ident in idents[0]:
+                await asking.post(f"connections/{ident}/subscribe", {"channels": ["room"]}, key=ident)
+            await again.until("channels/room", connections=2)
+            await asking.until("users/ann", count=1)
+            assert (await asking.post("users/ann/disconnect", {"code": 4123, "reason": "bye"}, key="d"))["count"] == 1
+            assert await ann.ended() == (4123, "bye")
+            await pusher.close()
+
+    asyncio.run(main())

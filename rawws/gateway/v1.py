@@ -1,0 +1,252 @@
+"""`/v1`: the HTTP API of a gateway's own, for the servers of its apps (docs/run/gateway-api.md).
+
+Laws:
+1. Who has no secret of an app learns nothing, not even whether there is that app, and nothing is done.
+2. A request is checked whole before any of it is done.
+3. It is for programs: a page is refused, for its secret would be everybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, final
+
+import rawws
+from rawws.http.keys import BearerKeys
+from rawws.net.rate import RateLimiter
+from rawws.topics.cursors import EARLIEST, CursorError, cursor_of
+from rawws.topics.envelope import EnvelopeError
+from rawws.topics.pages import MAX_ANSWER, answer_page, check_page, page_of
+from rawws.topics.payloads import serialize
+
+from .control import RegistryAway
+from .idempotency import KeptAnswers
+from .model import topic_of_channel
+from .pusher_rules import USER_CHANNEL, check_channel_name, check_request
+from .v1_connections import ConnectionRequests
+from .v1_requests import V1Error, digest_of, event_in, key_of_request, page_in, publish_in
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .config import AppConfig, GatewayConfig
+    from .model import Admission, Gateway, GatewayEvent
+    from .pusher_users import Users
+    from .v1_requests import ServerEndpoint
+
+__all__ = ["V1Api"]
+
+BASE: Final = "/v1/apps/{app}"
+# How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
+PATIENCE: Final = 5.0
+# Seconds of its rate that an app may ask at once.
+BURST: Final = 2.0
+# No cache keeps what is asked with a secret.
+FRESH: Final = ("Cache-Control", "no-store")
+LATER: Final = ("Retry-After", "1")
+# The words for what has no other.
+CODES: Final = {401: "unauthorized", 403: "refused", 409: "conflict", 410: "gone", 413: "size", 429: "limit"}
+UNAUTHORIZED: Final = "needed is Authorization: Bearer and a secret of the app, or a signature of Pusher"
+
+
+@final
+class V1Api:
+    """The endpoints, for all apps: a face without clients."""
+
+    name = "v1"
+
+    def __init__(self, gateway: Gateway, users: Users) -> None:
+        self._gateway = gateway
+        self._users = users
+        self._kept = KeptAnswers(gateway.registry, gateway.answers)
+        self._connections = ConnectionRequests(gateway, users)
+        # By the app: its secrets; and its rate, and how fast its servers ask.
+        self._secrets: dict[str, BearerKeys] = {}
+        self._rates: dict[str, tuple[float, RateLimiter]] = {}
+        self._load(gateway.config)
+        gateway.on_reload.append(self._load)
+
+    def _load(self, config: GatewayConfig) -> None:
+        self._secrets = {app.id: BearerKeys([each.secret for each in app.keys]) for app in config.apps}
+
+    def routes(self) -> list[rawws.Route]:
+        """Return what is answered."""
+        asked: dict[str, ServerEndpoint] = {
+            "GET /channels": self._channels,
+            "GET /channels/{channel}": self._channel,
+            "GET /channels/{channel}/members": self._members,
+            "GET /channels/{channel}/history": self._history,
+            "POST /publish": self._publish,
+            "POST /users/{user}/send": self._send_to_user,
+            **self._connections.endpoints(),
+        }
+        found = []
+        for name, endpoint in asked.items():
+            method, _, path = name.partition(" ")
+            found.append(rawws.Route(BASE + path, partial(self._answer, endpoint), [method]))
+        return found
+
+    def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:
+        """Leave clients to the others."""
+
+    def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
+        """Choose none."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._kept.close()
+
+    # -- who asks
+
+    async def _answer(self, endpoint: ServerEndpoint, request: rawws.HttpRequest) -> rawws.Response:
+        """Answer a request, if it is one of a server of the app."""
+        app = self._gateway.config.app(request.path_params["app"])
+        response = await self._attempt(app, endpoint, request)
+        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
+        return response
+
+    async def _attempt(
+        self, app: AppConfig | None, endpoint: ServerEndpoint, request: rawws.HttpRequest
+    ) -> rawws.Response:
+        try:
+            known = self._check(app, request)
+            key = key_of_request(request) if request.method == "POST" else ""
+            async with asyncio.timeout(PATIENCE):
+                if key:
+                    work = partial(endpoint, known, request)
+                    body = await self._kept.answer(known.id, key, digest_of(request), work)
+                else:
+                    body = await endpoint(known, request)
+        except (CursorError, EnvelopeError) as error:
+            return problem(400, "cursor" if isinstance(error, CursorError) else error.code, str(error))
+        except (V1Error, rawws.TopicError) as error:
+            return problem(error.status, error.code, error.reason, *error.headers)
+        except rawws.HttpError as error:
+            return problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
+        except (TimeoutError, RegistryAway):
+            return problem(503, "unavailable", "other instances cannot be reached at this time", LATER)
+        return rawws.Response(200, body.encode(), [FRESH], "application/json")
+
+    def _check(self, app: AppConfig | None, request: rawws.HttpRequest) -> AppConfig:
+        """Return the app whose server asks. Raises HttpError."""
+        if app is None or not self._is_server(app, request):
+            raise rawws.HttpError(401, UNAUTHORIZED, (("WWW-Authenticate", "Bearer"),))
+        if "Origin" in request.headers:
+            raise rawws.HttpError(403, "a page asks, and the API is for servers")
+        if not app.enabled:
+            raise rawws.HttpError(403, "the app is disabled")
+        rate = app.limits.requests
+        known = self._rates.get(app.id)
+        if known is None or known[0] != rate:
+            known = self._rates[app.id] = rate, RateLimiter(rate, 0)
+        if not known[1].take(BURST):
+            raise rawws.HttpError(429, f"over {rate:g} requests a second, the limit", (LATER,))
+        return app
+
+    def _is_server(self, app: AppConfig, request: rawws.HttpRequest) -> bool:
+        """Tell whether a request has a secret of an app, or a signature by one. Raises HttpError(401)."""
+        if "Authorization" in request.headers or "auth_signature" not in request.query:
+            return self._secrets[app.id].open_to(request.headers)
+        check_request(app, request)
+        return True
+
+    # -- events
+
+    async def _publish(self, app: AppConfig, request: rawws.HttpRequest) -> str:
+        """Publish an event to a channel, or to several."""
+        asked = publish_in(app, request)
+        told = await self._publish_to(app, asked.channels, asked.event)
+        if asked.counted:
+            counts = await self._gateway.channel_counts(app.id)
+            told["subscribers"] = {channel: counts.get(channel, 0) for channel in asked.channels}
+        return serialize(told)
+
+    async def _send_to_user(self, app: AppConfig, request: rawws.HttpRequest) -> str:
+        """Send an event to the connections of a user, in the channel that is for that."""
+        channel = check_channel_name(f"{USER_CHANNEL}{request.path_params['user']}")
+        return serialize(await self._publish_to(app, [channel], event_in(app, request)))
+
+    async def _publish_to(self, app: AppConfig, channels: list[str], event: GatewayEvent) -> dict[str, Any]:
+        """Publish; return the cursors, and how many of this instance get it. Raises V1Error where it is lost."""
+        results = {channel: self._gateway.publish(app.id, channel, event) for channel in channels}
+        for result in results.values():
+            if result.pending:
+                await result
+        refused = [each for each in results.values() if not (each.accepted or each.cursor)]
+        if refused:
+            reason = refused[0].refused or "too many publications wait already"
+            reason = f"{len(refused)} of {len(channels)} channels did not get it: {reason}"
+            raise V1Error(503, "unavailable", reason, (LATER,))
+        if any("user_missed" in hook.events for hook in app.hooks):
+            for channel in channels:
+                if channel.startswith(USER_CHANNEL):
+                    user = channel.removeprefix(USER_CHANNEL)
+                    self._gateway.start(self._users.tell_missed(app.id, user, event))
+        told: dict[str, Any] = {
+            "cursors": {channel: each.cursor for channel, each in results.items()},
+            "reached": sum(each.delivered + each.queued for each in results.values()),
+        }
+        if not all(each.accepted for each in results.values()):
+            # The engine is away: other instances get it when it is back.
+            told["waiting"] = True
+        return told
+
+    # -- channels
+
+    async def _channels(self, app: AppConfig, request: rawws.HttpRequest) -> str:
+        """List the channels that somebody is subscribed to."""
+        limit, after = page_in(request)
+        prefix = request.query.get("prefix", "")
+        counts = await self._gateway.channel_counts(app.id)
+        names = sorted(name for name in counts if name > after and name.startswith(prefix))
+        told = [{"channel": name, "connections": counts[name]} for name in names[:limit]]
+        return serialize({"channels": told, "more": len(names) > limit})
+
+    async def _channel(self, app: AppConfig, request: rawws.HttpRequest) -> str:
+        """Tell of one channel."""
+        channel = channel_of(request)
+        counts = await self._gateway.channel_counts(app.id)
+        users = await self._gateway.users_in(topic_of_channel(app.id, channel))
+        return serialize({"channel": channel, "connections": counts.get(channel, 0), "members": len(users)})
+
+    async def _members(self, app: AppConfig, request: rawws.HttpRequest) -> str:
+        """List who is present in a channel."""
+        limit, after = page_in(request)
+        topic = topic_of_channel(app.id, channel_of(request))
+        await self._gateway.users_in(topic)
+        users = self._gateway.main.users(topic)
+        names = sorted(user for user in users if user > after)
+        told = [{"user": user, "info": users[user][0].info, "connections": len(users[user])} for user in names[:limit]]
+        return serialize({"members": told, "count": len(users), "more": len(names) > limit})
+
+    async def _history(self, app: AppConfig, request: rawws.HttpRequest) -> str:
+        """List what is held of a channel: the last of all, or of those before a cursor, or the first behind one."""
+        channel, (limit, _) = channel_of(request), page_in(request)
+        hub, topic = self._gateway.hub_of(channel), topic_of_channel(app.id, channel)
+        given = (request.query.get(name, "") for name in ("since", "before"))
+        since, before = (cursor_of(cursor, topic) for cursor in given)
+        check_page(since, before)
+
+        def answer() -> str:
+            page = page_of(hub, topic, since, before, limit, MAX_ANSWER)
+            return answer_page(self._gateway.main, page, {}).decode()
+
+        found: str | Awaitable[str] = hub.when_ready([topic], since or before or EARLIEST, answer)
+        return found if isinstance(found, str) else await found
+
+
+def channel_of(request: rawws.HttpRequest) -> str:
+    """Return the channel that a path names. Raises V1Error."""
+    try:
+        return check_channel_name(request.path_params["channel"])
+    except rawws.HttpError as error:
+        raise V1Error(400, "channel", error.reason) from None
+
+
+def problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> rawws.Response:
+    """Return an answer that says what is wrong."""
+    return rawws.Response.json({"error": code, "reason": reason}, status, [FRESH, *fields])
