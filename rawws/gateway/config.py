@@ -80,6 +80,9 @@ class JwtConfig:
     # One for all tokens, "" for none; or several, by the `kid` of tokens.
     key: str = field(repr=False)
     keys: dict[str, str] = field(repr=False)
+    # Or the URL of a set of public keys (RFC 7517), "" for none; they are fetched again after so many seconds.
+    jwks: str = field(repr=False)
+    jwks_age: float
     # None for tokens that have none.
     audience: str | None
     issuer: str | None

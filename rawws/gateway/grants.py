@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 import rawws
 from rawws.integrations.jwt import JwtIdentity
 
+from .jwks import KeySet
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
     from .config import AppConfig, JwtConfig
+    from .outgoing import Outgoing
 
 __all__ = ["Capability", "ClientGrant", "TokenVerifier", "grant_of_answer"]
 
@@ -63,30 +68,46 @@ class ClientGrant(NamedTuple):
 
 @final
 class TokenVerifier:
-    """Tokens of an app, verified by what its configuration says.
+    """Tokens of an app, verified by what its configuration says; `outgoing` gives what fetches keys.
 
     Raises ValueError for keys and algorithms that cannot be, ImportError without PyJWT.
     """
 
-    __slots__ = ("_leeway", "_tokens")
+    __slots__ = ("_tokens", "config", "keys")
 
-    def __init__(self, config: JwtConfig) -> None:
-        self._leeway = config.leeway
-        self._tokens = JwtIdentity(
-            config.key or config.keys,
-            algorithms=config.algorithms,
-            audience=config.audience,
-            issuer=config.issuer,
-            leeway=config.leeway,
+    def __init__(self, config: JwtConfig, outgoing: Callable[[], Outgoing]) -> None:
+        self.config = config
+        self.keys: KeySet | None = None
+        self._tokens: JwtIdentity | None = None
+        if config.jwks:
+            self.keys = KeySet(config.jwks, config.algorithms, config.jwks_age, self._by, outgoing)
+        else:
+            self._tokens = self._by(config.key or config.keys, config.algorithms)
+
+    def _by(self, key: Any, algorithms: Iterable[str]) -> JwtIdentity:
+        """Return what verifies tokens by a key, or by several."""
+        config = self.config
+        return JwtIdentity(
+            key, algorithms=algorithms, audience=config.audience, issuer=config.issuer, leeway=config.leeway
         )
 
-    def grant_of(self, app: AppConfig, token: str) -> ClientGrant:
-        """Return what a token grants at an app. Raises HttpError(401)."""
-        claims = self._tokens.claims(token)
+    def grant_of(self, app: AppConfig, token: str) -> ClientGrant | Awaitable[ClientGrant]:
+        """Return what a token grants at an app, or an awaitable of it. Raises HttpError: 401, 503 without keys."""
+        found = self._tokens if self.keys is None else self.keys.verifier_of(token)
+        if isinstance(found, JwtIdentity):
+            return self._granted(app, token, found)
+        assert found is not None  # noqa: S101 - there is one or the other
+        return self._granted_later(app, token, found)
+
+    async def _granted_later(self, app: AppConfig, token: str, found: Awaitable[JwtIdentity]) -> ClientGrant:
+        return self._granted(app, token, await found)
+
+    def _granted(self, app: AppConfig, token: str, tokens: JwtIdentity) -> ClientGrant:
+        claims = tokens.claims(token)
         try:
             if claims.get("app", app.id) != app.id:
                 raise ValueError("it is for another app")
-            identity = rawws.Identity(claims["sub"], claims.get("info"), claims["exp"] + self._leeway)
+            identity = rawws.Identity(claims["sub"], claims.get("info"), claims["exp"] + self.config.leeway)
             return ClientGrant(identity, caps_of(claims))
         except (ValueError, TypeError) as error:
             logger.info("a token is refused: %s", error)

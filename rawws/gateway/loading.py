@@ -28,6 +28,7 @@ from .config import (
 )
 from .expressions import ExpressionError, RequestValue, RouteSelection
 from .grants import TokenVerifier
+from .outgoing import Outgoing
 from .reading import TableReader
 from .webhooks import STANDARD_MARK, octets_of_secret
 
@@ -227,16 +228,20 @@ def jwt_of(table: TableReader | None) -> JwtConfig | None:
         algorithms=table.texts("algorithms", None),
         key=table.public_key("key", ""),
         keys={name: keys.public_key(name) for name in keys.names()},
+        jwks=table.url("jwks", ""),
+        jwks_age=table.seconds("jwks_age", 600.0, 10, DAY),
         audience=table.text("audience", "") or None,
         issuer=table.text("issuer", "") or None,
         leeway=table.seconds("leeway", 0.0, 0, 300),
     )
     table.end()
-    if bool(found.key) == bool(found.keys):
-        table.wrong("key", "there are key and keys, or neither, needed is one: keys are by the kid of tokens")
+    if [bool(found.key), bool(found.keys), bool(found.jwks)].count(True) != 1:
+        named = " and ".join(name for name in ("key", "keys", "jwks") if table.has(name))
+        ways = "a key, keys by the kid of tokens, or jwks, the URL of such"
+        table.wrong("key", f"there {f'are {named}' if named else 'is none'}, needed is one of: {ways}")
         return found
     try:
-        TokenVerifier(found)
+        TokenVerifier(found, Outgoing)
     except ValueError as error:
         table.wrong("algorithms" if str(error).startswith("algorithms") else "key", str(error))
     except ImportError as error:

@@ -192,9 +192,11 @@ class OwnFace(rawws.Handler):
 
     async def start(self) -> None:
         """Begin."""
+        self.clients.start()
 
     async def close(self) -> None:
         """End."""
+        await self.clients.close()
         if self._outgoing is not None:
             await self._outgoing.close()
 

@@ -16,7 +16,7 @@ import rawws
 from rawws.net.rate import RateLimiter
 from rawws.topics import TopicError
 
-from .grants import TokenVerifier
+from .grants import ClientGrant, TokenVerifier
 from .model import GatewayConnection, app_of_client, is_cached
 from .own_calls import ApplicationCalls
 from .pusher_rules import USER_CHANNEL, check_channel_name
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .config import AppConfig
-    from .grants import ClientGrant
+    from .jwks import KeySet
     from .model import Gateway
     from .outgoing import Outgoing
 
@@ -43,18 +43,46 @@ class OwnClients:
         self, gateway: Gateway, outgoing: Callable[[], Outgoing], entered: Callable[[Any, ClientGrant], object]
     ) -> None:
         self._gateway = gateway
+        self._outgoing = outgoing
         self._calls = ApplicationCalls(outgoing)
         self._entered = entered
         self._grants: dict[Any, ClientGrant] = {}
         self._verifiers: dict[str, TokenVerifier] = {}
+        self._left: list[KeySet] = []
         self._rates: OrderedDict[tuple[str, str, float], RateLimiter] = OrderedDict()
         self.load()
-        gateway.on_reload.append(lambda _: self.load())
+        gateway.on_reload.append(lambda _: self.reload())
 
     def load(self) -> None:
         """Use what the configuration says now."""
-        apps = self._gateway.config.apps
-        self._verifiers = {each.id: TokenVerifier(each.jwt) for each in apps if each.jwt is not None}
+        known, self._verifiers = self._verifiers, {}
+        for app in self._gateway.config.apps:
+            if app.jwt is not None:
+                found = known.get(app.id)
+                # Keys that were fetched are good still.
+                if found is None or found.config != app.jwt:
+                    found = TokenVerifier(app.jwt, self._outgoing)
+                self._verifiers[app.id] = found
+        # Clients may wait for keys that nobody needs any more.
+        left = [each.keys for each in known.values() if each.keys is not None and each not in self._verifiers.values()]
+        self._left = [each for each in (*self._left, *left) if each.is_fetching]
+
+    def reload(self) -> None:
+        """Use what the configuration says from now on."""
+        self.load()
+        self.start()
+
+    def start(self) -> None:
+        """Fetch what tokens are verified by: what is wrong with that is known before clients come."""
+        for each in self._verifiers.values():
+            if each.keys is not None:
+                each.keys.refresh()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for keys in (*self._left, *(each.keys for each in self._verifiers.values())):
+            if keys is not None:
+                await keys.close()
 
     def forget(self, client: Any) -> None:
         """Forget what a client may do that is gone, or has its answer."""
@@ -76,8 +104,12 @@ class OwnClients:
         app = self.app_of(client)
         verifier = self._verifiers.get(app.id)
         if verifier is not None:
-            return self._enter(client, verifier.grant_of(app, client.token))
+            grant = verifier.grant_of(app, client.token)
+            return self._enter(client, grant) if isinstance(grant, ClientGrant) else self._enter_later(client, grant)
         return self._ask_who(app, client)
+
+    async def _enter_later(self, client: Any, grant: Awaitable[ClientGrant]) -> rawws.Identity:
+        return self._enter(client, await grant)
 
     async def _ask_who(self, app: AppConfig, client: Any) -> rawws.Identity:
         url = app.calls.connect if app.calls is not None else ""

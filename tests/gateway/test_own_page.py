@@ -73,7 +73,7 @@ async def test_the_application_of_the_page_says_who_comes_in() -> None:
 
     async with backend(answer) as asked:
         async with gateway(
-            blocks("toml")[1].replace("http://127.0.0.1:3000", asked.url) + "  timeout = 29\n"
+            blocks("toml")[2].replace("http://127.0.0.1:3000", asked.url) + "  timeout = 29\n"
         ) as running:
             async with own(running.port, "", "1", additional_headers={"Cookie": "session=a-session"}) as ann:
                 assert "cursor" in await ann.ask(subscribe="room-1")
@@ -84,7 +84,7 @@ async def test_the_application_of_the_page_says_who_comes_in() -> None:
                 assert await eve.ended() == (4401, "sign in first")
 
 
-@pytest.mark.parametrize(("head", "kind", "number"), [("jwt", JwtConfig, 0), ("calls", CallsConfig, 1)])
+@pytest.mark.parametrize(("head", "kind", "number"), [("jwt", JwtConfig, 1), ("calls", CallsConfig, 2)])
 def test_the_tables_have_the_keys_and_the_defaults_that_there_are(head: str, kind: type[Any], number: int) -> None:
     [app] = read_config(blocks("toml")[number]).apps
     rows = re.findall(rf"^\| `{head}` \| default \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
@@ -92,5 +92,7 @@ def test_the_tables_have_the_keys_and_the_defaults_that_there_are(head: str, kin
     assert names == {field.name for field in dataclasses.fields(kind)}
     made = app.jwt if kind is JwtConfig else app.calls
     assert isinstance(made, kind)
-    if kind is CallsConfig:
+    if isinstance(made, CallsConfig):
         assert made.timeout == 3.0
+    else:
+        assert (made.jwks_age, made.leeway) == (600, 0)
