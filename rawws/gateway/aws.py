@@ -30,7 +30,7 @@ from .aws_events import AwsClient, authorizer_event, client_headers, connect_eve
 from .calls import BackendRoute, CallResult, call_result, event_body
 from .expressions import NO_JSON, RequestValue, RouteSelection, parse_message
 from .figures import call_samples
-from .model import GatewayConnection
+from .model import GatewayConnection, topic_of_channel
 from .outgoing import CallFailed, Outgoing
 from .webhooks import standard_fields
 
@@ -50,6 +50,8 @@ logger = logging.getLogger("rawws.gateway")
 CONNECT, DISCONNECT, DEFAULT = "$connect", "$disconnect", "$default"
 # Messages of a client that wait while one is with the backend.
 MAX_WAITING: Final = 16
+# Of one connection, as an app has it by default.
+MOST_CHANNELS: Final = 100
 # What clients are told, in the words of API Gateway.
 FORBIDDEN: Final = "Forbidden"
 FAILED: Final = "Internal server error"
@@ -137,6 +139,22 @@ class AwsConnection(GatewayConnection):
         # What goes to the backend, in order; and whether something is on its way.
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.working = False
+
+    def join(self, channel: str) -> None:
+        """Subscribe to a channel, as a backend asks; nothing where it is. Raises rawws.TopicError."""
+        if channel in self.channels:
+            return
+        if len(self.channels) >= MOST_CHANNELS:
+            raise rawws.TopicError("limit", f"the connection has {MOST_CHANNELS} channels, the limit")
+        hub = self.gateway.hub_of(channel)
+        self.channels[channel] = hub.subscribe(self, topic_of_channel(self.app, channel))
+        self.gateway.count(self.app, f"c:{channel}", 1)
+
+    def leave(self, channel: str) -> None:
+        """End the subscription to a channel; nothing where there is none."""
+        if self.channels.pop(channel, None) is not None:
+            self.gateway.hub_of(channel).unsubscribe(self, topic_of_channel(self.app, channel))
+            self.gateway.count(self.app, f"c:{channel}", -1)
 
     def take(self, publication: Publication) -> None:
         """Send what is published to a channel that a backend subscribed this connection to, without anything beside."""
@@ -318,6 +336,8 @@ class AwsFace(rawws.Handler):
         """Tell the backend that a client is gone."""
         connection = ws.state
         if isinstance(connection, AwsConnection):
+            for channel in tuple(connection.channels):
+                connection.leave(channel)
             self.gateway.closed(connection, code, reason)
             self._put(connection, DISCONNECT, disconnect_event(connection.client, code, reason))
 

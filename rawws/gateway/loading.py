@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import re
 import tomllib
@@ -35,7 +36,7 @@ from .webhooks import STANDARD_MARK, octets_of_secret
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["load_config", "read_config"]
+__all__ = ["app_of_api", "load_config", "read_config"]
 
 # A topic is `{app}/{channel}`: 32, a slash, and 200 fit into the 255 bytes of its name.
 IDENT: Final = "[0-9A-Za-z_-]{1,32}"
@@ -279,6 +280,25 @@ def limits_of(table: TableReader) -> AppLimits:
     )
     table.end()
     return found
+
+
+def app_of_api(api: ApiConfig) -> AppConfig:
+    """Return what an API is to the HTTP API of apps: its credentials are its keys."""
+    return AppConfig(
+        id=api.id,
+        keys=api.credentials,
+        enabled=True,
+        origins=api.origins,
+        max_connections=api.max_connections,
+        client_events=False,
+        subscription_count=False,
+        user_auth_timeout=0.0,
+        jwt=None,
+        calls=None,
+        limits=dataclasses.replace(limits_of(TableReader({}, "", [])), event_size=api.limits.message_size),
+        channels=(),
+        hooks=(),
+    )
 
 
 def rule_of(table: TableReader) -> ChannelRule:

@@ -147,10 +147,11 @@ class GatewayConnection:
 
     def join(self, channel: str) -> None:
         """Subscribe to a channel, as its server asks; nothing where it is. Raises rawws.TopicError."""
-        raise rawws.TopicError("refused", f"{self.face} has no channels that could be {channel[:64]!r}")
+        raise NotImplementedError
 
     def leave(self, channel: str) -> None:
         """End the subscription to a channel; nothing where there is none."""
+        raise NotImplementedError
 
     def info(self) -> ConnectionInfo:
         """Return what is told of it."""

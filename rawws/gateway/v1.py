@@ -22,6 +22,7 @@ from rawws.topics.payloads import serialize
 
 from .control import RegistryAway
 from .idempotency import KeptAnswers
+from .loading import app_of_api
 from .model import topic_of_channel
 from .pusher_rules import USER_CHANNEL, check_channel_name, check_request
 from .v1_connections import ConnectionRequests
@@ -61,14 +62,16 @@ class V1Api:
         self._users = users
         self._kept = KeptAnswers(gateway.registry, gateway.answers)
         self._connections = ConnectionRequests(gateway, users)
-        # By the app: its secrets; and its rate, and how fast its servers ask.
+        # By its id: an app, or an API as one; its secrets; and its rate, and how fast its servers ask.
+        self._apps: dict[str, AppConfig] = {}
         self._secrets: dict[str, BearerKeys] = {}
         self._rates: dict[str, tuple[float, RateLimiter]] = {}
         self._load(gateway.config)
         gateway.on_reload.append(self._load)
 
     def _load(self, config: GatewayConfig) -> None:
-        self._secrets = {app.id: BearerKeys([each.secret for each in app.keys]) for app in config.apps}
+        self._apps = {app.id: app for app in (*config.apps, *map(app_of_api, config.apis))}
+        self._secrets = {app.id: BearerKeys([each.secret for each in app.keys]) for app in self._apps.values()}
 
     def routes(self) -> list[rawws.Route]:
         """Return what is answered."""
@@ -104,7 +107,7 @@ class V1Api:
 
     async def _answer(self, endpoint: ServerEndpoint, request: rawws.HttpRequest) -> rawws.Response:
         """Answer a request, if it is one of a server of the app."""
-        app = self._gateway.config.app(request.path_params["app"])
+        app = self._apps.get(request.path_params["app"])
         response = await self._attempt(app, endpoint, request)
         self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
         return response

@@ -373,16 +373,3 @@ async def test_a_connection_whose_app_is_gone_from_the_file_is_gone() -> None:
         running.gateway.reload(remaining)
         assert v1_connections.join(connection, {"channels": ["a"]}).status == 410
         await client.ws.close()
-
-
-async def test_connections_of_apis_are_in_no_channels() -> None:
-    api = '[[api]]\nid = "chat"\npath = "/prod"\ncredentials = [{ key = "k", secret = "s" }]'
-    async with gateway(app_file() + api) as running:
-        async with rawws.connect(f"ws://127.0.0.1:{running.port}/prod"):
-            await eventually(lambda: len(running.gateway.connections) == 1)
-            [connection] = running.gateway.connections.values()
-            done = v1_connections.join(connection, {"channels": ["a"]})
-            assert (done.status, done.reason) == (409, "aws has no channels that could be 'a'")
-            assert v1_connections.leave(connection, {"channels": ["a"]}).status == 200
-            told = {"event": "e", "text": "x", "json": False}
-            assert v1_connections.tell(connection, told).status == 409
