@@ -22,7 +22,9 @@ from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 from websockets import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
-from rawws.demo import app
+import rawws
+from rawws.demo import app, connection
+from rawws.protocol.http11 import Headers, Request
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
 DESKTOP = (1280, 900)
@@ -495,8 +497,58 @@ def test_a_full_feed_turns_readers_away_until_one_leaves(port: int) -> None:
             time.sleep(0.01)
 
 
-def test_the_page_is_one_file_that_asks_nobody_else_for_anything() -> None:
-    page = Path(app.__file__).with_name("page.html").read_text(encoding="utf-8")
+# The page of one connection, without a browser
+
+
+def test_each_of_a_page_is_told_which_connection_it_came_by(port: int) -> None:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+        first, second = (client.get("/connection/request", params={"n": n}).json() for n in (7, 8))
+        assert (first["n"], second["n"], first["version"]) == ("7", "8", "1.1")
+        # They shared one.
+        assert first["port"] == second["port"]
+        with client.stream("GET", "/connection/stream?n=9") as answer:
+            lines = (line for line in answer.iter_lines() if line)
+            assert next(lines) == "retry: 500"
+            assert json.loads(next(lines).removeprefix("data: "))["n"] == "9"
+    with connect(f"ws://{LOOPBACK}:{port}/connection/socket") as ws:
+        ask(ws, n=3)
+        assert json.loads(ws.recv(timeout=20)) == {"n": 3, "port": ws.local_address[1], "version": "1.1"}
+        ask(ws, close=4003, reason="number 3")
+        with pytest.raises(ConnectionClosedError, match=r"4003.*number 3"):
+            ws.recv(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "allowed are"),
+        ('{"close": 4000}', "allowed are"),
+        ('{"close": 5, "reason": ""}', "5"),
+        ("[" * 100_000, ""),
+        (b"\xff", ""),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_message_that_cannot_be_obeyed_is_answered(port: int, sent: str | bytes, told: str) -> None:
+    with connect(f"ws://{LOOPBACK}:{port}/connection/socket") as ws:
+        ws.send(sent)
+        assert told in json.loads(ws.recv(timeout=20))["error"]
+        ask(ws, n=7)
+        assert json.loads(ws.recv(timeout=20))["n"] == 7
+
+
+def test_too_many_streams_of_the_page_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STREAM_LIMIT", 0)
+    request = rawws.HttpRequest(Request("GET", "/connection/stream", Headers(), "2"), {}, (LOOPBACK, 1), "https")
+    answer = connection.Streams().open(request)
+    assert isinstance(answer, rawws.Response)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+
+
+@pytest.mark.parametrize("name", ["page.html", "connection.html"])
+def test_a_page_is_one_file_that_asks_nobody_else_for_anything(name: str) -> None:
+    page = Path(app.__file__).with_name(name).read_text(encoding="utf-8")
     assert re.findall(r"https?://(?!www\.w3\.org/)[^\s\"']+", page) == []
     assert "innerHTML" not in page
     assert re.findall(r"<(?:script|link|img|iframe)[^>]*\bsrc=", page) == []

@@ -54,7 +54,11 @@ examples:
     {prog} serve --asgi app:app
 """
 
-DEMO = "Run a server with one page: an echo and a chat room over WebSockets, and a feed by events and by long polling."
+DEMO = """\
+Run a server with one page: an echo and a chat room over WebSockets, and a feed
+by events and by long polling. A second page, /connection, shows how many TCP
+connections 20 event streams, 20 WebSockets and 20 requests take: with TLS one.
+"""
 
 ENVIRONMENT = """
 Each option can be a variable of the environment as well: RAWWS_MAX_SIZE is
@@ -169,6 +173,7 @@ def parser() -> EnvironmentParser:
     )
     demo.set_defaults(command=serve_demo)
     add_where(demo, unix=False)
+    add_tls(demo)
     demo.add_argument("--open", action="store_true", help="open the page in a browser")
     terminal.add_commands(commands, prog)
     topics.add_topic_commands(commands, prog)

@@ -83,7 +83,8 @@ def serve_demo(options: argparse.Namespace) -> int:
 
     def announce(address: str) -> str:
         # Nobody can open the address that stands for all of a machine's.
-        url = "http://" + address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        scheme = "https://" if options.ssl_certfile else "http://"
+        url = scheme + address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
         if options.open:
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
         return f"open {url}"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import collections
 import contextlib
-import hashlib
-import importlib.resources
 import json
-import re
 import secrets
 import time
 import unicodedata
 from typing import Any, final
 
 import rawws
+
+from .connection import connection_routes
+from .pages import page_response
 
 __all__ = ["demo_routes"]
 
@@ -36,15 +35,17 @@ def demo_routes(server: str) -> rawws.Routes:
     """Return the table of all that the demo serves; `server` is what the page says it was served by."""
     echo, room = Echo(), Room(server)
     feed = Feed(echo, room)
+    page = page_response("page.html")
     return rawws.Routes(
         [
-            rawws.Route("/", lambda _: rawws.Response(200, PAGE, PAGE_HEADERS)),
+            rawws.Route("/", lambda _: page),
             rawws.Route("/healthz", rawws.healthz),
             rawws.Route("/readyz", rawws.readyz),
             rawws.Route("/echo", echo, websocket=True),
             rawws.Route("/chat", room, websocket=True),
             rawws.Route("/feed", feed.stream),
             rawws.Route("/poll", feed.poll),
+            *connection_routes(),
         ]
     )
 
@@ -250,28 +251,3 @@ def one_line(text: str, limit: int) -> str:
     if not 1 <= len(line) <= limit:
         raise ValueError(f"{len(line)} characters came, 1 to {limit} are allowed")
     return line
-
-
-PAGE = (importlib.resources.files(__package__) / "page.html").read_bytes()
-
-
-def digest(tag: str) -> str:
-    """Return the CSP source that allows the page's own <style> or <script>, and no other."""
-    [inline] = re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), PAGE, re.DOTALL)
-    return f"'sha256-{base64.b64encode(hashlib.sha256(inline).digest()).decode()}'"
-
-
-PAGE_HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src {digest('style')}; script-src {digest('script')}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'"
-    ),
-    "Cache-Control": "no-cache",
-    # Alone in its process, the page may read the clock in steps of 5 us; else in steps of 100.
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}

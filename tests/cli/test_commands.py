@@ -328,6 +328,12 @@ def test_the_demo_names_the_page_and_answers_health_checks(here: Path) -> None:
         assert page.startswith(b"<!doctype html>")
 
 
+def test_the_demo_has_tls_where_it_has_a_certificate(here: Path) -> None:
+    trustme.CA().issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(here / "server.pem")
+    with start(here, "demo", "--port", "0", "--ssl-certfile", "server.pem") as process:
+        assert process.output.startswith(f"open https://127.0.0.1:{port(process)} (rawws ")
+
+
 def test_the_demo_opens_its_page_in_a_browser(here: Path) -> None:
     browser = here / "browser"
     browser.write_text('#!/bin/sh\necho "$1" > opened\n')

@@ -24,7 +24,7 @@ async def talk(folder: Path) -> None:
     authority = folder / "authority.pem"
     authority.write_bytes(keys.authority)
     peers: set[Any] = set()
-    async with serve(site(asyncio.Queue(), peers), **options(keys)) as server:
+    async with serve(site(peers), **options(keys)) as server:
         # One file is compiled as it is run.
         java = find_program("java", "apt-get install default-jdk-headless")
         quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")

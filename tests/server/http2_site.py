@@ -1,17 +1,13 @@
-"""A site for foreign clients of HTTP/2: a page, requests, event streams and WebSockets, and where each came from."""
+"""A site for foreign clients of HTTP/2: requests, event streams and WebSockets, and where each came from."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import ssl
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import rawws
 from tests.server.peers import DEADLINE
@@ -21,30 +17,10 @@ __all__ = ["LARGE", "Keys", "address", "make_keys", "options", "run_client", "si
 # More than the windows of most clients, and as much as a server takes unless it is told otherwise.
 LARGE = bytes(range(256)) * 4096
 
-PAGE = """<!doctype html><script>
-const got = {events: 0, messages: [], fetched: 0, closed: []}
-const done = () => got.events == 20 && got.closed.length == 20 && got.fetched == 20
-function report() { if (done()) fetch('/report', {method: 'POST', body: JSON.stringify(got)}) }
-for (let i = 0; i < 20; i++) {
-    const source = new EventSource('/events/' + i)
-    source.onmessage = event => { if (event.data == i) { got.events++; report() } }
-    const ws = new WebSocket('wss://' + location.host + '/ws', ['chat.v1'])
-    ws.onopen = () => ws.send('message ' + i)
-    ws.onmessage = event => { got.messages.push(event.data); ws.close(4000, 'enough') }
-    ws.onclose = event => { got.closed.push([event.code, event.reason, event.wasClean, ws.protocol]); report() }
-    fetch('/item/' + i).then(answer => answer.text()).then(text => { if (text == i) got.fetched++; report() })
-}
-</script>"""
 
-
-def site(reports: asyncio.Queue[Any], peers: set[Any]) -> rawws.Routes:
-    """Serve the page; `peers` are the addresses from which all of it is asked."""
+def site(peers: set[Any]) -> rawws.Routes:
+    """Serve what there is to ask for; `peers` are the addresses from which it is asked."""
     routes = rawws.Routes()
-
-    @routes.get("/")
-    def page(request: rawws.HttpRequest) -> rawws.Response:
-        peers.add(request.remote_address)
-        return rawws.Response(200, PAGE, content_type="text/html")
 
     @routes.get("/item/{name}")
     def item(request: rawws.HttpRequest) -> str:
@@ -68,10 +44,6 @@ def site(reports: asyncio.Queue[Any], peers: set[Any]) -> rawws.Routes:
         peers.add(request.remote_address)
         return request.body
 
-    @routes.post("/report")
-    def report(request: rawws.HttpRequest) -> None:
-        reports.put_nowait(request.json())
-
     @routes.websocket("/ws")
     async def talk(ws: rawws.WebSocket) -> None:
         peers.add(ws.remote_address)
@@ -82,11 +54,10 @@ def site(reports: asyncio.Queue[Any], peers: set[Any]) -> rawws.Routes:
 
 
 class Keys(NamedTuple):
-    """Of a server: its context, its authority in PEM, and what Chromium is to take its key by."""
+    """Of a server: its context, and its authority in PEM."""
 
     context: ssl.SSLContext
     authority: bytes
-    pin: str
 
 
 def make_keys() -> Keys:
@@ -95,10 +66,7 @@ def make_keys() -> Keys:
     leaf = authority.issue_cert("localhost", "127.0.0.1")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     leaf.configure_cert(context)
-    key = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).public_key()
-    octets = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    pin = base64.b64encode(hashlib.sha256(octets).digest()).decode()
-    return Keys(context, authority.cert_pem.bytes(), pin)
+    return Keys(context, authority.cert_pem.bytes())
 
 
 async def run_client(*command: str | Path) -> bytes:

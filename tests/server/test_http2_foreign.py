@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from pathlib import Path
@@ -27,7 +26,7 @@ def keys() -> Keys:
 
 async def test_nghttp_gets_many_and_a_large_one_on_one_connection(keys: Keys) -> None:
     peers: set[Any] = set()
-    async with serve(site(asyncio.Queue(), peers), **options(keys)) as server:
+    async with serve(site(peers), **options(keys)) as server:
         at = address(server)
         paths = [f"{at}/item/{number}" for number in range(50)]
         # Windows of 16 KiB, which are soon full.
@@ -41,14 +40,14 @@ async def test_nghttp_gets_many_and_a_large_one_on_one_connection(keys: Keys) ->
 async def test_nghttp_uploads_with_trailers_and_waits_for_leave(keys: Keys, tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(LARGE)
-    async with serve(site(asyncio.Queue(), set()), **options(keys)) as server:
+    async with serve(site(set()), **options(keys)) as server:
         program = find_program("nghttp", NGHTTP2)
         more = ("--trailer", "checksum: 1", "--expect-continue")
         assert await run_client(program, "-d", body, *more, f"{address(server)}/echo") == LARGE
 
 
 async def test_nghttp_begins_with_http2_where_there_is_no_tls() -> None:
-    async with serve(site(asyncio.Queue(), set()), http2=True) as server:
+    async with serve(site(set()), http2=True) as server:
         output = await run_client(find_program("nghttp", NGHTTP2), "-nv", f"{address(server, 'http')}/item/7")
         assert re.search(r"recv .*:status: 200", output.decode()), output
         assert server.stats().accepted == 1
@@ -59,7 +58,7 @@ async def test_nghttp_begins_with_http2_where_there_is_no_tls() -> None:
 
 async def test_h2load_has_two_thousand_answers_and_no_error(keys: Keys) -> None:
     peers: set[Any] = set()
-    async with serve(site(asyncio.Queue(), peers), **options(keys)) as server:
+    async with serve(site(peers), **options(keys)) as server:
         load = ("-n", "2000", "-c", "4", "-m", "32")
         output = (await run_client(find_program("h2load", NGHTTP2), *load, f"{address(server)}/item/7")).decode()
         assert "Application protocol: h2" in output

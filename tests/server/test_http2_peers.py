@@ -1,4 +1,4 @@
-"""HTTP/2 with a browser and with node: page, event streams, WebSockets and requests on one TCP connection."""
+"""HTTP/2 with node: a WebSocket and a request on one TCP connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.http2_site import make_keys, site
-from tests.server.peers import eventually, serve
+from tests.server.peers import serve
 
 NODE = """
 const http2 = require('node:http2')
@@ -28,42 +28,11 @@ session.on('remoteSettings', settings => {
 """
 
 
-async def test_chromium_has_all_on_one_connection(tmp_path: Path) -> None:
-    reports: asyncio.Queue[Any] = asyncio.Queue()
-    peers: set[Any] = set()
-    keys = make_keys()
-    options: dict[str, Any] = {"ssl": keys.context, "http2": True, "subprotocols": ["chat.v1"]}
-    async with serve(site(reports, peers), **options) as server:
-        browser = await asyncio.create_subprocess_exec(
-            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path}", f"--ignore-certificate-errors-spki-list={keys.pin}",
-            "--remote-debugging-port=0",
-            f"https://localhost:{server.sockets[0].getsockname()[1]}/",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(50):
-                report = await reports.get()
-            figures = server.stats()
-        finally:
-            browser.kill()
-            await browser.wait()
-        assert report["events"] == report["fetched"] == 20
-        assert sorted(report["messages"]) == sorted(f"message {number}" for number in range(20))
-        assert report["closed"] == [[4000, "enough", True, "chat.v1"]] * 20
-        # A browser may open a second one that it does not use.
-        assert len(peers) == 1 <= figures.http2_connections
-        assert figures.opened == figures.closes[4000] == 20
-        assert figures.streams == 20
-        await eventually(lambda: not server.settings.connections)
-
-
 async def test_node_has_a_websocket_over_its_own_http2(tmp_path: Path) -> None:
     options: dict[str, Any] = {"ssl": make_keys().context, "http2": True, "subprotocols": ["chat.v1"]}
     script = tmp_path / "client.js"
     script.write_text(NODE)
-    async with serve(site(asyncio.Queue(), set()), **options) as server:
+    async with serve(site(set()), **options) as server:
         port = str(server.sockets[0].getsockname()[1])
         node = await asyncio.create_subprocess_exec("node", str(script), port, stdout=asyncio.subprocess.PIPE)
         async with asyncio.timeout(50):
