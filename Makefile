@@ -10,7 +10,8 @@ NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign specs fuzz mutate soak torture clean
+.PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign specs fuzz mutate soak frames \
+	torture clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -82,6 +83,9 @@ mutate: .venv/.mutate ## change one folder in small ways, and list what no test 
 
 soak: build .venv/.bench .venv/.tests ## load it for long through a bad network, and draw reports/soak.png (ARGS="--minutes 30")
 	$(BIN)/python -m tests.soak $(ARGS)
+
+frames: build .venv/.tests ## exchange a million frames of HTTP/2, and see that nothing is left behind (ARGS="--frames 5000")
+	$(BIN)/python -m tests.soak.http2 $(ARGS)
 
 torture: build .venv/.tests ## kill servers and engines under 50 clients (ARGS="kafka --kills forget --seconds 120")
 	$(BIN)/python -m tests.torture $(ARGS)

@@ -38,6 +38,11 @@ def test_a_drain_keeps_its_deadline_where_handlers_do_not_end() -> None:
     assert re.search(r"60 told to go, 0 aborted, in \d+\.\d+ s of 2\n", printed)
 
 
+def test_some_thousand_frames_of_http2_leave_nothing_behind() -> None:
+    printed = run("tests.soak.http2", "--frames", "20000")
+    assert printed.endswith("\n0 faults\n"), printed
+
+
 def test_what_is_left_over_is_a_fault() -> None:
     before = {"descriptors": 9, "tasks": 3}
     after = {"descriptors": 10, "tasks": 4, "hub": {"subscribers": 1}}
