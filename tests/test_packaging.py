@@ -206,6 +206,7 @@ def test_users_are_offered_no_packages_of_developers() -> None:
         "reload",
         "jwt",
         "gateway",
+        "push",
     }
 
 

@@ -77,6 +77,7 @@ ELSEWHERE = {
     "nats.md",
     "own-face.md",
     "postgresql.md",
+    "push.md",
     "redis.md",
     "sse.md",
     "testing.md",
