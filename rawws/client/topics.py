@@ -352,12 +352,11 @@ class HubClient:
             finding = asyncio.ensure_future(self._find_better())
             try:
                 await asyncio.wait([serving, finding], return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
                 await cancel_all(serving, finding)
-                if not finding.cancelled():
-                    finding.result()[1].drop()
+            except asyncio.CancelledError:
+                finding.add_done_callback(drop_found)
+                await cancel_all(serving, finding)
                 raise
-            await cancel_all(serving, finding)
             if finding.cancelled():
                 serving.result()
             # It takes over, and failed before.
@@ -566,3 +565,9 @@ class TopicSubscription:
         if not self._receiver.over:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._hub.unsubscribe, self._channel, self._receiver)
+
+
+def drop_found(finding: asyncio.Task[tuple[int, HubLink]]) -> None:
+    """Drop a link that was found when nobody needed it any more."""
+    if not finding.cancelled() and finding.exception() is None:
+        finding.result()[1].drop()

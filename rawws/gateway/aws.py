@@ -239,16 +239,20 @@ class AwsFace(rawws.Handler):
 
     async def close(self) -> None:
         """End: backends are given `drain` seconds to take what waits for them; what is lost is counted."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.gateway.config.drain):
-                while self._tasks:
-                    await asyncio.wait(self._tasks)
-        pending = {*self._tasks}
-        await cancel_all(*pending)
-        if pending:
-            logger.warning("%d connections had messages for their backend when the gateway ended", len(pending))
-        if self.outgoing is not None:
-            await self.outgoing.close()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.gateway.config.drain):
+                    while self._tasks:
+                        await asyncio.wait(self._tasks)
+        finally:
+            pending = {*self._tasks}
+            if pending:
+                logger.warning("%d connections had messages for their backend when the gateway ended", len(pending))
+            try:
+                await cancel_all(*pending)
+            finally:
+                if self.outgoing is not None:
+                    await self.outgoing.close()
 
     # -- opening handshakes
 

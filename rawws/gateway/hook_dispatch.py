@@ -8,6 +8,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -81,12 +82,16 @@ class HookDispatch:
 
     async def close(self) -> None:
         """End: what is queued is sent within `drain` seconds of the configuration, or counted as lost."""
-        if self.state is not None:
-            await self.state.close()
+        async with contextlib.AsyncExitStack() as closing:
+            if self.outgoing is not None:
+                closing.push_async_callback(self.outgoing.close)
+            closing.push_async_callback(self._end_queues)
+            if self.state is not None:
+                closing.push_async_callback(self.state.close)
+
+    async def _end_queues(self) -> None:
         drain = self.gateway.config.drain
         await asyncio.gather(*self._ending, *(queue.close(drain) for queue in self.queues.values()))
-        if self.outgoing is not None:
-            await self.outgoing.close()
 
     def reload(self, config: GatewayConfig) -> None:
         """Take over a new configuration."""

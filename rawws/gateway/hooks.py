@@ -163,17 +163,19 @@ class HookQueue:
         self._filled.set()
         if self._task is None:
             return
-        if drain > 0:
-            await asyncio.wait([self._task], timeout=drain)
-        await end_all(self._task)
-        self._task = None
-        lost = self.waiting
-        if lost:
-            self.stats.lost += lost
-            logger.warning("the hook %s loses %d events that wait for it", self.hook.url, lost)
-            self._queue.clear()
-            self._under_way.clear()
-            self._size = 0
+        try:
+            if drain > 0:
+                await asyncio.wait([self._task], timeout=drain)
+        finally:
+            await end_all(self._task)
+            self._task = None
+            lost = self.waiting
+            if lost:
+                self.stats.lost += lost
+                logger.warning("the hook %s loses %d events that wait for it", self.hook.url, lost)
+                self._queue.clear()
+                self._under_way.clear()
+                self._size = 0
 
     # -- inside
 

@@ -563,11 +563,13 @@ class Gateway:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        for face in reversed(self.faces):
-            await face.close()
-        self.registry.close()
-        for hub in (self.main, self.cache, self.control):
-            await hub.close()
+        # All of them, whatever becomes of one: of a cancellation, too.
+        async with contextlib.AsyncExitStack() as closing:
+            for hub in (self.control, self.cache, self.main):
+                closing.push_async_callback(hub.close)
+            closing.callback(self.registry.close)
+            for face in self.faces:
+                closing.push_async_callback(face.close)
 
 
 def is_of(connection: GatewayConnection, apps: Collection[str] | None) -> bool:

@@ -142,13 +142,15 @@ class HubCore:
         self._thread.take_all()
         self.attendance.close()
         self.calls.close()
-        if self._replication is not None:
-            await self._replication.close()
-        for receiver in tuple(self._subscribers):
-            if isinstance(receiver, (WebSocket, AsgiSocket)):
-                receiver.close(1000)
-            elif isinstance(receiver, (EventStream, TopicListener)):
-                receiver.close()
+        try:
+            if self._replication is not None:
+                await self._replication.close()
+        finally:
+            for receiver in tuple(self._subscribers):
+                if isinstance(receiver, (WebSocket, AsgiSocket)):
+                    receiver.close(1000)
+                elif isinstance(receiver, (EventStream, TopicListener)):
+                    receiver.close()
 
     def subscribe(
         self,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, final
 
 from rawws import clock
 from rawws.errors import RawwsError
+from rawws.net.cancellation import finish
 from rawws.net.prepared import PreparedMessage
 from rawws.protocol.extensions import excerpt
 
@@ -102,10 +103,12 @@ class Replication:
             if task is not None:
                 tasks.append(task)
             replica_of(found).release()
-        await self.backplane.close()
-        for sent in self.outbox.of(ALL_TOPICS):
-            self._drop(sent)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await finish(self.backplane.close())
+        finally:
+            for sent in self.outbox.of(ALL_TOPICS):
+                self._drop(sent)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- what the hub calls
 

@@ -11,10 +11,7 @@ from tests.backplanes.handlers import Told
 from tests.server.cuts import Cut, Leftovers, cutting
 from tests.server.peers import eventually
 
-__all__ = ["SESSIONS", "cut_everywhere"]
-
-# That of a node of a cluster is one of several, and the first of them is cut.
-SESSIONS = ("EngineSession._run", "RedisClusterBackplane._run")
+__all__ = ["cut_everywhere"]
 
 
 async def cut_everywhere(make: Callable[[], Backplane], name: str, left: Leftovers, *, late: bool) -> None:

@@ -711,3 +711,28 @@ async def test_what_is_said_here_while_the_engine_is_away_is_bounded_over_all_to
         store = hub._replication.store
         assert 0 < store.size + TOPIC_COST * len(store.logs) <= 100_000
     logged.take_all("the backplane is away", 1)
+
+
+async def test_a_hub_that_is_cancelled_while_it_closes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand, over = ByHand(), asyncio.Event()
+    close = hand.close
+
+    async def take_long() -> None:
+        await over.wait()
+        await close()
+
+    monkeypatch.setattr(hand, "close", take_long)
+    hub = Hub(backplane=hand)
+    hub.enter()
+    outcome = hub.publish("a", "x")
+    closing = asyncio.create_task(hub.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not closing.done()
+    over.set()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    assert not (await outcome).accepted
+    assert (hub.stats().unsent, hub.stats().lost) == (0, 1)

@@ -21,6 +21,7 @@ from tests.client.hubs import HASTY, TRANSPORTS, Network, hub_of, hub_server
 from tests.javascript.parts import address, serving
 from tests.javascript.proxy import Proxy
 from tests.processes import free_port
+from tests.server.cuts import Cut, Leftovers, cutting, in_its_turn
 from tests.server.peers import eventually
 
 
@@ -305,6 +306,29 @@ async def test_the_better_transport_is_taken_when_it_is_let_through_again(hasty:
                 await eventually(lambda: client.transport == "websocket")
                 assert await collect(subscription, 500) == list(range(1, 501))
                 await publishing
+
+
+@in_its_turn
+async def test_a_client_that_is_cancelled_wherever_it_waits_leaves_no_connection(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics, "BETTER_FIRST", 0.01)
+    async with hub_server(hub_of()) as server:
+        left = Leftovers()
+        with left.heard():
+            for at in itertools.count(1):
+                cut = Cut(at, late=late)
+                client: Any = rawws.HubClient(address(server.sockets[0].getsockname()[1]), **HASTY)
+                # It begins with a stream, and finds that a WebSocket works.
+                client._level = 1
+                with cutting("HubClient._run", cut):
+                    async with client:
+                        client.subscribe("numbers")
+                        while client.transport != "websocket" and not cut.is_over:  # noqa: ASYNC110 - as above
+                            await asyncio.sleep(0.005)
+                await left.check(at)
+                if not cut.is_made:
+                    break
 
 
 async def test_a_topic_that_is_refused_over_a_stream_leaves_the_others(hasty: None) -> None:

@@ -98,6 +98,22 @@ async def test_faces_are_asked_one_after_the_other_who_may_come_in() -> None:
     assert slow.told == ["start", "close"]
 
 
+async def test_a_gateway_that_is_cancelled_while_a_face_closes_closes_the_others_and_its_hubs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = new_gateway(read_config(app_file()))
+    first, last = SlowFace(made), SlowFace(made)
+    made.faces.insert(0, first)
+    made.faces.append(last)
+    monkeypatch.setattr(last, "close", asyncio.Event().wait)
+    await made.__aenter__()
+    closing = asyncio.create_task(made.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert (closing.cancelled(), first.told) == (True, ["start", "close"])
+
+
 async def test_what_a_slow_client_has_no_room_for_is_refused_and_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     async with gateway() as running:
         client = await greeted(running)

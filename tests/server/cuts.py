@@ -10,10 +10,16 @@ from collections.abc import Coroutine, Generator, Iterator
 from functools import partial
 from typing import Any, final
 
+import pytest
+
+from rawws._twins import running
 from tests.server.peers import eventually
 from tests.torture.torture import sockets
 
-__all__ = ["Cut", "Leftovers", "cutting"]
+__all__ = ["Cut", "Leftovers", "cutting", "in_its_turn"]
+
+# One twin is cut as it waits, and the other in the turn in which it need not wait any more: it takes its time.
+in_its_turn = pytest.mark.parametrize("late", [running() == "interpreted"])
 
 
 @final
