@@ -27,7 +27,7 @@ def test_the_program_is_looked_into(tmp_path: Path) -> None:
     text = text.replace("8765", str(port)).replace("8766", str(admin_port))
     (tmp_path / "chat.py").write_text(text, encoding="utf-8")
     with Process([sys.executable, "-W", "error", "chat.py"], cwd=tmp_path, listens=admin_port) as process:
-        status = httpx.get(f"http://{LOOPBACK}:{admin_port}/v1/status", timeout=20).json()
+        status = httpx.get(f"http://{LOOPBACK}:{admin_port}/v1/status", timeout=60).json()
         assert [worker["pid"] for worker in status["workers"]] == [process.pid]
         assert "Traceback" not in process.output
 

@@ -108,8 +108,8 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
         dial(process) as ws,
     ):
         ws.send("x")
-        ws.recv(timeout=20)
-        return httpx.get(f"{admin_of(process)}/metrics", timeout=20).text
+        ws.recv(timeout=60)
+        return httpx.get(f"{admin_of(process)}/metrics", timeout=60).text
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +119,12 @@ def gateway_scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
     text = app_file(hook, head=f'[gateway]\nadmin = "{LOOPBACK}:0"\nbackplane = "workers"')
     with instances(tmp_path_factory.mktemp("gateway"), text, 1, "--workers", "2") as [process]:
         with connect(f"ws://{LOOPBACK}:{port(process)}/app/{KEY}?protocol=7") as ws:
-            ws.recv(timeout=20)
+            ws.recv(timeout=60)
             said = ""
 
             def called() -> bool:
                 nonlocal said
-                said = httpx.get(f"{admin_of(process)}/metrics", timeout=20).text
+                said = httpx.get(f"{admin_of(process)}/metrics", timeout=60).text
                 return 'rawws_gateway_calls_total{url="http://127.0.0.1:9/hook",outcome="refused"}' in said
 
             eventually(called)
@@ -210,5 +210,5 @@ def test_the_panels_do_not_overlap_and_have_what_grafana_needs() -> None:
 def test_a_server_gives_both_files_to_whoever_asks(tmp_path: Path) -> None:
     with served(tmp_path, "--admin", f"{LOOPBACK}:0", workers=1) as process:
         url = admin_of(process)
-        assert httpx.get(f"{url}/grafana/dashboard.json", timeout=20).json() == DASHBOARD
-        assert httpx.get(f"{url}/grafana/alerts.yml", timeout=20).text == ALERTS.read_text(encoding="utf-8")
+        assert httpx.get(f"{url}/grafana/dashboard.json", timeout=60).json() == DASHBOARD
+        assert httpx.get(f"{url}/grafana/alerts.yml", timeout=60).text == ALERTS.read_text(encoding="utf-8")

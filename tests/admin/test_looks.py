@@ -54,7 +54,7 @@ async def test_the_status_says_what_there_is() -> None:
     assert status["rates"]["published"] == 0
     # At most what was published, in half a second.
     assert 0 < later["rates"]["published"] <= 2
-    assert later["rates"]["sent"] > 500
+    assert later["rates"]["sent"] > 50
     [worker] = later["workers"]
     assert (worker["worker"], worker["serving"], worker["draining"], worker["busy"]) == (0, True, False, False)
     assert [each["topic"] for each in later["topics"]["topics"]] == ["news", "sport"]

@@ -268,7 +268,7 @@ async def test_rates_are_those_between_two_looks() -> None:
     await eventually(lambda: overview._last is not None)
     told.said = snapshot("a", 200)
     rates = (await first)["rates"]
-    assert 100 / 2 < rates["opened"] <= 100 / 0.5
+    assert 100 / 60 < rates["opened"] <= 100 / 0.5
     assert rates["closed"] == 0
     # What fell, as where nothing of a dead process was known, is no rate below 0.
     told.said = snapshot("b", 0, samples={})

@@ -68,7 +68,7 @@ def dial(process: Process, subprotocol: str = "plain") -> ClientConnection:
 
 def pid_of(ws: ClientConnection) -> int:
     ws.send("who")
-    return int(ws.recv(timeout=20))
+    return int(ws.recv(timeout=60))
 
 
 def counted(admin: httpx.Client, name: str) -> float:
@@ -87,7 +87,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 @pytest.fixture
 def admin(process: Process) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=admin_of(process), timeout=20) as client:
+    with httpx.Client(base_url=admin_of(process), timeout=60) as client:
         yield client
 
 
@@ -106,7 +106,7 @@ def test_all_workers_are_summed(process: Process, admin: httpx.Client) -> None:
         listening = [stack.enter_context(dial(process, "rawws.v1")) for _ in range(6)]
         for number, ws in enumerate(listening):
             ws.send(json.dumps({"id": 1, "subscribe": "news", "join": {"number": number}}))
-            assert json.loads(ws.recv(timeout=20))["id"] == 1
+            assert json.loads(ws.recv(timeout=60))["id"] == 1
         opened = counted(admin, "rawws_connections_opened")
         assert opened >= WORKERS + 6
         time.sleep(0.6)
@@ -149,7 +149,7 @@ def test_it_answers_while_workers_are_busy(process: Process, admin: httpx.Client
         assert status["connections"] >= WORKERS
         assert counted(admin, "rawws_connections_opened") == before
         for ws in found.values():
-            assert int(ws.recv(timeout=20)) in found
+            assert int(ws.recv(timeout=60)) in found
         eventually(lambda: not any(each["busy"] for each in admin.get("/v1/status").json()["workers"]))
 
 
@@ -195,7 +195,7 @@ def listens(pid: int) -> bool:
 
 def test_a_drain_is_told_as_long_as_it_takes(tmp_path: Path) -> None:
     with served(tmp_path, "--admin", f"{LOOPBACK}:0", "--drain-grace", "1.5") as process:
-        with httpx.Client(base_url=admin_of(process), timeout=20) as admin, dial(process) as ws:
+        with httpx.Client(base_url=admin_of(process), timeout=60) as admin, dial(process) as ws:
             assert admin.get("/readyz").text == "ok\n"
             process.send_signal(signal.SIGTERM)
             eventually(lambda: admin.get("/readyz").text == "draining\n")
@@ -207,7 +207,7 @@ def test_a_drain_is_told_as_long_as_it_takes(tmp_path: Path) -> None:
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     with served(tmp_path, "--admin", f"{LOOPBACK}:0", "--drain-grace", "60") as process:
-        with httpx.Client(base_url=admin_of(process), timeout=20) as admin:
+        with httpx.Client(base_url=admin_of(process), timeout=60) as admin:
             process.send_signal(signal.SIGTERM)
             eventually(lambda: admin.get("/readyz").text == "draining\n")
         process.send_signal(signal.SIGTERM)
@@ -225,7 +225,7 @@ def test_a_key_is_in_a_file_or_in_the_environment(tmp_path: Path, workers: int) 
     for options, env in ways:
         with (
             served(tmp_path, "--admin", "0.0.0.0:0", *options, workers=workers, env=env) as process,
-            httpx.Client(base_url=admin_of(process).replace("0.0.0.0", LOOPBACK), timeout=20) as admin,
+            httpx.Client(base_url=admin_of(process).replace("0.0.0.0", LOOPBACK), timeout=60) as admin,
         ):
             assert "admin at http://0.0.0.0:" in process.output
             assert " (with the key)\n" in process.output
@@ -239,7 +239,7 @@ def test_a_key_is_in_a_file_or_in_the_environment(tmp_path: Path, workers: int) 
 def test_one_process_answers_for_itself(tmp_path: Path) -> None:
     with served(tmp_path, workers=1, env={"RAWWS_ADMIN": f"http://[::1]:{free_port()}/"}) as process:
         assert "admin at http://[::1]:" in process.output
-        with httpx.Client(base_url=admin_of(process), timeout=20) as admin, dial(process) as ws:
+        with httpx.Client(base_url=admin_of(process), timeout=60) as admin, dial(process) as ws:
             [worker] = admin.get("/v1/status").json()["workers"]
             assert worker["pid"] == pid_of(ws) == process.pid
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.processes import Process, find_program
 
@@ -21,6 +21,8 @@ __all__ = ["SERVER", "browsing", "eventually", "serving"]
 ARGUMENTS: Final = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SERVER: Final = Path(__file__).with_name("server.py")
 TIMEOUT: Final = 60_000.0
+# Five seconds, as Playwright has it, are too few for a page on a busy machine.
+expect.set_options(timeout=TIMEOUT)
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def browsing(*, back_forward_cache: bool = False) -> Iterator[Browser]:
         environment: dict[str, str | float | bool] = {**os.environ, "TMPDIR": folder}
         left_out = ["--disable-back-forward-cache"] if back_forward_cache else []
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=ARGUMENTS, env=environment, ignore_default_args=left_out
+            executable_path=chromium, args=ARGUMENTS, env=environment, ignore_default_args=left_out, timeout=2 * TIMEOUT
         )
         yield browser
         browser.close()

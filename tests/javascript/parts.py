@@ -49,5 +49,5 @@ def tsc() -> Process:
 
 def publish(port: int | None, topic: str, data: str) -> None:
     """Publish by a request of its own."""
-    answer = httpx.post(address(port), json={"publish": topic, "data": data}, trust_env=False)
+    answer = httpx.post(address(port), json={"publish": topic, "data": data}, trust_env=False, timeout=60)
     assert answer.status_code == 200, answer.text

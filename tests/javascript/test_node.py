@@ -59,20 +59,20 @@ def answers(version: str, transport: str) -> dict[str, Any]:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_every_transport_does_the_same(server: Process, version: str, transport: str) -> None:
     with node("asks.mjs", address(server.port), transport, version=version) as program:
-        assert json.loads(program.result(30)) == answers(version, transport)
+        assert json.loads(program.result(60)) == answers(version, transport)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_module_of_before_does_the_same(server: Process, version: str, transport: str) -> None:
     # A page that was loaded before the server was changed, and a bundle that nobody made anew.
     with node("asks.mjs", address(server.port), transport, version=version, module=BEFORE) as program:
-        assert json.loads(program.result(30)) == answers(version, transport)
+        assert json.loads(program.result(60)) == answers(version, transport)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_json_events_history_and_calls_go_over_every_transport(server: Process, version: str, transport: str) -> None:
     with node("says.mjs", address(server.port), transport, version=version) as program:
-        found = json.loads(program.result(30))
+        found = json.loads(program.result(60))
     is_socket = transport == "websocket"
     assert found.pop("heard") == [
         *[[{"x": [1, None, "ü"]}, "move"], [7, None], [False, None], [None, None]],
@@ -105,7 +105,7 @@ def test_a_pattern_brings_all_topics_that_match_and_none_is_taken_for_it(
     server: Process, version: str, transport: str
 ) -> None:
     with node("patterns.mjs", address(server.port), transport, version=version) as program:
-        found = json.loads(program.result(30))
+        found = json.loads(program.result(60))
     first = [["a", "1"], ["b/c", {"x": 2}], ["*", "3"]]
     assert found == {
         "logs": [first, [["*", "3"]]],
@@ -130,7 +130,7 @@ def test_the_programs_of_the_docs_look_back_and_call(server: Process, version: s
     publish(server.port, "public/chat", "Hello")
     program.write_text("\n".join([begin, *texts, "console.log(sum);\nhub.close();"]), encoding="utf-8")
     with node(str(program), address(server.port), version=version) as process:
-        assert process.result(30) == "3\n"
+        assert process.result(60) == "3\n"
 
 
 REFUSED = ["refused"] * 4
@@ -170,7 +170,7 @@ def test_where_nobody_is_let_in_it_ends_and_where_nobody_is_it_does_not(server: 
 def test_subscriptions_to_one_topic_share_one(server: Process, version: str, transport: str) -> None:
     # Its topics must be new.
     with node("shared.mjs", address(server.port), transport, version=version) as program:
-        found = json.loads(program.result(30))
+        found = json.loads(program.result(60))
     # Who is present is known to WebSockets.
     room = {
         "once": True,
@@ -208,7 +208,7 @@ def test_it_works_where_there_is_no_more_than_in_react_native(server: Process, v
     with node(
         "native.mjs", address(server.port), f"http://{LOOPBACK}:{free_port()}/", f"{host}/forbidden", version=version
     ) as program:
-        assert json.loads(program.result(30)) == {
+        assert json.loads(program.result(60)) == {
             "websocket": [1, 2, 255],
             "poll": [1, 2, 255],
             "refused": 403,
@@ -218,7 +218,7 @@ def test_it_works_where_there_is_no_more_than_in_react_native(server: Process, v
 
 def test_what_waits_has_a_bound_and_an_end(server: Process, version: str) -> None:
     with node("bounds.mjs", address(server.port), f"http://{LOOPBACK}:{free_port()}/", version=version) as program:
-        assert json.loads(program.result(30)) == {
+        assert json.loads(program.result(60)) == {
             "fourth": "queue",
             "waiting": ["closed"] * 3,
             "ended": "closed",
@@ -264,7 +264,7 @@ class Numbers:
     def log(self, port: int | None) -> list[Any]:
         """End the program by a message, which the last transport has to bring, and return what it collected."""
         publish(port, "control", "stop")
-        self.program.result(20)
+        self.program.result(60)
         found = self.said()[-1]["log"]
         assert isinstance(found, list)
         return found

@@ -82,7 +82,8 @@ def test_a_page_that_was_left_is_not_present_and_comes_back_with_what_it_missed(
     left = time.monotonic()
     leave(page, elsewhere)
     eventually(watcher, "room.count === 0")
-    assert time.monotonic() - left < 2
+    # Long before somebody would notice that it is silent.
+    assert time.monotonic() - left < 15
     publish(server.port, "room", "two")
     page.go_back(wait_until="commit")  # a page that was kept is not loaded
     assert page.evaluate("window.kept ?? false") is cache

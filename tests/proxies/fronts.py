@@ -110,7 +110,7 @@ class Front(NamedTuple):
     def client(self, address: str = VISITOR) -> httpx.Client:
         """Return a client that connects from this address."""
         transport = httpx.HTTPTransport(verify=self.context() or False, local_address=address)
-        return httpx.Client(transport=transport, base_url=self.origin, timeout=20)
+        return httpx.Client(transport=transport, base_url=self.origin, timeout=60)
 
     def get(self, path: str, address: str = VISITOR, **headers: str) -> httpx.Response:
         with self.client(address) as client:

@@ -15,4 +15,4 @@ def test_a_request_waits_for_the_server(tmp_path: Path) -> None:
     with caddy(tmp_path, upstream, waits="20s") as front, ThreadPoolExecutor() as pool:
         asked = pool.submit(front.get, "/who")
         with serving(upstream):
-            assert asked.result(20).status_code == 200
+            assert asked.result(60).status_code == 200

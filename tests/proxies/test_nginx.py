@@ -61,7 +61,7 @@ def test_one_page_has_twenty_streams_and_two_sockets_and_all_end_well(tmp_path: 
         # A stream that ends well can be read to its end; else this fails.
         page.evaluate("async () => { window.rest = (await fetch('/who/stream')).text(); }")
         os.kill(server.pid, signal.SIGTERM)
-        assert "Traceback" not in server.result(20)
+        assert "Traceback" not in server.result(60)
         eventually(page, "ends.length === 2")
         assert page.evaluate("ends") == [[1001, True]] * 2
         assert page.evaluate("rest").startswith("data: {")
@@ -178,6 +178,6 @@ def test_an_event_would_be_held_back_without_the_header(tmp_path: Path) -> None:
         nginx(tmp_path, server.port or 0, IGNORED) as front,
         front.client() as visitor,
         pytest.raises(httpx.ReadTimeout),
-        visitor.stream("GET", "/who/stream", timeout=1) as answer,
+        visitor.stream("GET", "/who/stream", timeout=httpx.Timeout(60, read=1)) as answer,
     ):
         next(answer.iter_text())

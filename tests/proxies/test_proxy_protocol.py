@@ -63,7 +63,7 @@ def check(front: Front, scheme: str) -> None:
     assert front.get("/", **forged).json() == {"address": VISITOR, "scheme": scheme}
     with front.connect("/echo", front.origin) as ws:
         ws.send("Grüße")
-        assert ws.recv(timeout=10) == f"{VISITOR}: Grüße"
+        assert ws.recv(timeout=60) == f"{VISITOR}: Grüße"
 
 
 @pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl"])
