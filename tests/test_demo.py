@@ -57,7 +57,7 @@ class Visitor:
 
     def connected(self) -> None:
         for name, status in STATUSES.items():
-            expect(self.page.locator(f"#{name}-status")).to_have_text(status, timeout=20_000)
+            expect(self.page.locator(f"#{name}-status")).to_have_text(status)
 
     def join(self, name: str) -> None:
         self.page.fill("#join-name", name)
@@ -371,7 +371,7 @@ def test_the_page_is_accessible_and_fits(browser: Browser, port: int, size: tupl
 
 def messages(ws: ClientConnection, kind: str) -> Iterator[dict[str, Any]]:
     while True:
-        message = json.loads(ws.recv(timeout=10))
+        message = json.loads(ws.recv(timeout=60))
         if message["type"] == kind:
             yield message
 
@@ -457,7 +457,7 @@ def ids(body: str) -> list[str]:
 
 
 def test_a_poll_gets_what_is_behind_its_cursor_and_all_where_that_is_unknown(port: int) -> None:
-    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=60) as client:
         seen = ids(client.get("/poll").text)
         while len(seen) < 4:
             seen += ids(client.get("/poll", params={"since": seen[-1]}).text)
@@ -473,7 +473,7 @@ def test_a_poll_gets_what_is_behind_its_cursor_and_all_where_that_is_unknown(por
 
 
 def test_a_stream_goes_on_behind_the_last_event_id(port: int) -> None:
-    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=60) as client:
         seen = ids(client.get("/poll").text)
         while len(seen) < 3:
             seen += ids(client.get("/poll", params={"since": seen[-1]}).text)
@@ -484,7 +484,7 @@ def test_a_stream_goes_on_behind_the_last_event_id(port: int) -> None:
 
 
 def test_a_full_feed_turns_readers_away_until_one_leaves(port: int) -> None:
-    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=60) as client:
         with contextlib.ExitStack() as crowd:
             for _ in range(app.READER_LIMIT):
                 reader = crowd.enter_context(socket.create_connection((LOOPBACK, port)))

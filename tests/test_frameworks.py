@@ -66,13 +66,13 @@ def running(
 @contextmanager
 def user(address: str, name: str) -> Iterator[httpx.Client]:
     """A client that is logged in."""
-    with httpx.Client(base_url=f"http://{address}", timeout=10) as client:
+    with httpx.Client(base_url=f"http://{address}", timeout=60) as client:
         assert client.post("/login", params={"name": name}).status_code in {200, 204}
         yield client
 
 
 def heard(*people: ClientConnection) -> list[str | bytes]:
-    return [person.recv(timeout=10) for person in people]
+    return [person.recv(timeout=60) for person in people]
 
 
 def data(lines: Iterator[str]) -> str:
@@ -97,7 +97,7 @@ def events_of(client: httpx.Client, since: str) -> contextlib.AbstractContextMan
 
 def test_fastapi(server: str, tmp_path: Path) -> None:
     with running(server, "app", tmp_path) as address, user(address, "ada") as ada, user(address, "admin") as admin:
-        assert httpx.get(f"http://{address}/notifications").status_code == 401
+        assert httpx.get(f"http://{address}/notifications", timeout=60).status_code == 401
         assert ada.post("/broadcast", params={"text": "x"}).status_code == 403
         with events_of(ada, "") as feed:
             assert feed.headers["content-type"] == "text/event-stream"
@@ -175,7 +175,7 @@ HUB: Final = "rawws.Hub(identify=identify, authorize=authorize"
 
 def present(address: str, cookies: dict[str, str]) -> list[str]:
     """Return who is there, by what the server says of them."""
-    answer = httpx.post(f"http://{address}/topics/", json={"presence": "rooms/kitchen"}, cookies=cookies)
+    answer = httpx.post(f"http://{address}/topics/", json={"presence": "rooms/kitchen"}, cookies=cookies, timeout=60)
     return sorted(each["user"] for each in answer.json()["members"])
 
 
@@ -229,7 +229,7 @@ def test_two_users_write_over_a_restart_and_nothing_is_lost_or_forged(server: st
             assert sorted(numbers) == numbers
         # The server says of each who wrote it.
         asked = {"topic": "rooms/kitchen", "since": "earliest"}
-        held = httpx.get(f"http://{address}/topics/", params=asked, cookies=cookies).json()["publications"]
+        held = httpx.get(f"http://{address}/topics/", params=asked, cookies=cookies, timeout=60).json()["publications"]
         assert len(held) == 100
         assert all(each["data"].startswith(f"{each['user']} ") for each in held)
         assert present(address, cookies) == ["ada", "grace"]
@@ -243,9 +243,9 @@ def forge(address: str, cookies: dict[str, str]) -> None:
     [(name, value)] = cookies.items()
     altered = value[:-3] + ("abc" if value[-3:] != "abc" else "xyz")
     for known in ({}, {name: altered}, {name: "x"}):
-        said = httpx.post(url, json={"publish": "rooms/kitchen", "data": "forged"}, cookies=known)
+        said = httpx.post(url, json={"publish": "rooms/kitchen", "data": "forged"}, cookies=known, timeout=60)
         assert said.status_code in {401, 403}
-        said = httpx.post(f"http://{address}/broadcast", params={"text": "forged"}, cookies=known)
+        said = httpx.post(f"http://{address}/broadcast", params={"text": "forged"}, cookies=known, timeout=60)
         assert said.status_code in {401, 403}
     asked = [
         ({"publish": "rooms/kitchen", "data": "forged", "user": "admin"}, 400),
@@ -253,16 +253,19 @@ def forge(address: str, cookies: dict[str, str]) -> None:
         ({"publish": "users/grace", "data": "forged"}, 403),
     ]
     for body, status in asked:
-        assert httpx.post(url, json=body, cookies=cookies).status_code == status
-    assert httpx.post(f"http://{address}/broadcast", params={"text": "forged"}, cookies=cookies).status_code == 403
+        assert httpx.post(url, json=body, cookies=cookies, timeout=60).status_code == status
+    assert (
+        httpx.post(f"http://{address}/broadcast", params={"text": "forged"}, cookies=cookies, timeout=60).status_code
+        == 403
+    )
     with connect(f"ws://{address}/topics/", subprotocols=V1, additional_headers={"Cookie": f"{name}={value}"}) as ws:
         ws.send(json.dumps({"id": 1, "publish": "rooms/kitchen", "data": "forged", "user": "admin"}))
-        assert json.loads(ws.recv(timeout=10))["error"] == "malformed"
+        assert json.loads(ws.recv(timeout=60))["error"] == "malformed"
 
 
 def test_fastapi_with_a_lifespan(server: str, tmp_path: Path) -> None:
     with running(server, "lifespan", tmp_path) as address:
-        cursor = httpx.post(f"http://{address}/broadcast", params={"text": "x"}).json()
+        cursor = httpx.post(f"http://{address}/broadcast", params={"text": "x"}, timeout=60).json()
         assert cursor.endswith(":1")
 
 
@@ -276,7 +279,7 @@ def test_two_workers_have_one_hub(tmp_path: Path) -> None:
         def have_one() -> bool:
             """Tell whether 20 publications, by whichever worker, have one place after the other."""
             url = f"http://{LOOPBACK}:{port}/broadcast"
-            cursors = [httpx.post(url, params={"text": "x"}, timeout=10).json().split(":") for _ in range(20)]
+            cursors = [httpx.post(url, params={"text": "x"}, timeout=60).json().split(":") for _ in range(20)]
             first = int(cursors[0][1])
             return cursors == [[cursors[0][0], str(first + number)] for number in range(20)]
 
@@ -303,7 +306,7 @@ def test_starlette_with_rawws_js_in_a_browser(server: str, tmp_path: Path) -> No
         for page in (ada, stranger):
             eventually(page, "document.querySelectorAll('li').length === 1")
             assert page.inner_text("li") == "Hello"
-        with httpx.stream("GET", f"http://{address}/feed", timeout=10) as feed:
+        with httpx.stream("GET", f"http://{address}/feed", timeout=60) as feed:
             assert data(feed.iter_lines()) == "Hello"
         # The pages come back to a server that is started again, and are who they were.
         stack.close()
@@ -319,13 +322,15 @@ def test_django(server: str, tmp_path: Path) -> None:
     with running(server, "project", tmp_path) as address, user(address, "admin") as admin:
         with connect(f"ws://{address}/topics/", subprotocols=V1) as ws:
             ws.send(json.dumps({"id": 1, "subscribe": "everybody"}))
-            assert "cursor" in json.loads(ws.recv(timeout=10))
+            assert "cursor" in json.loads(ws.recv(timeout=60))
             assert admin.post("/broadcast", params={"text": "Hello"}).text == "1 have it"
-            assert json.loads(ws.recv(timeout=10))["data"] == "Hello"
+            assert json.loads(ws.recv(timeout=60))["data"] == "Hello"
             ws.send(json.dumps({"id": 2, "subscribe": "rooms/a"}))
-            assert json.loads(ws.recv(timeout=10)) == {"id": 2, "error": "refused"}
+            assert json.loads(ws.recv(timeout=60)) == {"id": 2, "error": "refused"}
         assert admin.get("/nowhere").status_code == 404
-        answer: Any = httpx.get(f"http://{address}/topics/", params={"topic": "everybody", "since": "earliest"}).json()
+        answer: Any = httpx.get(
+            f"http://{address}/topics/", params={"topic": "everybody", "since": "earliest"}, timeout=60
+        ).json()
         assert [each["data"] for each in answer["publications"]] == ["Hello"]
 
 
@@ -347,15 +352,17 @@ def test_flask_and_its_workers(tmp_path: Path) -> None:
     with Process([sys.executable, "shop.py"], cwd=tmp_path, listens=port) as process:
         with connect(f"ws://{LOOPBACK}:{port}/topics", subprotocols=V1) as ws:
             ws.send(json.dumps({"id": 1, "subscribe": "orders"}))
-            assert "cursor" in json.loads(ws.recv(timeout=10))
-            assert httpx.post(f"http://{LOOPBACK}:{port}/orders", data={"item": "tea"}).status_code == 202
-            assert json.loads(ws.recv(timeout=10))["data"] == "tea is packed"
+            assert "cursor" in json.loads(ws.recv(timeout=60))
+            assert httpx.post(f"http://{LOOPBACK}:{port}/orders", data={"item": "tea"}, timeout=60).status_code == 202
+            assert json.loads(ws.recv(timeout=60))["data"] == "tea is packed"
             with Process([sys.executable, "worker.py"], cwd=tmp_path) as worker:
-                assert worker.result(20) == "['cursor']\n"
-            assert json.loads(ws.recv(timeout=10))["data"] == "a parcel left"
-        forged = httpx.post(f"http://{LOOPBACK}:{port}/topics", json={"publish": "orders", "data": "forged"})
+                assert worker.result(60) == "['cursor']\n"
+            assert json.loads(ws.recv(timeout=60))["data"] == "a parcel left"
+        forged = httpx.post(
+            f"http://{LOOPBACK}:{port}/topics", json={"publish": "orders", "data": "forged"}, timeout=60
+        )
         assert forged.status_code == 403
-        assert httpx.get(f"http://{LOOPBACK}:{port}/nowhere").status_code == 404
+        assert httpx.get(f"http://{LOOPBACK}:{port}/nowhere", timeout=60).status_code == 404
         assert "Traceback" not in process.output
 
 
@@ -365,4 +372,4 @@ def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
     with Process(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_chat.py"], cwd=tmp_path
     ) as process:
-        assert "1 passed" in process.result(20)
+        assert "1 passed" in process.result(60)

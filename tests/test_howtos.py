@@ -57,7 +57,7 @@ def printed(page: str, name: str, folder: Path) -> str:
 
 
 def heard(*people: ClientConnection) -> list[str | bytes]:
-    return [person.recv(timeout=10) for person in people]
+    return [person.recv(timeout=60) for person in people]
 
 
 def lines(text: str) -> int:
@@ -110,8 +110,8 @@ def test_a_cookie_decides_who_it_is(tmp_path: Path) -> None:
 
 def test_a_ticket_is_good_once(tmp_path: Path) -> None:
     with running("use/access.md", "ticket.py", tmp_path) as host:
-        assert httpx.post(f"http://{host}/ticket").status_code == 401
-        ticket = httpx.post(f"http://{host}/ticket", cookies={"session": "3a8f"}).text
+        assert httpx.post(f"http://{host}/ticket", timeout=60).status_code == 401
+        ticket = httpx.post(f"http://{host}/ticket", cookies={"session": "3a8f"}, timeout=60).text
         with connect(f"ws://{host}/hello") as ws:
             ws.send(ticket)
             ws.send("Hello")
@@ -120,7 +120,7 @@ def test_a_ticket_is_good_once(tmp_path: Path) -> None:
             with connect(f"ws://{host}/hello") as ws:
                 ws.send(wrong)
                 with pytest.raises(ConnectionClosed, match="1008"):
-                    ws.recv(timeout=10)
+                    ws.recv(timeout=60)
 
 
 def test_a_json_web_token_says_who_it_is(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_json_web_token_says_who_it_is(tmp_path: Path) -> None:
         for wrong in (jwt.encode(claims, "x" * 32, "HS256"), jwt.encode(claims | {"aud": "x"}, secret, "HS256")):
             with connect(f"ws://{host}/?token={wrong}", subprotocols=[Subprotocol("rawws.v1")]) as ws:
                 with pytest.raises(ConnectionClosed, match="4401"):
-                    ws.recv(timeout=10)
+                    ws.recv(timeout=60)
 
 
 # embedding.md, reading.md
@@ -150,8 +150,8 @@ def test_the_three_ways_are_under_twenty_lines_each() -> None:
 
 def test_what_is_spoken_is_listened_to(tmp_path: Path) -> None:
     with running("begin/embedding.md", "server.py", tmp_path) as host:
-        assert httpx.get(f"http://{host}/healthz").text == "ok\n"
-        with httpx.stream("GET", f"http://{host}/listen") as answer, connect(f"ws://{host}/speak") as ws:
+        assert httpx.get(f"http://{host}/healthz", timeout=60).text == "ok\n"
+        with httpx.stream("GET", f"http://{host}/listen", timeout=60) as answer, connect(f"ws://{host}/speak") as ws:
             ws.send("Hello")
             assert "data: Hello" in next(text for text in answer.iter_lines() if text.startswith("data"))
 
@@ -223,6 +223,6 @@ def test_the_api_of_the_page_publishes_with_curl_and_is_closed_without_a_key(
         done = subprocess.run([*words, "--silent"], capture_output=True, text=True, check=True)
         assert list(json.loads(done.stdout)) == ["cursor"]
         known = {"Authorization": f"Bearer {key}"}
-        found = httpx.get(f"http://{host}/api/history?topic=news", headers=known).json()
+        found = httpx.get(f"http://{host}/api/history?topic=news", headers=known, timeout=60).json()
         assert [each["data"] for each in found["publications"]] == ["Hello"]
-        assert httpx.get(f"http://{host}/api/history?topic=news").status_code == 401
+        assert httpx.get(f"http://{host}/api/history?topic=news", timeout=60).status_code == 401

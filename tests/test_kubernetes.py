@@ -127,7 +127,7 @@ def test_the_container_runs_and_its_probes_answer_until_it_drains(tmp_path: Path
     with Process(words, cwd=tmp_path, env=env, listens=port) as process:
 
         def status(path: str) -> int:
-            return httpx.get(f"http://{host}{path}", trust_env=False).status_code
+            return httpx.get(f"http://{host}{path}", trust_env=False, timeout=60).status_code
 
         for kind in ("startup", "liveness", "readiness"):
             assert status(CONTAINER[f"{kind}Probe"]["httpGet"]["path"]) == 200
@@ -136,16 +136,16 @@ def test_the_container_runs_and_its_probes_answer_until_it_drains(tmp_path: Path
         url, protocols = f"ws://{host}{path['path']}", [Subprotocol("rawws.v1")]
         with connect(url, subprotocols=protocols, origin=origin) as ws:
             ws.send(json.dumps({"id": 1, "subscribe": "public/news"}))
-            assert "cursor" in json.loads(ws.recv(timeout=20))
+            assert "cursor" in json.loads(ws.recv(timeout=60))
             process.send_signal(signal.SIGTERM)
             # While the cluster notices, clients are served as before.
             eventually(lambda: status(CONTAINER["readinessProbe"]["httpGet"]["path"]) == 503)
             assert status(CONTAINER["livenessProbe"]["httpGet"]["path"]) == 200
             ws.send(json.dumps({"publish": "public/news", "data": "Hello"}))
-            assert json.loads(ws.recv(timeout=20))["data"] == "Hello"
+            assert json.loads(ws.recv(timeout=60))["data"] == "Hello"
             with pytest.raises(ConnectionClosed, match="1001"):
                 ws.recv(timeout=POD["terminationGracePeriodSeconds"])
-        said, *logged = [json.loads(line) for line in process.result(20).splitlines()]
+        said, *logged = [json.loads(line) for line in process.result(60).splitlines()]
         assert said["message"].startswith("listening on ")
         assert all(line["message"] for line in logged)
     assert {path.name for path in tmp_path.iterdir()} == before

@@ -55,7 +55,7 @@ def test_node_is_the_one_that_is_pinned() -> None:
             package["version"] for name, package in locked.items() if name.startswith(f"node_modules/{prefix}")
         }
         with Process([find_node(major), "--version"]) as process:
-            assert process.result(20) == f"v{version}\n"
+            assert process.result(60) == f"v{version}\n"
         assert version.startswith(f"{major}.")
 
 
@@ -85,9 +85,9 @@ def test_a_program_that_never_listens_is_an_error_and_is_stopped() -> None:
 
 def test_a_result_is_the_output_of_a_program_that_ended_well() -> None:
     with Process(python("import os; print(os.environ['WORD'])"), env={"WORD": "here"}) as process:
-        assert process.result(10) == "here\n"
+        assert process.result(60) == "here\n"
     with Process(python("raise SystemExit(4)")) as process, pytest.raises(ProcessError, match="status 4"):
-        process.result(10)
+        process.result(60)
     with Process(python("import time; time.sleep(60)")) as process, pytest.raises(ProcessError, match="still runs"):
         process.result(0.1)
 
@@ -118,7 +118,7 @@ gone, meek, stubborn = (
     Process([sys.executable, "-c", text])
     for text in ("pass", "import time; print('up', flush=True); time.sleep(600)", program)
 )
-gone.result(20)
+gone.result(60)
 for process in (meek, stubborn):
     process.wait_for(lambda output: "up" in output, "it is up")
 print(meek.pid, stubborn.pid, flush=True)

@@ -110,7 +110,7 @@ def test_every_block_says_what_it_is() -> None:
 def test_a_program_with_its_own_client_prints_and_ends(block: Block, tmp_path: Path) -> None:
     (tmp_path / block.name).write_text(block.text.replace(PORT, str(free_port())), encoding="utf-8")
     with Process([sys.executable, "-W", "error", block.name], cwd=tmp_path) as process:
-        assert process.result(20) == "Hello\n"
+        assert process.result(60) == "Hello\n"
 
 
 @pytest.mark.parametrize("block", [block for block in PROGRAMS if block not in CLIENTS], ids=str)
@@ -118,14 +118,14 @@ def test_a_program_serves_what_it_says(block: Block, tmp_path: Path) -> None:
     with start(block, tmp_path) as process:
         with connect(f"ws://{LOOPBACK}:{process.port}/") as ws:
             ws.send("Grüße")
-            assert ws.recv(timeout=10) == "Grüße"
+            assert ws.recv(timeout=60) == "Grüße"
             ws.send(b"\x00\xff")
-            assert ws.recv(timeout=10) == b"\x00\xff"
+            assert ws.recv(timeout=60) == b"\x00\xff"
         if "/healthz" in block.text:
-            with urlopen(f"http://{LOOPBACK}:{process.port}/healthz", timeout=10) as answer:
+            with urlopen(f"http://{LOOPBACK}:{process.port}/healthz", timeout=60) as answer:
                 assert (answer.status, answer.read()) == (200, b"ok\n")
         os.kill(process.pid, signal.SIGINT)
-        assert "Traceback" not in process.result(10)
+        assert "Traceback" not in process.result(60)
 
 
 def test_the_twenty_lines_are_a_chat_of_twenty_lines(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_twenty_lines_are_a_chat_of_twenty_lines(tmp_path: Path) -> None:
     ):
         for person, text in ((ada, "Do you hear me?"), (grace, "Loud and clear")):
             person.send(text)
-            assert [ada.recv(timeout=10), grace.recv(timeout=10)] == [text, text]
+            assert [ada.recv(timeout=60), grace.recv(timeout=60)] == [text, text]
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=str)

@@ -42,7 +42,7 @@ def program(path: Path, text: str) -> None:
 def packages(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # /usr/sbin is looked into as well, and has no apt-get.
     return subprocess.run(
-        [PACKAGES, *arguments], env={"PATH": str(folder)}, capture_output=True, text=True, check=False, timeout=20
+        [PACKAGES, *arguments], env={"PATH": str(folder)}, capture_output=True, text=True, check=False, timeout=60
     )
 
 

@@ -87,7 +87,7 @@ def rawws_command(*arguments: str | Path) -> list[str]:
 def run(here: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
     command = rawws_command(*arguments)
-    return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def start(here: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Process:
@@ -108,7 +108,7 @@ def port(process: Process) -> int:
 
 def echoes(ws: ClientConnection, message: str = "Grüße") -> str | bytes:
     ws.send(message)
-    return ws.recv(timeout=10)
+    return ws.recv(timeout=60)
 
 
 def fails(found: subprocess.CompletedProcess[str], status: int) -> str:
@@ -124,7 +124,7 @@ def fails(found: subprocess.CompletedProcess[str], status: int) -> str:
 
 
 def get(number: int, path: str) -> tuple[int, bytes]:
-    with socket.create_connection((LOOPBACK, number), timeout=10) as sock:
+    with socket.create_connection((LOOPBACK, number), timeout=60) as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{number}\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -61,10 +61,10 @@ def test_what_is_published_at_one_server_is_heard_at_all(here: Path, redis: Redi
         readers = [stack.enter_context(dial(server, path)) for path in ("/first", "/second") for server in servers * 3]
         for reader in readers:
             ask(reader, subscribe="a")
-            assert "cursor" in json.loads(reader.recv(timeout=20))
+            assert "cursor" in json.loads(reader.recv(timeout=60))
         for path in ("/first", "/second"):
             ask(stack.enter_context(dial(servers[0], path)), publish="a", data=path)
-        heard = [json.loads(reader.recv(timeout=20))["data"] for reader in readers]
+        heard = [json.loads(reader.recv(timeout=60))["data"] for reader in readers]
     assert heard == ["/first"] * 6 + ["/second"] * 6
 
 
@@ -99,7 +99,7 @@ def test_what_an_engine_needs_is_made_once_and_where_it_needs_nothing_that_is_to
     # A password belongs into a variable.
     command = rawws_command("backplane", "init")
     with Process(command, cwd=here, env={"RAWWS_BACKPLANE": postgres.url}) as process:
-        assert process.result(20) == "rawws is there\n"
+        assert process.result(60) == "rawws is there\n"
     told = run(here, "backplane", "init", "redis://localhost")
     assert (told.returncode, told.stdout) == (0, "redis:// needs nothing made before the first hub comes\n")
     postgres.ask("drop schema other cascade")

@@ -94,7 +94,7 @@ def test_the_limits_reach_the_server(here: Path) -> None:
         assert echoes(ws, "x" * 1024) == "x" * 1024
         ws.send("x" * 1025)
         with pytest.raises(ConnectionClosedError, match="1009"):
-            ws.recv(timeout=10)
+            ws.recv(timeout=60)
 
 
 def refused(uri: str) -> int | None:
@@ -153,7 +153,7 @@ def test_origins_decide_which_pages_may_connect(
     )
     with (
         start(here, "serve", "chat:echo", "--port", "0", *options) as process,
-        socket.create_connection((LOOPBACK, port(process)), timeout=10) as sock,
+        socket.create_connection((LOOPBACK, port(process)), timeout=60) as sock,
     ):
         sock.sendall(request.encode())
         assert sock.recv(4096).split(b" ")[1].decode() == status
@@ -166,13 +166,13 @@ def test_a_signal_closes_the_connections_and_exits_with_0(here: Path, number: si
             assert echoes(ws) == "Grüße"
             os.kill(process.pid, number)
             with pytest.raises(ConnectionClosedOK, match="1001"):
-                ws.recv(timeout=10)
-        assert "Traceback" not in process.result(10)
+                ws.recv(timeout=60)
+        assert "Traceback" not in process.result(60)
 
 
 def test_a_second_signal_waits_for_nobody(here: Path) -> None:
     with start(here, "serve", "chat:echo", "--port", "0", "--close-timeout", "60") as process:
-        with socket.create_connection((LOOPBACK, port(process)), timeout=10) as sock:  # it will not answer the close
+        with socket.create_connection((LOOPBACK, port(process)), timeout=60) as sock:  # it will not answer the close
             sock.sendall(
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -182,7 +182,7 @@ def test_a_second_signal_waits_for_nobody(here: Path) -> None:
             assert sock.recv(4096)[:1] == b"\x88"
             os.kill(process.pid, signal.SIGINT)
             with pytest.raises(ProcessError, match="ended with status 130"):
-                process.result(10)
+                process.result(60)
         assert "Traceback" not in process.output
 
 
@@ -350,7 +350,7 @@ def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:
     for options in (["web:app"], ["web:make", "--factory", "--root-path", "/at"]):
         with start(here, "serve", "--asgi", *options, "--lifespan", "off", "--port", "0") as process:
             assert "listening on http://127.0.0.1:" in process.output
-            with urlopen(f"http://{LOOPBACK}:{port(process)}/x", timeout=10) as answer:
+            with urlopen(f"http://{LOOPBACK}:{port(process)}/x", timeout=60) as answer:
                 assert answer.read() == (b"/at/x" if "--factory" in options else b"/x")
 
 

@@ -64,7 +64,7 @@ def shown(*arguments: str, **env: str) -> str:
 def subscribe(process: Process, stack: ExitStack, topic: str, who: str) -> ClientConnection:
     ws = stack.enter_context(dial(process, "rawws.v1"))
     ws.send(json.dumps({"id": 1, "subscribe": topic, "join": {"name": who}}))
-    assert json.loads(ws.recv(timeout=20))["id"] == 1
+    assert json.loads(ws.recv(timeout=60))["id"] == 1
     return ws
 
 
@@ -106,7 +106,7 @@ def test_a_connection_is_found_by_top_and_kicked(process: Process, url: str, sta
     out = shown("kick", ident, "--code", "4003", "--reason", "go home", "--url", url)
     assert out == f"{ident} is closed\n"
     with pytest.raises(ConnectionClosed, match=r"4003 .*go home"):
-        ws.recv(timeout=20)
+        ws.recv(timeout=60)
     status, out, err = run("kick", ident, "--url", url)
     assert (status, out) == (1, "")
     assert err == f"rawws: {url} answered 404: there is no connection '{ident}'\n"
@@ -120,7 +120,7 @@ def test_top_is_plain_in_a_pipe_and_goes_on_until_it_is_ended(url: str) -> None:
         found = [json.loads(process.stdout.readline()) for _ in range(3)]
         assert all(each["listed"]["connections"] == [] for each in found)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     # Who reads has enough.
     with subprocess.Popen([*command[:-1]], env=environment(RAWWS_ADMIN=url), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -128,7 +128,7 @@ def test_top_is_plain_in_a_pipe_and_goes_on_until_it_is_ended(url: str) -> None:
         assert b"\x1b" not in first
         assert b"WebSockets" in first
         process.stdout.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_top_redraws_on_a_terminal(url: str) -> None:
@@ -144,7 +144,7 @@ def test_top_redraws_on_a_terminal(url: str) -> None:
         with contextlib.suppress(OSError):
             while os.read(ours, 65536):
                 pass
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     os.close(ours)
     screen = came.split(b"\x1b[H")[1]
     assert screen.endswith(b"\x1b[J\r\n")

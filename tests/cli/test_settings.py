@@ -39,9 +39,9 @@ def test_options_come_from_variables_and_the_command_line_counts_first(
         with connect(f"ws://{LOOPBACK}:{port(process)}") as ws:
             ws.send("ten bytes!")
             with pytest.raises(Exception, match="limit"):
-                ws.recv(timeout=10)
+                ws.recv(timeout=60)
         with pytest.raises(HTTPError, match="426"):
-            urlopen(f"http://{LOOPBACK}:{port(process)}/", timeout=10)
+            urlopen(f"http://{LOOPBACK}:{port(process)}/", timeout=60)
         eventually(lambda: "rawws.access" in process.output)
     assert "DEBUG" not in process.output
 
@@ -132,7 +132,7 @@ def test_every_option_of_serve_can_be_a_variable(here: Path) -> None:
             variable = f"RAWWS_{option[2:].replace('-', '_').upper()}"
             env = {**os.environ, "PYTHONPATH": str(ROOT), variable: "maybe" if flag else "no such thing"}
             command = rawws_command("serve", "nowhere:echo")
-            found = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=20, check=False)
+            found = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=60, check=False)
             assert f"{variable} is no option" not in found.stderr
             if flag:
                 assert f"{variable} is 'maybe', allowed are" in found.stderr
@@ -189,7 +189,7 @@ def test_the_log_can_be_json_one_object_a_line(here: Path) -> None:
     (here / "failing.py").write_text('async def fail(ws):\n    raise ValueError("no \\"data\\"\\nbase")\n')
     with start(here, "serve", "failing:fail", "--port", "0", "--log-json", "--access-log") as process:
         with connect(f"ws://{LOOPBACK}:{port(process)}") as ws, pytest.raises(Exception, match="1011"):
-            ws.recv(timeout=10)
+            ws.recv(timeout=60)
         eventually(lambda: "connection handler failed" in process.output)
     logged = [json.loads(line) for line in process.output.splitlines()]
     assert re.fullmatch(r"listening on ws://127\.0\.0\.1:\d+ \(rawws .*; Ctrl-C ends it\)", logged[0]["message"])
@@ -206,7 +206,7 @@ def test_all_that_is_said_is_json_where_the_log_is(here: Path, words: list[str])
     with process:
         process.wait_for(lambda output: output.count("\n") == 2, "both lines")
         process.send_signal(signal.SIGTERM)
-        process.result(20)
+        process.result(60)
     said = [json.loads(line)["message"] for line in process.output.splitlines()]
     assert sorted(text.partition(" ")[0] for text in said[:2]) == ["admin", "listening"]
 
@@ -252,7 +252,7 @@ def test_a_descriptor_that_is_no_socket_is_one_line(here: Path) -> None:
 def test_a_drain_may_be_without_a_grace_and_without_an_end(here: Path, words: list[str]) -> None:
     with start(here, "serve", "chat:echo", "--port", "0", *words) as process:
         os.kill(process.pid, signal.SIGTERM)
-        process.result(20)
+        process.result(60)
 
 
 # -- TLS
@@ -295,7 +295,7 @@ def test_in_tls_http2_is_spoken_unless_it_is_switched_off(
     authority.configure_trust(trusting)
     trusting.set_alpn_protocols(["h2", "http/1.1"])
     with start(here, *secured, *words, env={"RAWWS_SSL_KEYFILE_PASSWORD": "open sesame", **env}) as process:
-        with socket.create_connection((LOOPBACK, port(process)), timeout=20) as plain:
+        with socket.create_connection((LOOPBACK, port(process)), timeout=60) as plain:
             with trusting.wrap_socket(plain, server_hostname=LOOPBACK) as sock:
                 assert sock.selected_alpn_protocol() == spoken
 
@@ -303,7 +303,7 @@ def test_in_tls_http2_is_spoken_unless_it_is_switched_off(
 @pytest.mark.parametrize(("words", "first"), [([], b"HTTP/1.1 505 "), (["--http2", "on"], b"\0\0")])
 def test_without_tls_http2_is_spoken_where_it_is_asked_for(here: Path, words: list[str], first: bytes) -> None:
     with start(here, "serve", "chat:echo", "--port", "0", *words) as process:
-        with socket.create_connection((LOOPBACK, port(process)), timeout=20) as sock:
+        with socket.create_connection((LOOPBACK, port(process)), timeout=60) as sock:
             sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
             assert sock.recv(1000).startswith(first)
 
@@ -363,7 +363,7 @@ def test_reload_starts_again_when_the_program_changes(here: Path) -> None:
         assert served(process, 3) == "Grüße"
         assert process.output.count("chat.py changed, starting again") == 3
         os.kill(process.pid, signal.SIGTERM)
-        process.result(20)
+        process.result(60)
     assert "Traceback" not in process.output
 
 
@@ -371,5 +371,5 @@ def test_reload_says_what_it_needs(here: Path) -> None:
     (here / "watchfiles.py").write_text("raise ImportError\n")
     env = {**os.environ, "PYTHONPATH": f"{here}:{ROOT}"}
     command = rawws_command("serve", "chat:echo", "--reload")
-    found = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=20, check=False)
+    found = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert fails(found, 1) == "rawws: --reload needs watchfiles: pip install 'rawws[reload]'"

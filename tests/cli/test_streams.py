@@ -51,7 +51,7 @@ def talk(port: int) -> None:
         assert get(port, "/") == (200, b"x")
     with connect(f"ws://{LOOPBACK}:{port}/ws", proxy=None) as ws:
         ws.send("hello")
-        assert ws.recv(timeout=10) == "hello"
+        assert ws.recv(timeout=60) == "hello"
 
 
 def ends_well(process: Process) -> None:
@@ -110,7 +110,7 @@ def test_a_server_whose_reader_is_gone_serves_and_says_so_once(here: Path, broke
             talk(port)
         finally:
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
     text = (here / "said").read_text()
     whose = {"stdout": "cannot write to standard output", "stderr": "cannot write the log"}.get(broken)
     if whose is not None:

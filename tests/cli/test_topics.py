@@ -37,7 +37,9 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def api(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{address}/api/", headers={"Authorization": f"Bearer {KEY}"}) as client:
+    with httpx.Client(
+        base_url=f"http://{address}/api/", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+    ) as client:
         yield client
 
 
@@ -165,7 +167,7 @@ def test_an_interrupt_ends_what_waits_for_its_input(arguments: tuple[str, ...]) 
         process.stdin.flush()
         eventually(lambda: waits_for_input(process))
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
         assert process.stderr.read() == b""
 
 
@@ -184,7 +186,7 @@ def test_each_publication_is_one_line_whoever_publishes(address: str, api: httpx
         wanted = 'Grüße\ntwo\\nlines\\r\\n\n{"a":1}\nAP8=\n'
         assert process.wait_for(lambda output: output.count("\n") == 4, "four lines came") == wanted
         process.send_signal(signal.SIGINT)
-        assert process.result(20) == wanted
+        assert process.result(60) == wanted
 
 
 def test_envelopes_of_several_topics_since_the_beginning_and_so_many(address: str, api: httpx.Client) -> None:
@@ -217,7 +219,7 @@ def test_a_pattern_is_said_to_be_one_and_gets_all_that_match(address: str, api: 
             api.post("publish", json={"topic": topic, "data": f"to {topic}"})
         process.wait_for(lambda output: output.endswith("\nto match/a\nto match/*\n"), "both came")
         process.send_signal(signal.SIGINT)
-        process.result(20)
+        process.result(60)
     for arguments, reason in (
         (("topics", "match/*"), "403"),
         (("api", "m/*/x"), "400"),
@@ -239,7 +241,7 @@ def test_it_goes_on_where_it_was_when_the_line_breaks(address: str, api: httpx.C
         assert (first, last) == ("before", "meanwhile")
         assert note.startswith("rawws: the server ended the stream; again in ")
         process.send_signal(signal.SIGTERM)
-        process.result(20)
+        process.result(60)
 
 
 def test_what_is_missed_is_said(address: str) -> None:
@@ -253,7 +255,7 @@ def test_what_is_missed_is_said(address: str) -> None:
     ) as process:
         process.wait_for(lambda output: output == "rawws: it is not known what was missed of 'gone'\n", "it is said")
         process.send_signal(signal.SIGINT)
-        process.result(20)
+        process.result(60)
 
 
 def test_a_server_that_is_gone_is_waited_for_and_a_refusal_later_on_ends_it(tmp_path: Path) -> None:
@@ -262,7 +264,9 @@ def test_a_server_that_is_gone_is_waited_for_and_a_refusal_later_on_ends_it(tmp_
     program = tmp_path / "hub.py"
     program.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "rawws", "subscribe", f"{LOOPBACK}:{port}/api", "a", *BOLD]
-    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}/api/", headers={"Authorization": f"Bearer {KEY}"}) as api:
+    with httpx.Client(
+        base_url=f"http://{LOOPBACK}:{port}/api/", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+    ) as api:
         with Process([sys.executable, program], listens=port):
             process = Process(command)
             try:
@@ -326,7 +330,7 @@ def test_who_reads_no_more_ends_it(address: str, api: httpx.Client) -> None:
         assert process.stdout is not None
         process.stdout.close()
         api.post("publish", json={"topic": "pipe", "data": "x"})
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
 
@@ -337,7 +341,7 @@ def test_a_terminal_gets_nothing_that_moves_its_cursor(address: str, api: httpx.
     with subprocess.Popen(command, env=environment(RAWWS_KEY=KEY), stdout=follower) as process:
         eventually(lambda: count(api, "tty") == 1)
         api.post("publish", json={"topic": "tty", "data": "\x1b[2J\nend"})
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert os.read(leader, 1000) == b"\\x1b[2J\\nend\r\n"
     os.close(leader)
     os.close(follower)

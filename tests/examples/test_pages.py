@@ -34,11 +34,11 @@ def test_the_page_lists_every_example_and_they_are_short() -> None:
 def test_a_program_stays_up_and_has_its_page(name: str, tmp_path: Path) -> None:
     with example(name, cwd=tmp_path) as process:
         for _ in range(3):
-            answer = httpx.get(f"http://{LOOPBACK}:{process.port}/", trust_env=False)
+            answer = httpx.get(f"http://{LOOPBACK}:{process.port}/", trust_env=False, timeout=60)
             assert answer.text == (FOLDER / f"{name}.html").read_text(encoding="utf-8")
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.result(20) == ""
+        assert process.result(60) == ""
 
 
 # -- how they look
@@ -86,7 +86,7 @@ def test_a_page_is_accessible_and_fits(browser: Browser, name: str, tmp_path: Pa
                 context.close()
                 assert complaints == []
         os.kill(process.pid, signal.SIGINT)
-        assert process.result(10) == ""
+        assert process.result(60) == ""
 
 
 # -- chat
@@ -146,7 +146,7 @@ def test_a_dashboard_streams_and_nobody_else_publishes(browser: Browser) -> None
         before = page.locator("path").first.get_attribute("d")
         eventually(page, f"document.querySelector('path').getAttribute('d') !== {json.dumps(before)}")
         url = f"http://{LOOPBACK}:{process.port}/topics"
-        answer = httpx.post(url, json={"publish": "figures", "data": "lies"}, trust_env=False)
+        answer = httpx.post(url, json={"publish": "figures", "data": "lies"}, trust_env=False, timeout=60)
         assert (answer.status_code, answer.json()) == (403, {"error": "refused"})
         context.close()
 
@@ -188,7 +188,7 @@ def texts(*pages: Page) -> list[str]:
 
 
 def kept(port: int | None) -> str:
-    found = httpx.get(f"http://{LOOPBACK}:{port}/text", trust_env=False).json()
+    found = httpx.get(f"http://{LOOPBACK}:{port}/text", trust_env=False, timeout=60).json()
     return "".join(letter for _, letter, there in found["letters"] if there)
 
 
@@ -277,7 +277,7 @@ def test_three_who_write_at_random_over_broken_connections_have_one_text(browser
 def test_a_change_that_is_none_is_refused(browser: Browser) -> None:
     with (
         example("text") as process,
-        httpx.Client(base_url=f"http://{LOOPBACK}:{process.port}", trust_env=False) as client,
+        httpx.Client(base_url=f"http://{LOOPBACK}:{process.port}", trust_env=False, timeout=60) as client,
     ):
         wrong = [
             [],

@@ -9,7 +9,7 @@ from websocket import ABNF, WebSocket, create_connection
 from tests.interop import scenario
 from tests.interop.scenario import digest
 
-TIMEOUT = 10
+TIMEOUT = 60
 
 
 def play(base: str) -> scenario.Report:

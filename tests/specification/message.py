@@ -108,7 +108,7 @@ def talk(port: int, loop: asyncio.AbstractEventLoop, recorder: Recorder) -> None
         for function in (recorder, None):
             client.sendall(HELLO)
             assert answers.read(len(ANSWER)) == ANSWER
-            asyncio.run_coroutine_threadsafe(profile(function), loop).result(10)
+            asyncio.run_coroutine_threadsafe(profile(function), loop).result(60)
 
 
 async def record() -> list[Call]:

@@ -42,14 +42,14 @@ def test_a_program_prints_what_its_comments_say(program: str, tmp_path: Path) ->
     expected = re.findall(r"^print\(.*\)  # (.*)$", program, re.MULTILINE)
     assert len(expected) == program.count("print(")
     with start(program, tmp_path, 0) as process:
-        assert process.result(20).splitlines() == expected
+        assert process.result(60).splitlines() == expected
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_server_resumes_behind_the_last_event_id(name: str, tmp_path: Path) -> None:
     port = free_port()
     with start(SERVERS[name], tmp_path, port, listens=port) as process:
-        connection = HTTPConnection(LOOPBACK, port, timeout=20)
+        connection = HTTPConnection(LOOPBACK, port, timeout=60)
         connection.request("GET", "/feed", headers={"Last-Event-ID": "41"})
         response = connection.getresponse()
         assert response.status == 200
