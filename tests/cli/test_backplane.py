@@ -11,6 +11,10 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from rawws.backplanes.kafka import KafkaBackplane
+from rawws.cli.joining import JoinedHubs
+from rawws.cli.loading import CommandError
+from rawws.topics import shared
 from tests.backplanes.engine_postgres import PostgresEngine
 from tests.backplanes.engines import RedisEngine
 from tests.cli.commands import fails, port, rawws_command, run, start
@@ -66,6 +70,18 @@ def test_what_is_published_at_one_server_is_heard_at_all(here: Path, redis: Redi
             ask(stack.enter_context(dial(servers[0], path)), publish="a", data=path)
         heard = [json.loads(reader.recv(timeout=60))["data"] for reader in readers]
     assert heard == ["/first"] * 6 + ["/second"] * 6
+
+
+def test_the_hubs_of_a_process_are_apart_also_where_a_url_has_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "shared", None)
+    for url, first, second in (
+        ("kafka://127.0.0.1:9092,127.0.0.1:9093/chat", "chat.log", "chat-2.log"),
+        ("kafka://127.0.0.1:9092", "rawws.log", "rawws-2.log"),
+    ):
+        made = [JoinedHubs(url, None)._make(number) for number in (1, 2)]
+        assert [each.log for each in made if isinstance(each, KafkaBackplane)] == [first, second]
+    with pytest.raises(CommandError, match="allowed are 1 to 64"):
+        JoinedHubs("redis://127.0.0.1:6379/0", None, prefix="x" * 64)
 
 
 @pytest.mark.parametrize(

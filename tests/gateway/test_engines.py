@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rawws.backplanes.kafka import KafkaBackplane
 from rawws.cli.joining import JoinedHubs
-from rawws.cli.loading import CommandError
 from rawws.gateway.model import GatewayEvent
 from rawws.topics import shared
 from tests.backplanes.engines import SERVERS, ServerEngine
@@ -46,18 +44,6 @@ def test_clients_of_both_protocols_hear_one_channel_and_one_that_comes_back_miss
             await talk(one, other)
 
     asyncio.run(main())
-
-
-def test_the_hubs_of_an_instance_are_apart_also_where_a_url_has_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "shared", None)
-    for url, first, second in (
-        ("kafka://127.0.0.1:9092,127.0.0.1:9093/chat", "chat.log", "chat-2.log"),
-        ("kafka://127.0.0.1:9092", "rawws.log", "rawws-2.log"),
-    ):
-        made = [JoinedHubs(url, None)._make(number) for number in (1, 2)]
-        assert [each.log for each in made if isinstance(each, KafkaBackplane)] == [first, second]
-    with pytest.raises(CommandError, match="allowed are 1 to 64"):
-        JoinedHubs("redis://127.0.0.1:6379/0", None, prefix="x" * 64)
 
 
 async def talk(one: Running, other: Running) -> None:
