@@ -14,6 +14,7 @@ __all__ = [
     "ApiConfig",
     "ApiLimits",
     "ApiRoute",
+    "ApnsConfig",
     "AppConfig",
     "AppLimits",
     "AuthorizerConfig",
@@ -21,9 +22,12 @@ __all__ = [
     "ChannelRule",
     "ConfigError",
     "Credential",
+    "FcmConfig",
     "GatewayConfig",
     "HookConfig",
     "JwtConfig",
+    "PushConfig",
+    "WebPushConfig",
 ]
 
 
@@ -104,6 +108,49 @@ class CallsConfig:
 
 @final
 @dataclass(frozen=True, slots=True)
+class WebPushConfig:
+    """How browsers are pushed to: the private VAPID key, whom a push service may ask, and the hosts that are asked."""
+
+    key: str = field(repr=False)
+    subject: str
+    hosts: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ApnsConfig:
+    """How devices of Apple are pushed to: the text of a .p8 file, and what it is of."""
+
+    key: str = field(repr=False)
+    key_id: str
+    team_id: str
+    topic: str
+    url: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FcmConfig:
+    """How devices are pushed to by Firebase: the text of a service account's JSON."""
+
+    account: str = field(repr=False)
+    url: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PushConfig:
+    """How users who are not connected are told: by the services that there are, None for not by that."""
+
+    # Seconds after which it is looked whether a user is back.
+    after: float
+    web: WebPushConfig | None
+    apns: ApnsConfig | None
+    fcm: FcmConfig | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class AppLimits:
     """What the clients and the servers of an app may do; rates are of a second, sizes in bytes."""
 
@@ -145,6 +192,13 @@ class AppConfig:
     limits: AppLimits
     channels: tuple[ChannelRule, ...]
     hooks: tuple[HookConfig, ...]
+    # None for no notifications.
+    push: PushConfig | None
+
+    @property
+    def tells_missed(self) -> bool:
+        """Whether somebody is told which users missed an event."""
+        return self.push is not None or any("user_missed" in hook.events for hook in self.hooks)
 
     @property
     def speaks_rawws(self) -> bool:

@@ -16,6 +16,8 @@ from rawws.metrics import Metric, Samples, histogram, series, sum_samples
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from rawws.integrations.push import PushStats
+
     from .control import InstanceRegistry
     from .hooks import HookQueue, HookStats
     from .outgoing import Outgoing
@@ -28,6 +30,7 @@ __all__ = [
     "call_samples",
     "gateway_samples",
     "hook_samples",
+    "push_samples",
     "shown_url",
     "state_samples",
     "tally",
@@ -44,6 +47,7 @@ FACE_COUNTERS: Final = {
     "refused": ("rawws_gateway_connections_refused", "clients that were not let in, by status or close code", "code"),
     "requests": ("rawws_gateway_requests", "requests of servers to the HTTP API, by status", "status"),
 }
+PUSH_OUTCOMES: Final = ("sent", "gone", "refused", "expired", "dropped", "lost")
 HOOK_OUTCOMES: Final = ("sent", "refused", "dropped", "expired", "lost")
 GATEWAY_METRICS: Final = {
     "rawws_gateway_connections": Metric("gauge", "connections of clients that are open"),
@@ -61,6 +65,10 @@ GATEWAY_METRICS: Final = {
     "rawws_gateway_hook_waiting": Metric("gauge", "events that wait for a hook"),
     "rawws_gateway_hook_age_seconds": Metric("gauge", "for how long the oldest of them waits", highest=True),
     "rawws_gateway_hook_off": Metric("gauge", "1 for a hook that answered 410 and is told nothing", highest=True),
+    "rawws_gateway_push": Metric("counter", "what became of notifications to devices"),
+    "rawws_gateway_push_retries": Metric("counter", "tries of those that will be made again"),
+    "rawws_gateway_push_waiting": Metric("gauge", "notifications that wait for a service"),
+    "rawws_gateway_push_users": Metric("counter", "what became of users who were to be notified"),
     "rawws_gateway_state_keys": Metric("gauge", "channels, members and users of which hooks were told", highest=True),
     "rawws_gateway_state_unsettled": Metric("gauge", "those of which something is still to be told", highest=True),
     "rawws_gateway_state_behind": Metric("gauge", "1 while it is not known what hooks were told", highest=True),
@@ -165,6 +173,26 @@ def hook_samples(stats: dict[tuple[str, str], HookStats], queues: Iterable[HookQ
         gauges: dict[str, float] = {"waiting": queue.waiting, "age_seconds": queue.age(), "off": int(queue.is_off)}
         parts.append({f"rawws_gateway_hook_{name}": {line: float(value)} for name, value in gauges.items()})
     return sum_samples(parts)
+
+
+def push_samples(
+    stats: Mapping[str, Mapping[str, PushStats]], waiting: Mapping[str, int], users: Mapping[tuple[str, str], int]
+) -> Samples:
+    """Return what became of notifications, by app and service, what waits, and what became of users."""
+    parts: list[Samples] = []
+    for app, services in stats.items():
+        for service, counted in services.items():
+            labels = {"app": app, "service": service}
+            outcomes = {series(TOTAL, **labels, outcome=name): getattr(counted, name) for name in PUSH_OUTCOMES}
+            retries = {series(TOTAL, **labels): float(counted.retries)}
+            parts.append({"rawws_gateway_push": outcomes, "rawws_gateway_push_retries": retries})
+    gauges: Samples = {
+        "rawws_gateway_push_waiting": {series(app=app): float(count) for app, count in waiting.items()},
+        "rawws_gateway_push_users": {
+            series(TOTAL, app=app, outcome=outcome): float(count) for (app, outcome), count in users.items()
+        },
+    }
+    return sum_samples([gauges, *parts])
 
 
 def state_samples(state: SharedState | None) -> Samples:

@@ -30,6 +30,7 @@ from .config import (
 from .expressions import ExpressionError, RequestValue, RouteSelection
 from .grants import TokenVerifier
 from .outgoing import Outgoing
+from .push_loading import DEVICES_NEED, keeps_devices, push_of
 from .reading import TableReader
 from .webhooks import STANDARD_MARK, octets_of_secret
 
@@ -121,6 +122,8 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
             if credential.key in keys:
                 whole.wrong(f"app[{number}].keys[{place}].key", "another app has it, allowed is one app for each key")
             keys.add(credential.key)
+        if app.push is not None and not keeps_devices(found.backplane):
+            whole.wrong(f"app[{number}].push", DEVICES_NEED)
     secrets: dict[str, str] = {}
     for number, api in enumerate(found.apis):
         for place, credential in enumerate(api.credentials):
@@ -207,6 +210,7 @@ def app_of(table: TableReader) -> AppConfig:
         limits=limits_of(table.table("limits") or TableReader({}, "", table.mistakes)),
         channels=tuple(rule_of(each) for each in table.tables("channel")),
         hooks=tuple(hook_of(each, counts=counts) for each in table.tables("hook")),
+        push=push_of(table.table("push")),
     )
     table.end()
     if found.calls is not None and found.calls.connect:

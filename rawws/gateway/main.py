@@ -11,6 +11,7 @@ from .aws import AwsFace
 from .hook_dispatch import HookDispatch
 from .model import Gateway, GatewayConnection
 from .own import OwnFace
+from .push_face import PushFace
 from .pusher import PusherFace
 from .v1 import V1Api
 
@@ -34,7 +35,8 @@ def new_gateway(config: GatewayConfig) -> Gateway:
     # The last to begin is the first to end: what clients did until then is told.
     pusher = PusherFace(gateway)
     own = OwnFace(gateway)
-    gateway.faces += [HookDispatch(gateway), pusher, own, V1Api(gateway, pusher.users), AwsFace(gateway)]
+    gateway.faces += [HookDispatch(gateway), PushFace(gateway), pusher, own]
+    gateway.faces += [V1Api(gateway, pusher.users), AwsFace(gateway)]
     return gateway
 
 

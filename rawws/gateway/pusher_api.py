@@ -148,7 +148,7 @@ class PusherApi:
                 await result
             if not result.accepted:
                 raise rawws.HttpError(503, "the event could not be published at this time", (("Retry-After", "1"),))
-        if any("user_missed" in hook.events for hook in app.hooks):
+        if app.tells_missed:
             for channel in asked.channels:
                 if channel.startswith(USER_CHANNEL):
                     user = channel.removeprefix(USER_CHANNEL)

@@ -1,0 +1,212 @@
+"""Push API: what the servers of an app say of devices, and whom they have notified (docs/run/push.md).
+
+Laws:
+1. Who has no secret of an app learns nothing, not even whether there is that app, and nothing is done.
+2. A token, an endpoint and a key go in, and never out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
+
+import rawws
+from rawws.http.keys import BearerKeys
+from rawws.integrations.push import PushDevice
+from rawws.net.rate import RateLimiter
+
+from .push_devices import DevicesAway
+from .push_messages import notification_of
+from .pusher_rules import MAX_USER_ID, check_request, is_name
+
+if TYPE_CHECKING:
+    from rawws.integrations.push import PushMessage
+
+    from .config import AppConfig, GatewayConfig
+    from .model import Gateway
+    from .push_devices import DeviceStore
+
+__all__ = ["PushApi", "PushTarget"]
+
+BASE: Final = "/v1/apps/{app}"
+# Of one request.
+MOST_USERS: Final = 1000
+HOUR: Final = 3600.0
+# Seconds of its rate that an app may ask at once.
+BURST: Final = 2.0
+UNAUTHORIZED: Final = "needed is Authorization: Bearer and a secret of the app, or a signature of Pusher"
+CODES: Final = {401: "unauthorized", 403: "refused", 404: "gone", 409: "push", 413: "size", 429: "limit"}
+FRESH: Final = ("Cache-Control", "no-store")
+LATER: Final = ("Retry-After", "1")
+
+PushEndpoint: TypeAlias = Callable[["AppConfig", rawws.HttpRequest], Coroutine[Any, Any, Any]]
+
+
+class PushTarget(Protocol):
+    """What pushes."""
+
+    @property
+    def devices(self) -> DeviceStore:
+        """What keeps the devices."""
+
+    def check(self, app: str, device: PushDevice) -> None:
+        """Raise ValueError for a device that cannot be pushed to."""
+
+    def notify(self, app: str, user: str, message: PushMessage, *, after: float | None = None) -> bool:
+        """Push to the devices of a user; tell whether there is room."""
+
+
+@final
+class PushApi:
+    """The endpoints, for all apps."""
+
+    def __init__(self, gateway: Gateway, target: PushTarget) -> None:
+        self._gateway = gateway
+        self._target = target
+        # By the app: its secrets, and its rate and how fast its servers ask.
+        self._secrets: dict[str, BearerKeys] = {}
+        self._rates: dict[str, tuple[float, RateLimiter]] = {}
+        self._load(gateway.config)
+        gateway.on_reload.append(self._load)
+
+    def _load(self, config: GatewayConfig) -> None:
+        self._secrets = {app.id: BearerKeys([each.secret for each in app.keys]) for app in config.apps}
+
+    def routes(self) -> list[rawws.Route]:
+        """Return what is answered."""
+        asked: dict[str, PushEndpoint] = {
+            "PUT /devices/{device}": self._put,
+            "GET /devices/{device}": self._get,
+            "DELETE /devices/{device}": self._delete,
+            "GET /users/{user}/devices": self._of_user,
+            "POST /push": self._push,
+        }
+        split = [(*name.partition(" ")[::2], endpoint) for name, endpoint in asked.items()]
+        return [rawws.Route(BASE + path, partial(self._answer, endpoint), [method]) for method, path, endpoint in split]
+
+    # -- who asks
+
+    async def _answer(self, endpoint: PushEndpoint, request: rawws.HttpRequest) -> rawws.Response:
+        """Answer a request, if it is one of a server of the app."""
+        app = self._gateway.config.app(request.path_params["app"])
+        response = await self._attempt(app, endpoint, request)
+        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
+        return response
+
+    async def _attempt(
+        self, app: AppConfig | None, endpoint: PushEndpoint, request: rawws.HttpRequest
+    ) -> rawws.Response:
+        try:
+            found = await endpoint(self._check(app, request), request)
+        except rawws.HttpError as error:
+            return problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
+        except DevicesAway as error:
+            return problem(503, "unavailable", str(error), LATER)
+        return rawws.Response.json(found, 200, [FRESH])
+
+    def _check(self, app: AppConfig | None, request: rawws.HttpRequest) -> AppConfig:
+        """Return the app whose server asks. Raises HttpError."""
+        if app is None or not self._is_server(app, request):
+            raise rawws.HttpError(401, UNAUTHORIZED, (("WWW-Authenticate", "Bearer"),))
+        if "Origin" in request.headers:
+            raise rawws.HttpError(403, "a page asks, and the API is for servers")
+        if not app.enabled:
+            raise rawws.HttpError(403, "the app is disabled")
+        if app.push is None:
+            raise rawws.HttpError(409, "push is not configured for the app")
+        rate = app.limits.requests
+        known = self._rates.get(app.id)
+        if known is None or known[0] != rate:
+            known = self._rates[app.id] = rate, RateLimiter(rate, 0)
+        if not known[1].take(BURST):
+            raise rawws.HttpError(429, f"over {rate:g} requests a second, the limit", (LATER,))
+        return app
+
+    def _is_server(self, app: AppConfig, request: rawws.HttpRequest) -> bool:
+        """Tell whether a request has a secret of an app, or a signature by one. Raises HttpError(401)."""
+        if "Authorization" in request.headers or "auth_signature" not in request.query:
+            return self._secrets[app.id].open_to(request.headers)
+        check_request(app, request)
+        return True
+
+    # -- what is asked
+
+    async def _put(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
+        """Keep a device of a user."""
+        fields = fields_of_body(request, "service", "token", "user", "keys")
+        try:
+            device = PushDevice.of({**fields, "id": request.path_params["device"], "since": time.time()})
+            self._target.check(app.id, device)
+        except ValueError as error:
+            raise rawws.HttpError(400, str(error)) from None
+        check_user(device.user)
+        await self._target.devices.put(app.id, device)
+        return shown(device)
+
+    async def _get(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
+        """Tell of a device."""
+        device = await self._target.devices.get(app.id, request.path_params["device"])
+        if device is None:
+            raise rawws.HttpError(404, "there is no such device")
+        return shown(device)
+
+    async def _delete(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
+        """Forget a device."""
+        return {"deleted": await self._target.devices.remove(app.id, request.path_params["device"])}
+
+    async def _of_user(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
+        """List the devices of a user."""
+        found = await self._target.devices.of_user(app.id, request.path_params["user"])
+        return {"devices": [shown(device) for device in found]}
+
+    async def _push(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
+        """Notify users: those who are connected nowhere, or all."""
+        fields = fields_of_body(request, "users", "notification", "unless", "after")
+        users, unless, after = fields.get("users"), fields.get("unless", "connected"), fields.get("after")
+        if not isinstance(users, list) or not 0 < len(users) <= MOST_USERS:
+            raise rawws.HttpError(400, f"users is no list of 1 to {MOST_USERS}")
+        for user in users:
+            check_user(user)
+        if unless not in {"connected", "never"}:
+            raise rawws.HttpError(400, f"unless is {str(unless)[:64]!r}, allowed are connected, never")
+        if after is not None and not (type(after) in {int, float} and 0 <= after <= HOUR):
+            raise rawws.HttpError(400, f"after is {str(after)[:64]!r}, allowed are 0 to {HOUR:g} seconds")
+        try:
+            message = notification_of(fields.get("notification"))
+        except (TypeError, ValueError) as error:
+            raise rawws.HttpError(400, str(error)) from None
+        after = after if unless == "connected" else -1
+        taken = [self._target.notify(app.id, user, message, after=after) for user in dict.fromkeys(users)]
+        if not all(taken):
+            reason = f"{taken.count(False)} of {len(taken)} users are not notified: too many wait"
+            raise rawws.HttpError(429, reason, (LATER,))
+        return {"users": len(taken)}
+
+
+def fields_of_body(request: rawws.HttpRequest, *known: str) -> dict[str, Any]:
+    """Return the members of the body. Raises HttpError(400)."""
+    fields = request.json()
+    if not isinstance(fields, dict):
+        raise rawws.HttpError(400, f"the body is {type(fields).__name__}, allowed is an object")
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise rawws.HttpError(400, f"the body has {unknown[0][:64]!r}, allowed are {', '.join(known)}")
+    return fields
+
+
+def check_user(user: object) -> None:
+    """Raise HttpError(400) for what is no name of a user."""
+    if not is_name(user, MAX_USER_ID):
+        raise rawws.HttpError(400, f"the user is no text of 1 to {MAX_USER_ID} characters")
+
+
+def shown(device: PushDevice) -> dict[str, Any]:
+    """Return what is told of a device."""
+    return {"id": device.id, "service": device.service, "user": device.user, "since": device.since}
+
+
+def problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> rawws.Response:
+    """Return an answer that says what is wrong."""
+    return rawws.Response.json({"error": code, "reason": reason}, status, [FRESH, *fields])
