@@ -302,6 +302,7 @@ def app_of_api(api: ApiConfig) -> AppConfig:
         limits=dataclasses.replace(limits_of(TableReader({}, "", [])), event_size=api.limits.message_size),
         channels=(),
         hooks=(),
+        push=None,
     )
 
 

@@ -184,7 +184,7 @@ class V1Api:
             reason = refused[0].refused or "too many publications wait already"
             reason = f"{len(refused)} of {len(channels)} channels did not get it: {reason}"
             raise V1Error(503, "unavailable", reason, (LATER,))
-        if any("user_missed" in hook.events for hook in app.hooks):
+        if app.tells_missed:
             for channel in channels:
                 if channel.startswith(USER_CHANNEL):
                     user = channel.removeprefix(USER_CHANNEL)

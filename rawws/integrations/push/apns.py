@@ -15,7 +15,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final, final
 
-from .messages import GONE, SENT, PushOutcome, octets_of_json, outcome_again, outcome_refused
+from .messages import SENT, UNREGISTERED, PushOutcome, octets_of_json, outcome_again, outcome_refused
 from .requests import PushRequest, retry_wait, word_of
 from .signing import private_key_of_p256, sign_es256
 
@@ -96,7 +96,7 @@ class Apns:
             since = fields.get("timestamp")
             if isinstance(since, (int, float)) and device.since > since / 1000:
                 return outcome_refused(f"{reason}, and the device registered since")
-            return PushOutcome(GONE, reason)
+            return PushOutcome(UNREGISTERED, reason)
         if answer.status in {429, 500, 503} or reason == "ExpiredProviderToken":
             return outcome_again(reason, retry_wait(answer))
         return outcome_refused(reason)

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from rawws import clock
 
 from .apns import headers_of_apns, payload_of_apns
-from .messages import GONE, SENT, PushOutcome, octets_of_json, outcome_again, outcome_refused
+from .messages import SENT, UNREGISTERED, PushOutcome, octets_of_json, outcome_again, outcome_refused
 from .requests import PushFailed, PushRequest, retry_wait, word_of
 from .signing import private_key_of_rsa, sign_rs256
 
@@ -90,7 +90,7 @@ class Fcm:
         code = code_of(answer.json())
         reason = code or f"status {answer.status}"
         if code == "UNREGISTERED":
-            return PushOutcome(GONE, reason)
+            return PushOutcome(UNREGISTERED, reason)
         if answer.status == 401 and code != "THIRD_PARTY_AUTH_ERROR":
             # The access token was revoked: another one is asked for.
             self._token, self._until = "", 0.0

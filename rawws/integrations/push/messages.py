@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGAIN",
-    "GONE",
     "REFUSED",
     "SENT",
+    "UNREGISTERED",
     "PushDevice",
     "PushMessage",
     "PushOutcome",
@@ -50,7 +50,7 @@ TOKENS: Final = {
     # What a URL is of; whether its host may be asked, WebPush says.
     "web": (re.compile(r"https://[!-~]{1,1016}", re.ASCII), "a URL of https:// with up to 1024 characters"),
 }
-SENT, AGAIN, GONE, REFUSED = "sent", "again", "gone", "refused"
+SENT, AGAIN, UNREGISTERED, REFUSED = "sent", "again", "gone", "refused"
 
 
 class PushOutcome(NamedTuple):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 from rawws.client.retrying import full_jitter
 from rawws.net.cancellation import end_all, result_of
 
-from .messages import AGAIN, GONE, REFUSED, outcome_again, outcome_refused
+from .messages import AGAIN, REFUSED, UNREGISTERED, outcome_again, outcome_refused
 from .requests import PushClient, PushFailed
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class ServiceQueue:
             outcome = await self.deliver(queued.device, queued.message, left)
         except Exception as error:  # noqa: BLE001 - a mistake of ours; its text may have a token, its type has not
             outcome = outcome_refused(type(error).__name__)
-        if outcome.kind == GONE:
+        if outcome.kind == UNREGISTERED:
             await self._tell_gone(queued.device)
         due = loop.time() + max(next(queued.waits), outcome.wait)
         kind = outcome.kind

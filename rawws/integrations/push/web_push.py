@@ -13,7 +13,7 @@ import time
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, final
 
-from .messages import GONE, SENT, PushOutcome, outcome_again, outcome_refused
+from .messages import SENT, UNREGISTERED, PushOutcome, outcome_again, outcome_refused
 from .requests import PushRequest, retry_wait
 from .signing import base64url, private_key_of_p256, public_octets, sign_es256
 
@@ -106,7 +106,7 @@ class WebPush:
         if answer.status in {404, 410}:
             # RFC 8030 7.3: "A push service MUST return a 404 (Not Found) [...] if an application server attempts to
             # send a push message to an expired push message subscription."
-            return PushOutcome(GONE, f"status {answer.status}")
+            return PushOutcome(UNREGISTERED, f"status {answer.status}")
         if answer.status in {408, 429} or answer.status >= 500:
             return outcome_again(f"status {answer.status}", retry_wait(answer))
         return outcome_refused(f"status {answer.status}")
