@@ -179,6 +179,9 @@ class PushFace:
     # -- inside
 
     def _samples(self) -> Samples:
+        if not self.stats:
+            # No app ever had something to push by.
+            return {}
         waiting = {app: each.sender.waiting for app, each in self.senders.items()}
         return push_samples(self.stats, waiting, self.users)
 
