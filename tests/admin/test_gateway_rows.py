@@ -9,6 +9,7 @@ import pytest
 
 from rawws.admin import inspector
 from rawws.admin.gateway import GATEWAY_ROWS, gateway_of, labels_of
+from rawws.admin.sources import LocalSource, SourceBusyError
 from rawws.metrics import Samples, series
 from rawws.topics import Hub
 from tests.admin.looks import fetch, looked_at, read
@@ -65,10 +66,10 @@ async def test_a_server_that_is_no_gateway_has_none() -> None:
         assert (await read(admin, "/v1/status"))["gateway"] is None
 
 
-async def retry(admin: Any, said: Any, kind: str = "application/json") -> tuple[int, str]:
+async def retry(admin: Any, said: Any, kind: str = "application/json", *fields: str) -> tuple[int, str]:
     """Ask for a hook to be tried."""
     body = json.dumps(said).encode()
-    answer = await fetch(admin, "/v1/retry", f"Content-Type: {kind}", method="POST", body=body)
+    answer = await fetch(admin, "/v1/retry", f"Content-Type: {kind}", *fields, method="POST", body=body)
     return answer.status, answer.body.decode()
 
 
@@ -89,7 +90,18 @@ async def test_a_hook_is_tried_where_a_gateway_has_it(monkeypatch: pytest.Monkey
         status, said = await retry(admin, hook)
         assert (status, json.loads(said)) == (200, {"retried": "http://h/"})
         assert tried == [("3", "http://h/")] * 2
-        # As with a kick, no form of a page can ask for it.
+        # As with a kick, no form of a page can ask for it, and no page of another site.
         assert (await retry(admin, hook, "text/plain"))[0] == 415
+        assert (await retry(admin, hook, "application/json", "Origin: https://evil.example"))[0] == 403
         for wrong in ({"app": "3"}, {**hook, "more": 1}, {"app": 3, "url": ""}):
             assert (await retry(admin, wrong))[0] == 400
+
+
+async def test_a_process_that_is_busy_may_have_the_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def busy(self: LocalSource, _: Any) -> Any:
+        raise SourceBusyError
+
+    monkeypatch.setattr(LocalSource, "act", busy)
+    async with looked_at(Hub()) as (_, admin):
+        status, why = await retry(admin, {"app": "3", "url": "http://h/"})
+        assert (status, "when it does" in why) == (503, True)
