@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOOPBACK",
     "NODE_PROCESSORS",
+    "PATIENCE",
     "ROOT",
     "MissingComponentError",
     "Process",
@@ -52,6 +53,8 @@ STOP_TIMEOUT: Final = 5.0
 # The kernel has ended what was killed within this time, or never will.
 KILL_TIMEOUT: Final = 60.0
 POLL_INTERVAL: Final = 0.01
+# What a test waits for no answer for, unless it is about that, in seconds: a machine that is busy may stop for some.
+PATIENCE: Final = 20.0
 
 # Those of the system are too old (Debian 12 has 18: no global `crypto`, no WebSocket), or will be too new one day.
 NODE: Final = Path(__file__).with_name("node")

@@ -11,7 +11,7 @@ from tests.backplanes.handlers import Told
 from tests.server.cuts import Cut, Leftovers, cutting
 from tests.server.peers import eventually
 
-__all__ = ["cut_everywhere"]
+__all__ = ["cut_everywhere", "reach"]
 
 
 async def cut_everywhere(make: Callable[[], Backplane], name: str, left: Leftovers, *, late: bool) -> None:

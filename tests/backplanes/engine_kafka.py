@@ -19,7 +19,7 @@ from rawws.backplanes.kafka import KafkaBackplane
 from rawws.backplanes.kafka_client import KafkaClient, KafkaError, kafka_servers
 from rawws.topics import History
 from tests.backplanes.certificates import Certificates
-from tests.processes import LOOPBACK, ROOT, MissingComponentError, Process, find_program, free_port
+from tests.processes import LOOPBACK, PATIENCE, ROOT, MissingComponentError, Process, find_program, free_port
 
 __all__ = ["PASSWORD", "Broker", "KafkaEngine", "produce"]
 
@@ -182,7 +182,7 @@ class KafkaEngine:
         return f"kafka://{LOOPBACK}:{self.broker.port}/{self.prefix}"
 
     def backplane(self) -> KafkaBackplane:
-        return KafkaBackplane(self.url, **self.arguments)
+        return KafkaBackplane(self.url, **{"timeout": PATIENCE, **self.arguments})
 
     def kill(self, *, forget: bool = False) -> None:
         self.broker.kill(forget=forget)

@@ -13,7 +13,7 @@ from typing import Any, Self, final
 
 from rawws.backplanes.nats import NatsBackplane
 from rawws.backplanes.nats_records import quoted
-from tests.processes import LOOPBACK, Process, find_installed, free_port
+from tests.processes import LOOPBACK, PATIENCE, Process, find_installed, free_port
 
 __all__ = ["NatsEngine", "Talk"]
 
@@ -110,7 +110,7 @@ class NatsEngine:
         return f"nats://{LOOPBACK}:{self.port}"
 
     def backplane(self) -> NatsBackplane:
-        return NatsBackplane(**{"url": self.url, **self.arguments})
+        return NatsBackplane(**{"url": self.url, "timeout": PATIENCE, **self.arguments})
 
     def kill(self, *, forget: bool = False) -> None:
         assert self.process is not None

@@ -17,7 +17,7 @@ import asyncpg
 
 from rawws.backplanes.postgres import PostgresBackplane
 from rawws.topics.backplane import Backplane
-from tests.processes import LOOPBACK, MissingComponentError, Process, eventually, free_port
+from tests.processes import LOOPBACK, PATIENCE, MissingComponentError, Process, eventually, free_port
 
 __all__ = ["PostgresEngine", "Server", "find_postgres"]
 
@@ -162,7 +162,7 @@ class PostgresEngine:
         return self.server.url(self.server.role)
 
     def backplane(self) -> Backplane:
-        return PostgresBackplane(self.url, **self.arguments)
+        return PostgresBackplane(self.url, **{"timeout": PATIENCE, **self.arguments})
 
     def kill(self, *, forget: bool = False) -> None:
         self.server.kill()

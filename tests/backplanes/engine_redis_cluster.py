@@ -22,7 +22,7 @@ from rawws.backplanes import session
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.backplanes.redis_slots import SLOTS, slot_of
 from rawws.topics.backplane import Backplane
-from tests.processes import LOOPBACK, Process, eventually, find_program, free_port
+from tests.processes import LOOPBACK, PATIENCE, Process, eventually, find_program, free_port
 
 __all__ = ["RedisCluster", "RedisClusterEngine", "RedisProcess", "shared"]
 
@@ -163,7 +163,7 @@ class RedisClusterEngine:
         return self.cluster.url
 
     def backplane(self) -> Backplane:
-        return RedisClusterBackplane(self.url, prefix=self.prefix, **self.arguments)
+        return RedisClusterBackplane(self.url, prefix=self.prefix, **{"timeout": PATIENCE, **self.arguments})
 
     def kill(self, *, forget: bool = False) -> None:
         self.cluster.kill(forget=forget)

@@ -28,7 +28,7 @@ from tests.backplanes.engine_kafka import KafkaEngine
 from tests.backplanes.engine_nats import NatsEngine
 from tests.backplanes.engine_postgres import PostgresEngine
 from tests.backplanes.engine_redis_cluster import RedisClusterEngine
-from tests.processes import LOOPBACK, Process, find_program, free_port
+from tests.processes import LOOPBACK, PATIENCE, Process, find_program, free_port
 
 __all__ = ["ENGINES", "KEEPING", "ONCE", "SERVERS", "Engine", "RedisEngine", "ServerEngine", "Started"]
 
@@ -131,7 +131,7 @@ class RedisEngine:
         return f"redis://{LOOPBACK}:{self.port}"
 
     def backplane(self) -> Backplane:
-        return RedisBackplane(self.url, **self.arguments)
+        return RedisBackplane(self.url, **{"timeout": PATIENCE, **self.arguments})
 
     def kill(self, *, forget: bool = False) -> None:
         assert self.process is not None

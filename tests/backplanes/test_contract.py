@@ -199,14 +199,14 @@ async def test_what_is_older_than_its_age_is_not_given_out_though_the_topic_goes
             # Each of them keeps the topic alive for as long as itself.
             last = await publish("a", "more", None, number)
             held = (await ask("a", None)).records
-            assert held[-1].offset == last.offset
-            if held[0].offset > place.offset:
+            newest = (await ask("a", Position(last.epoch, last.offset - 1))).records
+            # On a machine that is slow, all of them may be too old by now.
+            if held and newest and held[0].offset > place.offset:
                 break
             await asyncio.sleep(0.02)
         assert [each.offset for each in held] == [*range(held[0].offset, last.offset + 1)]
         assert not (await ask("a", Position(place.epoch, 0))).recovered
-        [newest] = (await ask("a", Position(last.epoch, last.offset - 1))).records
-        assert (newest.offset, newest.message) == (last.offset, "more")
+        assert [(each.offset, each.message) for each in newest] == [(last.offset, "more")]
         assert [each.age for each in held] == sorted([each.age for each in held], reverse=True)
         assert 0 <= held[-1].age <= held[0].age <= time.monotonic() - began
 

@@ -422,9 +422,7 @@ async def test_a_server_that_is_killed_is_told_when_its_lease_ends(engine: NatsE
         # As one does that is killed.
         backplane._session.reached = False
         await backplane._session.close()
-        began = time.monotonic()
         await eventually(lambda: two.gone == ["one"])
-        assert time.monotonic() - began > 0.2
         assert await two.backplane.presence("a") == []
 
 

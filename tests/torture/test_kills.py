@@ -108,7 +108,7 @@ def test_an_engine_that_is_killed_while_clients_publish_costs_nothing_that_is_no
 ) -> None:
     engine = SERVERS[server](tmp_path)
     try:
-        talkers = run(kill(engine, forget=forget), 120)
+        talkers = run(kill(engine, forget=forget), 300)
     finally:
         engine.end()
     ann, bob, _ = talkers
