@@ -10,7 +10,9 @@ import pkgutil
 import re
 import shlex
 import signal
+import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +187,10 @@ def test_a_command_exists_and_takes_its_arguments(block: Block) -> None:
                 assert script == "$(redis-cli HGET rawws:hub publish)"
             case "redis-cli", ["-c", "FCALL", name, "1", *_]:  # tests/backplanes/test_outside_cluster.py runs it
                 assert name == function_name("rawws")
+            case "openssl", ["req", *_]:
+                with tempfile.TemporaryDirectory() as folder:
+                    subprocess.run([command, *arguments], cwd=folder, check=True, capture_output=True)
+                    assert {each.name for each in Path(folder).iterdir()} == {"key.pem", "certificate.pem"}
             case "npm", ["pack" | "install", *_]:
                 # tests/javascript/test_package.py runs it, and tests/examples/parts.py
                 assert block.page.name in {"bundlers.md", "collaboration.md"}
