@@ -137,7 +137,8 @@ def publish_in(app: AppConfig, request: rawws.HttpRequest) -> PublishRequest:
     if len(channels) > 1 and any(kind_of_channel(each).encrypted for each in channels):
         raise malformed("an encrypted event is for one channel: each has a key of its own")
     if "push" in fields:
-        raise V1Error(400, "push", "push is not configured")
+        elsewhere = "an event has none: POST /push, or the data of what is sent to a user, has a notification"
+        raise V1Error(400, "push", "push is not configured" if app.push is None else elsewhere)
     count = fields.get("count", False)
     if not isinstance(count, bool):
         raise malformed(f"count is {type(count).__name__}, allowed is bool")

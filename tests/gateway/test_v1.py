@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from rawws.backplanes.memory import Engine as Memory
 from rawws.gateway import v1
 from rawws.gateway.loading import read_config
 from tests.gateway.own_running import everything, http, own, token_file
+from tests.gateway.push_running import pushing
 from tests.gateway.running import APP, SECRET, app_file, gateway, pair
 from tests.gateway.test_pusher_api import ask
 from tests.gateway.test_pusher_api import path as of_pusher
@@ -219,6 +221,19 @@ async def test_an_event_for_a_user_who_is_nowhere_is_told_as_missed(monkeypatch:
             await asking.post("publish", {"channels": ["room", "#server-to-user-bob"], "data": "x"})
             await eventually(lambda: len(missed) == 2)
         assert missed == [("ann", "hello"), ("bob", "x")]
+
+
+async def test_what_is_sent_to_a_user_who_is_nowhere_is_pushed(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as push, server(push.running) as asking:
+        assert (await push.server.register()).status == 200
+        notification = {"text": "hello", "notification": {"title": "Hello"}}
+        told = await asking.post("users/ann/send", {"event": "said", "data": notification}, key="k")
+        assert await asking.post("users/ann/send", {"event": "said", "data": notification}, key="k") == told
+        await eventually(lambda: len(push.double.pushed) == 1)
+        assert push.double.pushed[0].payload["notification"] == {"title": "Hello"}
+        found = await asking.refused("publish", {**EVENT, "push": {}})
+        assert found[:2] == (400, "push")
+        assert found[2].startswith("an event has none: POST /push")
 
 
 async def test_while_the_engine_is_away_an_instance_serves_its_own(
