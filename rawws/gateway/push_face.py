@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import rawws
 from rawws.integrations.push import PushSender
-from rawws.net.cancellation import end_all
+from rawws.net.cancellation import end_all, finish
 
 from .figures import push_samples
 from .push_api import PushApi
@@ -103,6 +103,13 @@ class PushFace:
     async def close(self) -> None:
         """End: who waits is looked for now, and what waits is sent within `drain` seconds, or counted as lost."""
         self._closing.set()
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(self._end_devices)
+            # Each has the same time, so all end at once: that is not cut off before it began.
+            closing.push_async_callback(lambda: finish(self._end_senders()))
+            closing.push_async_callback(self._end_pushes)
+
+    async def _end_pushes(self) -> None:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.gateway.config.drain):
@@ -110,9 +117,13 @@ class PushFace:
                         await asyncio.wait(self._tasks)
         finally:
             await end_all(*self._tasks)
-            await asyncio.gather(*self._ending, *(each.sender.close() for each in self.senders.values()))
-            if self._devices is not None:
-                await self._devices.close()
+
+    async def _end_senders(self) -> None:
+        await asyncio.gather(*self._ending, *(each.sender.close() for each in self.senders.values()))
+
+    async def _end_devices(self) -> None:
+        if self._devices is not None:
+            await self._devices.close()
 
     def reload(self, config: GatewayConfig) -> None:
         """Take over a new configuration; before it begins, `start` reads that."""

@@ -147,9 +147,11 @@ class Hub(HubCore):
         Users who wait to be judged are judged now, and `on_missed` is called. WebSockets that are subscribed close with
         1000, and event streams end. What other threads published before is sent first.
         """
-        if self._missed_users is not None:
-            await self._missed_users.close()
-        await super().close()
+        try:
+            if self._missed_users is not None:
+                await self._missed_users.close()
+        finally:
+            await super().close()
 
     def publish_threadsafe(
         self,

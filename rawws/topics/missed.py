@@ -120,17 +120,19 @@ class MissedUsers:
     async def close(self) -> None:
         """Judge at once who waits, and wait for the functions; what they take too long for is logged."""
         self._closing.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                if self._worker is not None:
-                    await asyncio.wait([self._worker])
-                if self._calls:
-                    await asyncio.wait(self._calls)
-        await end_all(*([] if self._worker is None else [self._worker]), *self._calls)
-        if self.count:
-            logger.warning("the hub closes, and %d users are not told of what they missed", self.count)
-        self._waiting.clear()
-        self.count = 0
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    if self._worker is not None:
+                        await asyncio.wait([self._worker])
+                    if self._calls:
+                        await asyncio.wait(self._calls)
+        finally:
+            if self.count:
+                logger.warning("the hub closes, and %d users are not told of what they missed", self.count)
+            self._waiting.clear()
+            await end_all(*([] if self._worker is None else [self._worker]), *self._calls)
+            self.count = 0
 
     # -- inside
 

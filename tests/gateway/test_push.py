@@ -167,6 +167,32 @@ async def test_who_is_not_looked_for_in_time_is_counted_as_lost(
     logged.take("a user who waits is not told", name="rawws.gateway")
 
 
+async def test_a_face_whose_closing_is_cancelled_counts_who_is_lost_and_ends_its_senders(
+    tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def never(self: MemoryDevices, app: str, user: str) -> list[PushDevice]:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(MemoryDevices, "of_user", never)
+    async with pushing(tmp_path, head="[gateway]\ndrain = 3600") as push:
+        face = face_of(push.running.gateway)
+        sender = face.senders[APP].sender
+        face.notify(APP, "ann", PushMessage("Hello"))
+        await begun.wait()
+        closing = asyncio.ensure_future(face.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert dict(face.users) == {("", "lost"): 1}
+        assert all(queue._task is None for queue in sender._queues.values())
+    logged.take("a user who waits is not told", name="rawws.gateway")
+
+
 async def test_what_goes_wrong_is_counted_and_logged(
     tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

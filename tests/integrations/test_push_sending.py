@@ -191,6 +191,22 @@ async def test_what_waits_at_the_end_is_sent_or_counted_as_lost(offline: None, l
     logged.take("push by apns ends, and 100 messages that wait are lost", name="rawws.push")
 
 
+async def test_a_sender_whose_closing_is_cancelled_counts_what_it_loses(offline: None, logged: Logged) -> None:
+    service = Service()
+    service.going.clear()
+    sender = PushSender(service, drain=3600)
+    sender.start()
+    sender.send(apns_device(), HELLO)
+    await eventually(lambda: service.lefts)
+    closing = asyncio.ensure_future(sender.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert counts(sender) == {"lost": 1}
+    logged.take("push by apns ends, and 1 messages that wait are lost", name="rawws.push")
+
+
 async def test_one_that_was_never_begun_ends_and_services_have_names_of_their_own() -> None:
     sender = PushSender(Service())
     await sender.close()

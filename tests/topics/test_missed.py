@@ -208,6 +208,29 @@ async def test_a_hub_that_closes_waits_for_functions_but_not_for_ever(
     logged.take("the hub closes, and 2 users are not told of what they missed", name="rawws.topics")
 
 
+async def test_a_hub_whose_closing_is_cancelled_closes_the_rest_and_says_who_was_not_told(logged: Logged) -> None:
+    hub, begun = Hub(), asyncio.Event()
+
+    @hub.on_missed(after=0)
+    async def push(user: str, publication: Publication) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    hub.notify(["ann"], "chat", "1")
+    await begun.wait()
+    heard = hub.listen("chat")
+    hearing = asyncio.ensure_future(anext(heard))
+    await eventually(lambda: hub.subscribers("chat"))
+    closing = asyncio.ensure_future(hub.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(StopAsyncIteration):
+        await hearing
+    logged.take("the hub closes, and 1 users are not told of what they missed", name="rawws.topics")
+
+
 async def test_where_it_is_not_known_who_is_present_all_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(missed, "PATIENCE", 0.01)
     async with Hub() as hub:

@@ -86,7 +86,7 @@ class QueuedPush(NamedTuple):
 
 @final
 class ServiceQueue:
-    """The messages to the devices of one service: `start` it in the event loop, `close` it there."""
+    """The messages to the devices of one service: `start` it in the event loop, `stop` it there."""
 
     __slots__ = (
         "_client", "_filled", "_idle", "_logged", "_numbers", "_on_gone", "_queue", "_task", "_tries", "_turns",
@@ -145,22 +145,22 @@ class ServiceQueue:
         except PushFailed as error:
             return outcome_again(str(error))
 
-    async def close(self, drain: float) -> None:
-        """End: what waits is sent within so many seconds, or counted as lost."""
+    async def wait_idle(self) -> None:
+        """Wait until nothing waits."""
+        if self._task is not None:
+            await self._idle.wait()
+
+    def stop(self) -> list[asyncio.Task[None]]:
+        """Count what waits as lost; return what is to be ended."""
         if self._task is None:
-            return
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain):
-                    await self._idle.wait()
-        finally:
-            lost = len(self._queue) + sum(not task.done() for task in self._tries)
-            self._queue.clear()
-            await end_all(self._task, *self._tries)
-            self._task = None
-            if lost:
-                self.stats.lost += lost
-                logger.warning("push by %s ends, and %d messages that wait are lost", self.service.name, lost)
+            return []
+        lost = len(self._queue) + sum(not task.done() for task in self._tries)
+        self._queue.clear()
+        if lost:
+            self.stats.lost += lost
+            logger.warning("push by %s ends, and %d messages that wait are lost", self.service.name, lost)
+        tasks, self._task = [self._task, *self._tries], None
+        return tasks
 
     # -- inside
 
@@ -305,10 +305,18 @@ class PushSender:
 
     async def close(self) -> None:
         """End: what waits is sent within `drain` seconds, or counted as lost."""
+        queues = self._queues.values()
         try:
-            await asyncio.gather(*(queue.close(self._drain) for queue in self._queues.values()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._drain):
+                    for queue in queues:
+                        await queue.wait_idle()
         finally:
-            await self._client.close()
+            tasks = [task for queue in queues for task in queue.stop()]
+            try:
+                await end_all(*tasks)
+            finally:
+                await self._client.close()
 
     def _queue_of(self, device: PushDevice) -> ServiceQueue:
         queue = self._queues.get(device.service)
