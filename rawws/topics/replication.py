@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, final
 
 from rawws import clock
 from rawws.errors import RawwsError
-from rawws.net.cancellation import finish
 from rawws.net.prepared import PreparedMessage
 from rawws.protocol.extensions import excerpt
 
@@ -104,7 +103,7 @@ class Replication:
                 tasks.append(task)
             replica_of(found).release()
         try:
-            await finish(self.backplane.close())
+            await self.backplane.close()
         finally:
             for sent in self.outbox.of(ALL_TOPICS):
                 self._drop(sent)
