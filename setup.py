@@ -68,7 +68,12 @@ class BuildOrFallBack(build_ext):
         """Have Cython write the C files that are missing or older than their sources."""
         from Cython.Build import cythonize  # noqa: PLC0415 - not needed, and not always there, for the interpreted twin
 
-        translated = cythonize(self.extensions, compiler_directives=DIRECTIVES, build_dir=str(C_FILES))
+        # At once where processes are just forked: others would run this file again. And where a failure is no reason to
+        # do without: not every system has what a pool of processes needs.
+        processes = os.cpu_count() if REQUIRED and sys.platform == "linux" else None
+        translated = cythonize(
+            self.extensions, nthreads=processes or 0, compiler_directives=DIRECTIVES, build_dir=str(C_FILES)
+        )
         c_files = {extension.name: extension.sources for extension in translated}
         for extension in self.extensions:
             extension.sources = c_files[extension.name]
