@@ -7,8 +7,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Maven would leave what it fetches in the home folder, npm a cache in the temporary one.
 MVN := mvn --quiet --batch-mode -Dmaven.repo.local=build/maven
 NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
-COVERED := RAWWS_PURE=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
+# tests/conftest.py says in which order.
+XDIST := -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(XDIST)
+# The interpreted twin runs on one loop: what a loop does otherwise shows with the compiled one, which runs on both, and
+# what a twin does otherwise shows on either. `make pythons` runs each twin on each loop.
+COVERED := RAWWS_PURE=1 RAWWS_TEST_LOOPS=asyncio $(BIN)/coverage run -m pytest $(XDIST)
 
 .PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign specs fuzz mutate soak frames \
 	torture clean

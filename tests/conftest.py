@@ -11,6 +11,7 @@ import getpass
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -43,6 +44,26 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 LIMIT: Final = float(os.environ.get("RAWWS_TEST_LIMIT", "900"))
 # It fails once more after so many seconds where what it does when it fails waits as well.
 AGAIN: Final = 30.0
+
+
+# The files that take minutes, with the longest first: all workers of xdist begin with them, or at the end one of them
+# would have such a file alone, and the others nothing to do.
+LONG: Final = (
+    "tests/test_packaging.py",
+    "tests/autobahn/test_autobahn.py",
+    "tests/torture/test_torture.py",
+    "tests/test_site.py",
+    "tests/javascript/test_chromium.py",
+    "tests/javascript/test_node.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest; behind that come the files with the most tests, as xdist has it by itself."""
+    files = [item.nodeid.partition("::")[0] for item in items]
+    counts = Counter(files)
+    order = {file: (LONG.index(file) if file in LONG else len(LONG), -counts[file], file) for file in counts}
+    items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
 
 
 @contextlib.contextmanager

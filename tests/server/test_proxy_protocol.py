@@ -264,6 +264,7 @@ async def test_a_peer_that_is_no_proxy_is_closed_before_anything_is_read(caplog:
     assert "it is none of the trusted proxies" in caplog.text
 
 
+@pytest.mark.usefixtures("steady")
 async def test_a_header_that_does_not_come_in_time_is_closed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "rawws.server")
     async with behind(open_timeout=0.05) as server:
