@@ -20,7 +20,6 @@ from rawws.protocol.connection import Role
 from rawws.protocol.http2 import Http2Endpoint
 from rawws.protocol.http2_codes import ErrorCode
 from rawws.protocol.http2_events import (
-    DataReceived,
     GoAwayReceived,
     ResponseReceived,
     SettingsReceived,
@@ -134,9 +133,7 @@ class Http2ClientConnection(Http2Carrier):
 
     def handle(self, event: Http2Event) -> None:
         """Do what an event asks for."""
-        if isinstance(event, DataReceived):
-            stream_of(event.stream).feed(bytes(event.data), event.end_stream)
-        elif isinstance(event, ResponseReceived):
+        if isinstance(event, ResponseReceived):
             self._respond(event)
         elif isinstance(event, TrailersReceived):
             stream_of(event.stream).feed(b"", True)

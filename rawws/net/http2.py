@@ -5,6 +5,8 @@ Laws:
 2. No more is taken from the streams than the peer's windows and its kernel take: what waits, waits where it can be told
    who is slow.
 3. What is read is processed for a few ms at a time; then others have their turn.
+4. What comes on a tunnel in several frames, one behind the other, is handed on at once: browsers send each message of a
+   WebSocket in a frame of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rawws import clock
 from rawws.errors import Http2Error
+from rawws.protocol.http2_events import DataReceived
 
 from .scheduling import StreamScheduler
 from .streams import StreamTransport
@@ -36,12 +39,17 @@ BURST = 524288
 # So many events of one read, before the others have a turn; an event that is `large` is as much as so many.
 BATCH = 1024
 LARGE = 32
+# What comes on a tunnel in larger frames is not gathered: to copy it would cost more than it saves.
+GATHERED = 1024
 
 
 class Http2Carrier:
     """What a connection does in both roles. `key` of a stream is the core's `Http2Stream`, whose `owner` it is."""
 
-    __slots__ = ("core", "corked", "elapsed_at", "loop", "over", "scheduled", "scheduler", "socket", "waiting")
+    __slots__ = (
+        "core", "corked", "elapsed_at", "gathered", "gathering", "loop", "over", "scheduled", "scheduler", "socket",
+        "waiting",
+    )  # fmt: skip
 
     large: ClassVar[tuple[type[Http2Event], ...]] = ()
 
@@ -50,6 +58,9 @@ class Http2Carrier:
         self.loop = loop
         self.socket: WebSocket = None  # type: ignore[assignment]  # from `begin` on
         self.scheduler = StreamScheduler()
+        # What came on a tunnel, and is not handed on yet.
+        self.gathering: Http2Stream | None = None
+        self.gathered: list[bytes] = []
         # A read is processed; a write is due in the next turn of the loop.
         self.corked = self.scheduled = False
         self.elapsed_at = clock.monotonic()
@@ -101,11 +112,17 @@ class Http2Carrier:
         try:
             while (event := core.next_event()) is not None:
                 number += LARGE if isinstance(event, self.large) else 1
-                self.handle(event)
+                if isinstance(event, DataReceived):
+                    self.receive_data(event)
+                else:
+                    self.hand_on()
+                    self.handle(event)
                 if number >= BATCH or turn.is_over():
                     self.waiting = True
                     break
+            self.hand_on()
         except Http2Error as error:
+            self.hand_on()
             self.socket.settings.logger.debug("%s broke the protocol: %s", self.socket.remote_address, error)
             self.break_off(error)
         finally:
@@ -122,6 +139,25 @@ class Http2Carrier:
             self.socket.pause_reading()
         else:
             self.socket.resume_reading()
+
+    def receive_data(self, event: DataReceived) -> None:
+        """Take what came on a stream in one frame."""
+        stream, data = event.stream, bytes(event.data)
+        if self.gathering is not stream:
+            self.hand_on()
+        if stream.tunnel and not event.end_stream and len(data) <= GATHERED:
+            self.gathering = stream
+            self.gathered.append(data)
+        else:
+            self.hand_on()
+            stream_of(stream).feed(data, event.end_stream)
+
+    def hand_on(self) -> None:
+        """Hand on what was gathered: before anything else happens."""
+        if self.gathering is not None:
+            stream, pieces = self.gathering, self.gathered
+            self.gathering, self.gathered = None, []
+            stream_of(stream).feed(pieces[0] if len(pieces) == 1 else b"".join(pieces), False)
 
     def has_ended(self) -> bool:
         """Tell whether nothing is sent any more, and what comes is dropped."""

@@ -22,7 +22,6 @@ from rawws.protocol.connection import Role
 from rawws.protocol.http2 import Http2Endpoint
 from rawws.protocol.http2_codes import ErrorCode
 from rawws.protocol.http2_events import (
-    DataReceived,
     GoAwayReceived,
     HeadersTooLarge,
     PingAcknowledged,
@@ -109,9 +108,7 @@ class Http2Connection(Http2Carrier):
 
     def handle(self, event: Http2Event) -> None:
         """Do what an event asks for."""
-        if isinstance(event, DataReceived):
-            stream_of(event.stream).feed(bytes(event.data), event.end_stream)
-        elif isinstance(event, RequestReceived):
+        if isinstance(event, RequestReceived):
             self.open(event.stream, event.end_stream).receive_request(event.request, event.protocol, event.end_stream)
         elif isinstance(event, HeadersTooLarge):
             self.open(event.stream, event.end_stream).refuse_head(event.size, LIMITS.max_header_list, event.end_stream)

@@ -33,6 +33,7 @@ from tests.protocol.http2_wire import (
     PING,
     PREFACE,
     PRIORITY,
+    PUSH_PROMISE,
     REQUEST,
     RST_STREAM,
     WINDOW_UPDATE,
@@ -612,6 +613,35 @@ async def test_a_websocket_goes_over_a_stream(secure: bool) -> None:
         await eventually(lambda: server.stats().http2_streams == 0)
         assert server.stats().closes == {1000: 1}
         assert ws.reset is None
+
+
+@pytest.mark.parametrize("end", ["reset", "error"])
+async def test_messages_in_frames_of_their_own_come_before_the_end_behind_them(end: str) -> None:
+    came: dict[str, list[str | bytes]] = {"first": [], "second": []}
+    ended: list[str] = []
+    routes = rawws.Routes()
+
+    @routes.websocket("/{name}")
+    async def listen(ws: rawws.WebSocket) -> None:
+        assert ws.request is not None
+        name = ws.request.path.strip("/")
+        with contextlib.suppress(rawws.ConnectionClosed):
+            async for message in ws:
+                came[name].append(message)
+        ended.append(name)
+
+    async with serve(routes) as server, reach(server) as client:
+        streams = {name: await client.connect(f"/{name}") for name in came}
+        for number, name in enumerate(["first", "first", "first", "second", "first"]):
+            answer = streams[name]
+            answer.websocket.send(str(number))
+            client.core.send_data(answer.stream, b"".join(answer.websocket.data_to_send()))
+        if end == "reset":
+            client.core.reset(streams["first"].stream)
+        broken = frame(PUSH_PROMISE, END_HEADERS, 1, bytes(4)) if end == "error" else b""
+        client.writer.write(b"".join(client.core.data_to_send()) + broken)
+        await eventually(lambda: "first" in ended and came["second"])
+        assert came == {"first": ["0", "1", "2", "4"], "second": ["3"]}
 
 
 async def test_a_websocket_is_what_its_handler_knows() -> None:
