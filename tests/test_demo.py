@@ -501,7 +501,7 @@ def test_a_full_feed_turns_readers_away_until_one_leaves(port: int) -> None:
 
 
 def test_each_of_a_page_is_told_which_connection_it_came_by(port: int) -> None:
-    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=60) as client:
         first, second = (client.get("/connection/request", params={"n": n}).json() for n in (7, 8))
         assert (first["n"], second["n"], first["version"]) == ("7", "8", "1.1")
         # They shared one.
@@ -512,10 +512,10 @@ def test_each_of_a_page_is_told_which_connection_it_came_by(port: int) -> None:
             assert json.loads(next(lines).removeprefix("data: "))["n"] == "9"
     with connect(f"ws://{LOOPBACK}:{port}/connection/socket") as ws:
         ask(ws, n=3)
-        assert json.loads(ws.recv(timeout=20)) == {"n": 3, "port": ws.local_address[1], "version": "1.1"}
+        assert json.loads(ws.recv(timeout=60)) == {"n": 3, "port": ws.local_address[1], "version": "1.1"}
         ask(ws, close=4003, reason="number 3")
         with pytest.raises(ConnectionClosedError, match=r"4003.*number 3"):
-            ws.recv(timeout=20)
+            ws.recv(timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -533,9 +533,9 @@ def test_each_of_a_page_is_told_which_connection_it_came_by(port: int) -> None:
 def test_a_message_that_cannot_be_obeyed_is_answered(port: int, sent: str | bytes, told: str) -> None:
     with connect(f"ws://{LOOPBACK}:{port}/connection/socket") as ws:
         ws.send(sent)
-        assert told in json.loads(ws.recv(timeout=20))["error"]
+        assert told in json.loads(ws.recv(timeout=60))["error"]
         ask(ws, n=7)
-        assert json.loads(ws.recv(timeout=20))["n"] == 7
+        assert json.loads(ws.recv(timeout=60))["n"] == 7
 
 
 def test_too_many_streams_of_the_page_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:

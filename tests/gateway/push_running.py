@@ -55,7 +55,7 @@ class AppServer:
 @asynccontextmanager
 async def app_server(port: int) -> AsyncIterator[AppServer]:
     """Give a server of the app."""
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
         yield AppServer(client, port)
 
 

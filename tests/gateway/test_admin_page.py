@@ -90,7 +90,7 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
         ):
             for _ in range(6):
                 aws.send("hello")
-                assert "Internal server error" in str(aws.recv(timeout=20))
+                assert "Internal server error" in str(aws.recv(timeout=60))
             page, complaints = opened(browser, admin_of(process), viewport={"width": 1280, "height": 900})
             eventually(page, "document.querySelectorAll('#apps tbody tr').length === 2")
             eventually(page, "document.querySelectorAll('#hooks tbody tr').length === 1")
@@ -122,9 +122,9 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
             host, number = pusher.local_address[:2]
             page.on("dialog", lambda dialog: dialog.accept())
             page.get_by_role("button", name=re.compile(f"Close {host}:{number}")).click()
-            pusher.recv(timeout=20)
+            pusher.recv(timeout=60)
             with pytest.raises(Exception, match="1008"):
-                pusher.recv(timeout=20)
+                pusher.recv(timeout=60)
             eventually(page, "document.querySelectorAll('#apps tbody td')[1].textContent === '1'")
             page.click("#list")
             eventually(page, "document.querySelectorAll('#connections tbody tr').length === 2")

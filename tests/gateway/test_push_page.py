@@ -40,7 +40,7 @@ async def test_the_file_is_right_and_the_requests_do_what_they_say(
         asked = [shlex.split(line) for line in blocks("sh")[1].splitlines()]
         assert {line[0] for line in asked} == {"curl"}
         answers = []
-        async with gateway(text) as running, httpx2.AsyncClient(trust_env=False) as client:
+        async with gateway(text) as running, httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             for _, url, *options in asked:
                 given = dict(zip(options[::2], options[1::2], strict=True))
                 headers = dict([given["-H"].replace("SECRET", SECRET).split(": ")])
