@@ -74,6 +74,7 @@ class PushFace:
         gateway.observers.append(self)
         gateway.sources.append(self._samples)
         gateway.on_reload.append(self.reload)
+        self._api = PushApi(gateway, self)
 
     @property
     def devices(self) -> DeviceStore:
@@ -85,7 +86,7 @@ class PushFace:
 
     def routes(self) -> Iterable[rawws.Route]:
         """Return what servers may ask."""
-        return PushApi(self.gateway, self).routes()
+        return self._api.routes()
 
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:  # noqa: ARG002 - as a face has it
         """Judge nothing: no connection is for it."""

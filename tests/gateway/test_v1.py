@@ -88,6 +88,14 @@ async def test_each_secret_of_an_app_is_good_and_those_of_the_file_that_is_read_
             assert await asking.refused("publish", EVENT) == (403, "refused", "the app is disabled")
 
 
+async def test_a_file_that_is_read_again_leaves_nothing_behind() -> None:
+    async with gateway() as running:
+        before = len(running.gateway.on_reload)
+        for _ in range(3):
+            running.gateway.reload(read_config(app_file()))
+        assert len(running.gateway.on_reload) == before
+
+
 async def test_a_page_is_refused_whatever_it_has() -> None:
     async with gateway() as running, server(running) as asking:
         origin = {"Origin": f"http://127.0.0.1:{running.port}"}
