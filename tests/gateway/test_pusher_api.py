@@ -79,6 +79,7 @@ async def test_an_app_that_there_is_not_is_told_so() -> None:
         assert (await ask(running, "POST", path("events"), EVENT)).status_code == 403
 
 
+@pytest.mark.usefixtures("steady")
 async def test_requests_over_the_rate_are_told_to_wait() -> None:
     async with gateway(app_file("limits = { requests = 1 }")) as running:
         answers = [await ask(running, "GET", path("channels")) for _ in range(3)]

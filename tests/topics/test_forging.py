@@ -123,8 +123,8 @@ async def ann_hears(ann: Client, eve: Client, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("callbacks", [False, True])
 async def test_nobody_goes_on_behind_the_end_of_a_token(hub: Hub, callbacks: bool) -> None:
-    async with served(hub, callbacks=callbacks) as server:
-        async with client(server, *as_user("eve", 1)) as eve:
+    async with served(hub, callbacks=callbacks, close_timeout=0.5) as server:
+        async with client(server, *as_user("eve", 3)) as eve:
             await eve.ask(id=1, subscribe="room")
             # Tokens that were good, are of another, or signed by herself, renew nothing.
             for wrong in (token("eve", -1), token("ann"), token("eve", 1000, "x" * 32), ""):
