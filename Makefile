@@ -13,7 +13,7 @@ XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 # The interpreted twin runs on one loop: what a loop does otherwise shows with the compiled one, which runs on both, and
 # what a twin does otherwise shows on either. `make pythons` runs each twin on each loop.
-COVERED := RAWWS_PURE=1 RAWWS_TEST_LOOPS=asyncio $(BIN)/coverage run -m pytest $(XDIST)
+COVERED := RAWWS_PURE=1 TEST_LOOPS=asyncio $(BIN)/coverage run -m pytest $(XDIST)
 
 .PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign specs fuzz mutate soak frames \
 	torture clean

@@ -19,8 +19,8 @@ MADE: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
     "asyncio": asyncio.new_event_loop,
 }
-# Those that tests run on: RAWWS_TEST_LOOPS=asyncio leaves out the other one.
-LOOPS = {name: MADE[name] for name in os.environ.get("RAWWS_TEST_LOOPS", "uvloop asyncio").split()}
+# Those that tests run on: TEST_LOOPS=asyncio leaves out the other one.
+LOOPS = {name: MADE[name] for name in os.environ.get("TEST_LOOPS", "uvloop asyncio").split()}
 
 
 @pytest.fixture(autouse=True)
