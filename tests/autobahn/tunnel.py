@@ -25,6 +25,7 @@ from h2.events import (
 )
 from h2.exceptions import NoSuchStreamError, StreamClosedError
 
+from rawws.net.transports import abort_transport
 from rawws.protocol.handshake import accept_key
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Tunnel:
                     self._streams[number].writer.write_eof()
                 self._end(number)
             case StreamReset(stream_id=number):
-                self._streams[number].writer.transport.abort()
+                abort_transport(self._streams[number].writer.transport)
                 self._end(number)
             case ConnectionTerminated(error_code=code):
                 raise ConnectionError(f"the server sent GOAWAY with {code}")

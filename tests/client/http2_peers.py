@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final, final
 
 from rawws.errors import Http2Error
+from rawws.net.transports import abort_transport
 from rawws.protocol.connection import Role
 from rawws.protocol.http2 import DEFAULT_HTTP2_LIMITS, Http2Endpoint
 from rawws.protocol.http2_events import DataReceived, GoAwayReceived, RequestReceived, StreamReset
@@ -129,7 +130,7 @@ async def http2_peer(
     finally:
         listening.close()
         for connection in peer.connections:
-            connection.writer.transport.abort()
+            abort_transport(connection.writer.transport)
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

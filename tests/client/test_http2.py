@@ -15,6 +15,7 @@ from rawws.client.http2 import Http2ClientConnection
 from rawws.client.pool import POOLS, Http2Pool
 from rawws.net.socket import AsyncSocket, shared
 from rawws.net.streams import StreamTransport
+from rawws.net.transports import abort_transport
 from rawws.net.turns import TURN_SIZE, turn_of
 from rawws.protocol.http2_codes import ErrorCode
 from rawws.protocol.http2_events import RequestReceived
@@ -737,7 +738,7 @@ async def test_a_stream_that_breaks_http2_is_reset_and_ends_alone() -> None:
 
 async def test_a_connection_that_ends_before_the_response_says_so() -> None:
     keys = tls()
-    async with http2_peer(lambda connection, _: connection.writer.transport.abort(), keys.server) as peer:
+    async with http2_peer(lambda connection, _: abort_transport(connection.writer.transport), keys.server) as peer:
         with pytest.raises((rawws.InvalidMessage, OSError), match=r"ended before the response|reset"):
             await rawws.connect(peer.uri, ssl=keys.client, http2=True)
         assert len(peer.requests) == 1

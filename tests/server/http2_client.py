@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import final
 
 from rawws.errors import Http2Error
+from rawws.net.transports import abort_transport
 from rawws.protocol.connection import Connection, ConnectionEvent, Role
 from rawws.protocol.http2 import Http2Endpoint
 from rawws.protocol.http2_events import (
@@ -246,7 +247,7 @@ class Client:
     async def close(self) -> None:
         self.task.cancel()
         await asyncio.wait([self.task])
-        self.writer.transport.abort()
+        abort_transport(self.writer.transport)
 
 
 @asynccontextmanager
