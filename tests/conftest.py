@@ -55,6 +55,10 @@ LONG: Final = (
     "tests/test_site.py",
     "tests/javascript/test_chromium.py",
     "tests/javascript/test_node.py",
+    "tests/browser/test_one_connection.py",
+    "tests/gateway/test_engines.py",
+    "tests/gateway/test_node.py",
+    "tests/gateway/test_instances.py",
 )
 
 
