@@ -10,6 +10,7 @@ CPU of the server process per message and per request, and ratios of the same ru
 
 import asyncio
 import base64
+import functools
 import re
 import socket
 import ssl
@@ -171,6 +172,10 @@ class Http2Load:
             self.core.keep_buffer()
             self.flush()
 
+    def has_room(self, stream: Http2Stream, size: int) -> bool:
+        """Tell whether the windows allow so much."""
+        return self.core.sendable(stream) >= size
+
     def flush(self) -> None:
         data = b"".join(self.core.data_to_send())
         if data:
@@ -181,6 +186,9 @@ class Http2Load:
         pieces = [FRAME * IN_FLIGHT] if joined else [FRAME] * IN_FLIGHT
         for stream in self.streams:
             for piece in pieces:
+                if self.core.sendable(stream) < len(piece):
+                    # What opens the windows may come behind the answers.
+                    self.until(functools.partial(self.has_room, stream, len(piece)))
                 self.core.send_data(stream, piece)
         self.until(lambda: sum(map(len, self.got.values())) >= STREAMS * len(REPLY))
         assert all(self.got[stream.id] == REPLY for stream in self.streams)
