@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from .figures import call_samples, hook_samples, shown_url, state_samples
 from .hooks import HookQueue, HookStats
 from .outgoing import Outgoing
+from .servers import ServerFace
 from .shared_state import ALONE_WAIT, SharedState
 from .webhooks import HookEvent
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import rawws
 
     from .config import AppConfig, GatewayConfig, HookConfig
-    from .model import Admission, Gateway, GatewayConnection, GatewayEvent
+    from .model import Gateway, GatewayConnection, GatewayEvent
     from .state_log import Transition
 
 __all__ = ["HookDispatch"]
@@ -38,7 +39,7 @@ NAMES: Final = {
 
 
 @final
-class HookDispatch:
+class HookDispatch(ServerFace):
     """The hooks of all apps, as an observer of a gateway; it begins and ends as a face does, and has no routes."""
 
     name = "hooks"
@@ -66,14 +67,6 @@ class HookDispatch:
     def routes(self) -> Iterable[rawws.Route]:
         """Return nothing: it answers nobody."""
         return ()
-
-    def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:  # noqa: ARG002 - as a face has it
-        """Judge nothing: no connection is for it."""
-        return None
-
-    def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:  # noqa: ARG002 - as a face has it
-        """Choose nothing, as well."""
-        return None
 
     async def start(self) -> None:
         """Begin, in the event loop in which it will serve."""

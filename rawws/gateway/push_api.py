@@ -1,7 +1,7 @@
 """Push API: what the servers of an app say of devices, and whom they have notified (docs/run/push.md).
 
 Laws:
-1. Who has no secret of an app learns nothing, not even whether there is that app, and nothing is done.
+1. Nothing is done for who is no server of the app (servers.py).
 2. A token, an endpoint and a key go in, and never out.
 """
 
@@ -13,13 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import rawws
-from rawws.http.keys import BearerKeys
 from rawws.integrations.push import PushDevice
-from rawws.net.rate import RateLimiter
 
 from .push_devices import DevicesAway
 from .push_messages import notification_of
-from .pusher_rules import MAX_USER_ID, check_request, is_name
+from .pusher_rules import MAX_USER_ID, is_name
+from .servers import FRESH, LATER, AppSecrets, RequestRates, answer_problem
 
 if TYPE_CHECKING:
     from rawws.integrations.push import PushMessage
@@ -34,12 +33,7 @@ BASE: Final = "/v1/apps/{app}"
 # Of one request.
 MOST_USERS: Final = 1000
 HOUR: Final = 3600.0
-# Seconds of its rate that an app may ask at once.
-BURST: Final = 2.0
-UNAUTHORIZED: Final = "needed is Authorization: Bearer and a secret of the app, or a signature of Pusher"
 CODES: Final = {401: "unauthorized", 403: "refused", 404: "gone", 409: "push", 413: "size", 429: "limit"}
-FRESH: Final = ("Cache-Control", "no-store")
-LATER: Final = ("Retry-After", "1")
 
 PushEndpoint: TypeAlias = Callable[["AppConfig", rawws.HttpRequest], Coroutine[Any, Any, Any]]
 
@@ -65,14 +59,12 @@ class PushApi:
     def __init__(self, gateway: Gateway, target: PushTarget) -> None:
         self._gateway = gateway
         self._target = target
-        # By the app: its secrets, and its rate and how fast its servers ask.
-        self._secrets: dict[str, BearerKeys] = {}
-        self._rates: dict[str, tuple[float, RateLimiter]] = {}
+        self._secrets, self._rates = AppSecrets(), RequestRates()
         self._load(gateway.config)
         gateway.on_reload.append(self._load)
 
     def _load(self, config: GatewayConfig) -> None:
-        self._secrets = {app.id: BearerKeys([each.secret for each in app.keys]) for app in config.apps}
+        self._secrets.load(config.apps)
 
     def routes(self) -> list[rawws.Route]:
         """Return what is answered."""
@@ -101,35 +93,18 @@ class PushApi:
         try:
             found = await endpoint(self._check(app, request), request)
         except rawws.HttpError as error:
-            return problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
+            return answer_problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
         except DevicesAway as error:
-            return problem(503, "unavailable", str(error), LATER)
+            return answer_problem(503, "unavailable", str(error), LATER)
         return rawws.Response.json(found, 200, [FRESH])
 
     def _check(self, app: AppConfig | None, request: rawws.HttpRequest) -> AppConfig:
         """Return the app whose server asks. Raises HttpError."""
-        if app is None or not self._is_server(app, request):
-            raise rawws.HttpError(401, UNAUTHORIZED, (("WWW-Authenticate", "Bearer"),))
-        if "Origin" in request.headers:
-            raise rawws.HttpError(403, "a page asks, and the API is for servers")
-        if not app.enabled:
-            raise rawws.HttpError(403, "the app is disabled")
-        if app.push is None:
+        known = self._secrets.check(app, request)
+        if known.push is None:
             raise rawws.HttpError(409, "push is not configured for the app")
-        rate = app.limits.requests
-        known = self._rates.get(app.id)
-        if known is None or known[0] != rate:
-            known = self._rates[app.id] = rate, RateLimiter(rate, 0)
-        if not known[1].take(BURST):
-            raise rawws.HttpError(429, f"over {rate:g} requests a second, the limit", (LATER,))
-        return app
-
-    def _is_server(self, app: AppConfig, request: rawws.HttpRequest) -> bool:
-        """Tell whether a request has a secret of an app, or a signature by one. Raises HttpError(401)."""
-        if "Authorization" in request.headers or "auth_signature" not in request.query:
-            return self._secrets[app.id].open_to(request.headers)
-        check_request(app, request)
-        return True
+        self._rates.take(known)
+        return known
 
     # -- what is asked
 
@@ -205,8 +180,3 @@ def check_user(user: object) -> None:
 def shown(device: PushDevice) -> dict[str, Any]:
     """Return what is told of a device."""
     return {"id": device.id, "service": device.service, "user": device.user, "since": device.since}
-
-
-def problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> rawws.Response:
-    """Return an answer that says what is wrong."""
-    return rawws.Response.json({"error": code, "reason": reason}, status, [FRESH, *fields])

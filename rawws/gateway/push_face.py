@@ -24,6 +24,7 @@ from .push_devices import DevicesAway, device_store
 from .push_loading import services_of
 from .push_messages import notification_of_event
 from .pusher_users import user_topic
+from .servers import ServerFace
 
 if TYPE_CHECKING:
     import ssl
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from rawws.metrics import Samples
 
     from .config import AppConfig, GatewayConfig, PushConfig
-    from .model import Admission, Gateway, GatewayConnection, GatewayEvent
+    from .model import Gateway, GatewayConnection, GatewayEvent
     from .push_devices import DeviceStore
 
 __all__ = ["PushFace"]
@@ -54,7 +55,7 @@ class AppSender(NamedTuple):
 
 
 @final
-class PushFace:
+class PushFace(ServerFace):
     """The notifications of all apps: an observer of a gateway, and a face with requests of servers alone."""
 
     name = "push"
@@ -87,14 +88,6 @@ class PushFace:
     def routes(self) -> Iterable[rawws.Route]:
         """Return what servers may ask."""
         return self._api.routes()
-
-    def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:  # noqa: ARG002 - as a face has it
-        """Judge nothing: no connection is for it."""
-        return None
-
-    def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:  # noqa: ARG002 - as a face has it
-        """Choose nothing, as well."""
-        return None
 
     async def start(self) -> None:
         """Begin, in the event loop in which it will serve."""

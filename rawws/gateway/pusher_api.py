@@ -15,11 +15,11 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import rawws
-from rawws.net.rate import RateLimiter
 
 from .control import RegistryAway
 from .model import GatewayEvent, is_cached, topic_of_channel
-from .pusher_rules import MAX_EVENT_NAME, USER_CHANNEL, check_channel_name, check_request, is_name, kind_of_channel
+from .pusher_rules import MAX_EVENT_NAME, check_channel_name, check_request, is_name, kind_of_channel
+from .servers import LATER, RequestRates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,8 +32,6 @@ __all__ = ["PusherApi"]
 
 # How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
 PATIENCE: Final = 5.0
-# Seconds of its rate that an app may ask at once.
-BURST: Final = 2.0
 SOCKET_ID: Final = re.compile(r"[0-9]{1,16}\.[0-9]{1,16}", re.ASCII)
 INFOS: Final = ("user_count", "subscription_count", "cache")
 
@@ -53,8 +51,7 @@ class PusherApi:
     def __init__(self, gateway: Gateway, users: Users) -> None:
         self._gateway = gateway
         self._users = users
-        # By the app: its rate, and how fast its servers ask.
-        self._rates: dict[str, tuple[float, RateLimiter]] = {}
+        self._rates = RequestRates()
 
     def routes(self) -> list[rawws.Route]:
         """Return what is answered."""
@@ -91,7 +88,7 @@ class PusherApi:
             except rawws.HttpError as error:
                 return problem(error.status, error.reason, *error.headers)
             except (TimeoutError, RegistryAway):
-                return problem(503, "other instances cannot be reached at this time", ("Retry-After", "1"))
+                return problem(503, "other instances cannot be reached at this time", LATER)
             return rawws.Response.json(found)
 
         return answer
@@ -109,12 +106,7 @@ class PusherApi:
         check_request(app, request)
         if not app.enabled:
             raise rawws.HttpError(403, "the app is disabled")
-        rate = app.limits.requests
-        known = self._rates.get(app.id)
-        if known is None or known[0] != rate:
-            known = self._rates[app.id] = rate, RateLimiter(rate, 0)
-        if not known[1].take(BURST):
-            raise rawws.HttpError(429, f"over {rate:g} requests a second, the limit", (("Retry-After", "1"),))
+        self._rates.take(app)
         return app
 
     # -- events
@@ -147,12 +139,8 @@ class PusherApi:
             if result.pending:
                 await result
             if not result.accepted:
-                raise rawws.HttpError(503, "the event could not be published at this time", (("Retry-After", "1"),))
-        if app.tells_missed:
-            for channel in asked.channels:
-                if channel.startswith(USER_CHANNEL):
-                    user = channel.removeprefix(USER_CHANNEL)
-                    self._gateway.start(self._users.tell_missed(app.id, user, asked.event))
+                raise rawws.HttpError(503, "the event could not be published at this time", (LATER,))
+        self._users.begin_missed(app, asked.channels, asked.event)
 
     async def _infos(self, app: AppConfig, channels: list[str], infos: frozenset[str]) -> list[dict[str, Any]]:
         """Return what is asked of channels."""

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 import rawws
 from rawws.topics import Notice
 
-from .pusher_rules import MAX_USER_ID, is_name, is_signed
+from .pusher_rules import MAX_USER_ID, USER_CHANNEL, is_name, is_signed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rawws.topics import Publication
 
     from .config import AppConfig
@@ -118,6 +120,14 @@ class Users:
             if count == (1 if publication.event == "join" else 0):
                 self._tell(connection, "online" if count else "offline", [present.user])
         return True
+
+    def begin_missed(self, app: AppConfig, channels: Iterable[str], event: GatewayEvent) -> None:
+        """Have it be told who missed an event in the channels of users, where somebody of the app hears of that."""
+        if app.tells_missed:
+            for channel in channels:
+                if channel.startswith(USER_CHANNEL):
+                    user = channel.removeprefix(USER_CHANNEL)
+                    self._gateway.start(self.tell_missed(app.id, user, event))
 
     async def tell_missed(self, app: str, user: str, event: GatewayEvent) -> None:
         """Tell of an event for a user, if that is signed in to no connection of any instance."""

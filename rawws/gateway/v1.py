@@ -1,9 +1,8 @@
 """`/v1`: the HTTP API of a gateway's own, for the servers of its apps (docs/run/gateway-api.md).
 
 Laws:
-1. Who has no secret of an app learns nothing, not even whether there is that app, and nothing is done.
+1. Nothing is done for who is no server of the app (servers.py).
 2. A request is checked whole before any of it is done.
-3. It is for programs: a page is refused, for its secret would be everybody's.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
-from rawws.http.keys import BearerKeys
-from rawws.net.rate import RateLimiter
 from rawws.topics.cursors import EARLIEST, CursorError, cursor_of
 from rawws.topics.envelope import EnvelopeError
 from rawws.topics.pages import MAX_ANSWER, answer_page, check_page, page_of
@@ -24,7 +21,8 @@ from .control import RegistryAway
 from .idempotency import KeptAnswers
 from .loading import app_of_api
 from .model import topic_of_channel
-from .pusher_rules import USER_CHANNEL, check_channel_name, check_request
+from .pusher_rules import USER_CHANNEL, check_channel_name
+from .servers import FRESH, LATER, AppSecrets, RequestRates, ServerFace, answer_problem
 from .v1_connections import ConnectionRequests
 from .v1_requests import V1Error, digest_of, event_in, key_of_request, page_in, publish_in
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from .config import AppConfig, GatewayConfig
-    from .model import Admission, Gateway, GatewayEvent
+    from .model import Gateway, GatewayEvent
     from .pusher_users import Users
     from .v1_requests import ServerEndpoint
 
@@ -41,18 +39,12 @@ __all__ = ["V1Api"]
 BASE: Final = "/v1/apps/{app}"
 # How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
 PATIENCE: Final = 5.0
-# Seconds of its rate that an app may ask at once.
-BURST: Final = 2.0
-# No cache keeps what is asked with a secret.
-FRESH: Final = ("Cache-Control", "no-store")
-LATER: Final = ("Retry-After", "1")
 # The words for what has no other.
 CODES: Final = {401: "unauthorized", 403: "refused", 409: "conflict", 410: "gone", 413: "size", 429: "limit"}
-UNAUTHORIZED: Final = "needed is Authorization: Bearer and a secret of the app, or a signature of Pusher"
 
 
 @final
-class V1Api:
+class V1Api(ServerFace):
     """The endpoints, for all apps: a face without clients."""
 
     name = "v1"
@@ -62,16 +54,15 @@ class V1Api:
         self._users = users
         self._kept = KeptAnswers(gateway.registry, gateway.answers)
         self._connections = ConnectionRequests(gateway, users)
-        # By its id: an app, or an API as one; its secrets; and its rate, and how fast its servers ask.
+        # By its id: an app, or an API as one.
         self._apps: dict[str, AppConfig] = {}
-        self._secrets: dict[str, BearerKeys] = {}
-        self._rates: dict[str, tuple[float, RateLimiter]] = {}
+        self._secrets, self._rates = AppSecrets(), RequestRates()
         self._load(gateway.config)
         gateway.on_reload.append(self._load)
 
     def _load(self, config: GatewayConfig) -> None:
         self._apps = {app.id: app for app in (*config.apps, *map(app_of_api, config.apis))}
-        self._secrets = {app.id: BearerKeys([each.secret for each in app.keys]) for app in self._apps.values()}
+        self._secrets.load(self._apps.values())
 
     def routes(self) -> list[rawws.Route]:
         """Return what is answered."""
@@ -89,12 +80,6 @@ class V1Api:
             method, _, path = name.partition(" ")
             found.append(rawws.Route(BASE + path, partial(self._answer, endpoint), [method]))
         return found
-
-    def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:
-        """Leave clients to the others."""
-
-    def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
-        """Choose none."""
 
     async def start(self) -> None:
         """Begin."""
@@ -116,7 +101,8 @@ class V1Api:
         self, app: AppConfig | None, endpoint: ServerEndpoint, request: rawws.HttpRequest
     ) -> rawws.Response:
         try:
-            known = self._check(app, request)
+            known = self._secrets.check(app, request)
+            self._rates.take(known)
             key = key_of_request(request) if request.method == "POST" else ""
             async with asyncio.timeout(PATIENCE):
                 if key:
@@ -125,37 +111,14 @@ class V1Api:
                 else:
                     body = await endpoint(known, request)
         except (CursorError, EnvelopeError) as error:
-            return problem(400, "cursor" if isinstance(error, CursorError) else error.code, str(error))
+            return answer_problem(400, "cursor" if isinstance(error, CursorError) else error.code, str(error))
         except (V1Error, rawws.TopicError) as error:
-            return problem(error.status, error.code, error.reason, *error.headers)
+            return answer_problem(error.status, error.code, error.reason, *error.headers)
         except rawws.HttpError as error:
-            return problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
+            return answer_problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
         except (TimeoutError, RegistryAway):
-            return problem(503, "unavailable", "other instances cannot be reached at this time", LATER)
+            return answer_problem(503, "unavailable", "other instances cannot be reached at this time", LATER)
         return rawws.Response(200, body.encode(), [FRESH], "application/json")
-
-    def _check(self, app: AppConfig | None, request: rawws.HttpRequest) -> AppConfig:
-        """Return the app whose server asks. Raises HttpError."""
-        if app is None or not self._is_server(app, request):
-            raise rawws.HttpError(401, UNAUTHORIZED, (("WWW-Authenticate", "Bearer"),))
-        if "Origin" in request.headers:
-            raise rawws.HttpError(403, "a page asks, and the API is for servers")
-        if not app.enabled:
-            raise rawws.HttpError(403, "the app is disabled")
-        rate = app.limits.requests
-        known = self._rates.get(app.id)
-        if known is None or known[0] != rate:
-            known = self._rates[app.id] = rate, RateLimiter(rate, 0)
-        if not known[1].take(BURST):
-            raise rawws.HttpError(429, f"over {rate:g} requests a second, the limit", (LATER,))
-        return app
-
-    def _is_server(self, app: AppConfig, request: rawws.HttpRequest) -> bool:
-        """Tell whether a request has a secret of an app, or a signature by one. Raises HttpError(401)."""
-        if "Authorization" in request.headers or "auth_signature" not in request.query:
-            return self._secrets[app.id].open_to(request.headers)
-        check_request(app, request)
-        return True
 
     # -- events
 
@@ -184,11 +147,7 @@ class V1Api:
             reason = refused[0].refused or "too many publications wait already"
             reason = f"{len(refused)} of {len(channels)} channels did not get it: {reason}"
             raise V1Error(503, "unavailable", reason, (LATER,))
-        if app.tells_missed:
-            for channel in channels:
-                if channel.startswith(USER_CHANNEL):
-                    user = channel.removeprefix(USER_CHANNEL)
-                    self._gateway.start(self._users.tell_missed(app.id, user, event))
+        self._users.begin_missed(app, channels, event)
         told: dict[str, Any] = {
             "cursors": {channel: each.cursor for channel, each in results.items()},
             "reached": sum(each.delivered + each.queued for each in results.values()),
@@ -248,8 +207,3 @@ def channel_of(request: rawws.HttpRequest) -> str:
         return check_channel_name(request.path_params["channel"])
     except rawws.HttpError as error:
         raise V1Error(400, "channel", error.reason) from None
-
-
-def problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> rawws.Response:
-    """Return an answer that says what is wrong."""
-    return rawws.Response.json({"error": code, "reason": reason}, status, [FRESH, *fields])

@@ -14,7 +14,7 @@ import pytest
 
 from rawws import clock
 from rawws.backplanes.memory import Engine as Memory
-from rawws.gateway import v1
+from rawws.gateway import servers, v1
 from rawws.gateway.loading import read_config
 from tests.gateway.own_running import everything, http, own, token_file
 from tests.gateway.push_running import pushing
@@ -56,7 +56,8 @@ async def test_who_has_no_secret_of_the_app_learns_nothing_and_nothing_is_done(
         for method, path in (("POST", "publish"), ("GET", "channels"), ("GET", "users/ann"), ("POST", "users/a/send")):
             answer = await client.request(method, f"/v1/apps/{app}/{path}?{query}", json=EVENT)
             # Whether there is that app, too.
-            assert (answer.status_code, answer.json()) == (401, {"error": "unauthorized", "reason": v1.UNAUTHORIZED})
+            told = {"error": "unauthorized", "reason": servers.UNAUTHORIZED}
+            assert (answer.status_code, answer.json()) == (401, told)
             assert answer.headers["WWW-Authenticate"] == "Bearer"
         await heard.quiet()
     assert not any(SECRET[:-1] in record.getMessage() for record in caplog.records if record.name.startswith("rawws"))
