@@ -59,11 +59,14 @@ def admin_of(process: Process) -> str:
     return found[1]
 
 
-def dial(process: Process, subprotocol: str = "plain") -> ClientConnection:
+def dial(process: Process, subprotocol: str = "plain", max_queue: int = 16) -> ClientConnection:
+    """Connect; a thread of the client's reads more than `max_queue` messages ahead of whoever receives, and no further."""
     found = re.search(r"^listening on (ws://\S+)", process.output, re.MULTILINE)
     assert found is not None, process.output
     # One that reads nothing for a while would be told that nobody answers its Pings.
-    return connect(found[1], compression=None, subprotocols=[Subprotocol(subprotocol)], ping_interval=None)
+    return connect(
+        found[1], compression=None, subprotocols=[Subprotocol(subprotocol)], ping_interval=None, max_queue=max_queue
+    )
 
 
 def pid_of(ws: ClientConnection) -> int:
