@@ -10,10 +10,10 @@ NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 # Files of tests that run at a time: as many as small machines have processors. tests/conftest.py says in which order.
 WORKERS ?= 2
 XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-PYTEST := $(BIN)/python -m pytest $(XDIST)
+PYTEST := $(BIN)/python .ci/tests.py -m pytest $(XDIST)
 # The interpreted twin runs on one loop: what a loop does otherwise shows with the compiled one, which runs on both, and
 # what a twin does otherwise shows on either. `make pythons` runs each twin on each loop.
-COVERED := RAWWS_PURE=1 TEST_LOOPS=asyncio $(BIN)/coverage run -m pytest $(XDIST)
+COVERED := RAWWS_PURE=1 TEST_LOOPS=asyncio $(BIN)/python .ci/tests.py -m coverage run -m pytest $(XDIST)
 
 .PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign specs fuzz mutate soak frames \
 	torture clean

@@ -106,3 +106,53 @@ def test_compiling_shows_a_dot_for_each_step_and_all_of_what_fails(tmp_path: Pat
     steps = []
     done = compiled("")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def run_tests(folder: Path, path: str, fails: int, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of a project with one that passes, and one that fails so many times."""
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    test = folder / path
+    test.parent.mkdir(parents=True)
+    test.write_text(
+        f"""
+from pathlib import Path
+
+def test_now_and_then() -> None:
+    with Path("runs").open("a+") as runs:
+        runs.write("x")
+    assert len(Path("runs").read_text()) > {fails}
+
+def test_always() -> None:
+    assert True
+"""
+    )
+    here = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, str(ROOT / ".ci" / "tests.py"), "-m", "pytest", "-n", "1", *options, "tests"]
+    return subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_a_test_with_programs_that_failed_once_runs_again_and_is_said_to_be_flaky(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, "tests/proxies/test_it.py", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    flaky = "failed among the others and passed alone: tests/proxies/test_it.py::test_now_and_then"
+    assert done.stdout.splitlines()[-1] == f"FLAKY, {flaky}"
+    # Why it failed is not lost.
+    assert "1 failed, 1 passed" in done.stdout
+    assert "assert 1 > 1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "fails", "runs"), [("tests/proxies/test_it.py", 2, 2), ("tests/protocol/test_it.py", 1, 1)]
+)
+def test_a_test_that_fails_twice_or_that_starts_no_programs_has_failed(
+    tmp_path: Path, path: str, fails: int, runs: int
+) -> None:
+    done = run_tests(tmp_path, path, fails)
+    assert (done.returncode, (tmp_path / "runs").read_text()) == (1, "x" * runs)
+    assert "FLAKY" not in done.stdout
+
+
+def test_what_is_no_failure_of_a_test_does_not_run_again(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, "tests/proxies/test_it.py", 1, "--no-such-option")
+    assert done.returncode == 4
+    assert "once more" not in done.stdout

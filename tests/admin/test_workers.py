@@ -60,7 +60,7 @@ def admin_of(process: Process) -> str:
 
 
 def dial(process: Process, subprotocol: str = "plain", max_queue: int = 16) -> ClientConnection:
-    """Connect; a thread of the client's reads more than `max_queue` messages ahead of whoever receives, and no further."""
+    """Connect; a thread of the client's reads `max_queue` messages ahead of whoever receives, and hardly more."""
     found = re.search(r"^listening on (ws://\S+)", process.output, re.MULTILINE)
     assert found is not None, process.output
     # One that reads nothing for a while would be told that nobody answers its Pings.
