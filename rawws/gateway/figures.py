@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar, final
-from urllib.parse import urlsplit
 
 from rawws.metrics import Metric, Samples, histogram, series, sum_samples
+
+from .spelling import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +32,6 @@ __all__ = [
     "gateway_samples",
     "hook_samples",
     "push_samples",
-    "shown_url",
     "state_samples",
     "tally",
 ]
@@ -169,7 +169,7 @@ def hook_samples(stats: dict[tuple[str, str], HookStats], queues: Iterable[HookQ
         retries = {series(TOTAL, **labels): float(counted.retries)}
         parts.append({"rawws_gateway_hook_events": outcomes, "rawws_gateway_hook_retries": retries})
     for queue in queues:
-        line = series(app=queue.app.id, url=shown_url(queue.hook.url))
+        line = series(app=queue.app.id, url=queue.shown_url)
         gauges: dict[str, float] = {"waiting": queue.waiting, "age_seconds": queue.age(), "off": int(queue.is_off)}
         parts.append({f"rawws_gateway_hook_{name}": {line: float(value)} for name, value in gauges.items()})
     return sum_samples(parts)
@@ -205,13 +205,6 @@ def state_samples(state: SharedState | None) -> Samples:
         "behind": int(not state.is_ready),
     }
     return {f"rawws_gateway_state_{name}": {"": float(value)} for name, value in gauges.items()}
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without what may be secret in it: a password, and a query."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def tally(counts: dict[Key, int], key: Key, change: int) -> int:

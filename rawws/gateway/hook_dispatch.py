@@ -12,7 +12,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, final
 
-from .figures import call_samples, hook_samples, shown_url, state_samples
+from .figures import call_samples, hook_samples, state_samples
 from .hooks import HookQueue, HookStats
 from .outgoing import Outgoing
 from .servers import ServerFace
@@ -109,7 +109,7 @@ class HookDispatch(ServerFace):
 
     def retry(self, app: str, url: str) -> bool:
         """Have a hook of an app tried now, by its URL as metrics show it; tell whether there is one."""
-        found = [each for each in self.queues.values() if each.app.id == app and shown_url(each.hook.url) == url]
+        found = [each for each in self.queues.values() if each.app.id == app and each.shown_url == url]
         for queue in found:
             queue.retry()
         return bool(found)

@@ -21,6 +21,7 @@ from rawws.client.retrying import full_jitter
 from rawws.net.cancellation import end_all
 
 from .outgoing import CallFailed
+from .spelling import shown_url
 from .webhooks import HookRequest, pusher_webhook, standard_webhook
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class HookQueue:
     ) -> None:
         self.app = app
         self.hook = hook
+        # As it may be shown and logged.
+        self.shown_url = shown_url(hook.url)
         self.stats = stats or HookStats()
         # Whether its receiver said that it is gone: nothing is queued until the configuration is loaded again.
         self.is_off = False
@@ -115,7 +118,7 @@ class HookQueue:
         self._under_way: list[QueuedEvent] = []
 
     def __repr__(self) -> str:
-        return f"<HookQueue {self.hook.url} of {self.app.id}: {self.waiting} waiting>"
+        return f"<HookQueue {self.shown_url} of {self.app.id}: {self.waiting} waiting>"
 
     @property
     def waiting(self) -> int:
@@ -172,7 +175,7 @@ class HookQueue:
             lost = self.waiting
             if lost:
                 self.stats.lost += lost
-                logger.warning("the hook %s loses %d events that wait for it", self.hook.url, lost)
+                logger.warning("the hook %s loses %d events that wait for it", self.shown_url, lost)
                 self._queue.clear()
                 self._under_way.clear()
                 self._size = 0
@@ -228,7 +231,7 @@ class HookQueue:
             self.stats.refused += len(self._queue)
             self._queue.clear()
             self._size = 0
-            logger.warning("the hook %s answers 410 and is told nothing more", self.hook.url)
+            logger.warning("the hook %s answers 410 and is told nothing more", self.shown_url)
         else:
             self._complain(f"it refuses by {answer.status}")
         return None
@@ -282,7 +285,7 @@ class HookQueue:
             self._logged = now
             logger.warning(
                 "the hook %s fails, %d events wait, %d were dropped: %s",
-                self.hook.url,
+                self.shown_url,
                 self.waiting,
                 self.stats.dropped,
                 reason,

@@ -20,8 +20,8 @@ from rawws import clock
 from rawws.integrations.jwt import JwtIdentity
 from rawws.net.cancellation import cancel_all
 
-from .figures import shown_url
 from .outgoing import CallFailed
+from .spelling import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Spelling: the id of a connection to the texts by which clients and servers know it, and back.
+"""Spelling: the id of a connection to the texts by which clients and servers know it, and back; times and URLs.
 
 One id has two spellings, `DSU8k1dhT6o4gks=` where AWS's is spoken, and `853308.2465731245823` where Pusher's is. Each
 tells which instance has the connection.
@@ -11,8 +11,9 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
-__all__ = ["ConnectionId", "iso_time", "new_instance"]
+__all__ = ["ConnectionId", "iso_time", "new_instance", "shown_url"]
 
 # Octets of the number of an instance, and of that of a connection.
 INSTANCE_SIZE: Final = 3
@@ -27,6 +28,13 @@ AWS_ID: Final = re.compile(r"[A-Za-z0-9_-]{15}=", re.ASCII)
 def iso_time(seconds: float) -> str:
     """Return a time since 1970 as both SDKs and webhooks have it: ISO 8601, in UTC, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without what may be secret in it: a password, and a query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def new_instance() -> int:

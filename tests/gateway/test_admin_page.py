@@ -81,7 +81,7 @@ def test_m1_it_shows_apps_hooks_and_backends_and_closes_a_connection(browser: Br
 
 
 def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: Receiver) -> None:
-    with instances(folder, text) as [process]:
+    with instances(folder, text, 1, "--log-level", "debug") as [process]:
         at = f"ws://{LOOPBACK}:{port(process)}"
         with (
             connect(f"{at}/app/{KEY}?protocol=7", proxy=None) as pusher,
@@ -130,3 +130,5 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
             eventually(page, "document.querySelectorAll('#connections tbody tr').length === 2")
             assert complaints == []
             page.context.close()
+    assert f"the hook {hook} fails" in process.output
+    assert "secret" not in process.output

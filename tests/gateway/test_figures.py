@@ -14,10 +14,9 @@ from pusher.errors import PusherBadAuth
 import rawws
 import rawws.metrics
 from rawws.backplanes.memory import Engine as Memory
-from rawws.gateway.figures import shown_url
 from rawws.gateway.loading import read_config
 from rawws.gateway.outgoing import IN_A_ROW, CallFailed, Outgoing
-from rawws.gateway.spelling import ConnectionId
+from rawws.gateway.spelling import ConnectionId, shown_url
 from tests.gateway.aws_running import aws_gateway, chat_api, sdk
 from tests.gateway.backends import Backend, backend
 from tests.gateway.own_running import own
