@@ -238,7 +238,12 @@ class OwnFace(rawws.Handler):
             asked = self.gateway.main.stream(request)
             found = await asked if inspect.isawaitable(asked) else asked
             if isinstance(found, rawws.EventStream) and request.identity is not None:
-                self._watch(found, app, request.identity)
+                try:
+                    self._watch(found, app, request.identity)
+                except BaseException:
+                    # It is subscribed already, and nobody gets it.
+                    found.close()
+                    raise
                 watched = True
         finally:
             if not watched:
@@ -273,8 +278,8 @@ class OwnFace(rawws.Handler):
             if before is not None:
                 before(ended)
 
-        stream.on_close = end
         self.gateway.control.subscribe(receiver, user_topic(app, identity.user), join=rawws.Identity(identity.user))
+        stream.on_close = end
 
     # -- WebSockets
 
@@ -282,9 +287,10 @@ class OwnFace(rawws.Handler):
         """Have the WebSocket of a user end with the others of the user, and be counted."""
         connection = client.state if isinstance(client, rawws.WebSocket) else None
         if isinstance(connection, OwnConnection):
-            connection.user = grant.user
             topic = user_topic(connection.app, grant.user)
             self.gateway.control.subscribe(connection, topic, join=rawws.Identity(grant.user))
+            # Behind what may refuse it: who has a user is counted, and at the end once less.
+            connection.user = grant.user
             self.gateway.count(connection.app, f"u:{grant.user}", 1)
 
     def on_open(self, ws: rawws.WebSocket) -> None:

@@ -144,7 +144,7 @@ class PushApi:
             raise rawws.HttpError(400, f"users is no list of 1 to {MOST_USERS}")
         for user in users:
             check_user(user)
-        if unless not in {"connected", "never"}:
+        if not isinstance(unless, str) or unless not in {"connected", "never"}:
             raise rawws.HttpError(400, f"unless is {str(unless)[:64]!r}, allowed are connected, never")
         if after is not None and not (type(after) in {int, float} and 0 <= after <= HOUR):
             raise rawws.HttpError(400, f"after is {str(after)[:64]!r}, allowed are 0 to {HOUR:g} seconds")

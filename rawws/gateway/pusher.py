@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import rawws
 from rawws.net.rate import RateLimiter
 from rawws.topics import Notice
+from rawws.topics.payloads import serialize
 
 from .model import GatewayEvent, is_cached, topic_of_channel
 from .pusher_api import PusherApi
@@ -149,7 +150,8 @@ class PusherConnection(SpokenConnection):
     def subscribe(self, data: dict[str, Any]) -> None:
         """Subscribe to a channel, or tell why not."""
         name = data.get("channel")
-        shown = name[:MAX_CHANNEL] if isinstance(name, str) else ""
+        # A lone surrogate, as JSON can say it, is in no answer.
+        shown = name[:MAX_CHANNEL] if isinstance(name, str) and name.isprintable() else ""
         try:
             self.enter(data)
         except SubscriptionError as error:
@@ -319,7 +321,12 @@ class PusherConnection(SpokenConnection):
     def publish(self, event: str, name: object, data: Any) -> None:
         """Publish an event of a client, or tell why not."""
         config, channel = self.config, self.channels.get(name) if isinstance(name, str) else None
-        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        try:
+            text = data if isinstance(data, str) else serialize(data)
+        except (ValueError, RecursionError):
+            # Infinity and NaN, which others could not parse.
+            self.complain(CLIENT_EVENT, "the data has a number that JSON has not, or is nested too deeply")
+            return
         if not config.client_events:
             self.complain(CLIENT_EVENT, "the app takes no client events")
         elif channel is None or not channel.ready or not channel.kind.needs_auth or channel.kind.encrypted:

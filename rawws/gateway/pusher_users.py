@@ -7,6 +7,7 @@ watched by look on.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 from collections.abc import Awaitable
@@ -31,6 +32,8 @@ __all__ = ["TERMINATE", "Users", "end_in", "user_topic"]
 logger = logging.getLogger("rawws.gateway")
 
 BEGIN: Final = "user/"
+# In bytes, as a hub has it.
+MAX_TOPIC: Final = 255
 MOST_WATCHED: Final = 100
 TERMINATE: Final = "terminate"
 TERMINATED: Final = 4009
@@ -39,8 +42,11 @@ WATCHLIST_FULL: Final = 4302
 
 
 def user_topic(app: str, user: str) -> str:
-    """Return the topic of a user in the control hub."""
-    return f"{BEGIN}{app}/{user}"
+    """Return the topic of a user in the control hub, whose name has up to 255 bytes: as many as a topic."""
+    topic = f"{BEGIN}{app}/{user}"
+    octets = topic.encode("utf-8", "surrogatepass")
+    # No app has ~ in its id, so there is no user whose topic this is by name.
+    return topic if len(octets) <= MAX_TOPIC else f"{BEGIN}~{app}/{hashlib.sha256(octets).hexdigest()}"
 
 
 def end_in(publication: Publication, code: int) -> tuple[int, str] | None:

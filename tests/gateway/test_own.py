@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from rawws.gateway.model import GatewayEvent
 from rawws.gateway.pusher_users import TERMINATE, user_topic
 from tests.gateway.own_running import everything, http, own, signed, token_file
 from tests.gateway.running import APP, KEY, app_file, gateway, member, pair
+from tests.gateway.v1_running import server
 from tests.server.peers import eventually
 
 CAPS = [{"match": "room-*", "allow": ["subscribe", "publish"]}, {"match": "news", "allow": ["subscribe"]}]
@@ -271,6 +273,25 @@ async def test_event_streams_are_connections_and_polls_are_none(whose: str) -> N
         await eventually(lambda: not running.gateway.held.total)
         assert (await client.head(path, params=asked)).status_code == 200
         await eventually(lambda: not running.gateway.held.total)
+
+
+async def test_a_user_with_the_longest_name_is_one_like_others() -> None:
+    # With its app, that is longer than the name of a topic may be.
+    user, asked = "x" * 255, {"topic": "room"}
+    async with gateway(token_file()) as running, server(running) as app:
+        other = http(running.port, Accept="text/event-stream", Authorization=f"Bearer {everything(user)}")
+        async with own(running.port, everything(user)) as client, other as streams:
+            assert "cursor" in await client.ask(subscribe="room")
+            async with streams.stream("GET", f"/connect/{APP}", params=asked) as stream:
+                assert stream.status_code == 200
+                assert (await app.get("users"))["users"] == [{"user": user, "connections": 1}]
+                assert await app.post(f"users/{user}/disconnect", {}) == {"count": 2}
+                assert (await client.ended())[0] == 4401
+                assert await drain(stream)
+        await eventually(lambda: not running.gateway.held.total)
+        assert not +Counter(running.gateway.counts)
+        assert (await app.get("channels"))["channels"] == []
+        assert (await app.get("users"))["users"] == []
 
 
 async def test_who_cannot_come_in_is_told_before_the_handshake_is_done() -> None:

@@ -61,6 +61,7 @@ WRONG_NOTIFICATIONS: list[tuple[dict[str, Any], str]] = [
     ({"users": ["ann"] * 1001}, "users is no list"),
     ({"users": [5]}, "the user is no text"),
     ({"unless": "away"}, "unless is 'away', allowed are connected, never"),
+    ({"unless": ["connected"]}, "allowed are connected, never"),
     ({"after": -1}, "after is '-1', allowed are 0 to 3600 seconds"),
     ({"after": True}, "after is 'True'"),
     ({"notification": None}, "the notification is NoneType, allowed is an object"),

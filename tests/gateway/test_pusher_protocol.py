@@ -219,6 +219,10 @@ async def test_a_private_channel_may_be_signed_with_data_and_a_presence_channel_
         ({"channel": "private-a", "auth": f"{KEY}:é"}, "AuthError", 401),
         ({"channel": "private-a", "auth": f"other:{'0' * 64}"}, "AuthError", 401),
         ({"channel": "#server-to-user-ann"}, "AuthError", 401),
+        # Lone surrogates, as JSON can say them.
+        ({"channel": "\ud800"}, "InvalidChannel", 400),
+        ({"channel": "private-a", "auth": f"{KEY}:0", "channel_data": "\ud800"}, "AuthError", 401),
+        ({"channel": "presence-a", "auth": f"{KEY}:0", "channel_data": "\ud800"}, "AuthError", 401),
     ],
 )
 async def test_a_subscription_that_cannot_be_is_told_with_its_kind(data: Any, kind: str, status: int) -> None:
@@ -283,8 +287,10 @@ async def test_client_events_are_refused_where_they_may_not_be() -> None:
         assert "name of the event" in (await client.got("pusher:error"))["message"]
         await client.ask("client-x", "x" * 10241, channel="private-a")
         assert "over 10240 bytes" in (await client.got("pusher:error"))["message"]
-        await client.ws.send('{"event":"client-x","channel":"private-a","data":"\\ud800"}')
-        assert (await client.got("pusher:error"))["code"] == 4301
+        # Text without UTF-8, and numbers that JSON has not: nobody who hears of it could parse it.
+        for data in ('"\\ud800"', '{"a":"\\ud800"}', "NaN", "1e999", '{"a":-Infinity}'):
+            await client.ws.send(f'{{"event":"client-x","channel":"private-a","data":{data}}}')
+            assert (await client.got("pusher:error"))["code"] == 4301
     async with gateway(app_file().replace("client_events = true", "")) as running:
         client = await greeted(running)
         await client.subscribe("private-a")
@@ -346,9 +352,10 @@ async def test_a_sign_in_that_is_wrong_ends_the_connection() -> None:
             client = await greeted(running)
             await client.sign_in(told)
             assert (await client.closed())[0] == 4009
-        client = await greeted(running)
-        await client.ask("pusher:signin", {"auth": "x", "user_data": '{"id":"a"}'})
-        assert await client.closed() == (4009, "the signature of the user is wrong or missing")
+        for auth, told in (("x", '{"id":"a"}'), (f"{KEY}:0", "\ud800")):
+            client = await greeted(running)
+            await client.ask("pusher:signin", {"auth": auth, "user_data": told})
+            assert await client.closed() == (4009, "the signature of the user is wrong or missing")
 
 
 async def test_a_user_whose_name_fits_in_no_topic_is_refused_with_the_reason() -> None:
