@@ -28,9 +28,10 @@ from .aws_authorizer import judge_authorizer
 from .aws_connections import ApiKeys, ConnectionsApi
 from .aws_events import AwsClient, authorizer_event, client_headers, connect_event, disconnect_event, message_event
 from .calls import BackendRoute, CallResult, call_result, event_body
+from .events import topic_of_channel
 from .expressions import NO_JSON, RequestValue, RouteSelection, parse_message
 from .figures import call_samples
-from .model import GatewayConnection, topic_of_channel
+from .model import GatewayConnection
 from .outgoing import CallFailed, Outgoing
 from .webhooks import standard_fields
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import rawws
 
     from .config import AppConfig, GatewayConfig, HookConfig
-    from .model import Gateway, GatewayConnection, GatewayEvent
+    from .events import GatewayEvent
+    from .model import Gateway, GatewayConnection
     from .state_log import Transition
 
 __all__ = ["HookDispatch"]

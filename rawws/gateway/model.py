@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Awaitable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import rawws
 from rawws import clock
@@ -28,6 +26,7 @@ from rawws.metrics import add_source, sum_samples
 
 from .control import InstanceRegistry, OnceMemory, RegistryAway
 from .deliveries import GONE, ConnectionInfo, Delivery
+from .events import app_of_client, excluded_from, extra_of_event, is_cached, topic_of_channel
 from .figures import GATEWAY_METRICS, ConnectionCounts, FaceFigures, gateway_samples, tally
 from .spelling import ConnectionId
 
@@ -38,22 +37,12 @@ if TYPE_CHECKING:
     from rawws.topics import Publication, PublishResult
 
     from .config import GatewayConfig
+    from .events import GatewayEvent
 
-__all__ = [
-    "Face",
-    "Gateway",
-    "GatewayConnection",
-    "GatewayEvent",
-    "GatewayObserver",
-    "app_of_client",
-    "is_cached",
-    "topic_of_channel",
-]
+__all__ = ["Face", "Gateway", "GatewayConnection", "GatewayObserver"]
 
 logger = logging.getLogger("rawws.gateway")
 
-# What stands between an app and a channel in the name of a topic: no app has it in its id.
-BETWEEN: Final = "/"
 # As a hub has it.
 MAX_EVENT: Final = 255
 # How long a cache channel holds its last event, in seconds: that of Pusher.
@@ -65,33 +54,6 @@ MAX_CONTROL: Final = 8 << 20
 START: Final = 5.0
 LOOK: Final = 0.02
 FIRST: Final = "~start"
-# Beside the data of an event that somebody does not get.
-EXCEPT: Final = '"except":'
-
-
-def app_of_client(client: Any) -> str:
-    """Return the id of the app that a client of rawws.v1 is at: what it calls a topic is a channel of that."""
-    return str(client.path_params["app"])
-
-
-def topic_of_channel(app: str, channel: str) -> str:
-    """Return the topic in which the events of a channel are published."""
-    return f"{app}{BETWEEN}{channel}"
-
-
-class GatewayEvent(NamedTuple):
-    """What is published to a channel: a name and data, as the publisher wrote them."""
-
-    # None for a bare message.
-    name: str | None
-    data: str | bytes
-    # Who does not get it, in the spelling of a socket id, and who said it, "" for nobody.
-    exclude: str = ""
-    user: str = ""
-    # Whether the data is the text of JSON that has another type than a string.
-    is_json: bool = False
-    # Whether a client said it; then it is in no cache.
-    by_client: bool = False
 
 
 class GatewayConnection:
@@ -199,7 +161,7 @@ class GatewayConnection:
     @final
     def send(self, publication: Publication) -> None:
         """Take what a hub has for it. Raises rawws.ConnectionClosed."""
-        if EXCEPT not in publication.extra or self.gateway.excluded(publication) != self.id.socket_id:
+        if excluded_from(publication) != self.id.socket_id:
             self.take(publication)
 
 
@@ -528,10 +490,6 @@ class Gateway:
         """Return for how many seconds a cache channel holds an event still."""
         return max(0, round(CACHE_AGE - (clock.monotonic() - publication.at)))
 
-    def excluded(self, publication: Publication) -> str:
-        """Return who does not get a publication, "" for nobody."""
-        return "" if EXCEPT not in publication.extra else str(members_beside_event(publication.extra)["except"])
-
     # -- configuration
 
     def reload(self, config: GatewayConfig) -> None:
@@ -575,26 +533,3 @@ class Gateway:
 def is_of(connection: GatewayConnection, apps: Collection[str] | None) -> bool:
     """Tell whether a connection is one of these apps, None for any."""
     return apps is None or connection.app in apps
-
-
-def is_cached(channel: str) -> bool:
-    """Tell whether a channel is one whose last event is given to newcomers (`cache-`, behind what else it is)."""
-    for prefix in ("private-encrypted-", "private-", "presence-"):
-        if channel.startswith(prefix):
-            return channel.startswith("cache-", len(prefix))
-    return channel.startswith("cache-")
-
-
-def extra_of_event(event: GatewayEvent) -> str:
-    """Return what goes beside the data of an event, as JSON without braces."""
-    members: dict[str, object] = {"json": True} if event.is_json else {}
-    beside = {"event": event.name, "user": event.user, "except": event.exclude}
-    members |= {name: value for name, value in beside.items() if value}
-    return json.dumps(members, ensure_ascii=False, separators=(",", ":"))[1:-1]
-
-
-@lru_cache(256)
-def members_beside_event(extra: str) -> dict[str, Any]:
-    """Return what goes beside the data of an event, by its names."""
-    found: dict[str, Any] = json.loads(f"{{{extra}}}")
-    return found

@@ -14,8 +14,9 @@ import rawws
 from rawws.topics.endpoints import routes
 from rawws.topics.payloads import serialize
 
+from .events import topic_of_channel
 from .figures import call_samples
-from .model import GatewayConnection, topic_of_channel
+from .model import GatewayConnection
 from .outgoing import Outgoing
 from .own_clients import OwnClients, check_own_channel
 from .pusher_users import end_in, user_topic
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
     from rawws.topics import Publication, Subscription
 
+    from .events import GatewayEvent
     from .grants import ClientGrant
-    from .model import Admission, Gateway, GatewayEvent
+    from .model import Admission, Gateway
 
 __all__ = ["OwnFace"]
 

@@ -16,8 +16,9 @@ import rawws
 from rawws.net.rate import RateLimiter
 from rawws.topics import TopicError
 
+from .events import app_of_client, is_cached
 from .grants import ClientGrant, TokenVerifier
-from .model import GatewayConnection, app_of_client, is_cached
+from .model import GatewayConnection
 from .own_calls import ApplicationCalls
 from .pusher_rules import USER_CHANNEL, check_channel_name
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from rawws.metrics import Samples
 
     from .config import AppConfig, GatewayConfig, PushConfig
-    from .model import Gateway, GatewayConnection, GatewayEvent
+    from .events import GatewayEvent
+    from .model import Gateway, GatewayConnection
     from .push_devices import DeviceStore
 
 __all__ = ["PushFace"]

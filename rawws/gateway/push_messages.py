@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rawws.integrations.push import PushMessage
 
 if TYPE_CHECKING:
-    from .model import GatewayEvent
+    from .events import GatewayEvent
 
 __all__ = ["notification_of", "notification_of_event"]
 

@@ -20,7 +20,7 @@ from rawws.net.rate import RateLimiter
 from rawws.topics import Notice
 from rawws.topics.payloads import serialize
 
-from .model import GatewayEvent, is_cached, topic_of_channel
+from .events import GatewayEvent, is_cached, topic_of_channel
 from .pusher_api import PusherApi
 from .pusher_counts import SubscriptionCounts
 from .pusher_rules import (

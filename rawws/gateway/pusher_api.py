@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 import rawws
 
 from .control import RegistryAway
-from .model import GatewayEvent, is_cached, topic_of_channel
+from .events import GatewayEvent, is_cached, topic_of_channel
 from .pusher_rules import MAX_EVENT_NAME, check_channel_name, check_request, is_name, kind_of_channel
 from .servers import LATER, RequestRates
 

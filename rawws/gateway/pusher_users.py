@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from rawws.topics import Publication
 
     from .config import AppConfig
-    from .model import Gateway, GatewayEvent
+    from .events import GatewayEvent
+    from .model import Gateway
     from .pusher_wire import SpokenConnection
 
 __all__ = ["TERMINATE", "Users", "end_in", "user_topic"]

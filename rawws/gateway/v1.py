@@ -18,9 +18,9 @@ from rawws.topics.pages import MAX_ANSWER, answer_page, check_page, page_of
 from rawws.topics.payloads import serialize
 
 from .control import RegistryAway
+from .events import topic_of_channel
 from .idempotency import KeptAnswers
 from .loading import app_of_api
-from .model import topic_of_channel
 from .pusher_rules import USER_CHANNEL, check_channel_name
 from .servers import FRESH, LATER, AppSecrets, RequestRates, ServerFace, answer_problem
 from .v1_connections import ConnectionRequests
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from .config import AppConfig, GatewayConfig
-    from .model import Gateway, GatewayEvent
+    from .events import GatewayEvent
+    from .model import Gateway
     from .pusher_users import Users
     from .v1_requests import ServerEndpoint
 

@@ -16,7 +16,7 @@ import rawws
 from rawws.topics.payloads import serialize
 
 from .deliveries import ConnectionInfo, Delivery
-from .model import GatewayEvent
+from .events import GatewayEvent
 from .pusher_rules import is_name
 from .pusher_users import user_topic
 from .spelling import ConnectionId

@@ -16,7 +16,7 @@ import rawws
 from rawws.protocol.closing import serialize_close
 from rawws.topics.payloads import distinct, no_number, parse_json, serialize
 
-from .model import GatewayEvent
+from .events import GatewayEvent
 from .pusher_rules import check_channel_name, is_name, kind_of_channel
 from .spelling import ConnectionId
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rawws.cli.joining import JoinedHubs
-from rawws.gateway.model import GatewayEvent
+from rawws.gateway.events import GatewayEvent
 from rawws.topics import shared
 from tests.backplanes.engines import SERVERS, ServerEngine
 from tests.gateway.own_running import everything, own, token_file

@@ -12,7 +12,7 @@ import pytest
 import rawws
 from rawws.backplanes.memory import Engine as Memory
 from rawws.gateway import shared_state, state_log
-from rawws.gateway.model import GatewayEvent
+from rawws.gateway.events import GatewayEvent
 from rawws.gateway.pusher_users import Users, user_topic
 from tests.gateway.backends import Backend, backend
 from tests.gateway.running import APP, KEY, SECRET, app_file, gateway, member, node, pair

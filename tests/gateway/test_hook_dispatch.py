@@ -13,10 +13,11 @@ import pusher
 import rawws
 from rawws import testing
 from rawws.gateway.config import GatewayConfig
+from rawws.gateway.events import GatewayEvent
 from rawws.gateway.hook_dispatch import HookDispatch
 from rawws.gateway.loading import read_config
 from rawws.gateway.main import retry_hook
-from rawws.gateway.model import Gateway, GatewayConnection, GatewayEvent
+from rawws.gateway.model import Gateway, GatewayConnection
 from rawws.gateway.outgoing import Outgoing
 from rawws.gateway.webhooks import HookEvent
 from tests.gateway.receivers import ReceiverApp

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import rawws
 from rawws.gateway.deliveries import Delivery
+from rawws.gateway.events import GatewayEvent, is_cached
 from rawws.gateway.loading import read_config
 from rawws.gateway.main import face_routes, gateway_options, new_gateway
-from rawws.gateway.model import Admission, Gateway, GatewayConnection, GatewayEvent, is_cached
+from rawws.gateway.model import Admission, Gateway, GatewayConnection
 from rawws.gateway.spelling import ConnectionId
 from tests.client.peers import tls
 from tests.gateway.running import APP, app_file, gateway

@@ -10,7 +10,7 @@ from typing import Any
 
 import rawws
 from rawws.backplanes.memory import Engine
-from rawws.gateway.model import GatewayEvent
+from rawws.gateway.events import GatewayEvent
 from tests.gateway.aws_running import KEY as AWS_KEY
 from tests.gateway.aws_running import SECRET as AWS_SECRET
 from tests.gateway.aws_running import aws_gateway, chat_api, event_of

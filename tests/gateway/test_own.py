@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import rawws
 from rawws.backplanes.memory import Engine as Memory
+from rawws.gateway.events import GatewayEvent
 from rawws.gateway.loading import read_config
-from rawws.gateway.model import GatewayEvent
 from rawws.gateway.pusher_users import TERMINATE, user_topic
 from tests.gateway.own_running import everything, http, own, signed, token_file
 from tests.gateway.running import APP, KEY, app_file, gateway, member, pair

@@ -13,8 +13,9 @@ import rawws
 import rawws.metrics
 from rawws.backplanes.memory import Engine as Memory
 from rawws.gateway import push_face
+from rawws.gateway.events import GatewayEvent
 from rawws.gateway.loading import read_config
-from rawws.gateway.model import Gateway, GatewayEvent
+from rawws.gateway.model import Gateway
 from rawws.gateway.push_devices import DevicesAway, MemoryDevices
 from rawws.gateway.push_face import PushFace
 from rawws.gateway.push_messages import notification_of_event

@@ -9,8 +9,9 @@ from typing import Any, final
 import pytest
 
 import rawws
+from rawws.gateway.events import GatewayEvent
 from rawws.gateway.loading import read_config
-from rawws.gateway.model import GatewayConnection, GatewayEvent
+from rawws.gateway.model import GatewayConnection
 from rawws.gateway.pusher_rules import is_signed, signature_of
 from tests.gateway.running import APP, KEY, SECRET, Running, app_file, gateway
 from tests.server.peers import eventually
