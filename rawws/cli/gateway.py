@@ -11,6 +11,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rawws.topics.names import TopicError
+
 from .admin import AdminPlan
 from .arguments import add_end, add_tls, add_where, workers_of
 from .loading import CommandError
@@ -132,7 +134,11 @@ def run_gateway(options: argparse.Namespace) -> int:
 
     @contextlib.asynccontextmanager
     async def surroundings() -> AsyncIterator[Callable[[], object]]:
-        async with gateway:
+        async with contextlib.AsyncExitStack() as running:
+            try:
+                await running.enter_async_context(gateway)
+            except (ImportError, TopicError) as error:
+                raise CommandError(f"the gateway cannot begin: {error}") from error
             add_action("retry_hook", functools.partial(retry_hook, gateway))
             yield lambda: reload(gateway, options.file)
 

@@ -255,6 +255,8 @@ class Gateway:
         self.answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self.acts: dict[str, Callable[[GatewayConnection, dict[str, Any]], Delivery]] = {}
         self._done = OnceMemory()
+        # What is to be closed: the last that began is the first to end.
+        self._opened = contextlib.AsyncExitStack()
         add_source(self, GATEWAY_METRICS)
 
     def figures_of(self, app: str, face: str) -> FaceFigures:
@@ -499,15 +501,30 @@ class Gateway:
             react(config)
 
     async def __aenter__(self) -> Gateway:
-        for hub in (self.main, self.cache, self.control):
+        try:
+            await self._open()
+        except BaseException:
+            # Why it did not begin is of more interest than what that has fail behind it.
+            try:
+                await self._close()
+            except Exception:
+                logger.exception("the gateway did not begin, and could not close all that it had opened")
+            raise
+        return self
+
+    async def _open(self) -> None:
+        # What begins half way is closed, too.
+        for hub in (self.control, self.cache, self.main):
+            self._opened.push_async_callback(hub.close)
             hub.enter()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START):
                 await self._reach()
+        self._opened.callback(self.registry.close)
         await self.registry.start()
         for face in self.faces:
+            self._opened.push_async_callback(face.close)
             await face.start()
-        return self
 
     async def _reach(self) -> None:
         """Wait until the backplane is there: whoever came before would hear nothing of other instances."""
@@ -519,15 +536,13 @@ class Gateway:
                 await asyncio.sleep(LOOK)
 
     async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        # All of them, whatever becomes of one: of a cancellation, too.
-        async with contextlib.AsyncExitStack() as closing:
-            for hub in (self.control, self.cache, self.main):
-                closing.push_async_callback(hub.close)
-            closing.callback(self.registry.close)
-            for face in self.faces:
-                closing.push_async_callback(face.close)
+        # All of it, whatever becomes of one: of a cancellation, too.
+        await self._opened.aclose()
 
 
 def is_of(connection: GatewayConnection, apps: Collection[str] | None) -> bool:
