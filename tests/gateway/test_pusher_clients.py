@@ -13,6 +13,7 @@ import pytest
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, PusherForbidden
 
 from tests.gateway.running import APP, KEY, SECRET, app_file, gateway, node
+from tests.server.peers import eventually
 
 
 def library(port: int, **more: Any) -> pusher.Pusher:
@@ -30,7 +31,7 @@ async def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> A
 async def test_all_kinds_of_channels_work_with_pusher_js_and_the_library_for_node() -> None:
     async with gateway() as running:
         await node("channels.mjs", running.port, running.port)
-        assert running.gateway.counts == {}
+        await eventually(lambda: running.gateway.counts == {})
 
 
 async def test_laravel_echo_works_with_both_of_its_broadcasters() -> None:

@@ -111,11 +111,11 @@ async def test_who_watches_and_goes_at_once_is_told_nothing_and_forgotten(
 async def test_a_count_that_an_instance_does_not_tell_is_told_the_next_time(
     engines: list[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "PATIENCE", 0.05)
     monkeypatch.setattr(pusher_counts, "GATHER", 0.0)
     async with pair(app_file("subscription_count = true")) as (one, other):
         first, second = await greeted(one), await greeted(one)
         with monkeypatch.context() as patched:
+            patched.setattr(control, "PATIENCE", 0.05)
             answered: list[object] = []
             patched.setattr(other.gateway.registry._receiver, "_take", answered.append)
             await first.subscribe("a")

@@ -96,7 +96,8 @@ def test_the_container_runs_and_its_probes_answer_until_its_clients_are_told_to_
 
             for kind in ("startup", "liveness", "readiness"):
                 assert status(CONTAINER[f"{kind}Probe"]["httpGet"]["path"]) == 200
-            assert status("/readyz?backplane") == 200
+            # It may serve before it has reached its backplane.
+            eventually(lambda: status("/readyz?backplane") == 200)
             assert status("/metrics") == 401
             assert status("/metrics", Authorization=f"Bearer {env['ADMIN_KEY']}") == 200
             key, at = "278d425bdf160c739803", int(ports["8765"])
