@@ -84,15 +84,15 @@ def hold(make: Callable[[], socket.socket], count: int) -> Iterator[list[socket.
         yield [stack.enter_context(make()) for _ in range(count)]
 
 
-def flood(socks: Sequence[socket.socket], data: bytes, times: int = 1) -> None:
-    """Send so often and read nothing, until all is out, or the server takes no more, or has closed."""
+def flood(socks: Sequence[socket.socket], data: bytes, times: int = 1, *, stalls: float = STALLS) -> None:
+    """Send so often and read nothing, until all is out, or the server takes no more for `stalls` s, or has closed."""
     block = memoryview(data * max(1, 65536 // len(data)))
     left = dict.fromkeys(socks, len(data) * times)
     at = dict.fromkeys(socks, 0)
     for sock in socks:
         sock.setblocking(False)
     last = time.monotonic()
-    while left and time.monotonic() - last < STALLS:
+    while left and time.monotonic() - last < stalls:
         for sock in select.select([], list(left), [], 0.05)[1]:
             try:
                 sent = sock.send(block[at[sock] : at[sock] + left[sock]])

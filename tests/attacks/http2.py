@@ -219,7 +219,7 @@ def byte_by_byte(port: int) -> None:
     """A body in frames of one octet, which is all that each carries, up to its end; it is answered."""
     with begin(port) as sock:
         sock.sendall(opened(0))
-        flood([sock], frame(DATA, 0, 1, b"x"), 60_000)
+        flood([sock], frame(DATA, 0, 1, b"x"), 60_000, stalls=HANGS)
         if not goes_on(sock):
             raise AssertionError("the connection ended")
 

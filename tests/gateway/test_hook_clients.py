@@ -47,7 +47,7 @@ async def events_of(receiver: Backend, count: int) -> list[dict[str, Any]]:
 async def test_whoever_comes_and_goes_is_told_once_as_both_libraries_of_pusher_read_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(state_log, "GRACE", 0.5)
+    monkeypatch.setattr(state_log, "GRACE", 3600.0)
     monkeypatch.setattr(shared_state, "SWEEP", 0.05)
     async with backend(lambda _: rawws.Response(200)) as receiver:
         async with gateway(app_file(HOOK.format(url=receiver.url))) as running:
@@ -59,6 +59,7 @@ async def test_whoever_comes_and_goes_is_told_once_as_both_libraries_of_pusher_r
             # A page that is loaded anew.
             await other.close()
             other = await member(running.port, "presence-room", "bob")
+            monkeypatch.setattr(state_log, "GRACE", 0.1)
             for ws in (first, second, other):
                 await ws.close()
             events = await events_of(receiver, 7)
