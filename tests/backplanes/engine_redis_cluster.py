@@ -51,8 +51,9 @@ class RedisProcess:
         cluster = [
             "--cluster-enabled",
             "yes",
+            # On a busy machine, a server may say nothing for a second, and its replica take its place.
             "--cluster-node-timeout",
-            "1000",
+            "5000",
             "--cluster-require-full-coverage",
             "no",
         ]
