@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from websockets.typing import Origin, Subprotocol
 
 from tests.integrations.programs import kernel_app
 from tests.interop.parts import entries, node_command
-from tests.processes import LOOPBACK, Process, find_program, free_port
+from tests.processes import LOOPBACK, Process, eventually, find_program, free_port
 
 WS = "rawws.integrations.uvicorn:WebSocketProtocol"
 SERVERS: dict[str, Callable[[str, int], list[str]]] = {
@@ -58,6 +59,12 @@ def receive(ws: ClientConnection) -> Any:
     return json.loads(ws.recv(timeout=60))
 
 
+def end_in_peace(process: Process) -> None:
+    """Have it end by itself, however long that takes."""
+    process.send_signal(signal.SIGTERM)
+    eventually(lambda: process.poll() is not None)
+
+
 def end(ws: ClientConnection) -> tuple[int, str]:
     with pytest.raises(ConnectionClosed) as closed:
         ws.recv(timeout=60)
@@ -93,6 +100,7 @@ def test_starlette(server: str) -> None:
         # The generator, which sleeps, is told of the end as soon as there is one.
         while get(process, "/ended").json() != ["ticks"]:
             pass
+        end_in_peace(process)
     assert "the lifespan ended" in process.output
 
 
@@ -217,7 +225,7 @@ def test_workers_share_a_port_and_each_has_its_lifespan() -> None:
         process.wait_for(lambda output: "2 workers" in output, "both serve")
         for _ in range(8):
             assert post(process, "/digest", content=b"").text == hashlib.sha256(b"").hexdigest()
-        process.stop()
+        end_in_peace(process)
     assert process.output.count("the lifespan ended") == 2, process.output
 
 
