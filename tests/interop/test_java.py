@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tests.processes import find_program
 from tests.server.http2_site import LARGE, address, make_keys, options, run_client, site
-from tests.server.peers import serve
+from tests.server.peers import eventually, serve
 
 PROGRAM: Final = Path(__file__).with_name("HttpClient.java")
 
@@ -38,4 +38,4 @@ async def talk(folder: Path) -> None:
         ]
         # WebSockets of Java have connections of their own.
         assert len(peers) == 2
-        assert server.stats().closes == {4000: 1}
+        await eventually(lambda: server.stats().closes == {4000: 1})
