@@ -95,6 +95,7 @@ def routes_of(overview: Overview, key: str | None) -> Routes:
         "/v1/connections": admin.connections,
         "/v1/topics": admin.topics,
         "/v1/presence": admin.presence,
+        "/v1/deliveries": admin.deliveries,
         "/v1/stream": admin.stream,
     }
     return Routes(
@@ -103,6 +104,7 @@ def routes_of(overview: Overview, key: str | None) -> Routes:
             *(Route(path, guarded(endpoint, guard.check)) for path, endpoint in looks.items()),
             Route("/v1/kick", guarded(admin.kick, guard.check_action), ("POST",)),
             Route("/v1/retry", guarded(admin.retry, guard.check_action), ("POST",)),
+            Route("/v1/test", guarded(admin.test, guard.check_action), ("POST",)),
         ]
     )
 
@@ -144,10 +146,16 @@ class AdminEndpoints:
 
     async def presence(self, request: HttpRequest) -> Response:
         """Answer with who is there in a topic."""
-        topics = request.query.get_all("topic")
-        if len(topics) != 1:
-            return problem(400, f"there are {len(topics)} topics, needed is one: ?topic=NAME")
-        return Response.json(await self._overview.presence(topics[0]), 200, FIELDS)
+        return Response.json(await self._overview.presence(one_of(request, "topic")), 200, FIELDS)
+
+    async def deliveries(self, request: HttpRequest) -> Response:
+        """Answer with the last deliveries of a hook of a gateway."""
+        app, url = one_of(request, "app"), one_of(request, "url")
+        try:
+            found = await self._overview.hook_deliveries(app, url)
+        except SourceBusyError:
+            return problem(503, "a process does not answer: it may have the hook")
+        return no_hook(app, url) if found is None else Response.json(found, 200, FIELDS)
 
     async def kick(self, request: HttpRequest) -> Response:
         """Close a connection."""
@@ -167,9 +175,20 @@ class AdminEndpoints:
             found = await self._overview.retry_hook(fields["app"], fields["url"])
         except SourceBusyError:
             return problem(503, "a process does not answer: if it has the hook, that is tried when it does")
+        return Response.json({"retried": fields["url"]}, 200, FIELDS) if found else no_hook(**fields)
+
+    async def test(self, request: HttpRequest) -> Response:
+        """Send a hook of a gateway a test, and answer with what came of it."""
+        fields = fields_of(request, {"app": str, "url": str}, {})
+        try:
+            found = await self._overview.test_hook(fields["app"], fields["url"])
+        except SourceBusyError:
+            return problem(503, "a process does not answer: if it has the hook, that is sent a test when it does")
+        if found is None:
+            return no_hook(**fields)
         if not found:
-            return problem(404, f"the app {fields['app'][:64]!r} has no hook {fields['url'][:200]!r}")
-        return Response.json({"retried": fields["url"]}, 200, FIELDS)
+            return problem(409, "another test of this hook is under way")
+        return Response.json({"tested": fields["url"], "deliveries": found}, 200, FIELDS)
 
     def stream(self, request: HttpRequest) -> EventStream | Response:  # noqa: ARG002
         """Send the status again and again."""
@@ -191,6 +210,19 @@ def limit_of(request: HttpRequest) -> int:
     if not NUMBER.fullmatch(text) or not 0 < int(text) <= LARGEST_LIMIT:
         raise HttpError(400, f"limit is {text[:32]!r}, allowed are 1 to {LARGEST_LIMIT}")
     return int(text)
+
+
+def one_of(request: HttpRequest, name: str) -> str:
+    """Return what a request asks about. Raises HttpError where it names none, or several."""
+    found = request.query.get_all(name)
+    if len(found) != 1:
+        raise HttpError(400, f"the query has {len(found)} of {name!r}, needed is one: ?{name}=...")
+    return found[0]
+
+
+def no_hook(app: str, url: str) -> Response:
+    """Return the answer to who asks about a hook that no process has."""
+    return problem(404, f"the app {app[:64]!r} has no hook {url[:200]!r}")
 
 
 def fields_of(request: HttpRequest, kinds: dict[str, type], defaults: Answer) -> Answer:

@@ -13,7 +13,8 @@ import os
 import secrets
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 from rawws.errors import LocalProtocolError
 from rawws.metrics import samples_of
@@ -70,12 +71,14 @@ ORDERS: Final[dict[str, Callable[[Seen], float]]] = {
 }
 
 
-# What else may be done in this process, by its name: `rawws gateway` adds to it, and admin knows no gateway.
-_actions: dict[str, Callable[..., bool]] = {}
+# What else may be asked of this process, or done in it, by its name: `rawws gateway` adds to it, and admin knows no
+# gateway.
+Action: TypeAlias = "Callable[..., Answer | Awaitable[Answer | None] | None]"
+_actions: dict[str, Action] = {}
 
 
-def add_action(name: str, action: Callable[..., bool]) -> None:
-    """Have something be done where it is asked for by this name; it returns whether there was something to do."""
+def add_action(name: str, action: Action) -> None:
+    """Have something be done where it is asked for by this name; it returns the answer, None for nothing to do."""
     _actions[name] = action
 
 
@@ -95,7 +98,7 @@ class Inspector:
         # Which of all the processes that had this place it is.
         self._life = secrets.token_hex(8)
         self._began = time.time()
-        self._questions: dict[str, Callable[..., Answer]] = {
+        self._questions: dict[str, Callable[..., Answer | Awaitable[Answer]]] = {
             "snapshot": self.snapshot,
             "connections": self.connections,
             "topics": self.topics,
@@ -109,10 +112,11 @@ class Inspector:
         """The hubs that are looked at."""
         return self._hubs or known_hubs()
 
-    def answer(self, ask: Answer) -> Answer:
+    async def answer(self, ask: Answer) -> Answer:
         """Return the answer to a question."""
         fields = dict(ask)
-        return self._questions[fields.pop("ask")](**fields)
+        found = self._questions[fields.pop("ask")](**fields)
+        return await found if isinstance(found, Awaitable) else found
 
     def snapshot(self) -> Answer:
         """Return what it counts, and who is slow."""
@@ -208,10 +212,13 @@ class Inspector:
         self._server.close_gracefully(ws, code, reason)
         return {"found": True}
 
-    def act(self, name: str, fields: Answer) -> Answer:
+    async def act(self, name: str, fields: Answer) -> Answer:
         """Do something that this process was told of; `found` says whether it has what it is about."""
         action = _actions.get(name)
-        return {"found": action is not None and action(**fields)}
+        found = None if action is None else action(**fields)
+        if isinstance(found, Awaitable):
+            found = await found
+        return {"found": False} if found is None else {**found, "found": True}
 
 
 def shown_present(present: Present) -> Answer:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Look", "Overview"]
 
+# Of a hook of a gateway, so many deliveries of all processes are shown.
+DELIVERIES: Final = 50
+
 # A look is as good as a new one for so long, in seconds: a fourth of the time after which the page has the next.
 FRESH: Final = 0.5
 # Rates are those since the look before, if that is not older than so many seconds.
@@ -217,6 +220,37 @@ class Overview:
     async def retry_hook(self, app: str, url: str) -> bool:
         """Have a hook of a gateway tried now, at all processes; tell whether any has it. Raises as `kick` does."""
         return await self._act({"ask": "act", "name": "retry_hook", "fields": {"app": app, "url": url}}) is not None
+
+    async def hook_deliveries(self, app: str, url: str) -> Answer | None:
+        """Return the last deliveries of a hook of a gateway, the newest first; None where no process has it.
+
+        Raises SourceBusyError where one may have it that did not answer.
+        """
+        ask = {"ask": "act", "name": "hook_deliveries", "fields": {"app": app, "url": url}}
+        answers, busy = await self._ask_all(ask)
+        there = [answer["deliveries"] for answer in answers if answer["found"]]
+        if not there:
+            if busy:
+                raise SourceBusyError
+            return None
+        found = sorted([each for deliveries in there for each in deliveries], key=lambda each: -each["time"])
+        return {"app": app, "url": url, "busy": busy, "deliveries": found[:DELIVERIES]}
+
+    async def test_hook(self, app: str, url: str) -> list[Answer] | None:
+        """Have one process send a hook of a gateway a test, and return what came of it; None where none has it.
+
+        Nothing came of it where another test is under way. Raises SourceBusyError as `kick` does.
+        """
+        ask, busy = {"ask": "act", "name": "test_hook", "fields": {"app": app, "url": url}}, False
+        for source in self._sources:
+            answer = await answer_of(source.act(ask))
+            if isinstance(answer, dict) and answer["found"]:
+                found: list[Answer] = answer["deliveries"]
+                return found
+            busy = busy or answer is SourceBusyError
+        if busy:
+            raise SourceBusyError
+        return None
 
     async def _act(self, act: Answer) -> Answer | None:
         """Have all processes do something, and return the answer of one that had what it is about."""

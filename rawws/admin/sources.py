@@ -55,7 +55,7 @@ class SourceBusyError(Exception):
 class Inspected(Protocol):
     """What answers: an Inspector."""
 
-    def answer(self, ask: Answer, /) -> Answer:
+    async def answer(self, ask: Answer, /) -> Answer:
         """Return the answer."""
 
 
@@ -80,11 +80,11 @@ class LocalSource:
 
     async def ask(self, ask: Answer) -> Answer:
         """Return the answer."""
-        return self._inspected.answer(ask)
+        return await self._inspected.answer(ask)
 
     async def act(self, ask: Answer) -> Answer:
         """Do it and return the answer."""
-        return self._inspected.answer(ask)
+        return await self._inspected.answer(ask)
 
 
 @final
@@ -149,7 +149,7 @@ async def offer(path: str, inspected: Inspected) -> AsyncIterator[None]:
         writers.add(writer)
         try:
             while True:
-                answer = inspected.answer(json.loads(await reader.readuntil()))
+                answer = await inspected.answer(json.loads(await reader.readuntil()))
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import logging
 import secrets
 from pathlib import Path
@@ -113,7 +112,7 @@ def run_gateway(options: argparse.Namespace) -> int:
         print_line(f"{options.file} is right: of [[app]] it has {len(config.apps)}, of [[api]] {len(config.apis)}")
         return 0
     from rawws.admin.inspector import add_action  # noqa: PLC0415 - only this command
-    from rawws.gateway.main import face_routes, gateway_options, new_gateway, retry_hook  # noqa: PLC0415 - the same
+    from rawws.gateway.main import face_routes, gateway_options, hook_actions, new_gateway  # noqa: PLC0415 - the same
 
     from .folders import make_folder  # noqa: PLC0415 - only workers need it
     from .joining import JoinedHubs  # noqa: PLC0415 - the same
@@ -139,7 +138,8 @@ def run_gateway(options: argparse.Namespace) -> int:
                 await running.enter_async_context(gateway)
             except (ImportError, TopicError) as error:
                 raise CommandError(f"the gateway cannot begin: {error}") from error
-            add_action("retry_hook", functools.partial(retry_hook, gateway))
+            for name, action in hook_actions(gateway).items():
+                add_action(name, action)
             yield lambda: reload(gateway, options.file)
 
     return run_server(

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, final
 
 from .figures import call_samples, hook_samples, state_samples
+from .hook_log import MOST_DELIVERIES
 from .hooks import HookQueue, HookStats
 from .outgoing import Outgoing
 from .servers import ServerFace
@@ -26,10 +29,13 @@ if TYPE_CHECKING:
 
     from .config import AppConfig, GatewayConfig, HookConfig
     from .events import GatewayEvent
+    from .hook_log import DeliveryLog, HookDelivery
     from .model import Gateway, GatewayConnection
     from .state_log import Transition
 
 __all__ = ["HookDispatch"]
+
+logger = logging.getLogger("rawws.gateway")
 
 # By what a key begins with, what is told when it begins and when it ends.
 NAMES: Final = {
@@ -53,6 +59,8 @@ class HookDispatch(ServerFace):
         self.queues: dict[tuple[str, HookConfig], HookQueue] = {}
         # By the app and the URL, also of hooks that there are no more: a counter does not fall at a reload.
         self.stats: dict[tuple[str, str], HookStats] = {}
+        # By the app and the hook, as long as there is that: one that was off is shown what it answered.
+        self._logs: dict[tuple[str, HookConfig], DeliveryLog] = {}
         # From its start on: only then it is known which instance this is.
         self.state: SharedState | None = None
         self._serves = False
@@ -104,16 +112,37 @@ class HookDispatch(ServerFace):
                 self._ending.add(task)
                 task.add_done_callback(self._ending.discard)
         self._begin(config)
+        self._logs = {key: log for key, log in self._logs.items() if key in self.queues}
         # An app that has hooks now has what was not said before.
         if self.state is not None:
             self.state.replace(f"{app}/{key}" for app, key in self.gateway.counts if self._has_hooks(app))
 
-    def retry(self, app: str, url: str) -> bool:
-        """Have a hook of an app tried now, by its URL as metrics show it; tell whether there is one."""
-        found = [each for each in self.queues.values() if each.app.id == app and each.shown_url == url]
+    # -- what is asked of the hooks of an app by whoever looks into the gateway, who knows a URL as metrics show it
+
+    def retry(self, app: str, url: str) -> dict[str, Any] | None:
+        """Have a hook tried now; return how many there are at the URL, None for none."""
+        found = self._at(app, url)
         for queue in found:
+            logger.info("the hook %s of %s is tried now, as somebody asked for", url, app)
             queue.retry()
-        return bool(found)
+        return {"hooks": len(found)} if found else None
+
+    def deliveries(self, app: str, url: str) -> dict[str, Any] | None:
+        """Return the last `deliveries` of a hook, the newest first; None where there is none."""
+        found = self._at(app, url)
+        return {"deliveries": shown_deliveries([each for queue in found for each in queue.log])} if found else None
+
+    async def test(self, app: str, url: str) -> dict[str, Any] | None:
+        """Send a hook a test; return the `deliveries` that came of it, none while another test is under way."""
+        found = self._at(app, url)
+        for _ in found:
+            logger.info("the hook %s of %s is sent a test, as somebody asked for", url, app)
+        sent = await asyncio.gather(*[queue.test() for queue in found])
+        return {"deliveries": shown_deliveries([each for each in sent if each is not None])} if found else None
+
+    def _at(self, app: str, url: str) -> list[HookQueue]:
+        """Return the queues of the hooks of an app at a URL: those that differ in its query, or in their events."""
+        return [each for each in self.queues.values() if each.app.id == app and each.shown_url == url]
 
     # -- what happens
 
@@ -195,9 +224,15 @@ class HookDispatch(ServerFace):
         if self.outgoing is None:
             self.outgoing = Outgoing()
         stats = self.stats.setdefault((app.id, hook.url), HookStats())
-        queue = HookQueue(app, hook, self.outgoing, stats=stats)
+        log = self._logs.setdefault((app.id, hook), deque(maxlen=MOST_DELIVERIES))
+        queue = HookQueue(app, hook, self.outgoing, stats=stats, log=log)
         queue.start()
         return queue
+
+
+def shown_deliveries(deliveries: Iterable[HookDelivery]) -> list[dict[str, Any]]:
+    """Return what JSON has of deliveries, the newest first."""
+    return [each.shown() for each in sorted(deliveries, key=lambda each: -each.time)[:MOST_DELIVERIES]]
 
 
 def members_of_connection(connection: GatewayConnection) -> dict[str, Any]:

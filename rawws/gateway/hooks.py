@@ -1,7 +1,7 @@
 """Hooks: events in a queue to requests in order, tried again until they are taken, given up by age.
 
 Laws:
-1. One request of a queue is under way, so that its receiver hears of events in their order.
+1. One request of a queue is under way, so that its receiver hears of events in their order. A test goes beside it.
 2. A queue is bounded by count and by bytes, and each event by its age. What is dropped is counted, and logged.
 3. A receiver that hangs or fails costs nobody else anything.
 """
@@ -17,17 +17,18 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from rawws import clock
 from rawws.client.retrying import full_jitter
 from rawws.net.cancellation import end_all
 
+from .hook_log import MOST_DELIVERIES, DeliveryLog, HookDelivery, head_of, named_events, secrets_of
 from .outgoing import CallFailed
 from .spelling import shown_url
-from .webhooks import HookRequest, pusher_webhook, standard_webhook
+from .webhooks import TEST_EVENT, HookEvent, HookRequest, pusher_webhook, standard_webhook
 
 if TYPE_CHECKING:
     from .config import AppConfig, HookConfig
     from .outgoing import BackendAnswer, Outgoing
-    from .webhooks import HookEvent
 
 __all__ = ["HookQueue", "HookStats"]
 
@@ -85,7 +86,7 @@ class QueuedEvent(NamedTuple):
 class HookQueue:
     """What one hook of an app is to be told; `start` it in the event loop, `close` it at the end.
 
-    What becomes of it is counted in `stats`, which may be those of another queue before it.
+    What becomes of it is counted in `stats`, and shown in `log`, which may be those of another queue before it.
     """
 
     def __init__(
@@ -96,12 +97,14 @@ class HookQueue:
         *,
         max_age: float | None = None,
         stats: HookStats | None = None,
+        log: DeliveryLog | None = None,
     ) -> None:
         self.app = app
         self.hook = hook
         # As it may be shown and logged.
         self.shown_url = shown_url(hook.url)
         self.stats = stats or HookStats()
+        self.log: DeliveryLog = deque(maxlen=MOST_DELIVERIES) if log is None else log
         # Whether its receiver said that it is gone: nothing is queued until the configuration is loaded again.
         self.is_off = False
         self._outgoing = outgoing
@@ -116,6 +119,7 @@ class HookQueue:
         self._logged = float("-inf")
         # Events of the request that is under way, which are in the queue no more.
         self._under_way: list[QueuedEvent] = []
+        self._testing = False
 
     def __repr__(self) -> str:
         return f"<HookQueue {self.shown_url} of {self.app.id}: {self.waiting} waiting>"
@@ -158,6 +162,25 @@ class HookQueue:
         self.is_off = False
         self._outgoing.forgive(self.hook.url)
         self._hurry.set()
+
+    async def test(self) -> HookDelivery | None:
+        """Send a test now, once, and return what came of it; None while another one is under way.
+
+        It changes nothing of what waits, nor whether the receiver is told anything more.
+        """
+        if self._testing:
+            return None
+        self._testing = True
+        try:
+            # Where the URL is left alone, whoever asks wants to know whether that is still right.
+            self._outgoing.forgive(self.hook.url)
+            event = HookEvent(TEST_EVENT, self.app.id, time.time(), {"note": "sent by hand, nothing happened"})
+            delivery, _ = await self._send([event], f"test_{secrets.token_hex(12)}", 1)
+        finally:
+            self._testing = False
+        delivery = delivery._replace(is_test=True, outcome="sent" if 200 <= delivery.status < 300 else "failed")
+        self.log.appendleft(delivery)
+        return delivery
 
     async def close(self, drain: float = 0.0) -> None:
         """End: what waits is sent within so many seconds, or counted as lost."""
@@ -211,21 +234,20 @@ class HookQueue:
 
     async def _attempt(self, ident: str, attempt: int, wait: float) -> float | None:
         """Send a batch once; return for how many seconds to wait for the next time, None where there is none."""
-        request = self._request(ident, attempt)
-        try:
-            answer = await self._outgoing.call(self.hook.url, request.body, request.headers, timeout=TIMEOUT)
-        except CallFailed as error:
-            self._complain(str(error))
-            return wait
-        if answer.status in TRANSIENT or answer.status >= 500:
-            self._complain(f"it answers {answer.status}")
-            return max(wait, min(retry_after_of(answer), self._max_age))
+        delivery, answer = await self._send([each.event for each in self._under_way], ident, attempt)
+        if answer is None or answer.status in TRANSIENT or answer.status >= 500:
+            self._complain(delivery.error or f"it answers {delivery.status}")
+            again = wait if answer is None else max(wait, min(retry_after_of(answer), self._max_age))
+            self.log.appendleft(delivery._replace(outcome="retry", again=again))
+            return again
         count = len(self._under_way)
         self._under_way = []
         if 200 <= answer.status < 300:
             self.stats.sent += count
+            self.log.appendleft(delivery._replace(outcome="sent"))
             return None
         self.stats.refused += count
+        self.log.appendleft(delivery._replace(outcome="refused"))
         if answer.status == GONE:
             self.is_off = True
             self.stats.refused += len(self._queue)
@@ -236,14 +258,38 @@ class HookQueue:
             self._complain(f"it refuses by {answer.status}")
         return None
 
-    def _request(self, ident: str, attempt: int) -> HookRequest:
-        """Return the request for the batch, signed as of now."""
-        now = time.time()
+    async def _send(
+        self, events: list[HookEvent], ident: str, attempt: int
+    ) -> tuple[HookDelivery, BackendAnswer | None]:
+        """Send a request; return what is known of it, and its answer, if there is one."""
+        now, began, error, answer = time.time(), clock.monotonic(), "", None
+        request = self._request(events, ident, attempt, now)
+        try:
+            answer = await self._outgoing.call(self.hook.url, request.body, request.headers, timeout=TIMEOUT)
+        except CallFailed as failure:
+            error = str(failure)
+        said = b"" if answer is None or 200 <= answer.status < 300 else answer.body
+        delivery = HookDelivery(
+            time=now,
+            ident=ident,
+            attempt=attempt,
+            events=named_events(events),
+            total=len(events),
+            size=len(request.body),
+            is_test=False,
+            seconds=clock.monotonic() - began,
+            status=0 if answer is None else answer.status,
+            error=error,
+            answer=head_of(said, secrets_of(self.app, self.hook.url)) if said else "",
+        )
+        return delivery, answer
+
+    def _request(self, events: list[HookEvent], ident: str, attempt: int, now: float) -> HookRequest:
+        """Return the request for events, signed as of now."""
         if self.hook.format == "pusher":
-            events = [each.event for each in self._under_way]
             return pusher_webhook(events, self.app.keys[0], ident, attempt, now)
         keys = [each.secret for each in self.app.keys]
-        return standard_webhook(self._under_way[0].event, keys, ident, attempt, now)
+        return standard_webhook(events[0], keys, ident, attempt, now)
 
     def _batch(self) -> list[QueuedEvent]:
         """Take the first events of the queue: as many as a request may have."""

@@ -16,12 +16,12 @@ from .pusher import PusherFace
 from .v1 import V1Api
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from .config import ApiConfig, GatewayConfig
     from .model import Admission, Face
 
-__all__ = ["face_routes", "gateway_options", "new_gateway", "open_timeout_of", "retry_hook"]
+__all__ = ["face_routes", "gateway_options", "hook_actions", "new_gateway", "open_timeout_of"]
 
 # Of a request: a batch of events, each of 10 KiB or more, in JSON, which may write a character as six.
 MAX_BODY: Final = 4 << 20
@@ -40,9 +40,10 @@ def new_gateway(config: GatewayConfig) -> Gateway:
     return gateway
 
 
-def retry_hook(gateway: Gateway, app: str, url: str) -> bool:
-    """Have a hook of an app tried now, by its URL as metrics show it; tell whether this instance has it."""
-    return any(face.retry(app, url) for face in gateway.faces if isinstance(face, HookDispatch))
+def hook_actions(gateway: Gateway) -> dict[str, Callable[..., Any]]:
+    """Return what whoever looks into an instance may ask of its hooks, by the names of `rawws.admin`."""
+    [hooks] = [face for face in gateway.faces if isinstance(face, HookDispatch)]
+    return {"retry_hook": hooks.retry, "hook_deliveries": hooks.deliveries, "test_hook": hooks.test}
 
 
 def face_routes(gateway: Gateway) -> rawws.Routes:

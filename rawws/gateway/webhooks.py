@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from .config import Credential
 
-__all__ = ["HookEvent", "HookRequest", "pusher_webhook", "standard_fields", "standard_webhook"]
+__all__ = ["TEST_EVENT", "HookEvent", "HookRequest", "pusher_webhook", "standard_fields", "standard_webhook"]
 
 # The npm library compares the whole value: not even a charset may stand behind it.
 JSON: Final = ("Content-Type", "application/json")
 # What secrets in the form of Standard Webhooks begin with; the rest is base64.
 STANDARD_MARK: Final = "whsec_"
+# What is sent where somebody asks for a test: nothing happened.
+TEST_EVENT: Final = "hook_test"
 # The names of Pusher, and those of Standard Webhooks, which are "full-stop delimited" (its specification, "type").
 TYPES: Final = {
     "channel_occupied": "channel.occupied",
@@ -40,6 +42,7 @@ TYPES: Final = {
     "user_missed": "user.missed",
     "connection_opened": "connection.opened",
     "connection_closed": "connection.closed",
+    TEST_EVENT: "hook.test",
 }
 
 # What is called otherwise than by Pusher.
@@ -47,7 +50,10 @@ MEMBERS: Final = {"user_id": "user", "socket_id": "connection", "subscription_co
 
 
 class HookEvent(NamedTuple):
-    """What happened: `name` is one of the HOOK_EVENTS, `time` in seconds since 1970, `members` what is told of it."""
+    """What happened: `name` is one of the HOOK_EVENTS, or TEST_EVENT; `time` is in seconds since 1970.
+
+    `members` are what is told of it.
+    """
 
     name: str
     app: str

@@ -49,7 +49,7 @@ async def test_the_paths_are_those_that_there_are() -> None:
     for path in named:
         resource, _ = routes.find(path)
         assert resource.allowed()
-    assert len(named) == 10
+    assert len(named) == 12
     orders = re.findall(r"`(\w+)`", table.partition("connections; by ")[2].partition(", the largest")[0])
     assert orders == list(ORDERS)
 

@@ -66,11 +66,16 @@ async def test_a_server_that_is_no_gateway_has_none() -> None:
         assert (await read(admin, "/v1/status"))["gateway"] is None
 
 
-async def retry(admin: Any, said: Any, kind: str = "application/json", *fields: str) -> tuple[int, str]:
-    """Ask for a hook to be tried."""
+async def post_json(admin: Any, path: str, said: Any, kind: str = "application/json", *fields: str) -> tuple[int, str]:
+    """Ask for something to be done to a hook."""
     body = json.dumps(said).encode()
-    answer = await fetch(admin, "/v1/retry", f"Content-Type: {kind}", *fields, method="POST", body=body)
+    answer = await fetch(admin, path, f"Content-Type: {kind}", *fields, method="POST", body=body)
     return answer.status, answer.body.decode()
+
+
+async def retry(admin: Any, said: Any, *fields: str) -> tuple[int, str]:
+    """Ask for a hook to be tried."""
+    return await post_json(admin, "/v1/retry", said, *fields)
 
 
 async def test_a_hook_is_tried_where_a_gateway_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +85,9 @@ async def test_a_hook_is_tried_where_a_gateway_has_it(monkeypatch: pytest.Monkey
         assert (status, json.loads(why)) == (404, {"error": "the app '3' has no hook 'http://h/'"})
         tried: list[tuple[str, str]] = []
 
-        def act(app: str, url: str) -> bool:
+        def act(app: str, url: str) -> dict[str, Any] | None:
             tried.append((app, url))
-            return len(tried) > 1
+            return {} if len(tried) > 1 else None
 
         monkeypatch.setattr(inspector, "_actions", {})
         inspector.add_action("retry_hook", act)
@@ -103,5 +108,40 @@ async def test_a_process_that_is_busy_may_have_the_hook(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(LocalSource, "act", busy)
     async with looked_at(Hub()) as (_, admin):
-        status, why = await retry(admin, {"app": "3", "url": "http://h/"})
-        assert (status, "when it does" in why) == (503, True)
+        for path in ("/v1/retry", "/v1/test"):
+            status, why = await post_json(admin, path, {"app": "3", "url": "http://h/"})
+            assert (status, "when it does" in why) == (503, True)
+
+
+async def test_deliveries_of_a_hook_are_listed_and_a_test_is_answered_with_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with looked_at(Hub()) as (_, admin):
+        at, hook = "/v1/deliveries?app=3&url=http%3A%2F%2Fh%2F", {"app": "3", "url": "http://h/"}
+        gone = {"error": "the app '3' has no hook 'http://h/'"}
+        missing = await fetch(admin, at)
+        assert (missing.status, json.loads(missing.body)) == (404, gone)
+        status, why = await post_json(admin, "/v1/test", hook)
+        assert (status, json.loads(why)) == (404, gone)
+        sent: list[dict[str, Any]] = []
+
+        async def test(app: str, url: str) -> dict[str, Any]:
+            assert (app, url) == ("3", "http://h/")
+            sent.append({"time": float(len(sent))})
+            return {"deliveries": sent[-1:] if len(sent) < 3 else []}
+
+        monkeypatch.setattr(inspector, "_actions", {})
+        inspector.add_action("test_hook", test)
+        inspector.add_action("hook_deliveries", lambda app, url: {"deliveries": sent} if url == hook["url"] else None)
+        for number in range(2):
+            status, said = await post_json(admin, "/v1/test", hook)
+            assert (status, json.loads(said)) == (200, {"tested": "http://h/", "deliveries": [{"time": number}]})
+        assert (await post_json(admin, "/v1/test", hook))[0] == 409
+        assert await read(admin, at) == {**hook, "busy": 0, "deliveries": [{"time": n} for n in (2, 1, 0)]}
+        # As with a kick, no form of a page can ask for a test, and no page of another site.
+        assert (await post_json(admin, "/v1/test", hook, "text/plain"))[0] == 415
+        assert (await post_json(admin, "/v1/test", hook, "application/json", "Origin: https://evil.example"))[0] == 403
+        assert (await post_json(admin, "/v1/test", {"app": "3"}))[0] == 400
+        for wrong in ("", "?app=3", "?url=x", "?app=3&app=4&url=x"):
+            assert (await fetch(admin, f"/v1/deliveries{wrong}")).status == 400
+        assert len(sent) == 3

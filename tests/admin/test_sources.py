@@ -27,7 +27,7 @@ class Parrot:
         self.more = more
         self.asked: list[Any] = []
 
-    def answer(self, ask: dict[str, Any]) -> dict[str, Any]:
+    async def answer(self, ask: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(ask)
         return {**ask, **self.more}
 
@@ -222,8 +222,10 @@ class Told:
 
     def __init__(self, said: Any = None) -> None:
         self.said = said
+        self.acts = 0
 
     async def act(self, ask: dict[str, Any]) -> dict[str, Any]:
+        self.acts += 1
         return await self.ask(ask)
 
     async def ask(self, ask: dict[str, Any]) -> dict[str, Any]:
@@ -281,3 +283,28 @@ async def test_however_many_ask_the_processes_are_asked_once() -> None:
     overview = Overview([LocalSource(parrot)])
     await asyncio.gather(*[overview.metrics() for _ in range(20)])
     assert len(parrot.asked) == 1
+
+
+def sent_at(*times: float) -> dict[str, Any]:
+    return {"found": True, "deliveries": [{"time": time} for time in times]}
+
+
+async def test_deliveries_of_all_processes_are_shown_the_newest_first_and_no_more_than_a_page() -> None:
+    away, none = Told(SourceBusyError()), Told({"found": False})
+    one, two = Told(sent_at(*range(100, 40, -1))), Told(sent_at(200, 90.5))
+    found = await Overview([away, none, one, two]).hook_deliveries("3", "http://h/")
+    assert found is not None
+    assert (found["busy"], len(found["deliveries"])) == (1, 50)
+    assert [each["time"] for each in found["deliveries"]][:13] == [200, *range(100, 90, -1), 90.5, 90]
+    assert await Overview([none]).hook_deliveries("3", "http://h/") is None
+    with pytest.raises(SourceBusyError):
+        await Overview([none, away]).hook_deliveries("3", "http://h/")
+
+
+async def test_one_process_sends_a_test_the_first_that_can() -> None:
+    away, none, one, two = Told(SourceBusyError()), Told({"found": False}), Told(sent_at(1)), Told(sent_at(2))
+    assert await Overview([away, none, one, two]).test_hook("3", "http://h/") == [{"time": 1}]
+    assert (one.acts, two.acts) == (1, 0)
+    assert await Overview([none, Told(SourceGoneError())]).test_hook("3", "http://h/") is None
+    with pytest.raises(SourceBusyError):
+        await Overview([away, none]).test_hook("3", "http://h/")

@@ -54,6 +54,8 @@ class ReceiverApp:
 
     def __init__(self, answer: Callable[[int], tuple[int, dict[str, str]]] = lambda _: (200, {})) -> None:
         self.answer = answer
+        # What stands in each answer.
+        self.body = b""
         self.requests: list[tuple[float, dict[str, str], bytes]] = []
         self.transport = httpx2.ASGITransport(app=self)
 
@@ -71,7 +73,7 @@ class ReceiverApp:
             await asyncio.Event().wait()
         raw = [(name.encode(), value.encode()) for name, value in fields.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": self.body})
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Final, final
+from typing import Any, Final, final
 
+import httpx
 import pytest
 from playwright.sync_api import Browser
 from websockets.sync.client import connect
 
-from tests.admin.test_page import eventually, faults, opened, rows
+from tests.admin.test_page import SIZES, eventually, faults, opened, rows
 from tests.admin.test_workers import admin_of
 from tests.browser.chromium import browsing
 from tests.cli.commands import port
@@ -23,6 +25,7 @@ from tests.gateway.aws_running import chat_api
 from tests.gateway.instances import instances
 from tests.gateway.running import KEY, app_file
 from tests.processes import LOOPBACK, free_port
+from tests.processes import eventually as sooner_or_later
 
 SCREENSHOTS: Final = os.environ.get("RAWWS_TEST_SCREENSHOTS")
 
@@ -35,6 +38,7 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__((LOOPBACK, 0), Told)
+        self.bodies: list[bytes] = []
 
 
 @final
@@ -43,10 +47,13 @@ class Told(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         assert isinstance(self.server, Receiver)
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        said = b"" if self.server.status == 204 else f"<h1>No</h1> nobody takes {self.path} now".encode()
         self.send_response(self.server.status)
         self.send_header("Retry-After", "200")
+        self.send_header("Content-Length", str(len(said)))
         self.end_headers()
+        self.wfile.write(said)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -106,18 +113,34 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
             page.click("#list")
             eventually(page, "document.querySelectorAll('#connections tbody tr').length === 3")
             assert {row[3] for row in rows(page, "connections")} == {f"/app/{KEY}", "/prod"}
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)
-                assert faults(page) == []
-                if SCREENSHOTS:
-                    page.screenshot(path=Path(SCREENSHOTS) / f"admin-gateway-{scheme}.png", full_page=True)
-            page.set_viewport_size({"width": 360, "height": 740})
-            assert page.evaluate("document.documentElement.scrollWidth") <= 360
-            assert faults(page) == []
+            # A test says what the receiver says now, and opens what it was told.
+            assert not page.is_visible("#delivered")
+            page.get_by_role("button", name=f"Send a test to {hook} of 3").click()
+            eventually(page, "document.querySelector('#asked').textContent.includes(': 503 after')")
+            eventually(page, "document.querySelectorAll('#deliveries tbody tr').length === 2")
+            tested, failed = rows(page, "deliveries")
+            assert tested[1:4] == ["503", "test", "1"]
+            assert failed[2].count("connection_opened") == 2
+            assert (failed[1], failed[3]) == ("503, sent again after 3 min", "1")
+            # What may be secret is not shown, whoever says it.
+            assert failed[5] == "<h1>No</h1> nobody takes /hook?*** now"
+            assert json.loads(told.bodies[-1])["events"][0]["name"] == "hook_test"
+            for size, (width, height) in SIZES.items():
+                page.set_viewport_size({"width": width, "height": height})
+                for scheme in ("light", "dark"):
+                    page.emulate_media(color_scheme=scheme)
+                    assert page.evaluate("document.documentElement.scrollWidth") <= width
+                    assert faults(page) == []
+                    if SCREENSHOTS:
+                        page.screenshot(path=Path(SCREENSHOTS) / f"admin-gateway-{size}-{scheme}.png", full_page=True)
             # It would be asked again much later.
             told.status = 204
             page.get_by_role("button", name=re.compile("Send again")).click()
             eventually(page, "document.querySelectorAll('#hooks tbody td')[2].textContent === '0'")
+            eventually(page, "document.querySelectorAll('#deliveries tbody tr').length === 3")
+            assert [row[1] for row in rows(page, "deliveries")] == ["204", "503", "503, sent again after 3 min"]
+            page.get_by_role("button", name=re.compile("Deliveries to")).click()
+            eventually(page, "document.querySelector('#delivered').hidden")
             assert rows(page, "hooks")[0][3:7] == ["0", "0 s", "2", "0"]
             host, number = pusher.local_address[:2]
             page.on("dialog", lambda dialog: dialog.accept())
@@ -132,3 +155,33 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
             page.context.close()
     assert f"the hook {hook} fails" in process.output
     assert "secret" not in process.output
+
+
+def test_of_several_workers_one_sends_a_test_and_all_are_asked_what_they_sent(tmp_path: Path) -> None:
+    with application() as told:
+        told.status = 204
+        at = f"http://{LOOPBACK}:{told.server_port}/hook"
+        hook = {"app": "3", "url": at}
+        table = f'[[app.hook]]\nurl = "{at}?token=secret"\nevents = ["connection_opened"]'
+        text = app_file(table, head=f'[gateway]\nadmin = "{LOOPBACK}:0"\nbackplane = "workers"\ndrain = 0')
+        with instances(tmp_path, text, 1, "--workers", "2") as [process], ExitStack() as clients:
+            admin = httpx.Client(base_url=admin_of(process), timeout=60)
+            clients.callback(admin.close)
+            sent = admin.post("/v1/test", json=hook)
+            assert sent.status_code == 200
+            [test] = sent.json()["deliveries"]
+            assert (test["test"], test["status"], test["outcome"]) == (True, 204, "sent")
+            assert [json.loads(body)["events"][0]["name"] for body in told.bodies] == ["hook_test"]
+            # As good as surely, the kernel gives some to each of the workers.
+            for _ in range(20):
+                clients.enter_context(connect(f"ws://{LOOPBACK}:{port(process)}/app/{KEY}?protocol=7", proxy=None))
+
+            def deliveries() -> list[dict[str, Any]]:
+                found = admin.get("/v1/deliveries", params=hook).json()
+                assert found["busy"] == 0
+                return list(found["deliveries"])
+
+            sooner_or_later(lambda: sum(each["count"] for each in deliveries() if not each["test"]) == 20)
+            assert [each for each in deliveries() if each["test"]] == [test]
+            assert f"the hook {at} of 3 is sent a test" in process.output
+        assert "secret" not in process.output

@@ -16,7 +16,6 @@ from rawws.gateway.config import GatewayConfig
 from rawws.gateway.events import GatewayEvent
 from rawws.gateway.hook_dispatch import HookDispatch
 from rawws.gateway.loading import read_config
-from rawws.gateway.main import retry_hook
 from rawws.gateway.model import Gateway, GatewayConnection
 from rawws.gateway.outgoing import Outgoing
 from rawws.gateway.webhooks import HookEvent
@@ -205,20 +204,46 @@ def test_a_hook_is_tried_by_its_app_and_its_url_as_it_is_shown(logged: Logged) -
     config = config_of(("one?token=secret", "rawws", ["connection_opened"]))
 
     async def main() -> None:
-        async with gateway_with(config, receiver) as (gateway, hooks):
+        async with gateway_with(config, receiver) as (_, hooks):
             [queue] = hooks.queues.values()
             queue.put(HookEvent("connection_opened", "3", 0.0, {}))
             await asyncio.sleep(1)
             assert queue.is_off
             shown = "http://hooks.example/one"
-            assert not retry_hook(gateway, "4", shown)
-            assert not retry_hook(gateway, "3", f"{shown}?token=secret")
+            assert not hooks.retry("4", shown)
+            assert not hooks.retry("3", f"{shown}?token=secret")
             assert queue.is_off
-            assert retry_hook(gateway, "3", shown)
-            assert not queue.is_off
+            assert hooks.retry("3", shown) == {"hooks": 1}
+            assert [each.is_off for each in hooks.queues.values()] == [False]
+            # So is it shown what it was told, and sent a test.
+            [delivery] = (hooks.deliveries("3", shown) or {})["deliveries"]
+            assert (delivery["status"], delivery["outcome"]) == (410, "refused")
+            assert hooks.deliveries("4", shown) is None
+            assert await hooks.test("3", f"{shown}?token=secret") is None
+            [sent] = (await hooks.test("3", shown) or {})["deliveries"]
+            assert (sent["test"], sent["outcome"]) == (True, "sent")
+            assert hooks.deliveries("3", shown) == {"deliveries": [sent, delivery]}
 
     testing.run(main())
     logged.take_all("answers 410", 1)
+
+
+def test_hooks_at_one_url_are_shown_together_and_each_is_sent_a_test() -> None:
+    receiver = ReceiverApp()
+    config = config_of(("one?token=a", "rawws", ["cache_miss"]), ("one?token=b", "pusher", ["cache_miss"]))
+
+    async def main() -> None:
+        async with gateway_with(config, receiver) as (_, hooks):
+            hooks.on_cache_miss("3", "cache-a")
+            await asyncio.sleep(1)
+            found = (await hooks.test("3", "http://hooks.example/one") or {})["deliveries"]
+            assert [each["test"] for each in found] == [True, True]
+            every = (hooks.deliveries("3", "http://hooks.example/one") or {})["deliveries"]
+            assert [each["test"] for each in every] == [True, True, False, False]
+            assert [each["time"] for each in every] == sorted([each["time"] for each in every], reverse=True)
+
+    testing.run(main())
+    assert len(receiver.requests) == 4
 
 
 def test_a_hook_that_is_off_is_on_again_with_a_new_configuration(logged: Logged) -> None:
@@ -232,6 +257,9 @@ def test_a_hook_that_is_off_is_on_again_with_a_new_configuration(logged: Logged)
                 await asyncio.sleep(1)
             assert len(receiver.requests) == 1
             gateway.reload(config)
+            # What it answered is shown further on.
+            [refused] = (hooks.deliveries("3", "http://hooks.example/a") or {})["deliveries"]
+            assert refused["status"] == 410
             hooks.on_cache_miss("3", "cache-b")
             await asyncio.sleep(1)
 

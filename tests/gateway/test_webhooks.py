@@ -13,7 +13,7 @@ import standardwebhooks
 
 from rawws.gateway.config import Credential
 from rawws.gateway.loading import HOOK_EVENTS
-from rawws.gateway.webhooks import TYPES, HookEvent, HookRequest, pusher_webhook, standard_webhook
+from rawws.gateway.webhooks import TEST_EVENT, TYPES, HookEvent, HookRequest, pusher_webhook, standard_webhook
 
 KEY = Credential("278d425bdf160c739803", "7ad3773142a6692b25b8")
 OCCUPIED = HookEvent("channel_occupied", "3", 1795771565.1234, {"channel": "presence-räume"}, "5f0e11:17")
@@ -80,4 +80,4 @@ def test_an_event_of_the_state_log_says_where_it_stands() -> None:
 
 
 def test_each_event_has_a_type() -> None:
-    assert set(TYPES) == set(HOOK_EVENTS)
+    assert set(TYPES) == {*HOOK_EVENTS, TEST_EVENT}

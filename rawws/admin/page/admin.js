@@ -18,6 +18,14 @@ const bytes = (value) => {
   }
 };
 
+const milliseconds = (seconds) => `${number.format(seconds * 1000)} ms`;
+
+// In the time of whoever looks, in the order of ISO 8601, which Sweden writes; of today without the date.
+const moment = (seconds) => {
+  const [date, time] = new Date(seconds * 1000).toLocaleString("sv").split(" ");
+  return date === new Date().toLocaleDateString("sv") ? time : `${date} ${time}`;
+};
+
 const span = (seconds) => {
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
@@ -118,6 +126,7 @@ const slow = new Table("slow");
 const apps = new Table("apps");
 const hooks = new Table("hooks");
 const backends = new Table("backends");
+const deliveries = new Table("deliveries");
 const connections = new Table("connections");
 
 const stateOf = (worker) => {
@@ -127,13 +136,19 @@ const stateOf = (worker) => {
   return worker.serving ? "serving" : "closed";
 };
 
+// Of many buttons with one text, each says what it is about to who does not see where it stands.
+const button = (text, label, press) => {
+  const made = document.createElement("button");
+  made.textContent = text;
+  made.ariaLabel = label;
+  made.addEventListener("click", press);
+  return made;
+};
+
 // The last cell of a row about a connection: what closes it.
 const offer = (row, connection) => {
   if (row.button) return;
-  row.button = document.createElement("button");
-  row.button.textContent = "Close";
-  row.button.ariaLabel = `Close ${connection.remote}`;
-  row.button.addEventListener("click", () => kick(connection));
+  row.button = button("Close", `Close ${connection.remote}`, () => kick(connection));
   row.insertCell().append(row.button);
 };
 
@@ -161,14 +176,21 @@ const showGateway = (gateway) => {
       const state = off ? "off: it answered 410" : age > LATE ? "late" : "works";
       write(row, [url, app, state, number.format(waiting), span(age), ...[sent, lost, retries].map(number.format)]);
       row.cells[2].classList.toggle("bad", state !== "works");
-      if (row.button) return;
-      row.button = document.createElement("button");
-      row.button.textContent = "Send again";
-      row.button.ariaLabel = `Send again what waits for ${url} of ${app}`;
-      row.button.addEventListener("click", () => retry({ app, url }));
-      row.insertCell().append(row.button);
+      if (row.unfold) return;
+      row.unfold = button("Deliveries", `Deliveries to ${url} of ${app}`, () => unfold({ app, url }, row));
+      row.unfold.setAttribute("aria-expanded", "false");
+      row.unfold.setAttribute("aria-controls", "delivered");
+      const actions = document.createElement("div");
+      actions.className = "actions";
+      actions.append(
+        button("Send again", `Send again what waits for ${url} of ${app}`, () => retry({ app, url })),
+        button("Send a test", `Send a test to ${url} of ${app}`, () => test({ app, url }, row)),
+        row.unfold,
+      );
+      row.insertCell().append(actions);
     },
   );
+  listDeliveries();
   element("no-backends").hidden = gateway.backends.length > 0;
   backends.show(
     gateway.backends,
@@ -188,7 +210,7 @@ const show = (status) => {
     (row, worker) => {
       write(row, [
         worker.worker, stateOf(worker), worker.pid, number.format(worker.connections), number.format(worker.streams),
-        number.format(worker.polls), `${number.format(worker.lag * 1000)} ms`,
+        number.format(worker.polls), milliseconds(worker.lag),
       ]);
       row.cells[1].classList.toggle("bad", stateOf(worker) !== "serving");
       if (!row.curve) {
@@ -232,34 +254,114 @@ const fields = () => {
   return key ? { Authorization: `Bearer ${key}` } : {};
 };
 
+// What the server answers, or `error`, and why.
+const ask = async (path, options) => {
+  try {
+    const answer = await fetch(path, options);
+    const text = await answer.text();
+    if (answer.ok) return JSON.parse(text);
+    return { error: text.startsWith("{") ? JSON.parse(text).error : text || `the server answered ${answer.status}` };
+  } catch (error) {
+    return { error: error.message };
+  }
+};
+
 const act = (path, what) =>
-  fetch(path, {
+  ask(path, {
     method: "POST",
     headers: { "Content-Type": "application/json", ...fields() },
     body: JSON.stringify(what),
   });
 
+// What came of what was asked of a hook.
+const tell = (text, bad = false) => {
+  element("asked").textContent = text;
+  element("asked").classList.toggle("bad", bad);
+};
+
 // Send again to a hook what it did not take, before its time.
 const retry = async (hook) => {
-  const answer = await act("v1/retry", hook);
-  if (!answer.ok) say(`not sent again: ${(await answer.json()).error}`, true);
+  const { error } = await act("v1/retry", hook);
+  tell(error ? `not sent again: ${error}` : `what waits for ${hook.url} is sent again`, error);
+};
+
+// What came of a delivery, in words.
+const outcomeOf = ({ status, error, outcome, again }) => {
+  const came = status ?? error;
+  if (outcome === "retry") return `${came}, sent again after ${span(again)}`;
+  return outcome === "refused" ? `${came}, not sent again` : String(came);
+};
+
+const test = async (hook, row) => {
+  tell(`a test is sent to ${hook.url}`);
+  const { error, deliveries: sent } = await act("v1/test", hook);
+  if (error) {
+    tell(`no test was sent: ${error}`, true);
+    return;
+  }
+  const came = sent.map((delivery) => `${outcomeOf(delivery)} after ${milliseconds(delivery.seconds)}`);
+  tell(`test to ${hook.url}: ${came.join("; ")}`, sent.some(({ outcome }) => outcome !== "sent"));
+  if (row.unfold.ariaExpanded === "true") listDeliveries();
+  else unfold(hook, row);
+};
+
+// The hook whose deliveries are shown, and its row.
+let unfolded = null;
+
+const unfold = (hook, row) => {
+  const same = unfolded?.row === row;
+  if (unfolded) unfolded.row.unfold.ariaExpanded = "false";
+  unfolded = same ? null : { hook, row };
+  element("delivered").hidden = true;
+  if (same) return;
+  row.unfold.ariaExpanded = "true";
+  element("deliveries-title").textContent = `Last deliveries to ${hook.url} of ${hook.app}`;
+  listDeliveries();
+};
+
+const listDeliveries = async () => {
+  if (!unfolded) return;
+  const asked = unfolded;
+  const { error, deliveries: found } = await ask(`v1/deliveries?${new URLSearchParams(asked.hook)}`, { headers: fields() });
+  // Meanwhile another one may be shown, or none.
+  if (asked !== unfolded) return;
+  if (error) {
+    tell(`deliveries are not shown: ${error}`, true);
+    unfold(asked.hook, asked.row);
+    return;
+  }
+  element("delivered").hidden = false;
+  element("no-deliveries").hidden = found.length > 0;
+  deliveries.show(
+    found,
+    ({ id, attempt, time }) => `${id} ${attempt} ${time}`,
+    (row, delivery) => {
+      const { time, events, count, attempt, seconds, answer, size, id } = delivery;
+      const named = events.map(({ name, about }) => (about ? `${name} ${about}` : name));
+      if (count > events.length) named.push(`and ${count - events.length} more`);
+      const what = delivery.test ? "test" : named.join("\n");
+      write(row, [moment(time), outcomeOf(delivery), what, attempt, milliseconds(seconds), answer, bytes(size), id]);
+      for (const at of [1, 2, 5]) row.cells[at].classList.add("text");
+      row.cells[1].classList.toggle("bad", delivery.outcome !== "sent");
+    },
+  );
 };
 
 const kick = async ({ id, remote }) => {
   if (!confirm(`Close the connection of ${remote}?`)) return;
-  const answer = await act("v1/kick", { id });
-  if (!answer.ok) say(`not closed: ${(await answer.json()).error}`, true);
+  const { error } = await act("v1/kick", { id });
+  if (error) say(`not closed: ${error}`, true);
   else if (element("listed").textContent) await list();
 };
 
 // What is listed is listed when it is asked for: it costs a look at all connections.
 const list = async () => {
-  const answer = await fetch(`v1/connections?limit=${LISTED}&sort=${element("sort").value}`, { headers: fields() });
-  if (!answer.ok) {
-    say(`not listed: the server answered ${answer.status}`, true);
+  const path = `v1/connections?limit=${LISTED}&sort=${element("sort").value}`;
+  const { error, total, connections: found } = await ask(path, { headers: fields() });
+  if (error) {
+    say(`not listed: ${error}`, true);
     return;
   }
-  const { total, connections: found } = await answer.json();
   element("listed").textContent = `${found.length} of ${number.format(total)}`;
   connections.show(
     found,
@@ -267,7 +369,7 @@ const list = async () => {
     (row, connection) => {
       const { remote, user, kind, path, seconds, waiting, sent, received, topics: count, latency } = connection;
       const sizes = [waiting, sent, received].map(bytes);
-      write(row, [remote, user, kind, path, span(seconds), ...sizes, count, `${number.format(latency * 1000)} ms`]);
+      write(row, [remote, user, kind, path, span(seconds), ...sizes, count, milliseconds(latency)]);
       offer(row, connection);
     },
   );
