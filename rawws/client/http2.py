@@ -95,13 +95,20 @@ class Http2ClientConnection(Http2Carrier):
         return self.core.peer_connect_protocol
 
     def connect(self, request: Request, ws: WebSocket, asker: StreamAsker) -> None:
-        """Ask for a WebSocket. Raises LocalProtocolError for what cannot be sent."""
+        """Ask for a WebSocket. Raises LocalProtocolError for what cannot be sent, StreamRefusedError for no room."""
+        self._check_room()
         self._begin(self.core.request(request, protocol="websocket", end_stream=False), ws, asker)
 
     def get(self, request: Request, protocol: asyncio.Protocol, asker: StreamAsker) -> StreamTransport:
-        """Ask for what the protocol is to get. Raises LocalProtocolError for what cannot be sent."""
+        """Ask for what the protocol is to get. Raises as `connect` does."""
+        self._check_room()
         # To it, this is the transport of a connection.
         return self._begin(self.core.request(request), protocol, asker)  # type: ignore[arg-type]
+
+    def _check_room(self) -> None:
+        """Raise StreamRefusedError where no stream can begin: also on a new connection, where the server says so."""
+        if not self.takes_streams():
+            raise StreamRefusedError(0, "the server takes no stream on its connection (by GOAWAY or its SETTINGS)")
 
     def _begin(self, key: Http2Stream, protocol: WebSocket, asker: StreamAsker) -> StreamTransport:
         stream = StreamTransport(self, key, LIMITS.window)

@@ -81,9 +81,10 @@ async def http2_peer(
     limits: Http2Limits = DEFAULT_HTTP2_LIMITS,
     greets: bool = True,
     takes: bool = True,
+    begins: Callable[[Http2PeerConnection], None] | None = None,
 ) -> AsyncIterator[Http2Peer]:
     """Run a server that does this with each request; one that does not greet sends nothing, one that takes
-    nothing gives no window back.
+    nothing gives no window back. `begins` is done with each connection before it says anything.
     """
     peer = Http2Peer()
     context.set_alpn_protocols(["h2"])
@@ -93,6 +94,8 @@ async def http2_peer(
         connection = Http2PeerConnection(reader, writer, limits)
         peer.connections.append(connection)
         core = connection.core
+        if begins is not None:
+            begins(connection)
         if greets:
             connection.flush()
         # The client went; uvloop calls it a RuntimeError.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -674,6 +675,29 @@ async def test_what_a_goaway_leaves_out_is_asked_elsewhere() -> None:
         ws = await rawws.connect(peer.uri, ssl=keys.client, http2=True, close_timeout=0.1)
         assert [len(connection.requests) for connection in peer.connections] == [1, 1]
         await ws.close()
+
+
+@pytest.mark.parametrize("what", ["no streams", "goaway"])
+async def test_a_new_connection_that_takes_no_stream_is_tried_anew_and_blames_the_server(what: str) -> None:
+    keys = tls()
+    limits = Http2Limits(max_streams=0) if what == "no streams" else Http2Limits()
+    begins = (lambda connection: connection.core.go_away(0)) if what == "goaway" else None
+    async with http2_peer(accept, keys.server, limits=limits, begins=begins) as peer:
+        with pytest.raises(rawws.InvalidMessage, match="the server takes no stream on its connection"):
+            await rawws.connect(peer.uri, ssl=keys.client, http2=True)
+        assert len(peer.connections) == 3
+        assert peer.requests == []
+        # A stream of events comes back, as after any failure of a server.
+        url = peer.uri.replace("wss", "https")
+        async with aclosing(aiter(rawws.events(url, ssl=keys.client, http2=True))) as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await eventually(lambda: len(peer.connections) > 6 or waiting.done())
+            assert not waiting.done()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        await eventually(lambda: not swept())
+    assert pool().connections == {}
 
 
 async def test_a_drain_of_a_server_ends_the_websockets_and_the_connection() -> None:
