@@ -9,6 +9,7 @@ import rawws
 
 from .aws import AwsFace
 from .hook_dispatch import HookDispatch
+from .idempotency import KeptAnswers
 from .model import Gateway, GatewayConnection
 from .own import OwnFace
 from .push_face import PushFace
@@ -35,8 +36,9 @@ def new_gateway(config: GatewayConfig) -> Gateway:
     # The last to begin is the first to end: what clients did until then is told.
     pusher = PusherFace(gateway)
     own = OwnFace(gateway)
-    gateway.faces += [HookDispatch(gateway), PushFace(gateway), pusher, own]
-    gateway.faces += [V1Api(gateway, pusher.users), AwsFace(gateway)]
+    kept = KeptAnswers(gateway.registry, gateway.answers)
+    gateway.faces += [HookDispatch(gateway), PushFace(gateway, kept), pusher, own]
+    gateway.faces += [V1Api(gateway, pusher.users, kept), AwsFace(gateway)]
     return gateway
 
 

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import rawws
 from rawws.integrations.push import PushDevice
+from rawws.topics.payloads import serialize
 
+from .control import RegistryAway
 from .push_devices import DevicesAway
 from .push_messages import notification_of
 from .pusher_rules import MAX_USER_ID, is_name
 from .servers import FRESH, LATER, AppSecrets, RequestRates, answer_problem
+from .v1_requests import V1Error, digest_of, key_of_request
 
 if TYPE_CHECKING:
     from rawws.integrations.push import PushMessage
 
     from .config import AppConfig, GatewayConfig
+    from .idempotency import KeptAnswers
     from .model import Gateway
     from .push_devices import DeviceStore
 
@@ -33,7 +37,7 @@ BASE: Final = "/v1/apps/{app}"
 # Of one request.
 MOST_USERS: Final = 1000
 HOUR: Final = 3600.0
-CODES: Final = {401: "unauthorized", 403: "refused", 404: "gone", 409: "push", 413: "size", 429: "limit"}
+CODES: Final = {401: "unauthorized", 403: "refused", 404: "gone", 409: "conflict", 413: "size", 429: "limit"}
 
 PushEndpoint: TypeAlias = Callable[["AppConfig", rawws.HttpRequest], Coroutine[Any, Any, Any]]
 
@@ -48,6 +52,9 @@ class PushTarget(Protocol):
     def check(self, app: str, device: PushDevice) -> None:
         """Raise ValueError for a device that cannot be pushed to."""
 
+    def takes(self, app: str, count: int) -> bool:
+        """Tell whether there is room for so many users."""
+
     def notify(self, app: str, user: str, message: PushMessage, *, after: float | None = None) -> bool:
         """Push to the devices of a user; tell whether there is room."""
 
@@ -56,9 +63,10 @@ class PushTarget(Protocol):
 class PushApi:
     """The endpoints, for all apps."""
 
-    def __init__(self, gateway: Gateway, target: PushTarget) -> None:
+    def __init__(self, gateway: Gateway, target: PushTarget, kept: KeptAnswers) -> None:
         self._gateway = gateway
         self._target = target
+        self._kept = kept
         self._secrets, self._rates = AppSecrets(), RequestRates()
         self._load(gateway.config)
         gateway.on_reload.append(self._load)
@@ -91,18 +99,31 @@ class PushApi:
         self, app: AppConfig | None, endpoint: PushEndpoint, request: rawws.HttpRequest
     ) -> rawws.Response:
         try:
-            found = await endpoint(self._check(app, request), request)
+            body = await self._found(endpoint, self._check(app, request), request)
+        except V1Error as error:
+            return answer_problem(error.status, error.code, error.reason, *error.headers)
         except rawws.HttpError as error:
             return answer_problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
         except DevicesAway as error:
             return answer_problem(503, "unavailable", str(error), LATER)
-        return rawws.Response.json(found, 200, [FRESH])
+        except RegistryAway:
+            return answer_problem(503, "unavailable", "other instances cannot be reached at this time", LATER)
+        return rawws.Response(200, body.encode(), [FRESH], "application/json")
+
+    async def _found(self, endpoint: PushEndpoint, app: AppConfig, request: rawws.HttpRequest) -> str:
+        """Return what is answered; to a POST with an Idempotency-Key what the first one with it was."""
+
+        async def work() -> str:
+            return serialize(await endpoint(app, request))
+
+        key = key_of_request(request) if request.method == "POST" else ""
+        return await (self._kept.answer(app.id, key, digest_of(request), work) if key else work())
 
     def _check(self, app: AppConfig | None, request: rawws.HttpRequest) -> AppConfig:
         """Return the app whose server asks. Raises HttpError."""
         known = self._secrets.check(app, request)
         if known.push is None:
-            raise rawws.HttpError(409, "push is not configured for the app")
+            raise V1Error(409, "push", "push is not configured for the app")
         self._rates.take(known)
         return known
 
@@ -152,12 +173,11 @@ class PushApi:
             message = notification_of(fields.get("notification"))
         except (TypeError, ValueError) as error:
             raise rawws.HttpError(400, str(error)) from None
-        after = after if unless == "connected" else -1
-        taken = [self._target.notify(app.id, user, message, after=after) for user in dict.fromkeys(users)]
-        if not all(taken):
-            reason = f"{taken.count(False)} of {len(taken)} users are not notified: too many wait"
-            raise rawws.HttpError(429, reason, (LATER,))
-        return {"users": len(taken)}
+        after, users = after if unless == "connected" else -1, list(dict.fromkeys(users))
+        if not self._target.takes(app.id, len(users)):
+            # None of them: who is asked to try again would notify some twice.
+            raise rawws.HttpError(429, f"there is no room for {len(users)} users: too many wait", (LATER,))
+        return {"users": sum([self._target.notify(app.id, user, message, after=after) for user in users])}
 
 
 def fields_of_body(request: rawws.HttpRequest, *known: str) -> dict[str, Any]:

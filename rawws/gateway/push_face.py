@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .config import AppConfig, GatewayConfig, PushConfig
     from .events import GatewayEvent
+    from .idempotency import KeptAnswers
     from .model import Gateway, GatewayConnection
     from .push_devices import DeviceStore
 
@@ -61,7 +62,7 @@ class PushFace(ServerFace):
 
     name = "push"
 
-    def __init__(self, gateway: Gateway, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, gateway: Gateway, kept: KeptAnswers, *, tls: ssl.SSLContext | None = None) -> None:
         self.gateway = gateway
         self.senders: dict[str, AppSender] = {}
         # By the app: what became of messages, by the services that there are and were; and what became of users.
@@ -76,7 +77,7 @@ class PushFace(ServerFace):
         gateway.observers.append(self)
         gateway.sources.append(self._samples)
         gateway.on_reload.append(self.reload)
-        self._api = PushApi(gateway, self)
+        self._api = PushApi(gateway, self, kept)
 
     @property
     def devices(self) -> DeviceStore:
@@ -133,16 +134,24 @@ class PushFace(ServerFace):
         """Raise ValueError for a device that cannot be pushed to."""
         self.senders[app].sender.check(device)
 
+    def takes(self, app: str, count: int) -> bool:
+        """Tell whether there is room for so many users; where there is none, all of them are counted as dropped."""
+        if len(self._tasks) + count <= MAX_WAITING:
+            return True
+        self.users[app, "dropped"] += count - 1
+        self._count(app, "dropped", f"{len(self._tasks)} users wait, with {count} more over {MAX_WAITING}")
+        return False
+
     def notify(self, app: str, user: str, message: PushMessage, *, after: float | None = None) -> bool:
         """Push to the devices of a user who is connected nowhere some seconds later; tell whether there is room.
 
         By default that is after as long as the configuration says; below 0, the user may be connected.
         """
         known = self.senders.get(app)
-        if known is None or len(self._tasks) >= MAX_WAITING:
-            self._count(
-                app, "dropped", f"{len(self._tasks)} users wait, limit {MAX_WAITING}, or push is not configured"
-            )
+        if known is None:
+            self._count(app, "dropped", "push is not configured")
+            return False
+        if not self.takes(app, 1):
             return False
         work = self._push(app, user, message, known.config.after if after is None else after)
         task = asyncio.get_running_loop().create_task(work)

@@ -19,7 +19,6 @@ from rawws.topics.payloads import serialize
 
 from .control import RegistryAway
 from .events import topic_of_channel
-from .idempotency import KeptAnswers
 from .loading import app_of_api
 from .pusher_rules import USER_CHANNEL, check_channel_name
 from .servers import FRESH, LATER, AppSecrets, RequestRates, ServerFace, answer_problem
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from .config import AppConfig, GatewayConfig
     from .events import GatewayEvent
+    from .idempotency import KeptAnswers
     from .model import Gateway
     from .pusher_users import Users
     from .v1_requests import ServerEndpoint
@@ -46,14 +46,14 @@ CODES: Final = {401: "unauthorized", 403: "refused", 409: "conflict", 410: "gone
 
 @final
 class V1Api(ServerFace):
-    """The endpoints, for all apps: a face without clients."""
+    """The endpoints, for all apps: a face without clients, at whose end `kept` ends."""
 
     name = "v1"
 
-    def __init__(self, gateway: Gateway, users: Users) -> None:
+    def __init__(self, gateway: Gateway, users: Users, kept: KeptAnswers) -> None:
         self._gateway = gateway
         self._users = users
-        self._kept = KeptAnswers(gateway.registry, gateway.answers)
+        self._kept = kept
         self._connections = ConnectionRequests(gateway, users)
         # By its id: an app, or an API as one.
         self._apps: dict[str, AppConfig] = {}

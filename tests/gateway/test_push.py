@@ -14,6 +14,7 @@ import rawws.metrics
 from rawws.backplanes.memory import Engine as Memory
 from rawws.gateway import push_face
 from rawws.gateway.events import GatewayEvent
+from rawws.gateway.idempotency import KeptAnswers
 from rawws.gateway.loading import read_config
 from rawws.gateway.model import Gateway
 from rawws.gateway.push_devices import DevicesAway, MemoryDevices
@@ -133,7 +134,7 @@ async def test_a_reload_keeps_what_is_the_same_and_ends_what_is_not(tmp_path: Pa
 async def test_a_reload_before_it_begins_is_read_at_the_start(tmp_path: Path) -> None:
     async with push_double(plain=True) as (double, _):
         made = Gateway(read_config(app_file()))
-        face = PushFace(made)
+        face = PushFace(made, KeptAnswers(made.registry, made.answers))
         made.reload(read_config(push_file(tmp_path, double)))
         assert not face.senders
         await face.start()

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from rawws.gateway import push_face
 from rawws.gateway.loading import read_config
 from rawws.gateway.push_devices import DevicesAway, MemoryDevices
 from tests.gateway.push_running import DEVICE, app_server, push_file, pushing
 from tests.gateway.running import APP, app_file, gateway
+from tests.server.peers import Logged, eventually
 
 
 async def test_a_device_is_kept_told_of_without_its_token_and_forgotten(tmp_path: Path) -> None:
@@ -77,6 +79,37 @@ async def test_a_notification_that_is_none_is_refused_whole(tmp_path: Path) -> N
             answer = await push.server.ask("POST", "/push", body)
             assert answer.status == 400
             assert reason in answer.body["reason"]
+
+
+async def test_a_request_to_push_that_is_made_again_with_its_key_is_done_once(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as push:
+        await push.server.register()
+        body = {"users": ["ann"], "notification": {"title": "Hello"}, "after": 0}
+        key = {"Idempotency-Key": "k"}
+        for _ in range(3):
+            assert await push.server.ask("POST", "/push", body, **key) == (200, {"users": 1})
+        other = await push.server.ask("POST", "/push", {**body, "after": 1}, **key)
+        assert (other.status, other.body["error"]) == (409, "conflict")
+        # Of one app, a key is that of one request, whatever it asks for.
+        said = await push.server.ask("POST", "/publish", {"channel": "room", "data": "Hello"}, **key)
+        assert (said.status, said.body["error"]) == (409, "conflict")
+        assert (await push.server.push("ann")).status == 200
+        await eventually(lambda: len(push.double.pushed) >= 2)
+    assert len(push.double.pushed) == 2
+
+
+async def test_where_too_many_users_wait_none_of_a_request_is_notified(
+    tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_face, "MAX_WAITING", 2)
+    async with pushing(tmp_path) as push:
+        await push.server.register()
+        answer = await push.server.push("ann", "bob", "eve", "ann")
+        assert (answer.status, answer.body["error"]) == (429, "limit")
+        assert answer.body["reason"] == "there is no room for 3 users: too many wait"
+        logged.take("push for the app 3: dropped: 0 users wait, with 3 more over 2", name="rawws.gateway")
+        assert await push.server.push("ann", "bob", "ann") == (200, {"users": 2})
+    assert len(push.double.pushed) == 1
 
 
 async def test_only_servers_of_the_app_may_ask(tmp_path: Path) -> None:

@@ -207,6 +207,22 @@ async def test_a_sender_whose_closing_is_cancelled_counts_what_it_loses(offline:
     logged.take("push by apns ends, and 1 messages that wait are lost", name="rawws.push")
 
 
+async def test_a_service_that_answers_nothing_holds_no_connection_that_another_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pushing, "TIMEOUT", 3600.0)
+    async with push_double(plain=True) as (silent, _), push_double(plain=True) as (double, _):
+        silent.hangs = asyncio.Event()
+        async with PushSender(apns_of(silent), fcm_of(double)) as sender:
+            for _ in range(pushing.CONNECTIONS + 1):
+                sender.send(apns_device(), HELLO)
+            await eventually(lambda: silent.requests == pushing.CONNECTIONS)
+            sender.send(fcm_device(), HELLO)
+            await eventually(lambda: counts(sender, "fcm") == {"sent": 1})
+            silent.hangs.set()
+        assert counts(sender) == {"sent": pushing.CONNECTIONS + 1}
+
+
 async def test_one_that_was_never_begun_ends_and_services_have_names_of_their_own() -> None:
     sender = PushSender(Service())
     await sender.close()
@@ -243,4 +259,4 @@ def test_an_answer_may_be_anything() -> None:
 def test_without_httpx2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(ImportError, match=r"pip install 'rawws\[push\]'"):
-        PushSender()
+        PushSender(Service())

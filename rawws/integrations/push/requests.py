@@ -63,7 +63,7 @@ class PushAnswer(NamedTuple):
 
 @final
 class PushClient:
-    """The one client for all services of a sender. Raises ImportError, with what to install, without httpx2."""
+    """The client of one service of a sender. Raises ImportError, with what to install, without httpx2."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         try:

@@ -89,7 +89,7 @@ class ServiceQueue:
     """The messages to the devices of one service: `start` it in the event loop, `stop` it there."""
 
     __slots__ = (
-        "_client", "_filled", "_idle", "_logged", "_numbers", "_on_gone", "_queue", "_task", "_tries", "_turns",
+        "_filled", "_idle", "_logged", "_numbers", "_on_gone", "_queue", "_task", "_tries", "_turns", "client",
         "service", "stats",
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ class ServiceQueue:
     ) -> None:
         self.service = service
         self.stats = stats
-        self._client = client
+        self.client = client
         self._on_gone = on_gone
         # By when it is tried; the number says which came first.
         self._queue: list[tuple[float, int, QueuedPush]] = []
@@ -138,8 +138,8 @@ class ServiceQueue:
     async def deliver(self, device: PushDevice, message: PushMessage, left: float) -> PushOutcome:
         """Try once to send a message."""
         try:
-            request = await self.service.request(device, message, left, self._client)
-            return self.service.outcome(device, await self._client.send(request))
+            request = await self.service.request(device, message, left, self.client)
+            return self.service.outcome(device, await self.client.send(request))
         except ValueError as error:
             return outcome_refused(str(error))
         except PushFailed as error:
@@ -250,13 +250,13 @@ class PushSender:
         stats: dict[str, PushStats] | None = None,
     ) -> None:
         self._drain = drain
-        self._client = PushClient(tls)
         # By the names of the services: what became of messages.
         self.stats = {} if stats is None else stats
         self._queues: dict[str, ServiceQueue] = {}
         for service in services:
             counted = self.stats.setdefault(service.name, PushStats())
-            self._queues[service.name] = ServiceQueue(service, self._client, on_gone, counted)
+            # Each has connections of its own: one that does not answer holds all that it can get.
+            self._queues[service.name] = ServiceQueue(service, PushClient(tls), on_gone, counted)
         if len(self._queues) < len(services):
             raise ValueError("two services have one name, allowed is one of each")
 
@@ -316,7 +316,7 @@ class PushSender:
             try:
                 await end_all(*tasks)
             finally:
-                await self._client.close()
+                await asyncio.gather(*(queue.client.close() for queue in queues))
 
     def _queue_of(self, device: PushDevice) -> ServiceQueue:
         queue = self._queues.get(device.service)
