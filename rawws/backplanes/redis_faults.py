@@ -55,8 +55,10 @@ def redirect_reason(error: BaseException) -> str:
 
 def lack_of(commands: list[str], prefix: str, channels: str) -> BackplaneAway:
     """Return the error of a user of a Redis who may not do what is needed, with what allows it."""
-    rights = " ".join([f"+{command}" for command in commands])
+    # Where nothing is sharded, the same verb is asked for twice.
+    named = list(dict.fromkeys(commands))
+    rights = " ".join([f"+{command}" for command in named])
     return BackplaneAway(
-        f"the user of this Redis has no permissions for {', '.join(commands)} on the keys {prefix}:* and the channels"
+        f"the user of this Redis has no permissions for {', '.join(named)} on the keys {prefix}:* and the channels"
         f" {channels}:*, which this gives: ACL SETUSER ... {rights} ~{prefix}:* &{channels}:*"
     )

@@ -21,7 +21,7 @@ from tests.processes import LOOPBACK, ROOT
 from tests.server.peers import eventually
 
 PAGE: Final = (ROOT / "docs" / "run" / "redis.md").read_text(encoding="utf-8")
-ONE, MANY = re.findall(r"^(ACL SETUSER rawws (?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+ONE, MANY = re.findall(r"^(ACL SETUSER rawws on (?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
 PASSWORD: Final = re.findall(r">(\S+)", ONE)[0]
 
 
@@ -115,6 +115,8 @@ async def test_keys_and_channels_that_may_not_be_touched_are_named(engine: Redis
     told = opened(RedisBackplane(url_of(engine)))
     await eventually(lambda: told.reasons)
     assert pattern.replace("&rawws:*", "&rawws:0:*") in told.reasons[0]
+    given = rights(told.reasons[0])
+    assert len(given) == len(set(given)) > 1
     await told.backplane.close()
 
 
