@@ -98,6 +98,12 @@ class JwtIdentity:
             raise HttpError(401, "a token is needed", MISSING)
         try:
             return self._claims(token)
+        except jwt.InvalidAudienceError as error:
+            # It says neither that no audience was set, nor which.
+            allowed = "none, for none is set" if self._audience is None else repr(self._audience)
+            raise refused(ValueError(f"{error}, allowed is {allowed}")) from None
+        except jwt.InvalidIssuerError as error:
+            raise refused(ValueError(f"{error}, allowed is {self._issuer!r}")) from None
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise refused(error) from None
 

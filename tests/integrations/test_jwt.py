@@ -139,6 +139,20 @@ def test_audience_issuer_and_key_must_be_those_that_are_named() -> None:
             of(named, jwt.encode(claims(**wrong), PRIVATE, "RS256", headers=headers))
 
 
+def test_the_log_says_which_audience_and_issuer_are_allowed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rawws.topics")
+    for (audience, issuer), told in (
+        ((None, None), "Invalid audience, allowed is none, for none is set"),
+        (("chat", None), "Audience doesn't match, allowed is 'chat'"),
+        (("gateway", "me"), "Invalid issuer, allowed is 'me'"),
+    ):
+        tokens = JwtIdentity("s" * 32, algorithms=["HS256"], audience=audience, issuer=issuer)
+        token = jwt.encode({**claims(), "aud": "gateway", "iss": "you"}, "s" * 32, "HS256")
+        with pytest.raises(rawws.HttpError):
+            tokens.claims(token)
+        assert told in caplog.messages[-1]
+
+
 def test_a_user_that_no_hub_can_have_and_info_that_is_too_much_are_refused() -> None:
     large = JwtIdentity(SECRET, algorithms=["HS256"], info=lambda said: said["x"])
     with pytest.raises(rawws.HttpError, match="not valid"):
