@@ -61,7 +61,7 @@ id = "1"
 keys = [{{ key = "{key}", secret = "{secret}" }}]
 client_events = true
 # For rawws.js, too, by tokens of your application (docs/run/own-face.md):
-# jwt = {{ algorithms = ["HS256"], key = "{token_key}" }}
+# jwt = {{ algorithms = ["HS256"], audience = "gateway", key = "{token_key}" }}
 
 # For what was written for AWS API Gateway (docs/run/api-gateway.md):
 # [[api]]
@@ -108,9 +108,6 @@ def run_gateway(options: argparse.Namespace) -> int:
     if options.init:
         return write_example(options.file)
     config = load(options.file)
-    if options.check:
-        print_line(f"{options.file} is right: of [[app]] it has {len(config.apps)}, of [[api]] {len(config.apis)}")
-        return 0
     from rawws.admin.inspector import add_action  # noqa: PLC0415 - only this command
     from rawws.gateway.main import face_routes, gateway_options, hook_actions, new_gateway  # noqa: PLC0415 - the same
 
@@ -120,7 +117,12 @@ def run_gateway(options: argparse.Namespace) -> int:
     url = config.backplane if "://" in config.backplane else None
     if options.workers > 1 and config.backplane == "none":
         raise CommandError('gateway.backplane is "none", needed for several workers is "workers" or a URL')
-    joined = None
+    admin, joined = admin_of(config), None
+    if options.check:
+        if url is not None:
+            JoinedHubs(url, None, prefix=config.prefix, option="gateway.backplane")
+        print_line(f"{options.file} is right: of [[app]] it has {len(config.apps)}, of [[api]] {len(config.apis)}")
+        return 0
     if url is not None or options.workers > 1:
         folder = make_folder() if options.workers > 1 else None
         joined = JoinedHubs(url, folder, prefix=config.prefix, option="gateway.backplane")
@@ -148,7 +150,7 @@ def run_gateway(options: argparse.Namespace) -> int:
         lambda address: f"listening on ws{'s' if options.ssl_certfile else ''}://{address}",
         given,
         joined,
-        admin_of(config),
+        admin,
         surroundings,
     )
 

@@ -12,7 +12,7 @@ from .streams import LogHandler, lay_out
 __all__ = ["JsonFormatter", "begin_json_lines", "begin_logging"]
 
 # They log each request with its whole URL from info on, and its headers from debug on: tokens of hooks and devices.
-CLIENTS: Final = ("httpx2", "httpcore2")
+CLIENTS: Final = ("httpx2", "httpcore2", "hpack")
 
 
 @final

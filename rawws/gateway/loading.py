@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import re
 import tomllib
+from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -64,6 +65,7 @@ HOOK_EVENTS: Final = (
 # An hour is longer than any service keeps a connection silent, and a day than most keep it.
 HOUR, DAY = 3600.0, 86400.0
 MOST: Final = 1 << 31
+CALLS_NEED: Final = "calls over HTTP need httpx2: pip install 'rawws[{extra}]'"
 # As many as an API of AWS has.
 MOST_ROUTES: Final = 300
 
@@ -131,6 +133,7 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
             if secrets.setdefault(credential.key, credential.secret) != credential.secret:
                 name = f"api[{number}].credentials[{place}].key"
                 whole.wrong(name, "another API has it with another secret, allowed is one secret for each key")
+    check_callers(whole, found)
     if not found.apps and not found.apis:
         whole.wrong("app", "there is none, needed is an [[app]] or an [[api]]")
     ports = [int(address.rpartition(":")[2]) for address in found.listen]
@@ -145,6 +148,24 @@ def check_once(whole: TableReader, kind: str, key: str, values: list[str], other
     for number, value in enumerate(values):
         if value and (value in values[:number] or value in others):
             whole.wrong(f"{kind}[{number}].{key}", f"it is {value!r}, and another one has that already")
+
+
+def check_callers(whole: TableReader, found: GatewayConfig) -> None:
+    """Tell of all that is called over HTTP, where the package for that is missing."""
+    if find_spec("httpx2") is not None:
+        return
+    for number, app in enumerate(found.apps):
+        said = {
+            "jwt.jwks": app.jwt is not None and app.jwt.jwks,
+            "calls": app.calls,
+            "hook": app.hooks,
+            "push": app.push,
+        }
+        for name in (name for name, value in said.items() if value):
+            extra = "push" if name == "push" else "gateway"
+            whole.wrong(f"app[{number}].{name}", CALLS_NEED.format(extra=extra))
+    for number in range(len(found.apis)):
+        whole.wrong(f"api[{number}]", CALLS_NEED.format(extra="gateway"))
 
 
 def backplane_of(table: TableReader) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import rawws
+from rawws.net.logs import printable, request_line, shown_address
 
 from .aws import AwsFace
 from .hook_dispatch import HookDispatch
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .model import Admission, Face
 
 __all__ = ["face_routes", "gateway_options", "hook_actions", "new_gateway", "open_timeout_of"]
+
+logger = logging.getLogger("rawws.gateway")
 
 # Of a request: a batch of events, each of 10 KiB or more, in JSON, which may write a character as six.
 MAX_BODY: Final = 4 << 20
@@ -78,7 +82,7 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
             if inspect.isawaitable(found):
                 return ask_later(found, gateway.faces[number + 1 :], ws, request)
             if found is not None:
-                return found
+                return logged(found, ws, request)
         return None
 
     def choose(ws: rawws.WebSocket, offered: list[str]) -> str | None:
@@ -125,4 +129,13 @@ async def ask_later(
         if answer is None:
             later = face.admit(ws, request)
             answer = await later if inspect.isawaitable(later) else later
+    return logged(answer, ws, request)
+
+
+def logged(answer: Admission, ws: rawws.WebSocket, request: rawws.Request) -> Admission:
+    """Log what refuses an opening handshake: a page cannot read it, so only here it is found."""
+    if answer is not None:
+        told = "%s %s refused with %d: %s"
+        said = printable(answer.body.decode("utf-8", "replace").rstrip())
+        logger.info(told, shown_address(ws.remote_address), request_line(request), answer.status, said)
     return answer

@@ -182,7 +182,10 @@ class OwnFace(rawws.Handler):
         path = request.path.partition("?")[0].split("/")
         if len(path) != 3 or path[1] != "connect":
             return None
-        return self._refusal_of(path[2], request.headers) or self._refusal_of_more(path[2])
+        refused = self._refusal_of(path[2], request.headers) or self._refusal_of_more(path[2])
+        if refused is not None:
+            self.gateway.figures_of(path[2], self.name).refused[refused.status] += 1
+        return refused
 
     def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
         """Choose rawws.v1 for who comes to this face."""
@@ -210,7 +213,9 @@ class OwnFace(rawws.Handler):
         if not app.enabled:
             return problem(403, "refused", "the app is disabled")
         if origin is not None and app.origins and "*" not in app.origins and origin not in app.origins:
-            return problem(403, "refused", f"pages of {origin[:200]} may not connect")
+            return problem(
+                403, "refused", f"pages of {origin[:200]} may not connect, allowed are {', '.join(app.origins)}"
+            )
         return None
 
     def _refusal_of_more(self, ident: str) -> rawws.Response | None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
 import pusher
 import pytest
 from pusher.errors import PusherBadStatus
+from websockets.sync.client import connect
 
 from rawws.cli import gateway as command
 from rawws.gateway.loading import read_config
 from rawws.gateway.main import new_gateway
 from tests.cli.commands import fails, port, run, start
 from tests.gateway.running import APP, KEY, SECRET, app_file
-from tests.processes import eventually, free_port
+from tests.processes import LOOPBACK, eventually, free_port
 
 
 def library(at: int, app: str = APP) -> pusher.Pusher:
@@ -43,6 +46,9 @@ def test_a_file_to_begin_with_is_right_and_is_written_once(tmp_path: Path) -> No
     whole = "\n".join(line.removeprefix("# ") if "= " in line or "[[" in line else line for line in before.splitlines())
     config = read_config(whole)
     assert (config.apps[0].speaks_rawws, config.apis[0].path) == (True, "/prod")
+    # As tokens are made on the page of rawws.js at a gateway.
+    assert config.apps[0].jwt is not None
+    assert config.apps[0].jwt.audience == "gateway"
 
 
 def test_every_mistake_is_told_with_its_key_and_nothing_runs(tmp_path: Path) -> None:
@@ -62,11 +68,39 @@ def test_every_mistake_is_told_with_its_key_and_nothing_runs(tmp_path: Path) -> 
         ('backplane = "none"', ["--workers", "2"], 'gateway.backplane is "none", needed for several workers is'),
         ('admin = "0.0.0.0:9400"', [], "gateway.admin: 0.0.0.0 can be reached from other machines"),
         ('admin = "127.0.0.1:9400"\nadmin_key = "short"', [], "gateway.admin: "),
+        ('backplane = "redis+sentinel://127.0.0.1"', [], "gateway.backplane: "),
     ],
 )
 def test_what_cannot_be_run_is_told(tmp_path: Path, head: str, options: list[str], reason: str) -> None:
     (tmp_path / "gateway.toml").write_text(app_file(head=f"[gateway]\n{head}"))
-    assert reason in fails(run(tmp_path, "gateway", "gateway.toml", *options), 1)
+    for more in ([], ["--check"]):
+        assert reason in fails(run(tmp_path, "gateway", "gateway.toml", *options, *more), 1)
+
+
+def test_no_log_shows_the_secret_in_the_url_of_a_hook(tmp_path: Path) -> None:
+    came = threading.Event()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            came.set()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the library has it
+            pass
+
+    with HTTPServer((LOOPBACK, 0), Receiver) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        hook = f'[[app.hook]]\nurl = "http://{LOOPBACK}:{receiver.server_port}/hook?key=hidden"'
+        (tmp_path / "gateway.toml").write_text(app_file(hook))
+        with start(tmp_path, "gateway", "gateway.toml", "--port", "0", "--log-level", "debug") as process:
+            with connect(f"ws://{LOOPBACK}:{port(process)}/app/{KEY}?protocol=7") as ws:
+                ws.send('{"event": "pusher:subscribe", "data": {"channel": "room"}}')
+                assert came.wait(60)
+            process.stop()
+            assert "drained" in process.output
+            assert "hidden" not in process.output
+        receiver.shutdown()
 
 
 def test_a_gateway_runs_and_reads_its_file_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from rawws.gateway.config import AWS_LIMITS, ApiLimits, ConfigError
 from rawws.gateway.loading import HOOK_EVENTS, load_config, read_config
+from rawws.integrations.push import new_vapid_key
 from tests.gateway.running import SECRET, app_file
 
 API = """
@@ -250,3 +252,27 @@ def test_whatever_stands_there_it_is_read_or_told(key: str, value: object) -> No
     written = "true" if value is True else "false" if value is False else repr(value).replace("None", "''")
     with contextlib.suppress(ConfigError):
         read_config(app_file(head=f"[gateway]\n{key} = {written}"))
+
+
+def test_all_that_is_called_over_http_is_told_where_the_package_for_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = app_file(
+        f"""
+origins = ["*"]
+jwt = {{ algorithms = ["RS256"], jwks = "https://id.example/keys" }}
+calls = {{ subscribe = "http://h/" }}
+push = {{ web = {{ key = "{new_vapid_key()[0]}", subject = "mailto:a@example.com" }} }}
+  [[app.hook]]
+  url = "http://h/"
+""",
+        head='[gateway]\nbackplane = "redis://127.0.0.1"',
+    )
+    read_config(text + API)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ConfigError) as caught:
+        read_config(text + API)
+    said = "calls over HTTP need httpx2: pip install 'rawws[{}]'"
+    extras = {"app[0].jwt.jwks": "gateway", "app[0].calls": "gateway", "app[0].hook": "gateway", "app[0].push": "push"}
+    expected = [f"{key}: {said.format(extra)}" for key, extra in {**extras, "api[0]": "gateway"}.items()]
+    assert caught.value.mistakes == expected

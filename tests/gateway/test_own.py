@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -294,7 +295,8 @@ async def test_a_user_with_the_longest_name_is_one_like_others() -> None:
         assert (await app.get("users"))["users"] == []
 
 
-async def test_who_cannot_come_in_is_told_before_the_handshake_is_done() -> None:
+async def test_who_cannot_come_in_is_told_before_the_handshake_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rawws.gateway")
     more = 'origins = ["https://example.com"]'
     async with gateway(token_file(more)) as running, http(running.port) as client:
         path = f"/connect/{APP}"
@@ -305,6 +307,12 @@ async def test_who_cannot_come_in_is_told_before_the_handshake_is_done() -> None
             fields = {} if origin is None else {"Origin": origin}
             answer = await client.get(f"/connect/{app}", headers=fields)
             assert (answer.status_code, answer.json()["error"]) == (status, "path" if status == 404 else "refused")
+        # A page cannot read why: who runs the gateway can.
+        assert re.search(
+            rf"GET {path}\?token=\*\*\* refused with 403: .*pages of https://evil.example may", caplog.text
+        )
+        refused = {key: figures.refused for key, figures in running.gateway.figures.items()}
+        assert refused == {("", "own"): {404: 1}, (APP, "own"): {403: 1}}
         async with own(running.port, everything("ann"), origin="https://example.com") as ann:
             assert "cursor" in await ann.ask(subscribe="a")
             running.gateway.reload(read_config(token_file("enabled = false")))
