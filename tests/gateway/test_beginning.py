@@ -128,11 +128,11 @@ def test_the_command_says_why_it_does_not_begin(redis: RedisEngine, tmp_path: Pa
 async def test_a_gateway_without_what_asks_backends_leaves_nothing_open(
     redis: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = Leftovers()
+    config, left = read_config(TEXT), Leftovers()
     monkeypatch.setitem(__import__("sys").modules, "httpx2", None)
     with left.heard():
         with pytest.raises(ImportError, match="the gateway needs httpx2"):
-            await new_gateway(read_config(TEXT)).__aenter__()
+            await new_gateway(config).__aenter__()
         await left.check()
 
 
