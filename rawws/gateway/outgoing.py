@@ -5,6 +5,7 @@ Laws:
 2. A URL whose calls fail is left alone for a while: its breaker is open, and calls fail at once.
 3. A request is sent again only where not an octet of it was sent. What is safe beside that, the caller knows.
 4. No redirect is followed, no cookie is kept, no proxy of the environment is used: a call goes where it was sent to.
+5. No URL is logged: it may have a password, or what a client said.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from rawws import clock
 from rawws.errors import RawwsError
+from rawws.integrations.unlogged import unlogged
 from rawws.net.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -235,7 +237,8 @@ class Outgoing:
         import httpx2  # noqa: PLC0415 - an extra
 
         try:
-            response = await self._client.send(request, stream=True)
+            with unlogged():
+                response = await self._client.send(request, stream=True)
             try:
                 return BackendAnswer(response.status_code, _fields(response), await self._read(response))
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -60,6 +61,15 @@ async def test_a_request_arrives_and_its_answer_comes_back() -> None:
         assert "Cookie" not in request.headers
         assert request.headers["Accept-Encoding"] == "identity"
         assert client.targets[running.url].outcomes == {"2xx": 2}
+
+
+async def test_no_library_logs_a_url(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with outgoing_calls() as client, backend(lambda _: rawws.Response(200)) as running:
+        url = running.url.replace("http://", "http://user:pa55word@")
+        assert (await client.call(f"{url}?token=t0ken", timeout=60)).status == 200
+    assert running.requests[0].query["token"] == "t0ken"
+    assert [word for word in ("pa55word", "t0ken") if word in caplog.text] == []
 
 
 @pytest.mark.parametrize("status", [200, 301, 400, 404, 500, 503])

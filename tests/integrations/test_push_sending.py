@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 
+import httpx2
 import pytest
 
 from rawws.integrations.push import PushDevice, PushMessage, PushOutcome, PushSender, sending
@@ -13,7 +14,16 @@ from rawws.integrations.push import requests as pushing
 from rawws.integrations.push.messages import outcome_again, outcome_refused
 from rawws.integrations.push.requests import PushAnswer, PushClient, PushRequest
 from tests.gateway.backends import BAD_BACKENDS, bad_backend
-from tests.integrations.push_doubles import TOKEN, apns_device, apns_of, fcm_device, fcm_of, push_double
+from tests.integrations.push_doubles import (
+    TOKEN,
+    Browser,
+    apns_device,
+    apns_of,
+    fcm_device,
+    fcm_of,
+    push_double,
+    web_of,
+)
 from tests.processes import free_port
 from tests.server.peers import Logged, eventually
 
@@ -136,6 +146,22 @@ async def test_what_is_refused_or_a_mistake_of_ours_is_counted_and_said_without_
         assert counts(sender) == {"refused": 3}
     # One line a minute.
     logged.take("push by apns fails: BadDeviceToken; ", name="rawws.push")
+
+
+async def test_no_library_logs_a_token_or_an_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with push_double() as (double, tls):
+        browser = Browser(double)
+        async with PushSender(apns_of(double), fcm_of(double), web_of(double), tls=tls) as sender:
+            for device in (apns_device(), fcm_device(), browser.device):
+                sender.send(device, HELLO)
+        assert [sender.stats[name].sent for name in ("apns", "fcm", "web")] == [1, 1, 1]
+        secrets = [TOKEN, browser.endpoint, "/push/", fcm_device().token, HELLO.body, *double.access, *double.tokens]
+        assert [secret for secret in secrets if secret in caplog.text] == []
+        # What an application asks itself is logged as before.
+        async with httpx2.AsyncClient(verify=tls) as client:
+            await client.get(f"{double.url}/of-the-application")
+        assert any("/of-the-application" in each.getMessage() for each in caplog.records if each.name == "httpx2")
 
 
 async def test_a_message_is_given_up_when_its_time_is_over(

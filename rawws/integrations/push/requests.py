@@ -14,6 +14,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from rawws.errors import RawwsError
+from rawws.integrations.unlogged import unlogged
 
 if TYPE_CHECKING:
     import ssl
@@ -99,7 +100,8 @@ class PushClient:
 
     async def _exchange(self, request: PushRequest) -> PushAnswer:
         asked = self._client.build_request("POST", request.url, content=request.body, headers=list(request.headers))
-        response = await self._client.send(asked, stream=True)
+        with unlogged():
+            response = await self._client.send(asked, stream=True)
         try:
             body = bytearray()
             async for piece in response.aiter_raw():
