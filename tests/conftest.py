@@ -41,7 +41,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A test, or a fixture, that takes so many seconds waits for what never comes. `async def` tests have less.
-LIMIT: Final = float(os.environ.get("RAWWS_TEST_LIMIT", "900"))
+LIMIT: Final = float(os.environ.get("TEST_LIMIT", "900"))
 # It fails once more after so many seconds where what it does when it fails waits as well.
 AGAIN: Final = 30.0
 

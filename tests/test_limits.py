@@ -46,7 +46,7 @@ def test_a_test_that_hangs_fails_and_the_next_one_runs(tmp_path: Path) -> None:
     path.write_text(HANGING, encoding="utf-8")
     plugins = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", *plugins, str(path)]
-    with Process(command, cwd=tmp_path, env={"RAWWS_TEST_LIMIT": "0.5"}) as pytest:
+    with Process(command, cwd=tmp_path, env={"TEST_LIMIT": "0.5"}) as pytest:
         output = pytest.wait_for(lambda text: bool(re.search(r" in [\d.]+s\n$", text)), "it is over", timeout=60)
     assert "4 failed, 1 passed, 1 error" in output, output
     for line in ("    thread.join()", "runner.run(asyncio.Event().wait())", "            time.sleep(600)"):

@@ -138,7 +138,8 @@ class AdminEndpoints:
         sort = request.query.get("sort", "waiting")
         if sort not in ORDERS:
             return problem(400, f"sort is {sort[:32]!r}, allowed are {', '.join(ORDERS)}")
-        return Response.json(await self._overview.connections(limit_of(request), sort), 200, FIELDS)
+        user = request.query.get("user", "")
+        return Response.json(await self._overview.connections(limit_of(request), sort, user), 200, FIELDS)
 
     async def topics(self, request: HttpRequest) -> Response:
         """Answer with topics."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .sources import Answer
 
-__all__ = ["ORDERS", "SLOW", "SPARE", "TOPICS_SHOWN", "Inspector", "add_action"]
+__all__ = ["ORDERS", "SLOW", "SPARE", "TOPICS_SHOWN", "Inspector", "add_action", "add_subscribers"]
 
 logger = logging.getLogger("rawws.admin")
 
@@ -46,18 +46,30 @@ MOST: Final = 10_000
 SLOW, TOPICS_SHOWN, SPARE = 20, 20, 10
 
 
+# Characters of a user that are shown: as many as an Identity has at most; an authorizer of a gateway may say more.
+LONGEST_USER: Final = 255
+
+
 class Seen(NamedTuple):
-    """A connection, how many bytes wait for its peer, in the socket and in the hubs, and what it is to those."""
+    """A connection, how many bytes wait for its peer, in the socket and in the hubs, and what it is to those.
+
+    It may be several things to them: to some a WebSocket, to others what a gateway makes of it.
+    """
 
     ws: WebSocket
     waiting: int
-    receiver: Any
+    receivers: Sequence[Any]
     hubs: Sequence[HubCore]
 
     @property
     def topics(self) -> int:
         """How many topics it has."""
-        return sum([hub.topics_of(self.receiver) for hub in self.hubs])
+        return sum([hub.topics_of(each) for hub in self.hubs for each in self.receivers])
+
+    @property
+    def user(self) -> str:
+        """Whose connection it is, "" where nobody said."""
+        return next(filter(None, map(user_of, self.receivers)), "")[:LONGEST_USER]
 
 
 # What connections are sorted by, the largest first.
@@ -80,6 +92,15 @@ _actions: dict[str, Action] = {}
 def add_action(name: str, action: Action) -> None:
     """Have something be done where it is asked for by this name; it returns the answer, None for nothing to do."""
     _actions[name] = action
+
+
+# What finds the object that is subscribed to hubs for a WebSocket, if another one is: `rawws gateway` has such.
+_finders: set[Callable[[WebSocket], Any]] = set()
+
+
+def add_subscribers(find: Callable[[WebSocket], Any]) -> None:
+    """Have connections be shown with the topics of what this finds for them, and with its `user`; it may find None."""
+    _finders.add(find)
 
 
 @final
@@ -139,9 +160,9 @@ class Inspector:
             "topics": self.topics(TOPICS_SHOWN * SPARE),
         }
 
-    def connections(self, limit: int, sort: str) -> Answer:
-        """Return connections, the first in an order."""
-        seen = list(self._seen())
+    def connections(self, limit: int, sort: str, user: str = "") -> Answer:
+        """Return connections, the first in an order; where a user is named, those of that one alone."""
+        seen = [each for each in self._seen() if not user or each.user == user]
         return {"total": len(seen), "connections": self._first(seen, limit, sort)}
 
     def _first(self, seen: Iterable[Seen], limit: int, sort: str) -> list[Answer]:
@@ -156,8 +177,10 @@ class Inspector:
         for ws in self._sockets():
             # What a hub knows of an event stream is what answers on the connection.
             known = ws.handler.observer if isinstance(ws.handler, Http1Connection) else ws
-            if not slow or ws.congested or id(known) in waiting:
-                yield Seen(ws, ws.buffered + waiting[id(known)], known, hubs)
+            receivers = [known, *filter(None, [find(ws) for find in _finders])]
+            behind = sum([waiting.get(id(each), 0) for each in receivers])
+            if not slow or ws.congested or behind:
+                yield Seen(ws, ws.buffered + behind, receivers, hubs)
 
     def _sockets(self) -> Iterator[WebSocket]:
         """Yield the connections, which are WebSockets or may become one."""
@@ -170,7 +193,7 @@ class Inspector:
             "worker": self._worker,
             "kind": kind_of(ws),
             "remote": shown_address(ws.remote_address),
-            "user": user_of(seen.receiver),
+            "user": seen.user,
             "path": path_of(ws.request_head).partition("?")[0] if ws.request_head else "",
             "subprotocol": ws.subprotocol or "",
             "seconds": round(age_of(ws), 3),
@@ -228,9 +251,9 @@ def shown_present(present: Present) -> Answer:
 
 
 def user_of(receiver: Any) -> str:
-    """Return whose connection it is, as `identify` of a hub said, or the application; "" where nobody did."""
+    """Return whose connection it is, as `identify` of a hub said, the application or a gateway; "" where nobody did."""
     identity: Identity | None = getattr(receiver, "identity", None)
-    return "" if identity is None else identity.user
+    return str(getattr(receiver, "user", "")) if identity is None else identity.user
 
 
 def age_of(ws: WebSocket) -> float:

@@ -185,9 +185,9 @@ class Overview:
             "gateway": gateway_of(samples),
         }
 
-    async def connections(self, limit: int, sort: str) -> Answer:
-        """Return the first connections of all in an order."""
-        answers, busy = await self._ask_all({"ask": "connections", "limit": limit, "sort": sort})
+    async def connections(self, limit: int, sort: str, user: str = "") -> Answer:
+        """Return the first connections of all in an order; where a user is named, those of that one alone."""
+        answers, busy = await self._ask_all({"ask": "connections", "limit": limit, "sort": sort, "user": user})
         field = {"age": "seconds"}.get(sort, sort)
         found = sorted([each for answer in answers for each in answer["connections"]], key=lambda each: -each[field])
         return {"total": sum(answer["total"] for answer in answers), "busy": busy, "connections": found[:limit]}

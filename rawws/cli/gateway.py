@@ -108,8 +108,14 @@ def run_gateway(options: argparse.Namespace) -> int:
     if options.init:
         return write_example(options.file)
     config = load(options.file)
-    from rawws.admin.inspector import add_action  # noqa: PLC0415 - only this command
-    from rawws.gateway.main import face_routes, gateway_options, hook_actions, new_gateway  # noqa: PLC0415 - the same
+    from rawws.admin.inspector import add_action, add_subscribers  # noqa: PLC0415 - only this command
+    from rawws.gateway.main import (  # noqa: PLC0415 - the same
+        face_routes,
+        gateway_options,
+        hook_actions,
+        new_gateway,
+        subscriber_of,
+    )
 
     from .folders import make_folder  # noqa: PLC0415 - only workers need it
     from .joining import JoinedHubs  # noqa: PLC0415 - the same
@@ -142,6 +148,7 @@ def run_gateway(options: argparse.Namespace) -> int:
                 raise CommandError(f"the gateway cannot begin: {error}") from error
             for name, action in hook_actions(gateway).items():
                 add_action(name, action)
+            add_subscribers(subscriber_of)
             yield lambda: reload(gateway, options.file)
 
     return run_server(

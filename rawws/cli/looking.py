@@ -77,6 +77,7 @@ def add_looking_commands(commands: Any, prog: str) -> None:
             parser.add_argument(
                 "--sort", choices=list(ORDERS), default="waiting", help="what they are sorted by (default: waiting)"
             )
+            parser.add_argument("--user", default="", help="list the connections of this user alone")
             parser.add_argument(
                 "--interval", type=seconds_above_0, metavar="SECONDS", default=3.0, help="how often (default: 3)"
             )
@@ -220,7 +221,7 @@ def show_top(options: argparse.Namespace, client: AdminClient) -> Iterator[Any]:
     """Show it with connections, again and again."""
     while True:
         found = client.get("/v1/status")
-        listed = client.get("/v1/connections", limit=options.limit, sort=options.sort)
+        listed = client.get("/v1/connections", limit=options.limit, sort=options.sort, user=options.user)
         lines = [*status_lines(found), "", *connection_lines(listed["connections"]), *busy_lines(listed)]
         yield found | {"listed": listed}, lines
         if options.once:

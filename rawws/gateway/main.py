@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .config import ApiConfig, GatewayConfig
     from .model import Admission, Face
 
-__all__ = ["face_routes", "gateway_options", "hook_actions", "new_gateway", "open_timeout_of"]
+__all__ = ["face_routes", "gateway_options", "hook_actions", "new_gateway", "open_timeout_of", "subscriber_of"]
 
 logger = logging.getLogger("rawws.gateway")
 
@@ -50,6 +50,12 @@ def hook_actions(gateway: Gateway) -> dict[str, Callable[..., Any]]:
     """Return what whoever looks into an instance may ask of its hooks, by the names of `rawws.admin`."""
     [hooks] = [face for face in gateway.faces if isinstance(face, HookDispatch)]
     return {"retry_hook": hooks.retry, "hook_deliveries": hooks.deliveries, "test_hook": hooks.test}
+
+
+def subscriber_of(ws: rawws.WebSocket) -> GatewayConnection | None:
+    """Return what hubs know of a client, and who that is, as soon as its handshake is done."""
+    connection = ws.state
+    return connection if isinstance(connection, GatewayConnection) else None
 
 
 def face_routes(gateway: Gateway) -> rawws.Routes:
@@ -105,8 +111,7 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
 
 def code_at_drain(ws: rawws.WebSocket) -> int:
     """Return the close code by which a client comes back."""
-    connection = ws.state
-    return connection.drain_code if isinstance(connection, GatewayConnection) else GatewayConnection.drain_code
+    return (subscriber_of(ws) or GatewayConnection).drain_code
 
 
 def open_timeout_of(config: GatewayConfig) -> float:

@@ -6,18 +6,19 @@ import asyncio
 import json
 import logging
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, final
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import rawws
 import rawws.admin
+from rawws.admin import inspector
 from rawws.backplanes.redis import RedisBackplane
-from rawws.topics import Hub
+from rawws.topics import Hub, Publication
 from tests.admin.looks import allow, fetch, looked_at, post, read
 from tests.server.answers import get
-from tests.server.peers import Logged, Peer, eventually, host_and_port
+from tests.server.peers import Logged, Peer, eventually, host_and_port, serve
 
 V1 = "Sec-WebSocket-Protocol: rawws.v1"
 
@@ -106,6 +107,55 @@ async def test_a_connection_is_shown_with_the_user_whom_the_hub_knows() -> None:
             ("websocket", ""),
             ("websocket", "ada"),
         ]
+        for user, count in (("bob", 1), ("ada", 1), ("Ada", 0), ("", 4)):
+            listed = await read(admin, f"/v1/connections?user={user}")
+            assert (listed["total"], len(listed["connections"])) == (count, count)
+            assert {each["user"] for each in listed["connections"] if user} <= {user}
+
+
+@final
+class InPlaceOf:
+    """What a gateway has subscribe in the place of a WebSocket."""
+
+    def __init__(self, ws: rawws.WebSocket, user: str) -> None:
+        self.ws = ws
+        self.user = user
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ws, name)
+
+    def send(self, publication: Publication) -> None:
+        self.ws.send(publication.message)
+
+
+async def test_a_connection_is_shown_with_what_is_subscribed_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub()
+    monkeypatch.setattr(inspector, "_finders", set())
+    inspector.add_subscribers(lambda ws: ws.state)
+
+    class Subscribing(rawws.Handler):
+        def on_open(self, ws: rawws.WebSocket) -> None:
+            ws.state = InPlaceOf(ws, "u" * 999)
+            hub.subscribe(ws.state, "news")
+            hub.subscribe(ws.state, "sport")
+
+    async with (
+        serve(Subscribing(), hard_limit=1 << 26) as server,
+        rawws.admin.serve(server, hub, port=0) as admin,
+        AsyncExitStack() as stack,
+    ):
+        peer = await reach(server, stack, receive_buffer=4096)
+        await peer.shake_hands()
+        await eventually(lambda: len(list(hub.topic_figures())) == 2)
+        [shown] = (await read(admin, "/v1/connections"))["connections"]
+        assert (shown["user"], shown["topics"]) == ("u" * 255, 2)
+        # Who is asked for as it is shown is found.
+        assert (await read(admin, f"/v1/connections?user={'u' * 255}"))["total"] == 1
+        for _ in range(100):
+            hub.publish("news", "x" * 100_000)
+        [slow] = (await read(admin, "/v1/status"))["slow"]
+        [ws] = server.connections
+        assert slow["waiting"] > ws.buffered > 0
 
 
 async def test_a_slow_consumer_is_shown_with_what_waits_for_it() -> None:

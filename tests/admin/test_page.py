@@ -28,7 +28,7 @@ LONG: Final = "<b>bold</b> and a name that is long " * 3
 AXE: Final = ROOT / "tests" / "interop" / "node" / "node_modules" / "axe-core" / "axe.min.js"
 KINDS: Final = ("connections", "streams", "polls")
 # A folder for pictures, for whoever wants to look at them.
-SCREENSHOTS: Final = os.environ.get("RAWWS_TEST_SCREENSHOTS")
+SCREENSHOTS: Final = os.environ.get("TEST_SCREENSHOTS")
 SIZES: Final = {"desk": (1280, 900), "phone": (360, 740)}
 
 

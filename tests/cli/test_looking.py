@@ -103,6 +103,7 @@ def test_a_connection_is_found_by_top_and_kicked(process: Process, url: str, sta
     names = lines[-2].split()
     assert names == ["waiting", "in", "out", "topics", "ping", "age", "worker", "kind", "from", "user", "path", "id"]
     ident = lines[-1].split()[-1]
+    assert shown("top", "--once", "--url", url, "--user", "Ada").splitlines()[-1] == "no connections"
     out = shown("kick", ident, "--code", "4003", "--reason", "go home", "--url", url)
     assert out == f"{ident} is closed\n"
     with pytest.raises(ConnectionClosed, match=r"4003 .*go home"):

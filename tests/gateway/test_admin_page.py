@@ -13,9 +13,10 @@ from threading import Thread
 from typing import Any, Final, final
 
 import httpx
+import pusher
 import pytest
 from playwright.sync_api import Browser
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from tests.admin.test_page import SIZES, eventually, faults, opened, rows
 from tests.admin.test_workers import admin_of
@@ -23,11 +24,20 @@ from tests.browser.chromium import browsing
 from tests.cli.commands import port
 from tests.gateway.aws_running import chat_api
 from tests.gateway.instances import instances
-from tests.gateway.running import KEY, app_file
+from tests.gateway.running import KEY, SECRET, app_file
 from tests.processes import LOOPBACK, free_port
 from tests.processes import eventually as sooner_or_later
 
-SCREENSHOTS: Final = os.environ.get("RAWWS_TEST_SCREENSHOTS")
+SCREENSHOTS: Final = os.environ.get("TEST_SCREENSHOTS")
+
+
+ADA: Final = "ada|1 <b>"
+AUTHORIZED: Final = json.dumps(
+    {
+        "principalId": ADA,
+        "policyDocument": {"Statement": [{"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": "*"}]},
+    }
+).encode()
 
 
 @final
@@ -49,6 +59,8 @@ class Told(BaseHTTPRequestHandler):
         assert isinstance(self.server, Receiver)
         self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         said = b"" if self.server.status == 204 else f"<h1>No</h1> nobody takes {self.path} now".encode()
+        if self.path == "/authorizer":
+            said = AUTHORIZED
         self.send_response(self.server.status)
         self.send_header("Retry-After", "200")
         self.send_header("Content-Length", str(len(said)))
@@ -91,7 +103,7 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
     with instances(folder, text, 1, "--log-level", "debug") as [process]:
         at = f"ws://{LOOPBACK}:{port(process)}"
         with (
-            connect(f"{at}/app/{KEY}?protocol=7", proxy=None) as pusher,
+            connect(f"{at}/app/{KEY}?protocol=7", proxy=None) as client,
             connect(f"{at}/app/{KEY}?protocol=7", proxy=None),
             connect(f"{at}/prod", proxy=None) as aws,
         ):
@@ -142,12 +154,12 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
             page.get_by_role("button", name=re.compile("Deliveries to")).click()
             eventually(page, "document.querySelector('#delivered').hidden")
             assert rows(page, "hooks")[0][3:7] == ["0", "0 s", "2", "0"]
-            host, number = pusher.local_address[:2]
+            host, number = client.local_address[:2]
             page.on("dialog", lambda dialog: dialog.accept())
             page.get_by_role("button", name=re.compile(f"Close {host}:{number}")).click()
-            pusher.recv(timeout=60)
+            client.recv(timeout=60)
             with pytest.raises(Exception, match="1008"):
-                pusher.recv(timeout=60)
+                client.recv(timeout=60)
             eventually(page, "document.querySelectorAll('#apps tbody td')[1].textContent === '1'")
             page.click("#list")
             eventually(page, "document.querySelectorAll('#connections tbody tr').length === 2")
@@ -155,6 +167,50 @@ def look(browser: Browser, folder: Path, text: str, dead: str, hook: str, told: 
             page.context.close()
     assert f"the hook {hook} fails" in process.output
     assert "secret" not in process.output
+
+
+def tell(ws: ClientConnection, event: str, data: dict[str, str], answered: str) -> None:
+    ws.send(json.dumps({"event": event, "data": data}))
+    while json.loads(ws.recv(timeout=60))["event"] != answered:
+        pass
+
+
+def test_connections_are_shown_with_who_signed_in_and_whom_an_authorizer_knows(
+    browser: Browser, tmp_path: Path
+) -> None:
+    library = pusher.Pusher(app_id="3", key=KEY, secret=SECRET)
+    with application() as backend:
+        backend.status = 200
+        at = f"http://{LOOPBACK}:{backend.server_port}"
+        api = chat_api(f"{at}/chat", "$default", api=f'authorizer = {{ url = "{at}/authorizer" }}')
+        with (
+            instances(tmp_path, app_file(head=f'[gateway]\nadmin = "{LOOPBACK}:0"\ndrain = 0') + api) as [process],
+            connect(f"ws://{LOOPBACK}:{port(process)}/app/{KEY}?protocol=7", proxy=None) as signed_in,
+            connect(f"ws://{LOOPBACK}:{port(process)}/app/{KEY}?protocol=7", proxy=None) as nobody,
+            connect(f"ws://{LOOPBACK}:{port(process)}/prod", proxy=None),
+        ):
+            ident = json.loads(json.loads(signed_in.recv(timeout=60))["data"])["socket_id"]
+            tell(signed_in, "pusher:signin", library.authenticate_user(ident, {"id": "bob"}), "pusher:signin_success")
+            tell(nobody, "pusher:subscribe", {"channel": "news"}, "pusher_internal:subscription_succeeded")
+            page, complaints = opened(browser, admin_of(process))
+            page.click("#list")
+            eventually(page, "document.querySelector('#listed').textContent === '3 of 3'")
+            shown = {(row[1], row[3], row[8]) for row in rows(page, "connections")}
+            # Who signed in has a topic of its own, by which it is reached.
+            assert shown == {("bob", f"/app/{KEY}", "1"), ("", f"/app/{KEY}", "1"), (ADA, "/prod", "0")}
+            for user, expected in (("bob", ["bob"]), (ADA, [ADA]), ("no", []), ("", ["", ADA, "bob"]), (ADA, [ADA])):
+                page.get_by_label("Only of the user").fill(user)
+                page.keyboard.press("Enter")
+                sooner_or_later(
+                    lambda expected=expected: sorted(row[1] for row in rows(page, "connections")) == expected  # type: ignore[misc]
+                )
+                assert page.inner_text("#listed") == f"{len(expected)} of {len(expected)}"
+            assert page.locator("#connections b").count() == 0
+            assert faults(page) == []
+            assert complaints == []
+            if SCREENSHOTS:
+                page.screenshot(path=Path(SCREENSHOTS) / "admin-users.png", full_page=True)
+            page.context.close()
 
 
 def test_of_several_workers_one_sends_a_test_and_all_are_asked_what_they_sent(tmp_path: Path) -> None:

@@ -356,8 +356,8 @@ const kick = async ({ id, remote }) => {
 
 // What is listed is listed when it is asked for: it costs a look at all connections.
 const list = async () => {
-  const path = `v1/connections?limit=${LISTED}&sort=${element("sort").value}`;
-  const { error, total, connections: found } = await ask(path, { headers: fields() });
+  const query = new URLSearchParams({ limit: LISTED, sort: element("sort").value, user: element("whose").value });
+  const { error, total, connections: found } = await ask(`v1/connections?${query}`, { headers: fields() });
   if (error) {
     say(`not listed: ${error}`, true);
     return;
@@ -376,6 +376,7 @@ const list = async () => {
 };
 
 element("list").addEventListener("click", list);
+element("whose").addEventListener("change", list);
 element("sort").addEventListener("change", () => element("listed").textContent && list());
 
 // Events of the stream: the field is always `data`, and a line each. An EventSource could not send the key.
