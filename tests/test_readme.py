@@ -101,7 +101,21 @@ def program(page: str, name: str) -> Block:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"python", "sh", "bash", "js", "ini", "dockerfile", "postgresql", "toml", "yaml", "text"}
+    known = {
+        "python",
+        "sh",
+        "bash",
+        "js",
+        "ts",
+        "tsx",
+        "vue",
+        "ini",
+        "dockerfile",
+        "postgresql",
+        "toml",
+        "yaml",
+        "text",
+    }
     known |= {"nginx", "haproxy", "apache", "caddyfile", "vcl"}
     assert {block.language for block in BLOCKS} <= known
     assert len(PROGRAMS) >= 5

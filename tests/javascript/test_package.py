@@ -19,10 +19,46 @@ from tests.javascript.parts import ESBUILD, MODULES, address, publish, serving
 from tests.processes import LOOPBACK, ROOT, Process, find_node, find_program, free_port
 
 PACKAGE: Final = ROOT / "rawws" / "topics" / "js"
-PAGE: Final = (ROOT / "docs" / "use" / "bundlers.md").read_text(encoding="utf-8")
-BLOCKS: Final = re.findall(r"^```js\n// (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+USE: Final = ROOT / "docs" / "use"
+PAGE: Final = (USE / "bundlers.md").read_text(encoding="utf-8")
+NAMED: Final = re.compile(r"^```\w+\n(?://|<!--|#) (\S+)(?: -->)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# The server of that page is the program at the beginning of another one.
+SERVER: Final = NAMED.findall((USE / "javascript.md").read_text(encoding="utf-8"))[0]
+# What the templates of vite have, as far as it matters here.
 INDEX: Final = """<!doctype html><html lang=en><title>Chat</title><link rel=icon href=data:,>
-<div id=app></div><script type=module src="/main.js"></script>
+<div id=root></div><script type=module src="/src/{}"></script>
+"""
+MAINS: Final = {
+    "React": (
+        "main.tsx",
+        """import { StrictMode } from 'react'
+import { createRoot } from 'react-dom/client'
+import App from './App.tsx'
+
+createRoot(document.getElementById('root')!).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+)
+""",
+    ),
+    "Vue": (
+        "main.ts",
+        """import { createApp } from 'vue'
+import App from './App.vue'
+
+createApp(App).mount('#root')
+""",
+    ),
+}
+TYPES: Final = """{
+  "compilerOptions": {
+    "target": "ES2022", "lib": ["ES2022", "DOM", "DOM.Iterable"], "module": "ESNext", "moduleResolution": "bundler",
+    "jsx": "react-jsx", "types": [], "verbatimModuleSyntax": true, "allowImportingTsExtensions": true, "noEmit": true,
+    "skipLibCheck": true, "strict": true, "noUnusedLocals": true, "noUnusedParameters": true
+  },
+  "include": ["src"]
+}
 """
 PROGRAM: Final = """import { connect } from "rawws";
 const hub = connect(process.argv[2]);
@@ -68,7 +104,7 @@ def project(packed: Path, tmp_path: Path) -> Path:
     modules = tmp_path / "node_modules"
     (modules / "rawws").mkdir(parents=True)
     subprocess.run(["tar", "-xzf", packed, "--strip-components=1", "-C", modules / "rawws"], check=True)
-    for name in ("react", "react-dom", "vue"):
+    for name in ("@types", "@vitejs", "react", "react-dom", "vite", "vue"):
         (modules / name).symlink_to(MODULES / name)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     return tmp_path
@@ -106,52 +142,62 @@ def test_esbuild_bundles_it(project: Path, server: Process) -> None:
     assert run(project, find_node(), "built.mjs", address(server.port)) == "through esbuild\n"
 
 
-@pytest.mark.parametrize("library", ["react", "vue"])
-def test_the_page_of_a_framework_is_built_by_vite_and_runs(browser: Browser, project: Path, library: str) -> None:
-    [(config_name, config), *blocks] = BLOCKS
-    files = dict(blocks[:2] if library == "react" else blocks[2:])
-    assert f'from "{library}"' in files["useTopic.js"]
-    hook = files["useTopic.js"]
-    assert len([line for line in hook.splitlines() if line and not line.startswith("import")]) <= 21
-    with serving(free_port()) as server:
-        (project / config_name).write_text(config.replace("8765", str(server.port)))
-        (project / "index.html").write_text(INDEX)
-        for name, text in files.items():
-            (project / name).write_text(text)
-        vite = MODULES / "vite" / "bin" / "vite.js"
-        run(project, find_node(), vite, "build", "--logLevel", "warn")
-        port = free_port()
-        command: list[str | Path] = [
-            find_node(),
-            vite,
-            "preview",
-            "--host",
-            LOOPBACK,
-            "--port",
-            str(port),
-            "--strictPort",
-        ]
-        publish(server.port, "chat", "before")
-        with Process(command, cwd=project, listens=port):
-            context = browser.new_context()
-            page, other = context.new_page(), context.new_page()
-            complaints: list[str] = []
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-            lines = "[...document.querySelectorAll('li')].map(({ textContent }) => textContent).join()"
-            here = "document.querySelector('p')?.textContent"
-            for each in (page, other):
-                each.goto(f"http://{LOOPBACK}:{port}/")
-                eventually(each, f"{lines} === 'before'")
-            for each in (page, other):
-                eventually(each, f"{here} === '2 here'")
-            other.click("text=say hello")
-            for each in (page, other):
-                eventually(each, f"{lines} === 'before,Hello'")
-            other.click("text=leave")
-            eventually(page, f"{here} === '1 here'")
-            other.click("text=leave")
-            eventually(other, f"{lines} === 'before,Hello'")
-            eventually(page, f"{here} === '2 here'")
-            assert complaints == []
-            context.close()
+def blocks_of(title: str) -> dict[str, str]:
+    """Return the files below a heading of the page, by their names."""
+    [section] = re.findall(rf"^## {title}$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    return dict(NAMED.findall(section))
+
+
+@pytest.mark.parametrize("library", ["React", "Vue"])
+def test_the_page_of_a_framework_has_types_is_built_by_vite_and_runs(
+    browser: Browser, project: Path, library: str
+) -> None:
+    files, (main, program), port = blocks_of(library), MAINS[library], free_port()
+    [(config_name, config)] = blocks_of("While you develop").items()
+    if library == "Vue":
+        config = f'import vue from "@vitejs/plugin-vue";\n{config}'
+        config = re.sub("// plugins: .*", "plugins: [vue()],", config)
+        # tsc knows nothing of files of Vue.
+        files["src/files.d.ts"] = 'declare module "*.vue" { const App: object; export default App; }'
+    files |= {
+        config_name: config.replace("8765", str(port)),
+        "index.html": INDEX.format(main),
+        "tsconfig.json": TYPES,
+        f"src/{main}": program,
+        SERVER[0]: SERVER[1].replace("8765", str(port)),
+    }
+    for name, text in files.items():
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(text)
+    assert run(project, find_node(), MODULES / "typescript" / "bin" / "tsc", "-p", "tsconfig.json") == ""
+    vite = MODULES / "vite" / "bin" / "vite.js"
+    run(project, find_node(), vite, "build", "--logLevel", "warn")
+    page_port = free_port()
+    preview: list[str | Path] = [find_node(), vite, "preview", "--host", LOOPBACK, "--port", str(page_port)]
+    with (
+        Process([sys.executable, "-W", "error", SERVER[0]], cwd=project, listens=port),
+        Process([*preview, "--strictPort"], cwd=project, listens=page_port),
+    ):
+        publish(port, "public/chat", "before")
+        context = browser.new_context()
+        page, other = context.new_page(), context.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        lines = "[...document.querySelectorAll('li')].map(({ textContent }) => textContent).join()"
+        here = "document.querySelector('p')?.textContent"
+        for each in (page, other):
+            each.goto(f"http://{LOOPBACK}:{page_port}/")
+            eventually(each, f"{lines} === 'before'")
+        for each in (page, other):
+            eventually(each, f"{here} === '2 here'")
+        other.click("text=say hello")
+        for each in (page, other):
+            eventually(each, f"{lines} === 'before,Hello'")
+        other.click("text=leave")
+        eventually(page, f"{here} === '1 here'")
+        other.click("text=leave")
+        eventually(other, f"{lines} === 'before,Hello'")
+        eventually(page, f"{here} === '2 here'")
+        assert complaints == []
+        context.close()
