@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rawws.server.admission import most_connections
-from tests.processes import ROOT, Process
+from tests.processes import ROOT, Process, eventually
 
 from .watch import descriptors, start
 
@@ -95,6 +95,7 @@ def test_as_many_connections_as_there_are_descriptors_for_and_no_more(
     # Where one goes, there is room for another.
     crowds[0].kill()
     crowds[0].wait(60)
+    eventually(lambda: descriptors(server) <= held - 100)
     again = stack.enter_context(crowd(server.port, 0, 100))
     assert said(again)[1] == "100"
     assert echoes(again) == 100

@@ -32,8 +32,14 @@ for (const transport of ["websocket", "stream", "poll"]) {
 // Whoever takes nothing is told so, and holds no more than the buffer.
 const slow = connect(url, { ...options, buffer: 10 });
 const many = slow.subscribe("numbers");
-await many.ready;
-await new Promise((resolve) => setTimeout(resolve, 500));
+const counted = slow.subscribe("numbers");
+let came = 0;
+await new Promise((resolve) => {
+  counted.onmessage = () => {
+    if ((came += 1) === 20) resolve();
+  };
+});
+counted.close();
 try {
   for await (const _ of many);
 } catch (error) {

@@ -5,7 +5,7 @@ import { connect } from "../../rawws/topics/js/rawws.js";
 import { options } from "./options.mjs";
 
 const [server, nowhere] = process.argv.slice(2);
-const HASTY = { retryBase: 1, retryCap: 1, openTimeout: 2000 };
+const HASTY = { retryBase: 1, retryCap: 1 };
 const found = {};
 const code = (promise) => promise.then(() => "done", (error) => error.code);
 

@@ -151,7 +151,8 @@ def test_a_page_that_is_seen_again_does_not_wait(context: BrowserContext, server
 def test_a_connection_of_the_network_before_is_found_out(context: BrowserContext, server: Process) -> None:
     with Proxy(server.port or 0) as proxy:
         page = visit(context, proxy.port)
-        page.evaluate(CONNECT, [address(proxy.port), {"openTimeout": 500, "pingInterval": 1 << 30}])
+        # It has as much time for the first connection as for what finds out.
+        page.evaluate(CONNECT, [address(proxy.port), {"openTimeout": 5000, "pingInterval": 1 << 30}])
         more(page)
         proxy.rules["websocket"] = ("stall", 0)
         page.evaluate("dispatchEvent(new Event('online'))")

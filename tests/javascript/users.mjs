@@ -18,12 +18,13 @@ const post = async (path) => (await fetch(server + path, { method: "POST" })).te
 const make = (token, more = {}) => connect(`${server}/topics`, { ...options, retryBase: 1, token, ...more });
 
 // A function is asked at the connection and before its token ends, over the same connection.
-const tokens = ["ann 2", "ann 1000"];
+const LIFE = 6;
+const tokens = [`ann ${LIFE}`, "ann 1000"];
 let asked = 0;
 const ann = make(() => tokens[asked++]);
 const annStates = states(ann);
 // Of a string, `ontoken` is asked.
-const bob = make("bob 2");
+const bob = make(`bob ${LIFE}`);
 const bobStates = states(bob);
 const refusals = [];
 bob.ontoken = ({ status, reason }) => {
@@ -31,10 +32,10 @@ bob.ontoken = ({ status, reason }) => {
   return "bob 1000";
 };
 // Nobody brings another one: that is said, and it ends. And one that throws is the page's own fault.
-const eve = make("eve 1");
+const eve = make("eve 3");
 const eveStates = states(eve);
 process.on("uncaughtException", (error) => (found.raised = error.message));
-const joe = make("joe 1");
+const joe = make("joe 3");
 joe.ontoken = () => {
   throw new Error("no login");
 };
@@ -48,13 +49,14 @@ await other.ready;
 const his = bob.subscribe("room", { join: null });
 await his.ready;
 await wait(() => here.count === 3);
+const begun = performance.now();
 found.users = [...here.users].map(([user, { name }]) => `${user} ${name}`).sort();
 found.same = here.members.size;
 
 await wait(() => asked === 2 && refusals.length === 1 && eve.state === "refused" && found.raised);
 found.eve = eveStates;
 // Longer than the first tokens.
-await new Promise((resolve) => setTimeout(resolve, 1500));
+await wait(() => performance.now() > begun + LIFE * 1000 + 500);
 found.states = [[...annStates], [...bobStates]];
 
 // A tab that is lost, and back in time, keeps its id, and nobody is told; one that leaves the topic is told.
