@@ -1,4 +1,7 @@
-"""A server that does what it is told to: the first word of a message is an order, or the message comes back."""
+"""A server that does what it is told to: the first word of a message is an order, or the message comes back.
+
+At /N it closes the connection behind so many messages.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import rawws
 
 async def talk(ws: rawws.WebSocket) -> None:
     """Obey."""
+    left = int(ws.request.path[1:] or 0) if ws.request is not None else 0
     async for message in ws:
         order, _, rest = message.partition(" ") if isinstance(message, str) else ("", "", "")
         if order == "close":
@@ -35,6 +39,9 @@ async def talk(ws: rawws.WebSocket) -> None:
             await ws.send(json.dumps([*ws.request.headers.raw_items(), *more]))
         else:
             await ws.send(message)
+        left -= 1
+        if not left:
+            await ws.close()
 
 
 async def main() -> None:

@@ -245,19 +245,20 @@ def test_a_refused_handshake_is_one_line_and_exits_with_1() -> None:
 
 
 def test_in_a_pipe_each_line_is_a_message_and_the_output_is_what_comes(uri: str) -> None:
-    result = run("connect", uri, "--linger", "0.3", stdin=b"one\r\ntwo\n\nfour")
+    result = run("connect", f"{uri}/4", "--linger", "off", stdin=b"one\r\ntwo\n\nfour")
     assert (result.returncode, result.stdout, result.stderr) == (0, b"one\ntwo\n\nfour\n", b"")
 
 
 def test_at_the_end_of_the_input_it_waits_for_what_still_comes(uri: str) -> None:
-    assert run("connect", uri, stdin=b"later at last\n").stdout == b"at last\n"
-    assert run("connect", uri, "--linger", "0.1", stdin=b"later at last\n").stdout == b""
+    assert run("connect", uri, "--linger", "10", stdin=b"later at last\n").stdout == b"at last\n"
+    result = run("connect", uri, "--linger", "0.1", stdin=b"silence\n")
+    assert (result.returncode, result.stdout) == (0, b"")
     result = run("connect", uri, "--linger", "off", stdin=b"later at last\nclose 1000\n")
     assert (result.returncode, result.stdout) == (0, b"at last\n")
 
 
 def test_binary_in_a_pipe_is_copied_unchanged(uri: str) -> None:
-    result = run("connect", uri, "--binary", "--linger", "0.3", stdin=b"\xff\xfe\n\x00\n")
+    result = run("connect", f"{uri}/2", "--binary", "--linger", "off", stdin=b"\xff\xfe\n\x00\n")
     assert result.stdout == b"\xff\xfe\x00"
 
 
@@ -489,7 +490,7 @@ def test_a_line_that_is_not_utf_8_is_not_sent(uri: str) -> None:
 
 
 def test_what_comes_to_a_terminal_from_a_pipe_is_coloured_without_a_prompt(uri: str) -> None:
-    with Terminal("connect", uri, "--linger", "0.3", piped="hello") as terminal:
+    with Terminal("connect", f"{uri}/1", "--linger", "off", piped="hello") as terminal:
         assert terminal.until("\x1b[32m<\x1b[0m hello\r\n") == ""
         assert terminal.status() == 0
         assert terminal.output == ""
