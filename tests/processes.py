@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
@@ -63,6 +64,11 @@ NODE_PROCESSORS: Final = {"x86_64": "x64", "aarch64": "arm64"}
 
 LISTENING: Final = re.compile(r"^listening on \S+:(\d+)$", re.MULTILINE)
 
+# Tests may seed what draws for all.
+_dice: Final = random.SystemRandom()
+# The ports that were given last.
+_given: Final[deque[int]] = deque(maxlen=1000)
+
 
 class MissingComponentError(Exception):
     """A program that the tests need is not installed; the message holds the command that installs it."""
@@ -97,13 +103,21 @@ def find_node(version: str = "22") -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now (another may take it: only for programs that need a number)."""
+    """Return a port that nobody listens on now (another may take it: only for programs that need a number).
+
+    It is not one of the last thousand that were returned, nor one that another worker of pytest-xdist may be given: the
+    programs that these are for may not listen yet.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
         # Below those that the kernel gives to clients, of which there are many in other tests.
-        port = random.randrange(16384, 32768)
+        port = _dice.randrange(16384 + worker, 32768, workers)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
-            return port
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 def eventually(condition: Callable[[], object]) -> None:

@@ -38,6 +38,16 @@ time.sleep(60)
 """
 
 
+def test_no_port_is_given_twice_while_who_has_it_may_not_listen_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
+    found: list[set[int]] = []
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        found.append({free_port() for _ in range(200)})
+    assert [len(ports) for ports in found] == [200, 200]
+    assert not found[0] & found[1]
+
+
 def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
