@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Final, final
+from typing import final
 
 from .streams import LogHandler, lay_out
 
 __all__ = ["JsonFormatter", "begin_json_lines", "begin_logging"]
-
-# They log each request with its whole URL from info on, and its headers from debug on: tokens of hooks and devices.
-CLIENTS: Final = ("httpx2", "httpcore2", "hpack")
 
 
 @final
@@ -52,5 +49,3 @@ def begin_logging(level: str, *, as_json: bool) -> None:
     if as_json:
         handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for name in CLIENTS:
-        logging.getLogger(name).setLevel(logging.WARNING)
