@@ -19,7 +19,9 @@ from rawws.metrics import METRICS
 from tests.admin.test_workers import admin_of, dial, served
 from tests.cli.commands import port
 from tests.gateway.instances import instances
-from tests.gateway.running import KEY, app_file
+from tests.gateway.push_running import push_file
+from tests.gateway.running import APP, KEY, SECRET, app_file
+from tests.integrations.push_doubles import PushDouble
 from tests.processes import LOOPBACK, eventually, find_program
 
 FOLDER: Final = Path(rawws.admin.__file__).parent / "grafana"
@@ -131,6 +133,30 @@ def gateway_scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
             return said
 
 
+@pytest.fixture(scope="module")
+def push_scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return what a gateway answers that looked for the devices of a user who has none."""
+    folder = tmp_path_factory.mktemp("push")
+    text = push_file(folder, PushDouble(), head=f'[gateway]\nadmin = "{LOOPBACK}:0"')
+    with instances(folder, text) as [process]:
+        asked = httpx.post(
+            f"http://{LOOPBACK}:{port(process)}/v1/apps/{APP}/push",
+            json={"users": ["ann"], "notification": {"title": "Hello"}, "after": 0},
+            headers={"Authorization": f"Bearer {SECRET}"},
+            timeout=60,
+        )
+        assert asked.is_success, asked.text
+        said = ""
+
+        def looked_for() -> bool:
+            nonlocal said
+            said = httpx.get(f"{admin_of(process)}/metrics", timeout=60).text
+            return 'rawws_gateway_push_users_total{app="3",outcome="without_device"} 1' in said
+
+        eventually(looked_for)
+        return said
+
+
 def names(expression: str) -> set[str]:
     return set(re.findall(r"\brawws_\w+", re.sub(r'"[^"]*"', "", expression)))
 
@@ -152,14 +178,22 @@ def scraped_names(scrape: str) -> set[str]:
     return found
 
 
-def test_what_a_server_and_a_gateway_answer_is_to_the_taste_of_prometheus(scrape: str, gateway_scrape: str) -> None:
-    assert promtool("check", "metrics", stdin=scrape) == ""
-    assert promtool("check", "metrics", stdin=gateway_scrape) == ""
+def test_what_a_server_and_a_gateway_answer_is_to_the_taste_of_prometheus(
+    scrape: str, gateway_scrape: str, push_scrape: str
+) -> None:
+    for said in (scrape, gateway_scrape, push_scrape):
+        assert promtool("check", "metrics", stdin=said) == ""
 
 
-def test_every_metric_of_the_dashboard_is_there_and_all_are_shown(scrape: str, gateway_scrape: str) -> None:
+def test_every_metric_of_the_dashboard_is_there_and_all_are_shown(
+    scrape: str, gateway_scrape: str, push_scrape: str
+) -> None:
     used = set().union(*map(names, expressions()))
-    found = scraped_names(scrape) | scraped_names(gateway_scrape)
+    found = scraped_names(scrape) | scraped_names(gateway_scrape) | scraped_names(push_scrape)
+    # None is missing because nothing of its kind happened.
+    assert {f"{name}{'_total' * (metric.kind == 'counter')}" for name, metric in GATEWAY_METRICS.items()} <= {
+        name.removesuffix("_bucket") for name in found
+    }
     assert used - found == set()
     assert found - used == UNSHOWN
     assert {name for name in scraped_names(scrape) if name.startswith("rawws_gateway")} == set()
