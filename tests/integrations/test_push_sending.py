@@ -9,7 +9,15 @@ import sys
 import httpx2
 import pytest
 
-from rawws.integrations.push import PushDevice, PushMessage, PushOutcome, PushSender, sending
+from rawws.integrations.push import (
+    PushDevice,
+    PushMessage,
+    PushOutcome,
+    PushSender,
+    WebPush,
+    new_vapid_key,
+    sending,
+)
 from rawws.integrations.push import requests as pushing
 from rawws.integrations.push.messages import outcome_again, outcome_refused
 from rawws.integrations.push.requests import PushAnswer, PushClient, PushRequest
@@ -56,6 +64,9 @@ class Service:
 
     def check(self, device: PushDevice) -> None:
         """Take all."""
+
+    def host_of(self, device: PushDevice) -> str:
+        return device.token
 
     async def request(self, device: PushDevice, message: PushMessage, left: float, client: PushClient) -> PushRequest:
         self.lefts.append(left)
@@ -233,20 +244,40 @@ async def test_a_sender_whose_closing_is_cancelled_counts_what_it_loses(offline:
     logged.take("push by apns ends, and 1 messages that wait are lost", name="rawws.push")
 
 
-async def test_a_service_that_answers_nothing_holds_no_connection_that_another_needs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_service_or_a_host_that_answers_nothing_holds_up_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushing, "TIMEOUT", 3600.0)
-    async with push_double(plain=True) as (silent, _), push_double(plain=True) as (double, _):
+    many = 2 * sending.MAX_REQUESTS
+    async with push_double() as (silent, tls), push_double() as (double, also):
+        del also  # of one authority
         silent.hangs = asyncio.Event()
-        async with PushSender(apns_of(silent), fcm_of(double)) as sender:
-            for _ in range(pushing.CONNECTIONS + 1):
+        web = WebPush(new_vapid_key()[0], subject="mailto:ops@example.com", hosts=[silent.host, double.host])
+        hanging, browser = Browser(silent), Browser(double)
+        async with PushSender(apns_of(silent), fcm_of(double), web, tls=tls) as sender:
+            for _ in range(many):
                 sender.send(apns_device(), HELLO)
-            await eventually(lambda: silent.requests == pushing.CONNECTIONS)
+                sender.send(hanging.device, HELLO)
+            await eventually(lambda: silent.requests == 2 * sending.MAX_OF_HOST)
             sender.send(fcm_device(), HELLO)
-            await eventually(lambda: counts(sender, "fcm") == {"sent": 1})
+            sender.send(browser.device, HELLO)
+            await eventually(lambda: [counts(sender, name) for name in ("fcm", "web")] == [{"sent": 1}] * 2)
+            assert sender.waiting == 2 * many
             silent.hangs.set()
-        assert counts(sender) == {"sent": pushing.CONNECTIONS + 1}
+            await eventually(lambda: sender.waiting == 0)
+        assert [counts(sender, name) for name in ("apns", "web")] == [{"sent": many}, {"sent": many + 1}]
+
+
+async def test_what_waits_for_a_host_at_the_end_is_lost_and_counted(
+    offline: None, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "MAX_OF_HOST", 2)
+    service = Service()
+    service.going.clear()
+    async with PushSender(service, drain=0.01) as sender:
+        for _ in range(10):
+            sender.send(apns_device(), HELLO)
+        await eventually(lambda: len(service.lefts) == 2)
+    assert (counts(sender), len(service.lefts), sender.waiting) == ({"lost": 10}, 2, 0)
+    logged.take("push by apns ends, and 10 messages that wait are lost", name="rawws.push")
 
 
 async def test_one_that_was_never_begun_ends_and_services_have_names_of_their_own() -> None:

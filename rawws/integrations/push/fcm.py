@@ -76,6 +76,11 @@ class Fcm:
     def check(self, device: PushDevice) -> None:
         """Every device that there is may be asked."""
 
+    def host_of(self, device: PushDevice) -> str:
+        """Return who is asked for a device: there is one."""
+        del device
+        return self.name
+
     async def request(self, device: PushDevice, message: PushMessage, left: float, client: PushClient) -> PushRequest:
         """Return the request that sends a message, which the service keeps for so many seconds. Raises PushFailed."""
         token = await self._access_token(client)

@@ -27,7 +27,9 @@ TIMEOUT: Final = 10.0
 MAX_ANSWER: Final = 16 << 10
 # A service may ask for no more than this, in seconds.
 LONGEST_WAIT: Final = 3600.0
-# Connections that are kept, and for how many seconds: APNs wants its connection to be used again.
+# Connections that there are: one for each request under way, over HTTP/1.1; those that are kept, and for how many
+# seconds: APNs wants its connection to be used again.
+MAX_CONNECTIONS: Final = 100
 CONNECTIONS: Final = 20
 KEEP_ALIVE: Final = 60.0
 # What a service says is shown as a word, or not at all.
@@ -72,7 +74,7 @@ class PushClient:
         except ImportError:
             raise ImportError("push needs httpx2 and cryptography: pip install 'rawws[push]'") from None
         limits = httpx2.Limits(
-            max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE
+            max_connections=MAX_CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE
         )
         self._client = httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(

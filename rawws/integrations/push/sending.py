@@ -14,6 +14,8 @@ import heapq
 import inspect
 import itertools
 import logging
+from collections import Counter, deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 from rawws.client.retrying import full_jitter
@@ -33,9 +35,11 @@ __all__ = ["PushSender", "PushService", "PushStats"]
 
 logger = logging.getLogger("rawws.push")
 
-# Messages that wait or are under way, of 3 KiB each at most; requests under way at a time.
+# Messages that wait or are under way, of 3 KiB each at most; requests under way at a time, and those to one host: one
+# that hangs leaves as many to the others.
 MAX_WAITING: Final = 10_000
-MAX_REQUESTS: Final = 50
+MAX_REQUESTS: Final = 100
+MAX_OF_HOST: Final = 50
 # The first wait between two tries is up to so many seconds, and the longest; after an hour, a message is given up.
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 MAX_AGE: Final = 3600.0
@@ -52,6 +56,9 @@ class PushService(Protocol):
 
     def check(self, device: PushDevice) -> None:
         """Raise ValueError for a device that may not be asked."""
+
+    def host_of(self, device: PushDevice) -> str:
+        """Return who is asked for a device: one that hangs holds up no other."""
 
     async def request(self, device: PushDevice, message: PushMessage, left: float, client: PushClient) -> PushRequest:
         """Return the request that sends a message. Raises ValueError for what cannot be, PushFailed for not now."""
@@ -89,8 +96,8 @@ class ServiceQueue:
     """The messages to the devices of one service: `start` it in the event loop, `stop` it there."""
 
     __slots__ = (
-        "_filled", "_idle", "_logged", "_numbers", "_on_gone", "_queue", "_task", "_tries", "_turns", "client",
-        "service", "stats",
+        "_busy", "_filled", "_held", "_idle", "_logged", "_numbers", "_on_gone", "_queue", "_task", "_tries", "_turns",
+        "client", "service", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -112,13 +119,16 @@ class ServiceQueue:
         self._idle.set()
         self._turns = asyncio.Semaphore(MAX_REQUESTS)
         self._tries: dict[asyncio.Task[None], QueuedPush] = {}
+        # By the host: how many tries are under way, and what waits for one of them to end.
+        self._busy: Counter[str] = Counter()
+        self._held: dict[str, deque[QueuedPush]] = {}
         self._task: asyncio.Task[None] | None = None
         self._logged = float("-inf")
 
     @property
     def waiting(self) -> int:
         """How many messages wait, those that are under way among them."""
-        return len(self._queue) + len(self._tries)
+        return len(self._queue) + len(self._tries) + sum(map(len, self._held.values()))
 
     def start(self) -> None:
         """Begin to send, in the running loop."""
@@ -154,8 +164,9 @@ class ServiceQueue:
         """Count what waits as lost; return what is to be ended."""
         if self._task is None:
             return []
-        lost = len(self._queue) + sum(not task.done() for task in self._tries)
+        lost = self.waiting - sum(task.done() for task in self._tries)
         self._queue.clear()
+        self._held.clear()
         if lost:
             self.stats.lost += lost
             logger.warning("push by %s ends, and %d messages that wait are lost", self.service.name, lost)
@@ -181,13 +192,32 @@ class ServiceQueue:
                     async with asyncio.timeout(wait):
                         await self._filled.wait()
             _, _, queued = heapq.heappop(self._queue)
-            task = loop.create_task(self._try(queued))
-            self._tries[task] = queued
-            task.add_done_callback(self._end_try)
+            host = self.service.host_of(queued.device)
+            if self._busy[host] < MAX_OF_HOST:
+                self._busy[host] += 1
+                self._begin(host, queued)
+            else:
+                self._held.setdefault(host, deque()).append(queued)
+                self._turns.release()
 
-    def _end_try(self, task: asyncio.Task[None]) -> None:
-        self._turns.release()
+    def _begin(self, host: str, queued: QueuedPush) -> None:
+        task = asyncio.get_running_loop().create_task(self._try(queued))
+        self._tries[task] = queued
+        task.add_done_callback(partial(self._end_try, host))
+
+    def _end_try(self, host: str, task: asyncio.Task[None]) -> None:
         del self._tries[task]
+        held = self._held.get(host)
+        if held:
+            # The next one has its turn.
+            self._begin(host, held.popleft())
+            if not held:
+                del self._held[host]
+        else:
+            self._turns.release()
+            self._busy[host] -= 1
+            if not self._busy[host]:
+                del self._busy[host]
         if not self.waiting:
             self._idle.set()
 

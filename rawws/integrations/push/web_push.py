@@ -82,6 +82,11 @@ class WebPush:
         self._origin(device.token)
         encrypt_push(b"", device.octets_of("p256dh", 65), device.octets_of("auth", 16))
 
+    def host_of(self, device: PushDevice) -> str:
+        """Return who is asked for a device: each push service is one of its own."""
+        found = ENDPOINT.fullmatch(device.token)
+        return "" if found is None else found[1]
+
     async def request(self, device: PushDevice, message: PushMessage, left: float, client: PushClient) -> PushRequest:
         """Return the request that sends a message, which the service keeps for so many seconds. Raises ValueError."""
         del client
