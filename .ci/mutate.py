@@ -62,6 +62,21 @@ TESTS = {
         "--ignore=tests/client/test_terminal.py",
     ),
     "integrations": ("tests/integrations/test_asgi.py", "tests/integrations/test_uvicorn.py"),
+    # Without engines, other programs, several instances, and the pages of the documentation.
+    "gateway": (
+        "tests/gateway",
+        *(f"--ignore=tests/gateway/test_{name}.py" for name in ("chromium", "command", "engines", "instances", "node")),
+        "--ignore-glob=tests/gateway/test_*page.py",
+    ),
+    "cli": ("tests/cli",),
+}
+# The modules of each engine, with the tests that need this engine alone.
+TESTS |= {
+    f"backplanes.{engine}": (
+        *(f"tests/backplanes/test_{name}.py" for name in ("contract", "faults")),
+        *(f"tests/backplanes/{path.name}" for path in sorted((ROOT / "tests/backplanes").glob(f"test_{engine}*.py"))),
+    )
+    for engine in ("redis", "postgres", "nats", "kafka")
 }
 
 # Tests that read the sources, and those that wait for time to pass.
@@ -74,13 +89,15 @@ def configuration(folder: str) -> str:
     """Return pyproject.toml for one folder."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     changes: dict[str, object] = {
-        "only_mutate": [f"rawws/{folder}/*.py"],
+        "only_mutate": [f"rawws/{folder.replace('.', '/')}*.py" if "." in folder else f"rawws/{folder}/*.py"],
         "pytest_add_cli_args_test_selection": list(TESTS[folder]),
     }
     if folder != "protocol":
         # Sockets and other processes are waited for, and the machine may do something else meanwhile.
         changes |= {"timeout_multiplier": 4.0, "timeout_constant": 30.0}
         names = " and ".join(f"not {name}" for name in LEFT_OUT + (ENGINES if folder == "topics" else ()))
+        if "." in folder:
+            names = f"{folder.rpartition('.')[2]} and {names}"
         changes["pytest_add_cli_args"] = ["-p", "no:cacheprovider", "--hypothesis-profile=quick", "-k", names]
     for name, value in changes.items():
         text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {json.dumps(value)}", text)
@@ -170,8 +187,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
     options = parser.parse_args()
-    folder = [*options.mutants.split("."), ""][1]
-    if folder not in TESTS:
+    folder = max((name for name in TESTS if options.mutants.startswith(f"rawws.{name}")), key=len, default="")
+    if not folder:
         raise SystemExit(f"{options.mutants} names no folder, allowed are rawws.FOLDER.* of {', '.join(TESTS)}")
     place = copy(folder)
     run = ("run", "--max-children", str(options.jobs))

@@ -389,7 +389,7 @@ class Places:
             stored.size -= size
             self.size -= size
         if not stored.held:
-            self.holding.pop(topic, None)
+            del self.holding[topic]
 
     def sweep(self, now: int) -> None:
         """Let go of what is older than its age, of topics that nothing was published to since."""

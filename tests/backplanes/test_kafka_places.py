@@ -151,6 +151,7 @@ def test_the_name_of_a_topic_that_nobody_published_to_is_good_for_half_a_day_at_
     log.clock += 12 * HOUR
     two = log.result("a", Position(one.epoch, 0))
     assert two.recovered
+    assert log.result("a", Position(two.epoch, 0)).recovered
     assert two.epoch != one.epoch
     log.publish("a", 1)
     assert log.result("a", Position(one.epoch, 0)).recovered
@@ -187,6 +188,23 @@ def test_what_is_held_is_within_the_bytes_of_all_topics_and_the_longest_silent_g
     assert (log.places.size, list(log.places.holding)) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("history", "held"),
+    [
+        (History(count=2), [2, 3]),
+        (History(count=3), [1, 2, 3]),
+        (History(size=1 << 11), [2, 3]),
+        (History(age=60.0), [3]),
+    ],
+)
+def test_what_is_held_of_a_topic_is_within_each_bound_of_its_history(history: History, held: list[int]) -> None:
+    log = Log(history)
+    for number, passed in enumerate((0, 1_000, 60_001)):
+        log.clock += passed
+        log.publish("a", number, "x" * 400)
+    assert [each.offset for each in log.result("a").records] == held
+
+
 def test_a_life_that_ends_takes_all_with_it_and_only_its_own_end_ends_it() -> None:
     log = Log()
     first = log.publish("a", 1)
@@ -212,6 +230,8 @@ def test_leases_end_and_what_was_on_its_way_of_them_is_not_heard() -> None:
     log.say("a", kafka_places.join("one", 1, "y", '"y"'))
     log.say(None, kafka_places.hello("one", 2))
     log.say(None, kafka_places.hello("one", 1))
+    log.say(None, kafka_places.hello("one", 2))
+    assert log.heard.beats == [("one", 1), ("one", 2), ("one", 2)]
     log.say("a", kafka_places.join("one", 1, "late", "null"))
     assert [each.id for each in log.places.present("a")] == ["x", "y"]
     log.say("a", kafka_places.join("one", 2, "x", "1"))
@@ -222,6 +242,33 @@ def test_leases_end_and_what_was_on_its_way_of_them_is_not_heard() -> None:
     assert log.heard.gone == []
     log.say(None, kafka_places.gone("one", 2))
     assert (log.heard.gone, log.places.present("a"), log.places.by_server) == ([("one", 2)], [], {})
+
+
+def test_who_joins_and_leaves_is_told() -> None:
+    log, ali = Log(), PresenceEntry("one", "ali", '"a"')
+    log.say(None, kafka_places.hello("one", 1))
+    log.say("a", kafka_places.join("one", 1, "ali", '"a"'))
+    log.say("a", kafka_places.leave("one", 1, "ali"))
+    assert log.heard.presence == [("a", "join", ali), ("a", "leave", ali)]
+    assert (log.places.present("a"), log.heard.faults) == ([], [])
+
+
+def test_who_begins_at_a_checkpoint_knows_who_is_present_and_that_they_leave_with_their_server() -> None:
+    log, other = Log(), Places(History(), 1 << 20, Heard())
+    log.say(None, kafka_places.hello("one", 1))
+    log.say("a", kafka_places.join("one", 1, "x", "null"))
+    other.load(kafka_places.unpack_rows(kafka_places.pack_rows(log.places.rows())))
+    assert other.present("a") == [PresenceEntry("one", "x", "null")]
+    other.read(len(log.said), log.clock, None, kafka_places.gone("one", 1))
+    assert other.present("a") == []
+
+
+@pytest.mark.parametrize(
+    ("message", "letter", "body"), [("héllo", b"t", "héllo".encode()), (b"\xff\n", b"b", b"\xff\n")]
+)
+def test_a_publication_is_a_line_of_json_and_the_message(message: str | bytes, letter: bytes, body: bytes) -> None:
+    value = kafka_places.publication("one", 7, message, "k", "")
+    assert value == b'=["one", 7, "' + letter + b'", "k", ""]\n' + body
 
 
 JUNK = [
