@@ -360,7 +360,9 @@ def api_of(table: TableReader) -> ApiConfig:
     found = ApiConfig(
         id=table.text("id", pattern=IDENT, allowed=IDENT_WORDS),
         path=table.text("path", pattern=r"(?:/[0-9A-Za-z_.~-]+)*", allowed='"", or segments such as /prod'),
-        stage=table.text("stage", "", pattern="[0-9A-Za-z_-]{0,128}|\\$default", allowed="letters, digits, _ and -"),
+        stage=table.text(
+            "stage", "", pattern=r"[0-9A-Za-z_-]{0,128}|\$default", allowed="$default, or letters, digits, _ and -"
+        ),
         domain=table.text("domain", ""),
         region=table.text("region", "local", pattern="[0-9a-z-]{1,32}", allowed="small letters, digits and -"),
         account=table.text("account", "000000000000", pattern="[0-9]{12}", allowed="12 digits"),

@@ -309,6 +309,25 @@ async def test_a9_an_authorizer_says_who_may_connect(answer: Any, status: int) -
             assert told == {"principalId": "u1", **answer.get("context", {})}
 
 
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "Unauthorized"), (403, "Forbidden"), (500, "Internal server error")]
+)
+async def test_a9_a_client_that_is_refused_is_told_in_the_words_of_aws(status: int, message: str) -> None:
+    async with backend(lambda _: rawws.Response(status)) as running:
+        text = chat_api(running.url, api=f'authorizer = {{ url = "{running.url}" }}')
+        async with aws_gateway(text) as gateway:
+            with pytest.raises(rawws.InvalidStatus) as caught:
+                await gateway.connect()
+    assert (caught.value.status, json.loads(caught.value.response.body)["message"]) == (status, message)
+
+
+async def test_an_api_that_is_full_has_clients_come_back_later() -> None:
+    async with aws_gateway(chat_api("http://127.0.0.1:9/", api="max_connections = 1")) as gateway, gateway.connect():
+        with pytest.raises(rawws.InvalidStatus) as caught:
+            await gateway.connect()
+    assert (caught.value.status, caught.value.response.headers["Retry-After"]) == (503, "1")
+
+
 async def test_a9_an_authorizer_that_fails_lets_nobody_in(logged: Logged) -> None:
     api = f'authorizer = {{ url = "http://127.0.0.1:{free_port()}/" }}'
     async with aws_gateway(chat_api("http://127.0.0.1:9/", api=api)) as gateway:

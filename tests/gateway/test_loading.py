@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawws.gateway.config import AWS_LIMITS, ApiLimits, ConfigError
+from rawws.gateway.config import AWS_LIMITS, ApiLimits, AppLimits, ConfigError
 from rawws.gateway.loading import HOOK_EVENTS, load_config, read_config
 from rawws.integrations.push import new_vapid_key
 from tests.gateway.running import SECRET, app_file
@@ -117,6 +117,16 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (config.listen, config.admin, config.backplane) == (("127.0.0.1:8765",), "", "none")
     assert config.apis[0].limits == AWS_LIMITS
     assert config.apps[0].rule_of("x") is None
+    assert config.apps[0].limits == AppLimits(
+        channels=100,
+        client_events=10.0,
+        requests=500.0,
+        event_size=10 * 1024,
+        event_channels=100,
+        batch=10,
+        members=100,
+        user_info=1024,
+    )
 
 
 def test_a_hook_of_everything_needs_no_counts_and_one_of_counts_gets_them() -> None:
@@ -224,6 +234,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (API + '[[api.route]]\nkey="a"\nurl="http://a"\nheaders={a=1}', "route[0].headers.a: it is an integer"),
         (API + 2 * '[[api.route]]\nkey="a"\nurl="http://a"\n', "api[0].route[1].key: it is 'a', and another route"),
         (API + "".join(f'[[api.route]]\nkey="{n}"\nurl="http://a"\n' for n in range(301)), "there are 301, allowed"),
+        (API + 'stage = "a/b"', "api[0].stage: it is 'a/b', allowed is $default, or letters, digits, _ and -"),
         (API + 'limits = "azure"', "api[0].limits: it is 'azure', allowed are aws"),
     ],
 )  # fmt: skip
