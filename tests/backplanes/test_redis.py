@@ -516,6 +516,18 @@ async def test_what_nobody_needs_any_more_is_forgotten_by_the_redis(engine: Redi
         assert all(300_000 < ttl <= 24 * 3600 * 1000 for ttl in ttls[1:])
 
 
+async def test_who_is_present_by_a_lease_that_ran_out_is_not_there_and_is_forgotten_by_the_redis(
+    engine: RedisEngine,
+) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        one.backplane.join("a", "here", "null")
+        await eventually(lambda: present(engine) == 1)
+        asked(engine, "HSET", "rawws:{a}:roster", "dead.1 x", "null", "dead.1 y", "null")
+        assert [each.id for each in await one.backplane.presence("a")] == ["here"]
+        await eventually(lambda: present(engine) == 1)
+
+
 async def test_a_place_that_is_followed_is_remembered_however_long_nobody_asks_for_it(
     engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,27 +41,29 @@ def library(running: Running, secret: str = SECRET) -> pusher.Pusher:
 async def test_clients_and_servers_of_an_app_are_counted() -> None:
     async with gateway() as running:
         ws = await member(running.port, "presence-room", "ann")
-        await ws.send(json.dumps({"event": "client-wave", "channel": "presence-room", "data": 1}))
-        await asyncio.to_thread(library(running).trigger, "presence-room", "news", "x")
-        while json.loads(await ws.recv())["event"] != "news":
-            pass
-        with pytest.raises(PusherBadAuth):
-            await asyncio.to_thread(library(running, "wrong").trigger, "presence-room", "news", "x")
-        async with rawws.connect(f"ws://127.0.0.1:{running.port}/app/unknown?protocol=7") as other:
-            await other.recv()
+        # Twice each: a count is more than that there was one.
+        for _ in range(2):
+            await ws.send(json.dumps({"event": "client-wave", "channel": "presence-room", "data": 1}))
+            await asyncio.to_thread(library(running).trigger, "presence-room", "news", "x")
+            while json.loads(await ws.recv())["event"] != "news":
+                pass
+            with pytest.raises(PusherBadAuth):
+                await asyncio.to_thread(library(running, "wrong").trigger, "presence-room", "news", "x")
+            async with rawws.connect(f"ws://127.0.0.1:{running.port}/app/unknown?protocol=7") as other:
+                await other.recv()
         found = read(running)
         await ws.close()
         assert found["rawws_gateway_connections app=3 face=pusher"] == 1
         assert found["rawws_gateway_connections_opened_total app=3 face=pusher"] == 1
-        assert found["rawws_gateway_connections_refused_total app= code=4001 face=pusher"] == 1
-        # To subscribe, and the event; the greeting, that it is subscribed, and the news.
-        assert found["rawws_gateway_messages_received_total app=3 face=pusher"] == 2
-        assert found["rawws_gateway_messages_sent_total app=3 face=pusher"] == 3
+        assert found["rawws_gateway_connections_refused_total app= code=4001 face=pusher"] == 2
+        # To subscribe, and the events; the greeting, that it is subscribed, and the news.
+        assert found["rawws_gateway_messages_received_total app=3 face=pusher"] == 3
+        assert found["rawws_gateway_messages_sent_total app=3 face=pusher"] == 4
         assert found["rawws_gateway_subscriptions app=3"] == 1
-        assert found["rawws_gateway_published_total app=3 by=client"] == 1
-        assert found["rawws_gateway_published_total app=3 by=server"] == 1
-        assert found["rawws_gateway_requests_total app=3 face=pusher status=200"] == 1
-        assert found["rawws_gateway_requests_total app=3 face=pusher status=401"] == 1
+        assert found["rawws_gateway_published_total app=3 by=client"] == 2
+        assert found["rawws_gateway_published_total app=3 by=server"] == 2
+        assert found["rawws_gateway_requests_total app=3 face=pusher status=200"] == 2
+        assert found["rawws_gateway_requests_total app=3 face=pusher status=401"] == 2
         assert found["rawws_gateway_instances"] == 1
         await eventually(lambda: read(running)["rawws_gateway_connections app=3 face=pusher"] == 0)
         assert read(running)["rawws_gateway_subscriptions app=3"] == 0
@@ -114,9 +116,10 @@ async def test_a_client_that_a_backend_refuses_is_counted() -> None:
         backend(lambda _: {"statusCode": 403}) as running,
         aws_gateway(chat_api(running.url, "$connect")) as aws,
     ):
-        with pytest.raises(rawws.InvalidStatus):
-            await aws.connect()
-        assert read(aws)["rawws_gateway_connections_refused_total app=chat code=403 face=aws"] == 1
+        for count in (1, 2):
+            with pytest.raises(rawws.InvalidStatus):
+                await aws.connect()
+            assert read(aws)["rawws_gateway_connections_refused_total app=chat code=403 face=aws"] == count
 
 
 async def test_a_breaker_is_shown_while_it_is_open() -> None:

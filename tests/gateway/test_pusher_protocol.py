@@ -115,8 +115,10 @@ async def test_pages_of_other_origins_are_refused_before_there_is_a_connection()
     async with gateway(app_file('origins = ["https://example.com"]')) as running:
         await greeted(running, origin="https://example.com")
         await greeted(running)
-        with pytest.raises(rawws.InvalidStatus, match="403"):
-            await reach(running, origin="https://example.org")
+        for count in (1, 2):
+            with pytest.raises(rawws.InvalidStatus, match="403"):
+                await reach(running, origin="https://example.org")
+            assert running.gateway.figures_of(APP, "pusher").refused == {403: count}
     async with gateway() as running:
         await greeted(running, origin="https://example.org")
 
