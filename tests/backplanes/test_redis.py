@@ -258,6 +258,15 @@ def test_only_a_redis_that_writes_all_before_it_answers_and_was_no_replica_keeps
     assert not is_keeping(keeps)
 
 
+async def test_a_replica_is_away_until_it_is_a_master(engine: RedisEngine) -> None:
+    asked(engine, "REPLICAOF", LOOPBACK, free_port())
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.reasons)
+        assert one.reasons[0].endswith("this Redis is a replica, which takes no publications")
+        asked(engine, "REPLICAOF", "NO", "ONE")
+        await eventually(lambda: one.backs)
+
+
 async def test_scripts_that_were_flushed_cost_a_moment_and_nothing_else(engine: RedisEngine, logged: Logged) -> None:
     async with opened(engine, "one") as one:
         await eventually(lambda: one.backs)

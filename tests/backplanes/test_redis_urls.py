@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from redis.asyncio.connection import Connection, SSLConnection
+from redis.exceptions import ClusterDownError, MovedError
 
+from rawws.backplanes.redis_faults import is_about
 from rawws.backplanes.redis_slots import SLOTS, SlotTopics, key_slot, masters_of, slot_of
 from rawws.backplanes.redis_urls import FixedSource, SentinelSource, cluster_of, source_of
 from rawws.topics.backplane import BackplaneAway
@@ -131,6 +133,12 @@ def test_a_slot_is_that_of_the_specification() -> None:
     assert "123456789" in topics
     assert "a" not in topics
     assert 7 not in topics
+
+
+def test_an_answer_that_names_a_slot_is_about_the_channels_of_that_slot_and_any_other_about_all() -> None:
+    moved = MovedError("12739 127.0.0.1:7001")  # 0x31C3
+    assert (is_about(moved, "rawws:{123456789}"), is_about(moved, "rawws:{a}")) == (True, False)
+    assert is_about(ClusterDownError("CLUSTERDOWN Hash slot not served"), "rawws:{a}")
 
 
 def node(port: int, host: bytes | None = b"h") -> list[Any]:
