@@ -7,12 +7,13 @@ cancelled, would end a task without a word, and what it was to answer with it.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
-__all__ = ["CANCEL_INTERVAL", "cancel_all", "end_all", "finish", "is_cancelled", "result_of"]
+__all__ = ["CANCEL_INTERVAL", "called", "cancel_all", "end_all", "finish", "is_cancelled", "result_of"]
 
 # A task that swallowed its cancellation is cancelled again after so many seconds; what it does at its end may take as
 # long. `asyncio.wait_for` of Python 3.11 swallows it where what it waits for is done in the same turn of the loop.
@@ -35,6 +36,16 @@ async def result_of(awaitable: Awaitable[Result]) -> Result:
         if is_cancelled():
             raise
         raise RuntimeError("what was waited for is cancelled") from error
+
+
+def called(name: str, function: Callable[..., Any], *given: Any) -> Any:
+    """Call a function of the application, and return what it returns, to be awaited safely where it is awaitable."""
+    try:
+        answer = function(*given)
+    except asyncio.CancelledError as error:
+        # Of a future of somebody else, which it asked for its result.
+        raise RuntimeError(f"{name} raised CancelledError") from error
+    return result_of(answer) if inspect.isawaitable(answer) else answer
 
 
 async def finish(closing: Coroutine[Any, Any, Result]) -> Result:

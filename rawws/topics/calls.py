@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from rawws.errors import ConnectionClosed, ConnectionClosedError, LocalProtocolError, RawwsError
-from rawws.net.cancellation import result_of
+from rawws.net.cancellation import called
 from rawws.net.turns import spend
 from rawws.net.websocket import WebSocket
 from rawws.protocol.extensions import excerpt
@@ -157,8 +157,8 @@ class Calls:
             raise CallError("call", f"there is no call {excerpt(name)}")
         try:
             async with asyncio.timeout(function.timeout) as limit:
-                result = function.answer(client, data)
-                return await result_of(result) if inspect.isawaitable(result) else result
+                result = called(name, function.answer, client, data)
+                return await result if inspect.isawaitable(result) else result
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from rawws.net.cancellation import end_all, result_of
+from rawws.net.cancellation import called, end_all
 from rawws.net.identity import Identity
 from rawws.net.prepared import PreparedMessage
 
@@ -179,9 +179,9 @@ class MissedUsers:
 
     async def _call(self, user: str, publication: Publication) -> None:
         try:
-            found = self._function(user, publication)
+            found = called("on_missed", self._function, user, publication)
             if inspect.isawaitable(found):
-                await result_of(found)
+                await found
         except Exception:
             logger.exception("the function of on_missed failed")
         finally:

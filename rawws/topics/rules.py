@@ -7,13 +7,12 @@ Laws:
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from rawws.errors import HttpError, LocalProtocolError
-from rawws.net.cancellation import result_of
+from rawws.net.cancellation import called
 from rawws.net.identity import Identity
 
 from .envelope import NAMESPACE_END
@@ -129,15 +128,6 @@ class ClientRules:
         edited = called("on_publish", self.on_publish, client, topic, data)
         event = members.get("event")
         return edit_later(edited, event, user) if inspect.isawaitable(edited) else edited_payload(edited, event, user)
-
-
-def called(name: str, function: Callable[..., Answer], *arguments: Any) -> Any:
-    """Call a function of the application, and return what it returns, to be awaited safely where it is awaitable."""
-    try:
-        answer = function(*arguments)
-    except asyncio.CancelledError as error:
-        raise RuntimeError(f"{name} raised CancelledError") from error
-    return result_of(answer) if inspect.isawaitable(answer) else answer
 
 
 def checked(found: object) -> Identity | None:

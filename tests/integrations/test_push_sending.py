@@ -144,6 +144,13 @@ async def test_a_device_that_is_gone_is_told_of_once_and_another_may_fail_to_be_
             sender.send(apns_device(), HELLO)
             await eventually(lambda: counts(sender) == {"gone": 1})
     assert len(plain) == 1
+    asked = asyncio.get_running_loop().create_future()
+    asked.cancel()
+    # What the future of somebody else raises ends no try without a count.
+    async with PushSender(Service(PushOutcome("gone")), on_gone=lambda _: asked.result()) as sender:
+        sender.send(apns_device(), HELLO)
+        await eventually(lambda: counts(sender) == {"gone": 1})
+    logged.take("a device of apns that is gone could not be forgotten", RuntimeError, "rawws.push")
 
 
 async def test_what_is_refused_or_a_mistake_of_ours_is_counted_and_said_without_a_secret(

@@ -41,6 +41,12 @@ def calling() -> Hub:
             raise TimeoutError
         raise ZeroDivisionError
 
+    @hub.on_call("cancelled")
+    def ask(_: Any, data: Any) -> Any:
+        asked: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        asked.cancel()
+        return asked.result()
+
     hub.on_call("strange")(lambda _, data: {data})
     hub.on_call("large")(lambda _, data: "x" * data)
     return hub
@@ -79,6 +85,7 @@ async def test_a_client_calls_and_requests_behind_it_do_not_wait(callbacks: bool
         ({"call": "raise"}, 500, "failed", "the call failed", 1),
         ({"call": "raise", "data": "cancel"}, 500, "failed", "the call failed", 1),
         ({"call": "raise", "data": "late"}, 500, "failed", "the call failed", 1),
+        ({"call": "cancelled"}, 500, "failed", "the call failed", 1),
         ({"call": "strange", "data": 1}, 500, "failed", "the call failed", 1),
         ({"call": "large", "data": 1 << 20}, 413, "size", "the answer has over 1040384 bytes", 0),
     ],

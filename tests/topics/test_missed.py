@@ -110,6 +110,17 @@ async def test_functions_do_not_wait_for_each_other_and_one_that_fails_is_logged
         await eventually(lambda: done == ["goes", "goes on"])
         logged.take("the function of on_missed failed", RuntimeError, "rawws.topics")
         going.set()
+
+    async with Hub() as hub:
+        asked = asyncio.get_running_loop().create_future()
+        asked.cancel()
+        # It is no coroutine, and raises what the future of somebody else does.
+        hub.on_missed(after=0)(lambda *_: asked.result())
+        hub.notify(["ann"], "chat", "Hello")
+        await eventually(logged.left)
+        logged.take("the function of on_missed failed", RuntimeError, "rawws.topics")
+        await eventually(lambda: hub._missed_users is not None and not hub._missed_users.count)
+        going.set()
         await eventually(lambda: done == ["goes", "goes on", "waits"])
 
 

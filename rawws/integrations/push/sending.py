@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 from rawws.client.retrying import full_jitter
-from rawws.net.cancellation import end_all, result_of
+from rawws.net.cancellation import called, end_all, result_of
 
 from .messages import AGAIN, REFUSED, UNREGISTERED, outcome_again, outcome_refused
 from .requests import PushClient, PushFailed
@@ -226,7 +226,7 @@ class ServiceQueue:
         loop = asyncio.get_running_loop()
         left = max(0.0, queued.message.ttl - (loop.time() - queued.since))
         try:
-            outcome = await self.deliver(queued.device, queued.message, left)
+            outcome = await result_of(self.deliver(queued.device, queued.message, left))
         except Exception as error:  # noqa: BLE001 - a mistake of ours; its text may have a token, its type has not
             outcome = outcome_refused(type(error).__name__)
         if outcome.kind == UNREGISTERED:
@@ -246,9 +246,9 @@ class ServiceQueue:
         if self._on_gone is None:
             return
         try:
-            found = self._on_gone(device)
+            found = called("on_gone", self._on_gone, device)
             if inspect.isawaitable(found):
-                await result_of(found)
+                await found
         except Exception:
             logger.exception("a device of %s that is gone could not be forgotten", device.service)
 
