@@ -66,14 +66,11 @@ def admin_of(process: Process) -> str:
     return found[1]
 
 
-def dial(process: Process, subprotocol: str = "plain", max_queue: int = 16) -> ClientConnection:
-    """Connect; a thread of the client's reads `max_queue` messages ahead of whoever receives, and hardly more."""
+def dial(process: Process, subprotocol: str = "plain") -> ClientConnection:
     found = re.search(r"^listening on (ws://\S+)", process.output, re.MULTILINE)
     assert found is not None, process.output
     # One that reads nothing for a while would be told that nobody answers its Pings.
-    return connect(
-        found[1], compression=None, subprotocols=[Subprotocol(subprotocol)], ping_interval=None, max_queue=max_queue
-    )
+    return connect(found[1], compression=None, subprotocols=[Subprotocol(subprotocol)], ping_interval=None)
 
 
 def pid_of(ws: ClientConnection) -> int:
