@@ -373,3 +373,23 @@ def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_chat.py"], cwd=tmp_path
     ) as process:
         assert "1 passed" in process.result(60)
+
+
+def test_each_part_names_the_packages_that_its_programs_import() -> None:
+    # With FastAPI comes Starlette, and with Django what Channels needs.
+    brought = {"fastapi": {"fastapi", "starlette"}, "channels": {"channels", "django"}}
+    sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+    known = set()
+    for section in sections:
+        named = {word for line in re.findall(r"`pip install ([^`]+)`", section) for word in line.split()}
+        programs = "\n".join(re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
+        imported = set(re.findall(r"^(?:import|from) (\w+)", programs, re.MULTILINE))
+        theirs = imported - {"rawws", "chat"} - set(sys.stdlib_module_names)
+        if "starlette.middleware.sessions" in programs:
+            theirs.add("itsdangerous")
+        known |= named
+        if section.startswith("In tests"):
+            assert {"pytest", "httpx2"} <= named
+            theirs &= {"pytest"}
+        assert theirs <= named.union(*(brought.get(name, {name}) for name in named)), section.partition("\n")[0]
+    assert {"fastapi", "starlette", "django", "channels", "flask", "asgiref"} <= known

@@ -26,6 +26,7 @@ import fuzz.__main__ as fuzz
 import rawws
 from fuzz import sanitised
 from fuzz.target import names as targets
+from rawws import testing
 from rawws.backplanes.redis_scripts import function_name
 from rawws.cli import main as cli
 from tests.processes import LOOPBACK, ROOT, Process, free_port
@@ -261,3 +262,14 @@ def test_the_design_page_lists_every_module_with_its_docstring() -> None:
         for path in MODULES.values()
         if path.name != "__init__.py" and path.is_relative_to(ROOT / "rawws")
     )
+
+
+def test_the_quickstart_quotes_the_error_of_a_recv_that_was_not_awaited() -> None:
+    async def scenario() -> str:
+        async with testing.pair() as (client, _):
+            with pytest.raises(TypeError) as caught:
+                client.send(client.recv())  # type: ignore[arg-type]
+        return str(caught.value)
+
+    page = (ROOT / "docs" / "begin" / "quickstart.md").read_text(encoding="utf-8")
+    assert f"| `TypeError`: {testing.run(scenario())} |" in page
