@@ -14,8 +14,9 @@ from rawws.topics.names import TopicError
 
 from .admin import AdminPlan
 from .arguments import add_end, add_tls, add_where, workers_of
+from .gateway_api import ApiPlan, host_and_port
 from .loading import CommandError
-from .serve import run_server
+from .serve import run_server, tls_of
 from .streams import print_line
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from rawws.gateway.config import GatewayConfig
     from rawws.gateway.model import Gateway
+    from rawws.server.shutdown import Drain
 
 __all__ = ["add_gateway_command"]
 
@@ -53,6 +55,7 @@ EXAMPLE: Final = """\
 
 [gateway]
 listen = ["127.0.0.1:8765"]      # "0.0.0.0:8765" for all addresses of this machine
+# api_listen = ["127.0.0.1:8766"]  # the HTTP APIs of your servers there alone, in the place of `listen`
 admin = "127.0.0.1:9400"         # probes, metrics and a page; for this machine only
 backplane = "workers"            # or the URL of an engine that joins machines: "redis://127.0.0.1:6379/0"
 
@@ -75,7 +78,7 @@ client_events = true
 
 # What does not change at a reload.
 FIXED: Final = (
-    *("listen", "admin", "admin_key", "backplane", "prefix", "trusted_proxies"),
+    *("listen", "api_listen", "admin", "admin_key", "backplane", "prefix", "trusted_proxies"),
     *("history_count", "history_age", "message_rate"),
 )
 
@@ -132,12 +135,14 @@ def run_gateway(options: argparse.Namespace) -> int:
     if url is not None or options.workers > 1:
         folder = make_folder() if options.workers > 1 else None
         joined = JoinedHubs(url, folder, prefix=config.prefix, option="gateway.backplane")
-    hosts = [address.rpartition(":")[0].strip("[]") for address in config.listen]
-    options.host = options.host or hosts
-    options.port = int(config.listen[0].rpartition(":")[2]) if options.port is None else options.port
+    hosts, ports = zip(*map(host_and_port, config.listen), strict=True)
+    options.host = options.host or list(hosts)
+    options.port = ports[0] if options.port is None else options.port
     gateway = new_gateway(config)
     given = gateway_options(gateway)
     given["drain"] = dataclasses.replace(given["drain"], grace=options.drain_grace, timeout=options.drain_timeout)
+
+    api = api_of(config, options, given["drain"])
 
     @contextlib.asynccontextmanager
     async def surroundings() -> AsyncIterator[Callable[[], object]]:
@@ -149,17 +154,38 @@ def run_gateway(options: argparse.Namespace) -> int:
             for name, action in hook_actions(gateway).items():
                 add_action(name, action)
             add_subscribers(subscriber_of)
-            yield lambda: reload(gateway, options.file)
+            beside = None if api is None else await running.enter_async_context(api.listen(gateway))
 
-    return run_server(
-        options,
-        face_routes(gateway),
-        lambda address: f"listening on ws{'s' if options.ssl_certfile else ''}://{address}",
-        given,
-        joined,
-        admin,
-        surroundings,
-    )
+            def read_again() -> None:
+                reload(gateway, options.file)
+                if beside is not None:
+                    beside.on_hangup()
+
+            yield read_again
+
+    with contextlib.ExitStack() as held:
+        if api is not None and options.workers > 1:
+            api = held.enter_context(api.reserve())
+        return run_server(
+            options,
+            face_routes(gateway),
+            lambda address: f"listening on ws{'s' if options.ssl_certfile else ''}://{address}",
+            given,
+            joined,
+            admin,
+            surroundings,
+        )
+
+
+def api_of(config: GatewayConfig, options: argparse.Namespace, drain: Drain) -> ApiPlan | None:
+    """Return where servers ask that have an address of their own. Raises CommandError for what cannot be."""
+    if not config.api_listen:
+        return None
+    hosts, ports = zip(*map(host_and_port, config.api_listen), strict=True)
+    if options.port == ports[0] != 0:
+        raise CommandError(f"gateway.api_listen has the port {ports[0]}, which --port says as well")
+    given = {"drain": drain, "access_log": options.access_log, "ssl": tls_of(options)}
+    return ApiPlan(list(hosts), ports[0], given)
 
 
 def load(file: Path) -> GatewayConfig:
@@ -206,14 +232,13 @@ def admin_of(config: GatewayConfig) -> AdminPlan | None:
 
     if not config.admin:
         return None
-    host, _, port = config.admin.rpartition(":")
-    host = host.strip("[]")
+    host, port = host_and_port(config.admin)
     try:
         key = check_admin_key(config.admin_key) if config.admin_key else None
         check_reach(host, key)
     except (ValueError, OSError) as error:
         raise CommandError(f"gateway.admin: {error}; gateway.admin_key has one") from None
-    return AdminPlan(host, int(port), key)
+    return AdminPlan(host, port, key)
 
 
 def write_example(file: Path) -> int:

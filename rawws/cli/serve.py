@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .joining import JoinedHubs
     from .supervisor import SupervisorChannel
 
-__all__ = ["product", "run_server", "serve_application", "serve_demo"]
+__all__ = ["product", "run_server", "serve_application", "serve_demo", "tls_of"]
 
 # What is entered before a server begins, in its loop; it gives what the server calls on SIGHUP.
 Surroundings: TypeAlias = "Callable[[], AbstractAsyncContextManager[Callable[[], object]]]"
@@ -123,12 +123,11 @@ def run_server(
     else:
         given["host"] = options.host or ["127.0.0.1"]
         given["port"] = 8765 if options.port is None else options.port
-    if getattr(options, "ssl_certfile", None):
+    tls = tls_of(options)
+    if tls is not None:
         # Once here: with workers, a mistake is told once.
-        given["ssl"] = functools.partial(
-            _tls, options.ssl_certfile, options.ssl_keyfile, options.ssl_keyfile_password, options.ssl_ca_certs
-        )
-        given["ssl"]()
+        tls()
+        given["ssl"] = tls
 
     def show(running: Server) -> None:
         for sock in running.sockets:
@@ -139,6 +138,15 @@ def run_server(
     else:
         _serve_shared(joined, joined.folder, options.workers, handler, given, announce, admin, surroundings)
     return 0
+
+
+def tls_of(options: argparse.Namespace) -> Callable[[], ssl.SSLContext] | None:
+    """Return what reads the certificate that the options name, None for none. Calling it raises CommandError."""
+    if not getattr(options, "ssl_certfile", None):
+        return None
+    return functools.partial(
+        _tls, options.ssl_certfile, options.ssl_keyfile, options.ssl_keyfile_password, options.ssl_ca_certs
+    )
 
 
 def _live(

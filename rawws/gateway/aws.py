@@ -207,11 +207,14 @@ class AwsFace(rawws.Handler):
     # -- what a gateway asks of a face
 
     def routes(self) -> Iterable[rawws.Route]:
-        """Return where clients connect, and where backends reach them."""
-        paths = self._paths
-        for path in sorted(paths):
+        """Return where clients connect."""
+        for path in sorted(self._paths):
             for each in sorted({path or "/", f"{path}/"}):
                 yield rawws.Route(each, self, websocket=True)
+
+    def server_routes(self) -> Iterable[rawws.Route]:
+        """Return where backends reach their clients."""
+        paths = self._paths
         for path in sorted({*paths, ""}) if paths else ():
             connections = ConnectionsApi(self.gateway, functools.partial(self._keys_at, path))
             for end in ("", "/"):

@@ -292,8 +292,10 @@ class ApiConfig:
 class GatewayConfig:
     """All that a gateway is told."""
 
-    # Hosts and ports of clients and of servers' requests; all have one port.
+    # Hosts and ports of clients, and of servers' requests where those have none of their own; all have one port.
     listen: tuple[str, ...]
+    # Hosts and ports of servers' requests alone, as well; empty for those of clients.
+    api_listen: tuple[str, ...]
     admin: str
     admin_key: str = field(repr=False)
     # A URL, "workers" or "none".

@@ -73,7 +73,7 @@ class HookDispatch(ServerFace):
         ]
         gateway.on_reload.append(self.reload)
 
-    def routes(self) -> Iterable[rawws.Route]:
+    def server_routes(self) -> Iterable[rawws.Route]:
         """Return nothing: it answers nobody."""
         return ()
 

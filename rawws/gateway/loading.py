@@ -97,6 +97,7 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
     """Return what a file says."""
     found = GatewayConfig(
         listen=table.texts("listen", ("127.0.0.1:8765",), pattern=ADDRESS, allowed=ADDRESS_WORDS),
+        api_listen=table.texts("api_listen", pattern=ADDRESS, allowed=ADDRESS_WORDS),
         admin=table.text("admin", "", pattern=f"|{ADDRESS}", allowed=ADDRESS_WORDS),
         admin_key=table.secret("admin_key", ""),
         backplane=backplane_of(table),
@@ -136,11 +137,27 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
     check_callers(whole, found)
     if not found.apps and not found.apis:
         whole.wrong("app", "there is none, needed is an [[app]] or an [[api]]")
-    ports = [int(address.rpartition(":")[2]) for address in found.listen]
-    for number, port in enumerate(ports):
-        if port > 65535 or port != ports[0]:
-            table.wrong(f"listen[{number}]", f"the port is {port}, allowed is one up to 65535, the same for all")
+    check_ports(table, found)
     return found
+
+
+def check_ports(table: TableReader, found: GatewayConfig) -> None:
+    """Tell of ports that cannot be listened at together."""
+    if not found.listen and not table.mistakes:
+        table.wrong("listen", "there is none, needed is at least one")
+    others = {port_of(address) for address in (*found.listen, *filter(None, [found.admin]))} - {0}
+    for key, addresses in (("listen", found.listen), ("api_listen", found.api_listen)):
+        ports = list(map(port_of, addresses))
+        for number, port in enumerate(ports):
+            if port > 65535 or port != ports[0]:
+                table.wrong(f"{key}[{number}]", f"the port is {port}, allowed is one up to 65535, the same for all")
+            elif key == "api_listen" and port in others:
+                table.wrong(f"{key}[{number}]", f"the port is {port}, which listen or admin has, needed is another one")
+
+
+def port_of(address: str) -> int:
+    """Return the port of an address."""
+    return int(address.rpartition(":")[2])
 
 
 def check_once(whole: TableReader, kind: str, key: str, values: list[str], others: list[str]) -> None:

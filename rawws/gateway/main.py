@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import rawws
@@ -19,12 +20,21 @@ from .pusher import PusherFace
 from .v1 import V1Api
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from .config import ApiConfig, GatewayConfig
     from .model import Admission, Face
 
-__all__ = ["face_routes", "gateway_options", "hook_actions", "new_gateway", "open_timeout_of", "subscriber_of"]
+__all__ = [
+    "face_routes",
+    "gateway_options",
+    "hook_actions",
+    "new_gateway",
+    "open_timeout_of",
+    "server_api_options",
+    "server_api_routes",
+    "subscriber_of",
+]
 
 logger = logging.getLogger("rawws.gateway")
 
@@ -59,13 +69,25 @@ def subscriber_of(ws: rawws.WebSocket) -> GatewayConnection | None:
 
 
 def face_routes(gateway: Gateway) -> rawws.Routes:
-    """Return what all faces answer at the port of clients; what a reload brings is added."""
+    """Return what is answered at the port of clients: what servers ask for, too, where that has no port of its own."""
+    if gateway.config.api_listen:
+        return routes_of(gateway, lambda face: face.routes())
+    return routes_of(gateway, lambda face: chain(face.routes(), face.server_routes()))
+
+
+def server_api_routes(gateway: Gateway) -> rawws.Routes:
+    """Return what is answered at the port of servers."""
+    return routes_of(gateway, lambda face: face.server_routes())
+
+
+def routes_of(gateway: Gateway, part: Callable[[Face], Iterable[rawws.Route]]) -> rawws.Routes:
+    """Return a part of what all faces answer; what a reload brings is added."""
     routes = rawws.Routes()
     known: set[tuple[str, bool, tuple[str, ...]]] = set()
 
     def add_new(_: GatewayConfig) -> None:
         for face in gateway.faces:
-            for route in face.routes():
+            for route in part(face):
                 key = route.path, route.websocket, tuple(route.methods)
                 if key not in known:
                     known.add(key)
@@ -107,6 +129,11 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         # The faces know a client by its Upgrade, which a WebSocket over HTTP/2 has not (RFC 8441).
         "http2": False,
     }
+
+
+def server_api_options(gateway: Gateway) -> dict[str, Any]:
+    """Return what `rawws.serve` is told of the port of servers, beside where that is."""
+    return {"max_size": MAX_BODY, "trusted_proxies": gateway.config.trusted_proxies, "http2": False}
 
 
 def code_at_drain(ws: rawws.WebSocket) -> int:

@@ -175,7 +175,10 @@ class Face(Protocol):
     name: str
 
     def routes(self) -> Iterable[rawws.Route]:
-        """Return what it answers at the port of clients: WebSockets, and the requests of servers."""
+        """Return what it answers to clients: WebSockets, and the requests in their place."""
+
+    def server_routes(self) -> Iterable[rawws.Route]:
+        """Return what it answers to the servers of applications."""
 
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission | Awaitable[Admission]:
         """Judge an opening handshake: a response refuses it, None lets it in, or is of no path of this face."""

@@ -176,6 +176,10 @@ class OwnFace(rawws.Handler):
             script,
         ]
 
+    def server_routes(self) -> Iterable[rawws.Route]:
+        """Return nothing: servers ask `/v1`."""
+        return ()
+
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:
         """Refuse whoever comes from another page than those of the app, and whoever is one too many."""
         del ws

@@ -87,7 +87,7 @@ class PushFace(ServerFace):
             self._devices = device_store(config.backplane, config.prefix)
         return self._devices
 
-    def routes(self) -> Iterable[rawws.Route]:
+    def server_routes(self) -> Iterable[rawws.Route]:
         """Return what servers may ask."""
         return self._api.routes()
 

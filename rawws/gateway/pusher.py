@@ -379,8 +379,12 @@ class PusherFace(rawws.Handler):
     # -- Face
 
     def routes(self) -> list[rawws.Route]:
-        """Return what it answers."""
-        return [rawws.Route("/app/{key}", self, websocket=True), *self.api.routes()]
+        """Return where clients connect."""
+        return [rawws.Route("/app/{key}", self, websocket=True)]
+
+    def server_routes(self) -> list[rawws.Route]:
+        """Return what the libraries of Pusher ask for."""
+        return self.api.routes()
 
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:
         """Refuse pages of other origins than those of the app."""

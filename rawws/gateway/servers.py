@@ -84,6 +84,10 @@ class AppSecrets:
 class ServerFace:
     """What a face is to clients that has none: one for the servers of apps alone."""
 
+    def routes(self) -> Iterable[rawws.Route]:
+        """Return nothing: it answers no client."""
+        return ()
+
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:  # noqa: ARG002 - as a face has it
         """Judge nothing: no connection is for it."""
         return None

@@ -65,7 +65,7 @@ class V1Api(ServerFace):
         self._apps = {app.id: app for app in (*config.apps, *map(app_of_api, config.apis))}
         self._secrets.load(self._apps.values())
 
-    def routes(self) -> list[rawws.Route]:
+    def server_routes(self) -> list[rawws.Route]:
         """Return what is answered."""
         asked: dict[str, ServerEndpoint] = {
             "GET /channels": self._channels,

@@ -55,6 +55,9 @@ class StubFace:
     def routes(self) -> Iterable[rawws.Route]:
         return ()
 
+    def server_routes(self) -> Iterable[rawws.Route]:
+        return ()
+
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Admission:
         return None
 

@@ -40,7 +40,7 @@ async def gateway_with(config: GatewayConfig, receiver: ReceiverApp) -> AsyncIte
     gateway = Gateway(config)
     hooks = HookDispatch(gateway, Outgoing(transport=receiver.transport))
     gateway.faces.append(hooks)
-    assert list(hooks.routes()) == []
+    assert [*hooks.routes(), *hooks.server_routes()] == []
     async with gateway:
         yield gateway, hooks
 

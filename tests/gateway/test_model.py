@@ -58,6 +58,9 @@ class SlowFace(rawws.Handler):
     def routes(self) -> Iterable[rawws.Route]:
         return [rawws.Route("/slow/{who}", self, websocket=True)]
 
+    def server_routes(self) -> Iterable[rawws.Route]:
+        return ()
+
     def admit(self, ws: rawws.WebSocket, request: rawws.Request) -> Any:
         async def judge() -> Admission:
             await asyncio.sleep(0)
