@@ -21,7 +21,7 @@ from .push_devices import DevicesAway
 from .push_messages import notification_of
 from .pusher_rules import MAX_USER_ID, is_name
 from .servers import FRESH, LATER, AppSecrets, RequestRates, answer_problem
-from .v1_requests import V1Error, digest_of, key_of_request
+from .v1_requests import V1Error, digest_of, fields_in, key_of_request
 
 if TYPE_CHECKING:
     from rawws.integrations.push import PushMessage
@@ -131,7 +131,7 @@ class PushApi:
 
     async def _put(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
         """Keep a device of a user."""
-        fields = fields_of_body(request, "service", "token", "user", "keys")
+        fields = fields_in(request, "service", "token", "user", "keys")
         try:
             device = PushDevice.of({**fields, "id": request.path_params["device"], "since": time.time()})
             self._target.check(app.id, device)
@@ -159,7 +159,7 @@ class PushApi:
 
     async def _push(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
         """Notify users: those who are connected nowhere, or all."""
-        fields = fields_of_body(request, "users", "notification", "unless", "after")
+        fields = fields_in(request, "users", "notification", "unless", "after")
         users, unless, after = fields.get("users"), fields.get("unless", "connected"), fields.get("after")
         if not isinstance(users, list) or not 0 < len(users) <= MOST_USERS:
             raise rawws.HttpError(400, f"users is no list of 1 to {MOST_USERS}")
@@ -178,17 +178,6 @@ class PushApi:
             # None of them: who is asked to try again would notify some twice.
             raise rawws.HttpError(429, f"there is no room for {len(users)} users: too many wait", (LATER,))
         return {"users": sum([self._target.notify(app.id, user, message, after=after) for user in users])}
-
-
-def fields_of_body(request: rawws.HttpRequest, *known: str) -> dict[str, Any]:
-    """Return the members of the body. Raises HttpError(400)."""
-    fields = request.json()
-    if not isinstance(fields, dict):
-        raise rawws.HttpError(400, f"the body is {type(fields).__name__}, allowed is an object")
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise rawws.HttpError(400, f"the body has {unknown[0][:64]!r}, allowed are {', '.join(known)}")
-    return fields
 
 
 def check_user(user: object) -> None:

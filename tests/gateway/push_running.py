@@ -39,7 +39,7 @@ class AppServer:
     ) -> Answered:
         """Send a request."""
         fields = {"Authorization": f"Bearer {secret}", **headers}
-        content = b"" if body is None else json.dumps(body).encode()
+        content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         answer = await self.client.request(method, f"{self.url}{app}{path}", content=content, headers=fields)
         return Answered(answer.status_code, answer.json())
 

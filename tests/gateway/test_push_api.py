@@ -38,6 +38,10 @@ async def test_a_device_is_kept_told_of_without_its_token_and_forgotten(tmp_path
 
 
 WRONG_DEVICES: list[tuple[Any, str]] = [
+    (None, "service"),
+    (b"{", "the body is not JSON"),
+    (b'{"user": "ann", "user": "ben"}', "a name stands twice"),
+    (b'{"user": NaN}', "NaN is no number"),
     ([], "the body is list, allowed is an object"),
     ({**DEVICE, "id": "x"}, "the body has 'id', allowed are service, token, user, keys"),
     ({**DEVICE, "service": "sms"}, "service is 'sms', allowed are apns, fcm, web"),
