@@ -14,12 +14,13 @@ import rawws
 from rawws.topics.endpoints import routes
 from rawws.topics.payloads import serialize
 
-from .events import topic_of_channel
+from .events import excluded_from, topic_of_channel
 from .figures import call_samples
 from .model import GatewayConnection
 from .outgoing import Outgoing
 from .own_clients import OwnClients, check_own_channel
 from .pusher_users import end_in, user_topic
+from .spelling import ConnectionId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,8 +156,19 @@ class OwnFace(rawws.Handler):
         rules = gateway.main.rules
         rules.identify, rules.authorize = self.clients.identify, self.clients.authorize
         rules.on_subscribe, rules.on_publish = self.clients.on_subscribe, self.clients.on_publish
+        rules.excluded = self._excluded
         gateway.main.observer = OwnCounts(gateway)
         gateway.sources.append(lambda: call_samples(self._outgoing))
+
+    def _excluded(self, publication: Publication) -> rawws.WebSocket | None:
+        """Return who of this instance does not get a publication, None for nobody: the hub sends to that itself."""
+        named = excluded_from(publication)
+        try:
+            connection = self.gateway.connections.get(ConnectionId.parse(named)) if named else None
+        except ValueError:
+            # Another program wrote it into the engine.
+            return None
+        return connection.ws if isinstance(connection, OwnConnection) else None
 
     def _outgoing_of(self) -> Outgoing:
         """Return what asks applications, made where one is asked first."""

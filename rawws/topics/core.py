@@ -111,7 +111,7 @@ class HubCore:
         # What clients that ask by HTTP hear.
         self.render = protocols[0].render
         self._table = TopicTable(history, protocols[0].render, Log if backplane is None else ReplicaLog)
-        self._table.max_info = max_info
+        self._table.max_info, self._table.rules = max_info, rules
         self._replication = (
             None if backplane is None else Replication(self._table, backplane, history, self._check_record)
         )

@@ -23,6 +23,10 @@ from .payloads import members_of, of_user, payload_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from rawws.net.websocket import WebSocket
+
+    from .history import Publication
+
 __all__ = ["ClientRules", "Refused"]
 
 Answer = TypeVar("Answer")
@@ -40,7 +44,9 @@ class Refused(TopicError):
 class ClientRules:
     """The functions that the application gave a hub, each None where it gave none; `rawws.Hub` explains them."""
 
-    __slots__ = ("authorize", "authorize_pattern", "claims", "identify", "namespace", "on_publish", "on_subscribe")
+    __slots__ = (
+        "authorize", "authorize_pattern", "claims", "excluded", "identify", "namespace", "on_publish", "on_subscribe",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -59,6 +65,9 @@ class ClientRules:
         self.on_subscribe = on_subscribe
         self.on_publish = on_publish
         self.authorize_pattern = authorize_pattern
+        # Names the WebSocket of this server that does not get a publication, whoever published it, and wherever. It
+        # raises nothing.
+        self.excluded: Callable[[Publication], WebSocket | None] | None = None
         # Whether others are told what clients say of themselves.
         self.claims = claims
 

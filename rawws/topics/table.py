@@ -18,6 +18,7 @@ from rawws.net.turns import EVENT_COST, spend
 from .cursors import CursorError, is_lenient
 from .history import HistoryStore, Log, Missed, Notice
 from .patterns import Pattern, patterns_of
+from .rules import ClientRules
 from .subscribers import PublishResult, fan_out
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class TopicTable:
     topic. `on_forget` is called with each topic that is forgotten.
     """
 
-    __slots__ = ("counts", "generation", "max_info", "new_log", "on_forget", "patterns", "render", "store", "topics")
+    __slots__ = (
+        "counts", "generation", "max_info", "new_log", "on_forget", "patterns", "render", "rules", "store", "topics",
+    )  # fmt: skip
 
     def __init__(
         self, history: History, render: Callable[[Publication], str], new_log: Callable[[str, HistoryStore], Log]
@@ -77,6 +80,7 @@ class TopicTable:
         self.new_log = new_log
         # Of what is told of somebody present, in bytes of JSON.
         self.max_info = MAX_INFO
+        self.rules = ClientRules()
         self.topics: dict[str, Topic] = {}
         # Those of them that are patterns, and how often that changed.
         self.patterns: dict[str, Topic] = {}
@@ -104,6 +108,9 @@ class TopicTable:
                 receivers = topic.receivers = [each for each in topic.subscriptions.values() if not each.pending]
             if outcome.excluded is not None:
                 receivers = [each for each in receivers if each.subscriber is not outcome.excluded]
+            excluded = None if self.rules.excluded is None else self.rules.excluded(publication)
+            if excluded is not None:
+                receivers = [each for each in receivers if each.subscriber.receiver is not excluded]
             self.send(receivers, publication, outcome)
         self.tidy(topic)
 

@@ -158,6 +158,34 @@ async def test_who_is_excluded_hears_nothing() -> None:
         await one.quiet()
 
 
+async def test_a_client_of_rawws_that_is_excluded_hears_nothing_at_whatever_instance(engines: list[Memory]) -> None:
+    assert engines
+    async with pair(token_file()) as (one, two), server(one) as asking, own(two.port, everything("ann")) as ann:
+        async with own(one.port, everything("ben")) as ben, own(two.port, everything("eve")) as eve:
+            pusher = await greeted(two)
+            await pusher.subscribe("room")
+            for each in (ann, ben, eve):
+                await each.ask(subscribe="room")
+            for user, excluded, others in (("ann", ann, (ben, eve)), ("ben", ben, (ann, eve))):
+                [told] = (await asking.get("connections", user=user))["connections"]
+                await asking.post("publish", {**EVENT, "except": told["connection"]})
+                # As the libraries of Pusher have it.
+                sent = {"name": "e", "channels": ["room"], "data": "1", "socket_id": told["connection"]}
+                assert (await ask(one, "POST", of_pusher("events"), sent)).status_code == 200
+                await asking.post("publish", {**EVENT, "data": "to all"})
+                for each in others:
+                    assert [(await each.hear())["data"] for _ in range(3)] == ["hello", "1", "to all"]
+                assert (await excluded.hear())["data"] == "to all"
+                assert [(await pusher.said())["data"] for _ in range(3)] == ["hello", "1", "to all"]
+
+
+async def test_what_another_program_excludes_that_is_no_connection_excludes_nobody() -> None:
+    async with gateway(token_file()) as running, own(running.port, everything("ann")) as ann:
+        await ann.ask(subscribe="room")
+        running.gateway.main.publish_payload(f"{APP}/room", "hello", '"except":"nobody"')
+        assert (await ann.hear())["data"] == "hello"
+
+
 # What cannot be published, with the status, the word, and a part of the reason.
 WRONG: Final[list[tuple[Any, int, str, str]]] = [
     (b"{", 400, "malformed", "the body is not JSON"),
