@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -70,7 +71,8 @@ class Clock:
     """A time that stands still until it is turned."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = clock.monotonic()
+        # A whole number: what is added to it is what is found between two times.
+        self.now = float(math.ceil(clock.monotonic()))
         monkeypatch.setattr(clock, "monotonic", lambda: self.now)
 
 

@@ -139,7 +139,8 @@ async def test_a_peer_that_never_answers_is_aborted_after_close_timeout() -> Non
     async with held(close_timeout=0.1) as (ws, peer):
         started = time.monotonic()
         await ws.close(1000)
-        assert time.monotonic() - started >= 0.1
+        # A loop counts milliseconds.
+        assert time.monotonic() - started > 0.095
         assert await peer.closed() == (1000, "")
         assert await peer.read() == b""
         assert (ws.close_code, ws.close_reason) == (1006, "")
