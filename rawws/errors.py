@@ -199,7 +199,8 @@ class HubError(RawwsError):
         self.status = status
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.reason}" if self.reason else self.code
+        told = self.reason or ("the hub does not allow it" if self.code == "refused" else "")
+        return f"{self.code}: {told}" if told else self.code
 
 
 InvalidHandshake = HandshakeError

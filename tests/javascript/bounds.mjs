@@ -75,11 +75,36 @@ await second.ready;
 await again.publish("again", "100");
 found.again = log.length === 101 && log.every((number, index) => number === index);
 again.close();
-found.wrong = [{ retry: 1 }, { transports: ["carrier pigeon"] }, { transports: [] }].map((wrong) => {
+
+// Who hears of no error is told in the console; who handles it, or reads it in a loop, is told there alone.
+const warnings = [];
+console.warn = (text) => warnings.push(text);
+const guarded = connect(url, options);
+const unheard = guarded.subscribe("secret/a");
+unheard.onmessage = () => {};
+guarded.subscribe("secret/b").onerror = () => {};
+const loop = (async () => {
+  for await (const _ of guarded.subscribe("secret/c"));
+})();
+await loop.catch((error) => (found.looped = error.message));
+await code(guarded.subscribe("secret/d").ready);
+guarded.close();
+found.warnings = warnings;
+
+const node = globalThis.WebSocket;
+delete globalThis.WebSocket;
+const wrong = [
+  [url, { retry: 1 }],
+  [url, { transports: ["carrier pigeon"] }],
+  [url, { transports: ["websocket"] }],
+  ["/topics", {}],
+];
+found.wrong = wrong.map(([url, wrong]) => {
   try {
     connect(url, wrong);
   } catch (error) {
     return error.message;
   }
 });
+globalThis.WebSocket = node;
 console.log(JSON.stringify(found));

@@ -17,6 +17,8 @@ from tests.javascript.proxy import Proxy
 from tests.processes import LOOPBACK, ROOT, Process, free_port
 
 BEFORE = Path(__file__).parent / "before" / "rawws.js"
+MODULE = (ROOT / "rawws" / "topics" / "js" / "rawws.js").read_text(encoding="utf-8")
+OPTIONS = ", ".join(re.findall(r"^  (\w+): ", MODULE[: MODULE.index("};")], re.MULTILINE))
 TRANSPORTS = ["websocket", "stream", "poll"]
 # 20 has no WebSocket, and gets that of ws; of 22, one that fails says `error` alone.
 NODES = ["20", "22", "24"]
@@ -191,13 +193,13 @@ def test_subscriptions_to_one_topic_share_one(server: Process, version: str, tra
         "same": "123456",
         **(room if transport == "websocket" else {}),
         "wrong": [
-            "TypeError: there is no option reconnect",
+            f"TypeError: there is no option reconnect, allowed are {OPTIONS}",
             "TypeError: the URL is localhost:8000/topics, allowed are http, https, ws and wss",
-            "TypeError: there is no option sinse",
+            "TypeError: there is no option sinse, allowed are since, join, watch, pattern",
             "TypeError: join is a function, allowed is JSON",
-            "TypeError: there is no event mesage",
-            "TypeError: there is no option once",
-            "TypeError: there is no option kye",
+            "TypeError: there is no event mesage, allowed are state",
+            "TypeError: there is no option once, allowed are none",
+            "TypeError: there is no option kye, allowed are key, event, exclude",
         ],
         "heard": 0,
     }
@@ -228,10 +230,13 @@ def test_what_waits_has_a_bound_and_an_end(server: Process, version: str) -> Non
             "raised": "of the user",
             "count": 3,
             "again": True,
+            "looped": "refused: the hub does not allow it",
+            "warnings": ["secret/a: refused: the hub does not allow it"],
             "wrong": [
-                "there is no option retry",
-                "there is no transport carrier pigeon",
-                "no transport is left, needed is one",
+                f"there is no option retry, allowed are {OPTIONS}",
+                "there is no transport carrier pigeon, allowed are websocket, stream, poll",
+                'there is no websocket here, "poll" is everywhere',
+                "the URL is /topics, allowed are http, https, ws and wss",
             ],
         }
 

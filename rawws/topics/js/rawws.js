@@ -32,7 +32,8 @@ const LINE = 4 << 20; // characters of one event: a message of 1 MiB in base64 i
 /** What the server refused, or what did not come about here. */
 export class HubError extends Error {
   constructor(code, reason) {
-    super(reason ? `${code}: ${reason}` : code);
+    const told = reason || (code === "refused" ? "the hub does not allow it" : "");
+    super(told ? `${code}: ${told}` : code);
     this.name = "HubError";
     this.code = code;
     this.reason = reason ?? "";
@@ -113,12 +114,14 @@ class Hub extends Emitter {
     this.#options.WebSocket ??= globalThis.WebSocket;
     // Strings: the URL of React Native can be read, and not changed.
     const base = globalThis.document?.baseURI ?? globalThis.location?.href;
-    this.#url = (/^\w+:/.test(url) ? String(url) : new URL(url, base).href).replace(/^ws/, "http").replace(/#.*/, "");
+    const whole = !base || /^\w+:/.test(url) ? String(url) : new URL(url, base).href;
+    this.#url = whole.replace(/^ws/, "http").replace(/#.*/, "");
     if (!/^https?:/.test(this.#url)) throw new TypeError(`the URL is ${url}, allowed are http, https, ws and wss`);
     check("transport", this.#options.transports, DEFAULTS.transports);
     const needed = { websocket: this.#options.WebSocket, stream: globalThis.TextDecoderStream, poll: true };
     this.#kinds = this.#options.transports.filter((kind) => needed[kind]);
-    if (!this.#kinds.length) throw new TypeError("no transport is left, needed is one");
+    const { transports } = this.#options;
+    if (!this.#kinds.length) throw new TypeError(`there is no ${transports || "transport"} here, "poll" is everywhere`);
     this.#betterAfter = this.#options.betterAfter;
     this.#listen("addEventListener");
     this.#after("retry", 0, () => this.#reconnect());
@@ -862,6 +865,8 @@ class Subscription extends Emitter {
   #buffer = [];
   #limit;
   #wake = null;
+  #ready;
+  #heard = false; // somebody learns of its end
   #over = false;
   #error = null;
   #close;
@@ -881,8 +886,8 @@ class Subscription extends Emitter {
     this.#limit = limit;
     this.#close = close;
     // Of {cursor, recovered}, when the server has accepted it for the first time.
-    this.ready = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
-    this.ready.catch(() => {}); // whoever waits for it is told all the same
+    this.#ready = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
+    this.#ready.catch(() => {}); // whoever waits for it is told all the same
   }
 
   /** End it. */
@@ -890,7 +895,14 @@ class Subscription extends Emitter {
     this.#close();
   }
 
+  /** Kept when the server has accepted it. */
+  get ready() {
+    this.#heard = true;
+    return this.#ready;
+  }
+
   async *[Symbol.asyncIterator]() {
+    this.#heard = true;
     try {
       for (;;) {
         while (this.#buffer.length) yield this.#buffer.shift();
@@ -928,7 +940,8 @@ class Subscription extends Emitter {
     this.#error ??= error;
     this.#settle.reject(error ?? new HubError("closed", "the subscription was closed"));
     this.#wake?.();
-    if (error) Emitter.emit(this, "error", error);
+    // Where nobody hears of it, a page would wait for ever, and its author not know why.
+    if (error && !Emitter.emit(this, "error", error) && !this.#heard) console.warn(`${this.topic}: ${error.message}`);
   }
 
   #put(item) {
@@ -950,7 +963,9 @@ function drop(link) {
 
 /** Refuse names that there are not: a mistyped one would do nothing, silently. */
 function check(what, names, known) {
-  for (const name of names) if (!known.includes(name)) throw new TypeError(`there is no ${what} ${name}`);
+  const allowed = known.join(", ") || "none";
+  for (const name of names)
+    if (!known.includes(name)) throw new TypeError(`there is no ${what} ${name}, allowed are ${allowed}`);
 }
 
 /** Call what a user gave; what it throws is for the console, and disturbs nobody else. */
