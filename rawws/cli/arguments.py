@@ -39,11 +39,12 @@ def add_asgi(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--probes", action="store_true", help="answer /healthz, /readyz and /metrics in its place")
 
 
-def add_where(parser: argparse.ArgumentParser, *, unix: bool = True) -> None:
-    """Add the options that say where to listen and what to log."""
+def add_where(parser: argparse.ArgumentParser, *, unix: bool = True, default: str = "") -> None:
+    """Add the options that say where to listen and what to log; `default` is whose words count without them."""
     where = parser.add_argument_group("where it listens")
-    where.add_argument("--host", action="append", help="name or address; may be repeated (default: 127.0.0.1)")
-    where.add_argument("--port", type=_port, help="0 takes a free one (default: 8765)")
+    host, port = default or "127.0.0.1", default or "8765"
+    where.add_argument("--host", action="append", help=f"name or address; may be repeated (default: {host})")
+    where.add_argument("--port", type=_port, help=f"0 takes a free one (default: {port})")
     if unix:
         where.add_argument("--uds", metavar="PATH", help="a unix socket, instead of host and port")
         where.add_argument("--uds-mode", type=_mode, metavar="MODE", help="its permissions, in octal, such as 660")
@@ -228,7 +229,11 @@ LIMITS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "hosts": (_words, "NAME,NAME", "the names in Host, *.NAME for those below, * for any (default: any; see the docs)"),
     "subprotocols": (_words, "NAME,NAME", "the subprotocols that the handler speaks, the best first"),
     "trusted_proxies": (_words, "ADDRESS,ADDRESS", "whose X-Forwarded-For and -Proto are believed (default: nobody's)"),
-    "http2": (_http2, "WHEN", "auto (by TLS), on (also without), off, or no-websocket (all but these); default: auto"),
+    "http2": (
+        _http2,
+        "WHEN",
+        "auto (where there is TLS), on (without it, too), off, or no-websocket (requests alone); default: auto",
+    ),
     "max_size": (_size, "BYTES", "the largest message; 64k and 1m are understood"),
     "open_timeout": (_seconds, "SECONDS", "how long an opening handshake may take"),
     "close_timeout": (_seconds, "SECONDS", "how long a closing handshake may take"),

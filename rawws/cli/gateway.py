@@ -98,7 +98,7 @@ def add_gateway_command(commands: Any, prog: str) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="what it serves, such as gateway.toml")
     parser.add_argument("--check", action="store_true", help="tell every mistake in the file, and end")
     parser.add_argument("--init", action="store_true", help="write an example with fresh secrets to the file, and end")
-    add_where(parser, unix=False)
+    add_where(parser, unix=False, default="that of the file")
     parser.add_argument(
         "--workers", type=workers_of, default=1, metavar="N", help="processes on one port; auto is one for each core"
     )

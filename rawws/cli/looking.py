@@ -15,7 +15,7 @@ from rawws.admin.inspector import ORDERS
 from rawws.admin.listening import DEFAULT_PORT
 from rawws.net.logs import without_userinfo
 
-from .terminal import leave_pipe, legible, seconds_above_0
+from .terminal import leave_pipe, legible, seconds_above_0, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +85,7 @@ def add_looking_commands(commands: Any, prog: str) -> None:
 
 
 def _url(text: str) -> str:
-    found = urlsplit(text if "://" in text else f"http://{text}")
+    found = urlsplit(url_of(text, "http"))
     try:
         good = found.scheme in {"http", "https"} and found.hostname and found.port != 0
     except ValueError:
@@ -156,7 +156,8 @@ class AdminClient:
         why = (
             found.get("error") if isinstance(found, dict) else text.decode("utf-8", "replace").partition("\n")[0][:256]
         )
-        if status == 200 or not why:
+        # 426 is a server's own port, where it wants WebSockets.
+        if status in {200, 426} or not why:
             raise LookError(f"what answers at {self.shown} is no `rawws serve --admin` (status {status})")
         raise LookError(f"{self.shown} answered {status}: {why}")
 

@@ -79,25 +79,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     whole = parser()
     options = parse(whole, words)
+    command = whole.commands.get(words[0], whole) if words else whole
     # What `--reload` runs, with the same environment.
     options.words = [word for word in words if word != "--reload"]
     if getattr(options, "uds", None) and (options.host or options.port is not None):
-        whole.error("--uds stands for --host and --port, and not beside them")
+        command.error("--uds stands for --host and --port, and not beside them")
     if getattr(options, "fd", None) and (options.uds or options.host or options.port is not None):
-        whole.error("--fd stands for --host, --port and --uds, and not beside them")
+        command.error("--fd stands for --host, --port and --uds, and not beside them")
     if (getattr(options, "uds", None) or getattr(options, "fd", None)) and options.workers > 1:
-        whole.error(f"--workers shares a port, not {'a unix socket' if options.uds else 'a socket that was inherited'}")
+        command.error(
+            f"--workers shares a port, not {'a unix socket' if options.uds else 'a socket that was inherited'}"
+        )
     for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"):
         if getattr(options, name, None) and not options.ssl_certfile:
-            whole.error(f"--{name.replace('_', '-')} needs --ssl-certfile")
+            command.error(f"--{name.replace('_', '-')} needs --ssl-certfile")
     for name in ("factory", "probes"):
         if getattr(options, name, False) and not options.asgi:
-            whole.error(f"--{name} needs --asgi")
+            command.error(f"--{name} needs --asgi")
     if getattr(options, "log_json", False):
         begin_json_lines()
     try:
-        command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        run: Callable[[argparse.Namespace], int] = options.command
+        return run(options)
     except CommandError as error:
         complain(str(error))
         return 1
@@ -114,7 +117,7 @@ def parse(whole: EnvironmentParser, words: list[str]) -> argparse.Namespace:
         try:
             found = options_in(os.environ, words)
         except ValueError as error:
-            whole.error(str(error))
+            whole.commands["serve"].error(str(error))
         whole.commands["serve"].variables = {word.partition("=")[0]: variable for variable, word in found.items()}
     options, unknown = whole.parse_known_args([*words[:1], *found.values(), *words[1:]])
     command = whole.commands.get(words[0], whole) if words else whole
@@ -125,7 +128,7 @@ def parse(whole: EnvironmentParser, words: list[str]) -> argparse.Namespace:
         complain(f"{variable} is no option{meant and f', {meant} is one'}; it is ignored")
     if unknown:
         meant = command.closest(unknown[0])
-        whole.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f' (did you mean {meant}?)'}")
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f' (did you mean {meant}?)'}")
     return options
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "reason_of",
     "refuse",
     "seconds_above_0",
+    "url_of",
 ]
 
 # The exit statuses, besides 2 for a wrong option and 130 for a second Ctrl-C.
@@ -160,8 +161,18 @@ def http2_of(options: argparse.Namespace, scheme: str) -> bool:
 
 
 def _url(text: str) -> str:
-    # `localhost:8765` would be a URL of the scheme localhost.
-    return text if "://" in text else f"ws://{text}"
+    return url_of(text, "ws")
+
+
+def url_of(text: str, scheme: str) -> str:
+    """Return a URL, of this scheme where it has none. Raises ArgumentTypeError for one that lacks its slashes."""
+    if "://" in text:
+        return text
+    # `localhost:8765` is no URL of the scheme localhost.
+    named = text.partition(":")[0].lower()
+    if named in {"ws", "wss", "http", "https"} and ":" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has no // after {named}:")
+    return f"{scheme}://{text}"
 
 
 def header_of(text: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from .terminal import (
     reason_of,
     refuse,
     seconds_above_0,
+    url_of,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _add(commands: Any, name: str, summary: str, description: str, epilog: str) 
 
 
 def _url(text: str) -> str:
-    return text if "://" in text else f"http://{text}"
+    return url_of(text, "http")
 
 
 def _count(text: str) -> int:

@@ -21,7 +21,11 @@ Entry: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Add
 async def connect_tcp(host: str, port: int, local_addr: tuple[str, int] | None = None) -> socket.socket:
     """Connect to the first address of a host that answers, each given a head start of 250 ms (RFC 8305)."""
     loop = asyncio.get_running_loop()
-    waiting = interleave(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    try:
+        waiting = interleave(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except socket.gaierror as unknown:
+        # It may be that of a proxy, which nobody named here.
+        raise socket.gaierror(unknown.errno, f"the host {host} is not found: {unknown.strerror}") from None
     sources = {} if local_addr is None else await _sources(local_addr)
     errors: list[OSError] = []
     running: set[asyncio.Task[socket.socket]] = set()

@@ -276,7 +276,34 @@ def test_a_target_that_cannot_be_served_is_one_line(here: Path, target: str, lin
     ],
 )
 def test_a_wrong_word_on_the_command_line_exits_with_2(here: Path, arguments: list[str], words: str) -> None:
+    line = fails(run(here, *arguments), 2)
+    assert words in line
+    command = " ".join(word for word in arguments[:1] if word == "serve")
+    assert f"rawws {command}".rstrip() + ": error: " in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["connect", "ws:127.0.0.1:8765"], "'ws:127.0.0.1:8765' has no // after ws:"),
+        (["send", "WSS:127.0.0.1", "x"], "'WSS:127.0.0.1' has no // after wss:"),
+        (["publish", "http:127.0.0.1/api", "news", "x"], "'http:127.0.0.1/api' has no // after http:"),
+        (["status", "--url", "http:127.0.0.1"], "'http:127.0.0.1' has no // after http:"),
+    ],
+)
+def test_a_url_without_its_slashes_is_told(here: Path, arguments: list[str], words: str) -> None:
     assert words in fails(run(here, *arguments), 2)
+
+
+def test_the_host_that_is_not_found_is_named_also_where_it_is_the_proxy(here: Path) -> None:
+    line = fails(run(here, "connect", "ws://127.0.0.1:8765", "--proxy", "http://name.invalid:3128"), 1)
+    assert "the host name.invalid is not found: " in line
+
+
+def test_the_port_of_a_server_is_not_taken_for_its_admin(here: Path) -> None:
+    with start(here, "serve", "chat:echo", "--port", "0") as process:
+        line = fails(run(here, "status", "--url", f"http://{LOOPBACK}:{port(process)}"), 1)
+    assert "is no `rawws serve --admin` (status 426)" in line
 
 
 @pytest.mark.parametrize("command", [["serve", "chat:echo"], ["demo"]])
