@@ -232,7 +232,10 @@ class ServerContext:
                 ws.on_handler_error(error)
             return
         try:
-            task = self.settings.loop.create_task(endpoint.handler(ws))
+            coroutine = endpoint.handler(ws)
+            if coroutine is None:
+                raise TypeError("handler returned None, needed is a coroutine: `async` is missing before its `def`")
+            task = self.settings.loop.create_task(coroutine)
         except Exception as error:  # noqa: BLE001 - the handler is no coroutine function, or raised before it was one
             ws.on_handler_error(error)
             return

@@ -37,6 +37,17 @@ async def test_a_handler_that_raises_closes_with_1011_and_logs_one_traceback(log
     logged.take("connection handler failed", ValueError)
 
 
+async def test_a_handler_without_async_is_told_what_it_lacks(logged: Logged, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(ws: rawws.WebSocket) -> None:
+        ws.send("once")
+
+    async with serve(handler) as server, connected(server) as peer:
+        assert await peer.event() == "once"
+        assert await peer.finish() == (1011, "internal error")
+    logged.take("connection handler failed", TypeError)
+    assert "`async` is missing before its `def`" in caplog.text
+
+
 @pytest.mark.parametrize("how", ["raised", "waited for"])
 async def test_a_handler_that_lets_a_cancellation_out_closes_with_1011_and_is_logged(how: str, logged: Logged) -> None:
     async def handler(ws: rawws.WebSocket) -> None:
