@@ -123,6 +123,11 @@ def test_a_variable_that_is_no_option_is_told_and_ignored(here: Path, monkeypatc
     assert found[2].startswith("rawws: cannot import 'nowhere'")
 
 
+@pytest.mark.parametrize(("text", "size"), [("65536", 65_536), ("64k", 65_536), ("12M", 12 << 20)])
+def test_a_size_is_in_bytes_or_in_1024_of_them_or_in_1024_of_these(text: str, size: int) -> None:
+    assert parser().parse_args(["serve", "chat:echo", "--max-size", text]).max_size == size
+
+
 def test_every_option_of_serve_can_be_a_variable(here: Path) -> None:
     for action in parser().commands["serve"]._actions:
         for option in action.option_strings:

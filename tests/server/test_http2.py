@@ -370,7 +370,9 @@ async def test_endpoints_answer_as_in_http11(logged: Logged) -> None:
         assert (await client.get("/nothing")).status == 404
         wrong = await client.get("/", "DELETE")
         assert (wrong.status, wrong.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
-        assert (await client.get("/ws")).status == 501
+        alone = await client.get("/ws")
+        assert alone.status == 501
+        assert alone.text().startswith("there is a WebSocket at this path, needed is CONNECT")
         head = await client.get("/", "HEAD")
         assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", "13")
         nothing = await client.get("/nothing", "HEAD")
@@ -667,6 +669,19 @@ async def test_a_websocket_is_what_its_handler_knows() -> None:
         assert seen == ["GET", "/?a=1", "2", "chat.v1", "1"]
 
 
+async def test_a_websocket_has_the_parameters_of_its_path() -> None:
+    routes = rawws.Routes()
+
+    @routes.websocket("/rooms/{room}")
+    async def room(ws: rawws.WebSocket) -> None:
+        await ws.close(4001, ws.path_params["room"])
+
+    async with serve(routes) as server, reach(server) as client:
+        ws = await client.connect("/rooms/blue")
+        await client.wait(lambda: ws.websocket.closed().rcvd is not None)
+        assert ws.websocket.closed().rcvd == Close(4001, "blue")
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "version", "status"),
     [
@@ -685,6 +700,12 @@ async def test_a_websocket_is_refused_with_a_status_and_no_reset(
         ws.write(b"", end=True)
         await eventually(lambda: server.stats().http2_streams == 0)
         assert ws.reset is None
+
+
+async def test_a_websocket_is_refused_where_there_is_none() -> None:
+    async with serve(site()) as server, reach(server) as client:
+        ws = await (await client.connect("/")).whole()
+        assert (ws.status, ws.text()) == (403, "there is no WebSocket at this path\n")
 
 
 @pytest.mark.parametrize("http2", [True, "no-websocket"])
