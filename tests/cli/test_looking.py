@@ -90,6 +90,7 @@ def test_topics_and_who_is_there(process: Process, url: str, stack: ExitStack) -
         r"subscribers  present  held  topic\n2            2        0     a topic\n\.\.\. and \d more\n", out
     )
     who = shown("who", "a topic", "--url", url).splitlines()
+    assert who[0].split() == ["id", "user", "said", "by", "info"]
     assert who[-1] == "2 present, 2 subscribed"
     assert [line.split(maxsplit=3)[3] for line in who[1:3]] == ['{"name": "Ada\\u202e"}', '{"name": "Bob"}']
     assert shown("who", "nothing", "--url", url) == "0 present, 0 subscribed\n"

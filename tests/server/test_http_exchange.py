@@ -110,16 +110,21 @@ async def test_a_response_may_end_the_connection() -> None:
         ("Upgrade, Close", "", ["Upgrade, Close"], True),
         ("X-Hop", "", ["X-Hop"], False),
         ("not closed", "", ["not closed"], False),
+        ("X-Hop\nclose\nX-Other", "", ["X-Hop", "close", "X-Other"], True),
         ("X-Hop", "Connection: close", ["close", "X-Hop"], True),
         ("keep-alive", "Connection: close", ["close", "keep-alive"], True),
     ],
 )
 async def test_who_ends_the_connection_says_close(said: str, asked_for: str, fields: list[str], ends: bool) -> None:
-    async with served(on("/", lambda _: rawws.Response(200, "bye", {"Connection": said}))) as (_, peer):
+    lines = [("Connection", line) for line in said.split("\n")]
+    # One that stayed would stay for good.
+    routes = on("/", lambda _: rawws.Response(200, "bye", lines))
+    async with served(routes, keep_alive_timeout=None) as (_, peer):
         await peer.write(get("/", asked_for) if asked_for else get())
         if not ends:
             await peer.write(get("/", "Connection: close"))
-        data = await peer.read_to_end()
+        async with asyncio.timeout(60):
+            data = await peer.read_to_end()
     heads = [head.split(b"\r\n\r\n")[0] for head in data.split(b"HTTP/1.1 ")[1:]]
     assert len(heads) == (1 if ends else 2)
     found = [line.partition(b": ")[2].decode() for line in heads[0].split(b"\r\n") if line.startswith(b"Connection: ")]
