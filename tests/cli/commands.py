@@ -12,6 +12,7 @@ from pathlib import Path
 
 from websockets.sync.client import ClientConnection
 
+import rawws.sync
 from tests.processes import LOOPBACK, ROOT, Process
 
 HANDLERS = """
@@ -106,7 +107,7 @@ def port(process: Process) -> int:
     return int(found[1])
 
 
-def echoes(ws: ClientConnection, message: str = "Grüße") -> str | bytes:
+def echoes(ws: ClientConnection | rawws.sync.ClientConnection, message: str = "Grüße") -> str | bytes:
     ws.send(message)
     return ws.recv(timeout=60)
 

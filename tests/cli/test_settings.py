@@ -16,9 +16,10 @@ from urllib.request import urlopen
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
-from websockets import WebSocketException
 from websockets.sync.client import connect
 
+import rawws
+import rawws.sync
 from rawws.cli.environment import options_in
 from rawws.cli.main import parser
 from rawws.server.options import check_origins
@@ -285,7 +286,7 @@ def test_a_key_may_be_encrypted(here: Path, authority: trustme.CA, secured: list
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     with start(here, *secured, env={"RAWWS_SSL_KEYFILE_PASSWORD": "open sesame"}) as process:
-        with connect(f"wss://{LOOPBACK}:{port(process)}", ssl=trusting) as ws:
+        with rawws.sync.connect(f"wss://{LOOPBACK}:{port(process)}", ssl=trusting) as ws:
             assert echoes(ws) == "Grüße"
 
 
@@ -328,10 +329,10 @@ def test_clients_may_need_a_certificate(here: Path, authority: trustme.CA, secur
     authority.configure_trust(known)
     authority.issue_cert("client.example").configure_cert(known)
     with start(here, *secured, *words) as process:
-        with connect(f"wss://{LOOPBACK}:{port(process)}", ssl=known) as ws:
+        with rawws.sync.connect(f"wss://{LOOPBACK}:{port(process)}", ssl=known) as ws:
             assert echoes(ws) == "Grüße"
-        with pytest.raises((OSError, EOFError, WebSocketException)):
-            connect(f"wss://{LOOPBACK}:{port(process)}", ssl=trusting)
+        with pytest.raises((OSError, rawws.RawwsError)):
+            rawws.sync.connect(f"wss://{LOOPBACK}:{port(process)}", ssl=trusting)
 
 
 @pytest.mark.parametrize(
