@@ -85,8 +85,10 @@ class RedisProcess:
             connection.disconnect()
 
     def is_ok(self) -> bool:
+        """Tell whether it serves, and knows a living master of each slot."""
         with contextlib.suppress(client.BusyLoadingError):
-            return b"cluster_state:ok" in self.ask("CLUSTER", "INFO")
+            info = self.ask("CLUSTER", "INFO")
+            return b"cluster_state:ok" in info and b"cluster_slots_ok:%d\r" % SLOTS in info
         return False
 
 
