@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,8 +39,11 @@ class Seen(NamedTuple):
 def start(name: str, options: dict[str, Any] | None = None, *, pure: bool = False) -> Iterator[Process]:
     """Run a server."""
     command = [sys.executable, "-m", "tests.attacks.server", name, json.dumps(options or {})]
-    with Process(command, listens=True, env={"RAWWS_PURE": "1" if pure else ""}) as process:
-        yield process
+    # It is ended before it can take away what it wrote.
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"RAWWS_PURE": "1" if pure else "", "TMPDIR": folder}
+        with Process(command, listens=True, env=env) as process:
+            yield process
 
 
 def descriptors(process: Process) -> int:

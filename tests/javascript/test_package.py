@@ -24,6 +24,8 @@ PAGE: Final = (USE / "bundlers.md").read_text(encoding="utf-8")
 NAMED: Final = re.compile(r"^```\w+\n(?://|<!--|#) (\S+)(?: -->)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The server of that page is the program at the beginning of another one.
 SERVER: Final = NAMED.findall((USE / "javascript.md").read_text(encoding="utf-8"))[0]
+# A compiler would cache itself in the temporary folder.
+UNCACHED: Final = {"NODE_DISABLE_COMPILE_CACHE": "1"}
 # What the templates of vite have, as far as it matters here.
 INDEX: Final = """<!doctype html><html lang=en><title>Chat</title><link rel=icon href=data:,>
 <div id=root></div><script type=module src="/src/{}"></script>
@@ -111,8 +113,7 @@ def project(packed: Path, tmp_path: Path) -> Path:
 
 
 def run(project: Path, *command: str | Path) -> str:
-    env = {"NODE_DISABLE_COMPILE_CACHE": "1"}
-    with Process(command, cwd=project, env=env) as process:
+    with Process(command, cwd=project, env=UNCACHED) as process:
         return process.result(120)
 
 
@@ -176,7 +177,7 @@ def test_the_page_of_a_framework_has_types_is_built_by_vite_and_runs(
     preview: list[str | Path] = [find_node(), vite, "preview", "--host", LOOPBACK, "--port", str(page_port)]
     with (
         Process([sys.executable, "-W", "error", SERVER[0]], cwd=project, listens=port),
-        Process([*preview, "--strictPort"], cwd=project, listens=page_port),
+        Process([*preview, "--strictPort"], cwd=project, listens=page_port, env=UNCACHED),
     ):
         publish(port, "public/chat", "before")
         context = browser.new_context()
