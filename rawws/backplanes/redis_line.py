@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 from collections import deque
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from rawws.topics.backplane import new_answer
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Connection
 
 __all__ = ["RedisLine", "close_lines", "open_connection"]
+
+# What the package says of a connection that ended, wherever it found out.
+LOST: Final = re.compile(r"Connection (lost|closed by server)\.$|while (reading from|writing to) ")
 
 
 @final
@@ -127,8 +131,7 @@ async def open_connection(connection: Connection) -> None:
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
     except LostError as error:
-        lost = str(error).endswith(("Connection lost.", "Connection closed by server."))
-        if lost and isinstance(connection, SSLConnection) and not connection.certfile:
+        if LOST.search(str(error)) and isinstance(connection, SSLConnection) and not connection.certfile:
             hint = "does it want a certificate of its clients: ssl_certfile=FILE and ssl_keyfile=FILE?"
             raise LostError(f"{error} ({hint})") from error
         raise

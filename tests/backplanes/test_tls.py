@@ -6,9 +6,11 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -249,6 +251,33 @@ async def test_a_client_without_the_certificate_that_is_wanted_is_told_so(target
     reason = await reason_of(target.with_files(client=False))
     assert "certificate of its clients" in reason
     assert "ssl_certfile=FILE and ssl_keyfile=FILE" in reason
+    take_eofs(logged)
+
+
+@pytest.mark.parametrize("url", ["rediss://{}", "rediss+sentinel://{}/mymaster", "rediss+cluster://{}"])
+@pytest.mark.parametrize("reads", [0, 1])
+async def test_a_client_is_told_so_where_a_reset_overtakes_what_tls_says_of_it(
+    files: Certificates, url: str, reads: int, logged: Logged
+) -> None:
+    # As each Redis may: TLS 1.3 is open to a client before its certificate is looked for, and what it writes by then
+    # has the kernel reset the connection, so that it is lost as the client reads, or as it writes.
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.certificate, files.key)
+
+    def reset_all(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                with context.wrap_socket(listening.accept()[0], server_side=True) as connection:
+                    connection.recv(reads)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        resetting = asyncio.create_task(asyncio.to_thread(reset_all, listening))
+        address = f"{LOOPBACK}:{listening.getsockname()[1]}"
+        reason = await reason_of(f"{url.format(address)}?{files.query(client=False)}")
+        listening.shutdown(socket.SHUT_RDWR)
+        await resetting
+    assert "does it want a certificate of its clients: ssl_certfile=FILE and ssl_keyfile=FILE?" in reason
     take_eofs(logged)
 
 
