@@ -15,11 +15,11 @@ PYTEST := $(BIN)/python .ci/tests.py -m pytest $(XDIST)
 # what a twin does otherwise shows on either. `make pythons` runs each twin on each loop.
 COVERED := RAWWS_PURE=1 TEST_LOOPS=asyncio $(BIN)/python .ci/tests.py -m coverage run -m pytest $(XDIST)
 
-.PHONY: help run test check pythons build lint docs bench attacks autobahn tunnel foreign specs fuzz mutate soak frames \
+.PHONY: help run test check pythons build lint docs bench bench-many attacks autobahn tunnel foreign specs fuzz mutate soak frames \
 	torture clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: build ## start the demo and name the page to open (PORT=8765)
 	@$(BIN)/python -m rawws demo --port $(PORT)
@@ -62,6 +62,9 @@ docs: build .venv/.docs ## write the pages that are made from data, and make a s
 
 bench: build .venv/.bench ## measure against the peers (ARGS=--help tells how)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-many: build .venv/.bench ## hold 100,000 connections in one process, and tell what each costs (ARGS="--connections 20000")
+	$(BIN)/python -m tests.benchmarks.many $(ARGS)
 
 autobahn: build .venv/.tests ## run the Autobahn suite and print its table (ARGS=--help tells how)
 	$(BIN)/python tests/autobahn/run.py $(ARGS)

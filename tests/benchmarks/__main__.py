@@ -96,6 +96,7 @@ def run(given: argparse.Namespace, cpus: list[int]) -> list[dict[str, Any]]:
         for scenario in given.scenarios
         for server in given.servers
         if SERVERS[server].deflate or not SCENARIOS[scenario].deflate
+        if SERVERS[server].tls or not SCENARIOS[scenario].tls
     ]
     cells: list[dict[str, Any]] = []
     began = time.monotonic()

@@ -28,6 +28,7 @@ class Variant:
     loop: str = "uvloop"
     pure: bool = False
     deflate: bool = True
+    tls: bool = True
 
 
 SERVERS: Final = {
@@ -38,6 +39,7 @@ SERVERS: Final = {
     "rawws-pure": Variant("rawws", "rawws interpreted, callback", pure=True),
     "rawws-pure-coroutine": Variant("rawws", "rawws interpreted, coroutine", "coroutine", pure=True),
     "rawws-pure-asyncio": Variant("rawws", "rawws interpreted, callback, stdlib loop", loop="asyncio", pure=True),
+    "floor": Variant("floor", "C, epoll (no WebSocket)", deflate=False, tls=False),
     "limit": Variant("limit", "uvloop's limit (no WebSocket)", deflate=False),
     "limit-asyncio": Variant("limit", "stdlib loop's limit (no WebSocket)", loop="asyncio", deflate=False),
     "picows": Variant("picows", "picows, callback", deflate=False),

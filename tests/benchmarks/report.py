@@ -21,22 +21,26 @@ COLUMNS: Final = (
 )
 # scenario, server, metric, at most this times ... (scenario, server), or bytes
 GOALS: Final = (
-    ("echo-16", "rawws", "cpu_us", 0.10, "echo-16", "picows"),
-    ("echo-16", "rawws", "cpu_us", 0.15, "echo-16", "socketify"),
-    ("echo-16", "rawws-coroutine", "cpu_us", 0.20, "echo-16", "picows"),
-    ("echo-16", "rawws-coroutine", "cpu_us", 0.10, "echo-16", "websockets"),
-    ("echo-1", "rawws", "cpu_us", 0.90, "echo-1", "picows"),
+    ("echo-1", "rawws", "cpu_us", 1.12, "echo-1", "floor"),
+    ("echo-1", "rawws", "cpu_us", 0.85, "echo-1", "picows"),
+    ("echo-1", "rawws-coroutine", "cpu_us", 1.35, "echo-1", "floor"),
     ("echo-1", "rawws-coroutine", "cpu_us", 1.0, "echo-1", "picows"),
-    ("binary-16k", "rawws", "cpu_us", 0.90, "binary-16k", "picows"),
-    ("binary-1m", "rawws", "cpu_us", 0.90, "binary-1m", "picows"),
+    ("echo-16", "rawws", "cpu_us", 1.3, "echo-16", "floor"),
+    ("echo-16", "rawws", "cpu_us", 0.09, "echo-16", "picows"),
+    ("echo-16", "rawws-coroutine", "cpu_us", 2.0, "echo-16", "floor"),
+    ("echo-16", "rawws-coroutine", "cpu_us", 0.15, "echo-16", "picows"),
+    ("echo-16", "rawws-coroutine", "cpu_us", 0.10, "echo-16", "websockets"),
+    ("binary-16k", "rawws", "cpu_us", 0.65, "binary-16k", "picows"),
+    ("binary-1m", "rawws", "cpu_us", 1.0, "binary-1m", "picows"),
     ("deflate", "rawws", "cpu_us", 0.6, "deflate", "websockets"),
-    ("tls-1", "rawws", "cpu_us", 1.0, "tls-1", "picows"),
-    ("tls-16", "rawws", "cpu_us", 1.0, "tls-16", "picows"),
-    ("idle", "rawws", "memory", 4096.0, "", ""),
-    ("idle", "rawws-coroutine", "memory", 6144.0, "", ""),
+    ("tls-1", "rawws", "cpu_us", 0.85, "tls-1", "picows"),
+    ("tls-16", "rawws", "cpu_us", 0.11, "tls-16", "picows"),
+    ("idle", "rawws", "memory", 1.5 * 1024, "", ""),
+    ("idle", "rawws-coroutine", "memory", 2.8 * 1024, "", ""),
     ("handshake", "rawws", "cpu_us", 0.35, "handshake", "picows"),
-    ("echo-1", "rawws-pure", "cpu_us", 0.60, "echo-1", "websockets"),
-    ("echo-16", "rawws-pure", "cpu_us", 0.20, "echo-16", "websockets"),
+    ("scale-1024", "rawws", "cpu_us", 0.85, "scale-1024", "limit"),
+    ("echo-1", "rawws-pure", "cpu_us", 0.55, "echo-1", "websockets"),
+    ("echo-16", "rawws-pure", "cpu_us", 0.25, "echo-16", "websockets"),
     ("echo-1", "uvicorn-rawws", "cpu_us", 0.55, "echo-1", "uvicorn"),
     ("echo-16", "uvicorn-rawws", "cpu_us", 0.35, "echo-16", "uvicorn"),
     ("scale-1024", "rawws", "cpu_us", 1.25, "echo-1", "rawws"),
@@ -122,7 +126,7 @@ PANELS: Final = (
     ("handshake", "cpu_us", 1.0, "Opening handshake", "µs of CPU per connection"),
     ("idle", "memory", 1024.0, "Idle connection", "KiB of memory per connection"),
 )
-SHOWN: Final = ("rawws", "rawws-coroutine", "rawws-pure", "limit", "picows", "socketify", "granian", "aiohttp")
+SHOWN: Final = ("rawws", "rawws-coroutine", "rawws-pure", "floor", "limit", "picows", "socketify", "granian", "aiohttp")
 SHOWN_TOO: Final = (*SHOWN, "uvicorn", "websockets")
 INK, OURS, OURS_TOO, THEIRS = "#7a8490", "#2f81f7", "#7fb2f5", "#98a1ab"  # legible on white and on near-black
 
@@ -166,7 +170,8 @@ def bars(axis: Any, servers: dict[str, dict[str, Any]], versions: dict[str, str]
     for place, (value, name) in enumerate(shown):
         colour = OURS if name == BASE else OURS_TOO if name.startswith(BASE) else THEIRS
         ink = {"color": OURS, "weight": "bold"} if name == BASE else {"color": INK}
-        limit = {"color": "none", "edgecolor": THEIRS, "hatch": "////"} if name == "limit" else {"color": colour}
+        hatched = {"color": "none", "edgecolor": THEIRS, "hatch": "////"}
+        limit = hatched if name in {"floor", "limit"} else {"color": colour}
         axis.barh(place, min(value, room), 0.68, **limit)
         text = f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
         axis.text(min(value, room) + room * 0.012, place, f"» {text}" if value > room else text, va="center", **ink)
