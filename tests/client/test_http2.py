@@ -86,7 +86,7 @@ async def test_websockets_to_one_server_share_a_connection_which_ends_with_the_l
         assert len(swept()) == 2
         await others[0].close()
         await eventually(lambda: server.stats().sockets == 0)
-        assert not swept()
+        await eventually(lambda: not swept())
         assert not pool().connections
         assert not pool().dialing
         # The next one begins anew.
@@ -983,7 +983,7 @@ async def test_what_cannot_be_sent_is_told_and_leaves_no_connection() -> None:
         with pytest.raises(rawws.LocalProtocolError, match=r"the header te is one of HTTP/1\.1 connections"):
             await rawws.connect(uri(server), ssl=keys.client, http2=True, additional_headers={"TE": "gzip"})
         await eventually(lambda: server.stats().sockets == 0)
-        assert not swept()
+        await eventually(lambda: not swept())
 
 
 def test_a_socket_of_ones_own_is_not_shared() -> None:
@@ -1052,7 +1052,7 @@ async def test_events_and_websockets_share_a_connection() -> None:
             figures = server.stats()
             assert (figures.accepted, figures.streams) == (1, 2)
         await eventually(lambda: server.stats().sockets == 0)
-        assert not swept()
+        await eventually(lambda: not swept())
 
 
 async def test_events_that_are_larger_than_the_window_come() -> None:
