@@ -7,7 +7,7 @@ import json
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from rawws.errors import HttpError
 from rawws.http.event_stream import EventStream
@@ -22,7 +22,7 @@ from .overview import Overview
 from .sources import LocalSource, SourceBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from rawws.http.requests import HttpRequest
     from rawws.server.server import Server
@@ -80,14 +80,6 @@ def admin_routes(server: Server, *hubs: HubCore, key: str | None = None) -> Rout
 def routes_of(overview: Overview, key: str | None) -> Routes:
     """Return the same for an overview."""
     admin, guard = AdminEndpoints(overview), AccessGuard(key)
-
-    def guarded(endpoint: Callable[[HttpRequest], Any], check: Callable[[HttpRequest], Response | None]) -> Any:
-        def answer(request: HttpRequest) -> Any:
-            refused = check(request)
-            return endpoint(request) if refused is None else refused
-
-        return answer
-
     open_to_all = dict.fromkeys(FILES, static) | {"/healthz": healthz, "/readyz": admin.readyz}
     looks = {
         "/metrics": admin.metrics,
@@ -101,10 +93,10 @@ def routes_of(overview: Overview, key: str | None) -> Routes:
     return Routes(
         [
             *(Route(path, endpoint) for path, endpoint in open_to_all.items()),
-            *(Route(path, guarded(endpoint, guard.check)) for path, endpoint in looks.items()),
-            Route("/v1/kick", guarded(admin.kick, guard.check_action), ("POST",)),
-            Route("/v1/retry", guarded(admin.retry, guard.check_action), ("POST",)),
-            Route("/v1/test", guarded(admin.test, guard.check_action), ("POST",)),
+            *(Route(path, endpoint, check=guard.check) for path, endpoint in looks.items()),
+            Route("/v1/kick", admin.kick, ("POST",), check=guard.check_action),
+            Route("/v1/retry", admin.retry, ("POST",), check=guard.check_action),
+            Route("/v1/test", admin.test, ("POST",), check=guard.check_action),
         ]
     )
 

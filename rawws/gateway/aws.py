@@ -218,7 +218,8 @@ class AwsFace(rawws.Handler):
         for path in sorted({*paths, ""}) if paths else ():
             connections = ConnectionsApi(self.gateway, functools.partial(self._keys_at, path))
             for end in ("", "/"):
-                yield rawws.Route(f"{path}/@connections/{{connection}}{end}", connections, METHODS)
+                at = f"{path}/@connections/{{connection}}{end}"
+                yield rawws.Route(at, connections, METHODS, check=connections.check)
 
     def _keys_at(self, path: str) -> ApiKeys:
         """Return the keys of the APIs at a path; where requests name none, and no API is there, of all."""

@@ -9,8 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final, final
 
 import rawws
+from rawws.protocol.http11 import content_length
 
 from .aws_events import new_request_id
+from .pusher_rules import announces_body
 from .sigv4 import AwsCredential, SignatureError, check_signature
 from .spelling import ConnectionId, iso_time
 
@@ -79,14 +81,23 @@ class ConnectionsApi:
 
     async def __call__(self, request: rawws.HttpRequest) -> rawws.Response:
         """Answer a request of an SDK."""
-        apis = self._signer(request)
-        app = ""
+        apis = self._signer(request, request.body)
         if isinstance(apis, SignatureError):
-            response = aws_error(403, str(apis))
-        else:
-            response = await self._answer(request, apis)
-            # A key of several APIs does not say of which of them it asks.
-            app = "" if len(apis) > 1 else min(apis)
+            return self._counted(set(), aws_error(403, str(apis)))
+        return self._counted(apis, await self._answer(request, apis))
+
+    def check(self, request: rawws.HttpRequest) -> rawws.Response | None:
+        """Refuse a request by its head, before its body is read."""
+        apis = self._signer(request, None if announces_body(request) else b"")
+        if isinstance(apis, SignatureError):
+            return self._counted(set(), aws_error(403, str(apis)))
+        if (content_length(request.headers) or 0) > MAX_POST:
+            return self._counted(apis, aws_error(413, REASONS[413]))
+        return None
+
+    def _counted(self, apis: set[str], response: rawws.Response) -> rawws.Response:
+        # A key of several APIs does not say of which of them it asks.
+        app = min(apis) if len(apis) == 1 else ""
         self._gateway.figures_of(app, "aws").requests[response.status] += 1
         return response
 
@@ -103,7 +114,7 @@ class ConnectionsApi:
         done = await self._gateway.get(ident, apps=apis)
         return _described(done) if done.status == 200 else _failed(done)
 
-    def _signer(self, request: rawws.HttpRequest) -> set[str] | SignatureError:
+    def _signer(self, request: rawws.HttpRequest, body: bytes | None) -> set[str] | SignatureError:
         """Return the APIs whose key signed a request, or why none did."""
         keys = self._keys()
         try:
@@ -111,7 +122,7 @@ class ConnectionsApi:
                 request.method,
                 request.head.path,
                 request.headers,
-                request.body,
+                body,
                 keys.credentials,
                 now=time.time(),
                 secure=request.scheme == "https",

@@ -40,6 +40,8 @@ logger = logging.getLogger("rawws.gateway")
 
 # Of a request: a batch of events, each of 10 KiB or more, in JSON, which may write a character as six.
 MAX_BODY: Final = 4 << 20
+# Of the bodies that are read and answered at a port, in all: 16 of the largest.
+MAX_BODIES: Final = 16 * MAX_BODY
 # Of a handshake, beside what backends are waited for in it, in seconds.
 OPEN_TIMEOUT: Final = 10.0
 
@@ -123,6 +125,7 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         "select_subprotocol": choose,
         "open_timeout": open_timeout_of(config),
         "max_size": MAX_BODY,
+        "max_body_memory": MAX_BODIES,
         "message_rate": config.message_rate or None,
         "trusted_proxies": config.trusted_proxies,
         "drain": rawws.Drain(code=code_at_drain),
@@ -133,7 +136,8 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
 
 def server_api_options(gateway: Gateway) -> dict[str, Any]:
     """Return what `rawws.serve` is told of the port of servers, beside where that is."""
-    return {"max_size": MAX_BODY, "trusted_proxies": gateway.config.trusted_proxies, "http2": False}
+    proxies = gateway.config.trusted_proxies
+    return {"max_size": MAX_BODY, "max_body_memory": MAX_BODIES, "trusted_proxies": proxies, "http2": False}
 
 
 def code_at_drain(ws: rawws.WebSocket) -> int:

@@ -20,7 +20,7 @@ from .control import RegistryAway
 from .push_devices import DevicesAway
 from .push_messages import notification_of
 from .pusher_rules import MAX_USER_ID, is_name
-from .servers import FRESH, LATER, AppSecrets, RequestRates, answer_problem
+from .servers import FRESH, LATER, AppSecrets, RequestRates, answer_error, answer_problem
 from .v1_requests import V1Error, digest_of, fields_in, key_of_request
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ BASE: Final = "/v1/apps/{app}"
 # Of one request.
 MOST_USERS: Final = 1000
 HOUR: Final = 3600.0
-CODES: Final = {401: "unauthorized", 403: "refused", 404: "gone", 409: "conflict", 413: "size", 429: "limit"}
 
 PushEndpoint: TypeAlias = Callable[["AppConfig", rawws.HttpRequest], Coroutine[Any, Any, Any]]
 
@@ -84,7 +83,10 @@ class PushApi:
             "POST /push": self._push,
         }
         split = [(*name.partition(" ")[::2], endpoint) for name, endpoint in asked.items()]
-        return [rawws.Route(BASE + path, partial(self._answer, endpoint), [method]) for method, path, endpoint in split]
+        return [
+            rawws.Route(BASE + path, partial(self._answer, endpoint), [method], check=self._refusal)
+            for method, path, endpoint in split
+        ]
 
     # -- who asks
 
@@ -92,18 +94,33 @@ class PushApi:
         """Answer a request, if it is one of a server of the app."""
         app = self._gateway.config.app(request.path_params["app"])
         response = await self._attempt(app, endpoint, request)
-        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
+        self._count(app, response)
         return response
+
+    def _refusal(self, request: rawws.HttpRequest) -> rawws.Response | None:
+        """Refuse a request that is none of a server of the app, or comes too early, before its body is read."""
+        app = self._gateway.config.app(request.path_params["app"])
+        try:
+            self._rates.take(self._check(app, request))
+        except rawws.HttpError as error:
+            response = answer_error(error)
+            self._count(app, response)
+            return response
+        return None
+
+    def _count(self, app: AppConfig | None, response: rawws.Response) -> None:
+        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
 
     async def _attempt(
         self, app: AppConfig | None, endpoint: PushEndpoint, request: rawws.HttpRequest
     ) -> rawws.Response:
         try:
-            body = await self._found(endpoint, self._check(app, request), request)
-        except V1Error as error:
-            return answer_problem(error.status, error.code, error.reason, *error.headers)
+            # Again: while the body came, the app may have gone from the file.
+            known = self._check(app, request)
+            self._secrets.check_body(request)
+            body = await self._found(endpoint, known, request)
         except rawws.HttpError as error:
-            return answer_problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
+            return answer_error(error)
         except DevicesAway as error:
             return answer_problem(503, "unavailable", str(error), LATER)
         except RegistryAway:
@@ -124,7 +141,6 @@ class PushApi:
         known = self._secrets.check(app, request)
         if known.push is None:
             raise V1Error(409, "push", "push is not configured for the app")
-        self._rates.take(known)
         return known
 
     # -- what is asked

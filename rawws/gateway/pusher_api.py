@@ -3,7 +3,7 @@
 Sources: https://pusher.com/docs/channels/library_auth_reference/rest-api/, and what its libraries send.
 
 Laws:
-1. Who has no signature learns nothing, and nothing is done.
+1. Who has no signature learns nothing, and nothing is done: it is over the head, so no body of a stranger is read.
 2. A request is checked whole before any of it is done.
 3. An answer is a JSON object, also where there is nothing to say: a library reads it.
 """
@@ -18,7 +18,7 @@ import rawws
 
 from .control import RegistryAway
 from .events import GatewayEvent, is_cached, topic_of_channel
-from .pusher_rules import MAX_EVENT_NAME, check_channel_name, check_request, is_name, kind_of_channel
+from .pusher_rules import MAX_EVENT_NAME, check_body, check_channel_name, check_request, is_name, kind_of_channel
 from .servers import LATER, RequestRates
 
 if TYPE_CHECKING:
@@ -58,29 +58,46 @@ class PusherApi:
         app = "/apps/{app}"
         terminate = "/users/{user}/terminate_connections"
         return [
-            rawws.Route(f"{app}/events", self._guarded(self._events), ["POST"]),
-            rawws.Route(f"{app}/batch_events", self._guarded(self._batch), ["POST"]),
-            rawws.Route(f"{app}/channels", self._guarded(self._channels)),
-            rawws.Route(f"{app}/channels/{{channel}}", self._guarded(self._channel)),
-            rawws.Route(f"{app}/channels/{{channel}}/users", self._guarded(self._channel_users)),
-            rawws.Route(f"{app}/connections", self._guarded(self._connections)),
-            rawws.Route(f"{app}{terminate}", self._guarded(self._terminate), ["POST"]),
+            self._route(f"{app}/events", self._events, "POST"),
+            self._route(f"{app}/batch_events", self._batch, "POST"),
+            self._route(f"{app}/channels", self._channels),
+            self._route(f"{app}/channels/{{channel}}", self._channel),
+            self._route(f"{app}/channels/{{channel}}/users", self._channel_users),
+            self._route(f"{app}/connections", self._connections),
+            self._route(f"{app}{terminate}", self._terminate, "POST"),
             # As the library for Python has it, up to 3.3.4.
-            rawws.Route(terminate, self._guarded(self._terminate), ["POST"]),
+            self._route(terminate, self._terminate, "POST"),
         ]
+
+    def _route(
+        self, path: str, endpoint: Callable[[AppConfig, rawws.HttpRequest], Awaitable[Any]], method: str = "GET"
+    ) -> rawws.Route:
+        return rawws.Route(path, self._guarded(endpoint), [method], check=self._check)
+
+    def _check(self, request: rawws.HttpRequest) -> rawws.Response | None:
+        """Refuse a request that no server of an app signed, or that comes too early, before its body is read."""
+        try:
+            self._rates.take(self._app_of(request))
+        except rawws.HttpError as error:
+            return self._counted(request, problem(error.status, error.reason, *error.headers))
+        return None
+
+    def _counted(self, request: rawws.HttpRequest, response: rawws.Response) -> rawws.Response:
+        app = self._app_named(request)
+        self._gateway.figures_of("" if app is None else app.id, "pusher").requests[response.status] += 1
+        return response
 
     def _guarded(self, endpoint: Callable[[AppConfig, rawws.HttpRequest], Awaitable[Any]]) -> Callable[..., Any]:
         """Return an endpoint that looks at the signature first."""
 
         async def answer(request: rawws.HttpRequest) -> rawws.Response:
-            response = await attempt(request)
-            app = self._app_named(request)
-            self._gateway.figures_of("" if app is None else app.id, "pusher").requests[response.status] += 1
-            return response
+            return self._counted(request, await attempt(request))
 
         async def attempt(request: rawws.HttpRequest) -> rawws.Response:
             try:
+                # Again: while the body came, the app may have gone from the file.
                 app = self._app_of(request)
+                check_body(request)
                 async with asyncio.timeout(PATIENCE):
                     found = await endpoint(app, request)
             except rawws.TopicError as error:
@@ -106,7 +123,6 @@ class PusherApi:
         check_request(app, request)
         if not app.enabled:
             raise rawws.HttpError(403, "the app is disabled")
-        self._rates.take(app)
         return app
 
     # -- events

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
 
 import rawws
+from rawws.protocol.http11 import content_length
 
 if TYPE_CHECKING:
     from .config import AppConfig
@@ -22,6 +23,8 @@ __all__ = [
     "MAX_USER_ID",
     "USER_CHANNEL",
     "ChannelKind",
+    "announces_body",
+    "check_body",
     "check_channel_name",
     "check_request",
     "is_name",
@@ -90,21 +93,37 @@ def is_signed(app: AppConfig, auth: object, text: str) -> bool:
     return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")) and secret is not None
 
 
+def announces_body(request: rawws.HttpRequest) -> bool:
+    """Tell whether a body comes behind the head of a request."""
+    return "Transfer-Encoding" in request.headers or bool(content_length(request.headers))
+
+
+def check_body(request: rawws.HttpRequest) -> None:
+    """Check that the body is the one whose hash was signed. Raises HttpError(401)."""
+    query = {name.lower(): value for name, value in request.query.items()}
+    md5 = query.get("body_md5")
+    if request.body and md5 is None:
+        raise rawws.HttpError(401, "there is a body and no body_md5")
+    if md5 is not None and not hmac.compare_digest(md5_of(request.body), ascii_of(md5)):
+        raise rawws.HttpError(401, "body_md5 is not that of the body")
+
+
 def check_request(app: AppConfig, request: rawws.HttpRequest) -> None:
-    """Check the signature of a server's request. Raises HttpError(401), which says why but not what would be right."""
+    """Check the signature of a server's request, which is over its head; `check_body` is to follow.
+
+    Raises HttpError(401), which says why but not what would be right.
+    """
     query = {name.lower(): value for name, value in request.query.items()}
     signature = query.pop("auth_signature", "")
-    stamp, md5 = query.get("auth_timestamp", ""), query.get("body_md5")
+    stamp = query.get("auth_timestamp", "")
     if query.get("auth_version") != VERSION:
         raise rawws.HttpError(401, f"auth_version is {query.get('auth_version', '')[:16]!r}, allowed is {VERSION}")
     if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 16 and abs(time.time() - int(stamp)) <= SKEW):
         raise rawws.HttpError(
             401, f"auth_timestamp is {stamp[:20]!r}, allowed are times within {SKEW} s of the server's"
         )
-    if request.body and md5 is None:
+    if announces_body(request) and "body_md5" not in query:
         raise rawws.HttpError(401, "there is a body and no body_md5")
-    if md5 is not None and not hmac.compare_digest(md5_of(request.body), ascii_of(md5)):
-        raise rawws.HttpError(401, "body_md5 is not that of the body")
     path = request.head.path.partition("?")[0]
     text = f"{request.method}\n{path}\n" + "&".join(f"{name}={query[name]}" for name in sorted(query))
     if not is_signed(app, f"{query.get('auth_key', '')}:{signature}", text):

@@ -3,6 +3,7 @@
 Laws:
 1. Who has no secret of an app learns nothing, not even whether there is that app.
 2. It is for programs: a page is refused, for its secret would be everybody's.
+3. Who asks is known by the head: of a stranger no body is read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import rawws
 from rawws.http.keys import BearerKeys
 from rawws.net.rate import RateLimiter
 
-from .pusher_rules import check_request
+from .pusher_rules import check_body, check_request
+from .v1_requests import V1Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,13 +23,24 @@ if TYPE_CHECKING:
     from .config import AppConfig
     from .model import Admission
 
-__all__ = ["FRESH", "LATER", "AppSecrets", "RequestRates", "ServerFace", "answer_problem"]
+__all__ = ["FRESH", "LATER", "AppSecrets", "RequestRates", "ServerFace", "answer_error", "answer_problem"]
 
 # Seconds of its rate that an app may ask at once.
 BURST: Final = 2.0
 # No cache keeps what is asked with a secret.
 FRESH: Final = ("Cache-Control", "no-store")
 LATER: Final = ("Retry-After", "1")
+# The words for what has no other.
+CODES: Final = {
+    401: "unauthorized",
+    403: "refused",
+    404: "gone",
+    409: "conflict",
+    410: "gone",
+    413: "size",
+    429: "limit",
+    503: "unavailable",
+}
 UNAUTHORIZED: Final = "needed is Authorization: Bearer and a secret of the app, or a signature of Pusher"
 
 
@@ -73,12 +86,22 @@ class AppSecrets:
             raise rawws.HttpError(403, "the app is disabled")
         return app
 
+    def check_body(self, request: rawws.HttpRequest) -> None:
+        """Check what a signature says of the body, once that is here. Raises HttpError(401)."""
+        if is_signed_by_query(request):
+            check_body(request)
+
     def _is_server(self, app: AppConfig, request: rawws.HttpRequest) -> bool:
         """Tell whether a request has a secret of an app, or a signature by one. Raises HttpError(401)."""
-        if "Authorization" in request.headers or "auth_signature" not in request.query:
+        if not is_signed_by_query(request):
             return self._keys[app.id].open_to(request.headers)
         check_request(app, request)
         return True
+
+
+def is_signed_by_query(request: rawws.HttpRequest) -> bool:
+    """Tell whether it is a signature that says who asks."""
+    return "Authorization" not in request.headers and "auth_signature" in request.query
 
 
 class ServerFace:
@@ -100,3 +123,9 @@ class ServerFace:
 def answer_problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> rawws.Response:
     """Return an answer that says what is wrong."""
     return rawws.Response.json({"error": code, "reason": reason}, status, [FRESH, *fields])
+
+
+def answer_error(error: rawws.HttpError) -> rawws.Response:
+    """Return the answer to a request that cannot be."""
+    code = error.code if isinstance(error, V1Error) else CODES.get(error.status, "malformed")
+    return answer_problem(error.status, code, error.reason, *error.headers)

@@ -2,7 +2,8 @@
 
 Laws:
 1. What is signed is what came: the request target undecoded, the octets of the body.
-2. An unknown key, a wrong secret and a changed request get the same answer, after the same work.
+2. An unknown key, a wrong secret and a changed request get the same answer, after the same work: but that a key is
+   unknown is told before the body comes, for keys are no secrets, and bodies take memory.
 3. No error has a word of a secret, of a signature, or of what the request's author could have put there.
 """
 
@@ -30,6 +31,7 @@ MAX_SKEW = 300.0
 SERVICE = "execute-api"
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"
+WRONG = "the key is unknown, or the signature does not fit the request"
 
 # The same order in all SDKs, and in AWS's own examples.
 AUTHORIZATION = re.compile(
@@ -39,6 +41,7 @@ AUTHORIZATION = re.compile(
     re.ASCII,
 )
 DATE = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class SignatureError(RawwsError):
@@ -63,7 +66,7 @@ def check_signature(
     method: str,
     target: str,
     headers: Headers,
-    body: bytes,
+    body: bytes | None,
     credentials: Mapping[str, AwsCredential],
     *,
     now: float,
@@ -71,7 +74,9 @@ def check_signature(
 ) -> str:
     """Return the key that signed a request; `target` is the request target as it came, `now` seconds since 1970.
 
-    `secure` says that the request came by TLS: only then it may leave its body unsigned. Raises SignatureError.
+    `secure` says that the request came by TLS: only then it may leave its body unsigned. A body of None is still to
+    come: the hash of it that the head says is believed until then; where it says none, the signature cannot be checked
+    yet, and is not. Raises SignatureError.
     """
     fields = headers.get_all("Authorization")
     if len(fields) != 1:
@@ -87,6 +92,10 @@ def check_signature(
         raise SignatureError(f"the signature is for another service, needed is {SERVICE}")
     stamp = _date_of(headers, date, now)
     payload = _payload_of(headers, body, secure=secure)
+    if payload is None:
+        if key not in credentials:
+            raise SignatureError(WRONG)
+        return key
     path, _, query = target.partition("?")
     request = "\n".join(
         (method, _canonical_path(path), _canonical_query(query), _canonical_headers(headers, signed), signed, payload)
@@ -98,7 +107,7 @@ def check_signature(
     token = ",".join(headers.get_all("X-Amz-Security-Token")) if credential.token else ""
     token_fits = hmac.compare_digest(token.encode(), credential.token.encode())
     if not (hmac.compare_digest(wanted, signature) and token_fits and credential.secret):
-        raise SignatureError("the key is unknown, or the signature does not fit the request")
+        raise SignatureError(WRONG)
     return key
 
 
@@ -116,12 +125,14 @@ def _date_of(headers: Headers, date: str, now: float) -> str:
     return stamps[0]
 
 
-def _payload_of(headers: Headers, body: bytes, *, secure: bool) -> str:
-    """Return what stands for the body in what is signed."""
-    own = hashlib.sha256(body).hexdigest()
+def _payload_of(headers: Headers, body: bytes | None, *, secure: bool) -> str | None:
+    """Return what stands for the body in what is signed, None where only the body tells."""
+    own = None if body is None else hashlib.sha256(body).hexdigest()
     said = headers.get_all("X-Amz-Content-Sha256")
     if not said or said == [own]:
         return own
+    if body is None and len(said) == 1 and HASH.fullmatch(said[0]):
+        return said[0]
     if said == [UNSIGNED] and secure:
         return UNSIGNED
     raise SignatureError("X-Amz-Content-Sha256 is not the hash of the body, or the body is unsigned without TLS")

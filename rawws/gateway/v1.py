@@ -21,7 +21,7 @@ from .control import RegistryAway
 from .events import topic_of_channel
 from .loading import app_of_api
 from .pusher_rules import USER_CHANNEL, check_channel_name
-from .servers import FRESH, LATER, AppSecrets, RequestRates, ServerFace, answer_problem
+from .servers import FRESH, LATER, AppSecrets, RequestRates, ServerFace, answer_error, answer_problem
 from .v1_connections import ConnectionRequests
 from .v1_requests import V1Error, digest_of, event_in, key_of_request, page_in, publish_in
 
@@ -40,8 +40,6 @@ __all__ = ["V1Api"]
 BASE: Final = "/v1/apps/{app}"
 # How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
 PATIENCE: Final = 5.0
-# The words for what has no other.
-CODES: Final = {401: "unauthorized", 403: "refused", 409: "conflict", 410: "gone", 413: "size", 429: "limit"}
 
 
 @final
@@ -79,7 +77,7 @@ class V1Api(ServerFace):
         found = []
         for name, endpoint in asked.items():
             method, _, path = name.partition(" ")
-            found.append(rawws.Route(BASE + path, partial(self._answer, endpoint), [method]))
+            found.append(rawws.Route(BASE + path, partial(self._answer, endpoint), [method], check=self._check))
         return found
 
     async def start(self) -> None:
@@ -95,15 +93,30 @@ class V1Api(ServerFace):
         """Answer a request, if it is one of a server of the app."""
         app = self._apps.get(request.path_params["app"])
         response = await self._attempt(app, endpoint, request)
-        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
+        self._count(app, response)
         return response
+
+    def _check(self, request: rawws.HttpRequest) -> rawws.Response | None:
+        """Refuse a request that is none of a server of the app, or comes too early, before its body is read."""
+        app = self._apps.get(request.path_params["app"])
+        try:
+            self._rates.take(self._secrets.check(app, request))
+        except rawws.HttpError as error:
+            response = answer_error(error)
+            self._count(app, response)
+            return response
+        return None
+
+    def _count(self, app: AppConfig | None, response: rawws.Response) -> None:
+        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
 
     async def _attempt(
         self, app: AppConfig | None, endpoint: ServerEndpoint, request: rawws.HttpRequest
     ) -> rawws.Response:
         try:
+            # Again: while the body came, the app may have gone from the file.
             known = self._secrets.check(app, request)
-            self._rates.take(known)
+            self._secrets.check_body(request)
             key = key_of_request(request) if request.method == "POST" else ""
             async with asyncio.timeout(PATIENCE):
                 if key:
@@ -113,10 +126,10 @@ class V1Api(ServerFace):
                     body = await endpoint(known, request)
         except (CursorError, EnvelopeError) as error:
             return answer_problem(400, "cursor" if isinstance(error, CursorError) else error.code, str(error))
-        except (V1Error, rawws.TopicError) as error:
+        except rawws.TopicError as error:
             return answer_problem(error.status, error.code, error.reason, *error.headers)
         except rawws.HttpError as error:
-            return answer_problem(error.status, CODES.get(error.status, "malformed"), error.reason, *error.headers)
+            return answer_error(error)
         except (TimeoutError, RegistryAway):
             return answer_problem(503, "unavailable", "other instances cannot be reached at this time", LATER)
         return rawws.Response(200, body.encode(), [FRESH], "application/json")

@@ -120,6 +120,8 @@ def fields_in(request: rawws.HttpRequest, *known: str) -> dict[str, Any]:
         fields = json.loads(request.text(), object_pairs_hook=distinct, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         raise malformed(f"the body is not JSON: {error}"[:200]) from None
+    # A request with an Idempotency-Key may outlive its client.
+    request.body = b""
     if not isinstance(fields, dict):
         raise malformed(f"the body is {type(fields).__name__}, allowed is an object")
     for name in fields:

@@ -87,12 +87,14 @@ def scheme_of_scope(scope: AsgiScope) -> str:
 class AsgiContext:
     """What the exchanges in one event loop need of a server."""
 
-    __slots__ = ("closing", "settings", "tasks")
+    __slots__ = ("body_bytes", "closing", "settings", "tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = Settings(loop, logging.getLogger("rawws.server"))
         # No ASGI server tells its applications.
         self.closing = False
+        # Nor do they say what others may take.
+        self.body_bytes = 0
         self.tasks: set[asyncio.Task[None]] = set()
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -26,6 +26,9 @@ def call_endpoint(exchange: Exchange) -> None:
     value = exchange.endpoint(exchange.request)
     if inspect.isawaitable(value):
         exchange.endpoint_task = exchange.context.start(_complete_later(exchange, value))
+        if exchange.held:
+            # Whatever becomes of the client, the body is kept until then.
+            exchange.endpoint_task.add_done_callback(lambda _: exchange.free())
     else:
         _complete(exchange, value)
 

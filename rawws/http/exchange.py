@@ -116,6 +116,8 @@ class HttpContext(Protocol):
 
     settings: Settings
     closing: bool
+    # How many bytes of bodies are kept for all exchanges.
+    body_bytes: int
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what answers a request; the end of the server waits for it."""
@@ -225,6 +227,7 @@ class Exchange:
         "endpoint",
         "endpoint_task",
         "fields",
+        "held",
         "is_cancelled_with_client",
         "line",
         "omit_body",
@@ -249,6 +252,8 @@ class Exchange:
         # What takes the body as it comes, in the place of an endpoint that gets it whole; and what came of it.
         self.sink: BodyObserver | None = None
         self.content = bytearray()
+        # How many bytes of a body are counted for it.
+        self.held = 0
         # Header fields that the response has because of who asked.
         self.fields: tuple[tuple[str, str], ...] = ()
         # RFC 9110 9.3.2: "The HEAD method is identical to GET except that the server MUST NOT send content".
@@ -265,6 +270,7 @@ class Exchange:
     def forget(self) -> None:
         """Let go of the request: the response may last."""
         self.line = self.name()
+        self.free()
         del self.endpoint, self.content
         if self.request.is_watched:
             self.request.body = b""
@@ -282,9 +288,17 @@ class Exchange:
     def end(self) -> None:
         """Mark the exchange as over, and end its request."""
         self.over = True
+        if self.endpoint_task is None:
+            self.free()
         request: HttpRequest | None = getattr(self, "request", None)
         if request is not None:
             request.end()
+
+    def free(self) -> None:
+        """Count the body no longer."""
+        if self.held:
+            self.context.body_bytes -= self.held
+            self.held = 0
 
     def lose(self) -> None:
         """End the exchange: the client has left. A running endpoint counts as a connection, and may be cancelled."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, final
 from urllib.parse import quote, unquote
 
 from rawws.errors import HttpError
@@ -36,6 +36,7 @@ __all__ = ["NO_PARAMS", "Resource", "Route", "Routes"]
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 Endpoint = TypeVar("Endpoint", bound="Callable[..., Any] | Handler")
+Check: TypeAlias = "Callable[[HttpRequest], HttpResponse | None]"
 
 # A segment, or the rest of a path: what stands between braces.
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
@@ -48,7 +49,9 @@ class Route(NamedTuple):
     """One line of a table of routes: what answers these methods at this path, or a WebSocket there.
 
     At `/{rest:path}`, the endpoint may be an application, such as `rawws.integrations.asgi.Application`, which answers
-    all that no other route does. `cancel` has an asynchronous endpoint cancelled when its client is gone.
+    all that no other route does. `cancel` has an asynchronous endpoint cancelled when its client is gone. `check` is a
+    plain function that judges a request by its head, before the body is read: the Response that it returns is sent in
+    the place of the endpoint's, None has the endpoint answer. It may raise HttpError.
     """
 
     path: str
@@ -56,19 +59,22 @@ class Route(NamedTuple):
     methods: Sequence[str] = ("GET",)
     websocket: bool = False
     cancel: bool = False
+    check: Check | None = None
 
 
 @final
 class Resource:
     """What there is at one path: an endpoint for each method, and one for WebSockets."""
 
-    __slots__ = ("application", "cancelled", "methods", "names", "websocket")
+    __slots__ = ("application", "cancelled", "checks", "methods", "names", "websocket")
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self.methods: dict[str, Callable[..., Any]] = {}
         # Those of the methods whose endpoints are cancelled when their clients are gone.
         self.cancelled: set[str] = set()
+        # What judges requests with a method before their bodies are read.
+        self.checks: dict[str, Check] = {}
         self.websocket: Any = None
         # What answers all of it in the place of endpoints.
         self.application: HttpApplication | None = None
@@ -121,15 +127,16 @@ class Routes:
         """Add a route. Raises ValueError for a path or a method that is none, or that has an endpoint already."""
         if not isinstance(route, Route):
             raise TypeError(f"routes has a {type(route).__name__}, allowed are rawws.Route")
-        path, endpoint, methods, websocket, cancel = route
+        path, endpoint, methods, websocket, cancel, check = route
         if isinstance(endpoint, HttpApplication):
             self._mount(route, endpoint)
             return
         resource = self._resource_at(path)
         if websocket:
             check_handler(endpoint)
-            if cancel:
-                raise ValueError(f"{path} is for WebSockets, allowed beside cancel are methods")
+            if cancel or check is not None:
+                name = "cancel" if cancel else "check"
+                raise ValueError(f"{path} is for WebSockets, allowed beside {name} are methods")
             if resource.websocket is not None:
                 raise ValueError(f"{path} has an endpoint for WebSockets already")
             resource.websocket = endpoint
@@ -137,6 +144,10 @@ class Routes:
         if not callable(endpoint):
             raise TypeError(f"the endpoint of {path} is {type(endpoint).__name__}, allowed is a function")
         check_arguments(endpoint, f"the endpoint of {path}", "request")
+        if check is not None and not callable(check):
+            raise TypeError(f"the check of {path} is {type(check).__name__}, allowed is a function")
+        if check is not None:
+            check_arguments(check, f"the check of {path}", "request")
         if isinstance(methods, str) or not methods:
             raise ValueError(f"the methods of {path} are {methods!r}, allowed is a list of at least one")
         for method in methods:
@@ -145,25 +156,30 @@ class Routes:
             if method in resource.methods:
                 raise ValueError(f"{path} has an endpoint for {method} already")
         resource.methods.update(dict.fromkeys(methods, endpoint))
+        # That of GET answers HEAD where nothing else does.
+        like = {*methods, *({"HEAD"} if "GET" in methods and "HEAD" not in resource.methods else ())}
         if cancel:
-            resource.cancelled.update(methods)
-            resource.cancelled.update({"HEAD"} if "GET" in methods and "HEAD" not in resource.methods else ())
+            resource.cancelled.update(like)
+        if check is not None:
+            resource.checks.update(dict.fromkeys(like, check))
 
     def websocket(self, path: str) -> Callable[[Endpoint], Endpoint]:
         """Decorate what takes the WebSockets at this path: a coroutine function, or call it with a Handler."""
         return self._decorator(path, (), True)
 
-    def get(self, path: str, *, cancel: bool = False) -> Callable[[Endpoint], Endpoint]:
-        """Decorate what answers GET, and HEAD, at this path; with `cancel`, it is cancelled when its client is gone."""
-        return self._decorator(path, ("GET",), False, cancel)
+    def get(self, path: str, *, cancel: bool = False, check: Check | None = None) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers GET, and HEAD, at this path; `cancel` and `check` are those of a Route."""
+        return self._decorator(path, ("GET",), False, cancel, check)
 
-    def post(self, path: str, *, cancel: bool = False) -> Callable[[Endpoint], Endpoint]:
-        """Decorate what answers POST at this path; `cancel` is as with `get`."""
-        return self._decorator(path, ("POST",), False, cancel)
+    def post(self, path: str, *, cancel: bool = False, check: Check | None = None) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers POST at this path; `cancel` and `check` are those of a Route."""
+        return self._decorator(path, ("POST",), False, cancel, check)
 
-    def route(self, path: str, methods: Sequence[str], *, cancel: bool = False) -> Callable[[Endpoint], Endpoint]:
-        """Decorate what answers these methods at this path; `cancel` is as with `get`."""
-        return self._decorator(path, methods, False, cancel)
+    def route(
+        self, path: str, methods: Sequence[str], *, cancel: bool = False, check: Check | None = None
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Decorate what answers these methods at this path; `cancel` and `check` are those of a Route."""
+        return self._decorator(path, methods, False, cancel, check)
 
     def find(self, path: str) -> tuple[Resource, Mapping[str, str]]:
         """Return what there is at the path of a request, and the parameters in it; raises HttpError with 404."""
@@ -205,8 +221,8 @@ class Routes:
         """Have an application answer the rest."""
         if not re.fullmatch(r"/\{\w+:path\}", route.path):
             raise ValueError(f"the path is {route.path!r}, allowed for an application is '/{{rest:path}}'")
-        if route.websocket or route.cancel or route.methods != ("GET",):
-            raise ValueError("the route of an application has methods, websocket or cancel: it answers all itself")
+        if route.websocket or route.cancel or route.check is not None or route.methods != ("GET",):
+            raise ValueError("the route of an application has more than a path: it answers all itself")
         if self._rest is not None:
             raise ValueError("there is an application for the rest of the paths already")
         self._rest = Resource(())
@@ -237,10 +253,15 @@ class Routes:
         return resource
 
     def _decorator(
-        self, path: str, methods: Sequence[str], websocket: bool, cancel: bool = False
+        self,
+        path: str,
+        methods: Sequence[str],
+        websocket: bool,
+        cancel: bool = False,
+        check: Check | None = None,
     ) -> Callable[[Endpoint], Endpoint]:
         def add(endpoint: Endpoint) -> Endpoint:
-            self.add(Route(path, endpoint, methods, websocket, cancel))
+            self.add(Route(path, endpoint, methods, websocket, cancel, check))
             return endpoint
 
         return add

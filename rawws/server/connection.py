@@ -141,10 +141,31 @@ class ServerConnection:
         resource.check_method(request.method)
         return exchange
 
+    def objects(self, resource: Resource, exchange: Exchange, *, whole: bool) -> bool:
+        """Tell whether the check of the route answered; then that was sent. `whole` tells that no body is to come."""
+        check = resource.checks.get(exchange.request.method)
+        response = None if check is None else check(exchange.request)
+        if response is None:
+            return False
+        if not isinstance(response, HttpResponse):
+            raise TypeError(f"the check returned {type(response).__name__}, allowed are a Response and None")
+        if whole:
+            self.leave_request()
+            exchange.respond(response)
+        else:
+            # What comes of the body is dropped, for a while.
+            self.respond_last(response)
+        return True
+
     def wait_for_body(self, size: int) -> None:
         """Give the client the time that a body of so many bytes may take."""
         limit = self.context.settings.open_timeout
         self.set_deadline(limit and limit + size / SLOWEST)
+
+    def keep(self, exchange: Exchange, data: bytes) -> None:
+        """Keep a piece of a body. Raises HttpError with 503 where those of all requests together are too long."""
+        exchange.content += data
+        self.context.hold(exchange, len(data))
 
     def call(self, exchange: Exchange) -> None:
         """Have the endpoint answer."""

@@ -30,6 +30,7 @@ from .upgrade import WebSocketTerms
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from rawws.http.exchange import Exchange
     from rawws.http.serving import RunningServer
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Acceptance
@@ -109,6 +110,10 @@ class ServerContext:
         tells = isinstance(handler, (Routes, HttpApplication))
         self.endpoint = None if tells else WebSocketEndpoint(handler, settings)
         self._endpoints: dict[int, WebSocketEndpoint] = {}
+        memory = options.max_body_memory
+        self._body_memory = sys.maxsize if memory is None else memory
+        # Of the bodies of requests that are read, or answered.
+        self.body_bytes = 0
         # Connections of HTTP/2 that have streams: these count, in their place.
         self.carriers: set[WebSocket] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -249,6 +254,14 @@ class ServerContext:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def hold(self, exchange: Exchange, size: int) -> None:
+        """Count so many bytes of a body. Raises HttpError with 503 for too many: never for one body alone."""
+        exchange.held += size
+        self.body_bytes += size
+        if self.body_bytes > self._body_memory and self.body_bytes > exchange.held:
+            headers = (("Retry-After", str(RETRY_AFTER)),)
+            raise HttpError(503, f"the bodies of all requests are over {self._body_memory} bytes, the limit", headers)
 
     def outlive(self, task: asyncio.Task[None]) -> None:
         """Count an endpoint whose client is gone as a connection, until it is done."""

@@ -287,6 +287,8 @@ class Http1Connection(ServerConnection):
         exchange = self.exchange_with(resource, request)
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
             self.body = Body(headers, max_size=max_size)
+        if self.objects(resource, exchange, whole=self.body.done):
+            return rest
         # RFC 9110 10.1.1: a server "MAY omit sending a 100 (Continue) response if it has already received some or all
         # of the content".
         if heads.expects_continue(request.head) and not self.body.done and not rest:
@@ -302,7 +304,7 @@ class Http1Connection(ServerConnection):
         if exchange.sink is not None:
             exchange.sink.feed(body.receive(data), whole=body.done)
             return body.rest
-        exchange.content += body.receive(data)
+        self.keep(exchange, body.receive(data))
         if not body.done:
             return b""
         exchange.request.body = bytes(exchange.content)

@@ -109,6 +109,9 @@ class ServerOptions:
     byte_rate: float | None = None
     # Of compressors with context takeover; over that it is agreed on without.
     max_compression_memory: int | None = 1 << 28
+    # Of the bodies of all requests that are read or answered; the next piece of another one is refused (503). As much
+    # as for compressors: by default, 256 bodies of `max_size`.
+    max_body_memory: int | None = 1 << 28
     # How the server ends on a signal.
     drain: Drain | None = None
     # HTTP/2 (RFC 9113): True by TLS where the client wants it too, and without TLS to those that begin with it; None by
@@ -168,6 +171,7 @@ LIMITS = (
     "message_rate",
     "byte_rate",
     "max_compression_memory",
+    "max_body_memory",
 )
 
 

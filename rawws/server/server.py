@@ -369,7 +369,7 @@ def serve(handler: ServerHandler, options: ListenOptions) -> Serve:
     a twentieth; `max_connections_per_address` (429). Of each address, `handshake_rate` a second (429). Of each
     WebSocket, `message_rate` messages and `byte_rate` bytes a second: a client that is faster is not read from, so TCP
     slows it down. Over `max_compression_memory` bytes of compressors that a Compression with context takeover keeps,
-    it is agreed on without.
+    it is agreed on without. Of the bodies of all requests, `max_body_memory` bytes are kept (503, with Retry-After).
 
     `drain` says how the server ends on a signal. `access_log` has each HTTP response logged, by `rawws.access`.
 

@@ -187,7 +187,7 @@ class StreamRequests(ServerConnection):
         if exchange.sink is not None:
             exchange.sink.feed(data, whole=whole)
             return
-        exchange.content += data
+        self.keep(exchange, data)
         if whole:
             exchange.request.body = bytes(exchange.content)
             self.call(exchange)
@@ -266,6 +266,8 @@ class StreamRequests(ServerConnection):
         exchange = self.exchange_with(resource, self.request_of(request, path_params))
         size = self._check_length(request)
         expects = heads.expects_continue(request)
+        if self.objects(resource, exchange, whole=self.whole):
+            return
         if self.whole:
             self.call(exchange)
             return

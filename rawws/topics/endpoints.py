@@ -42,10 +42,12 @@ def api_routes(hub: Hub, path: str, *, keys: Iterable[str]) -> list[Route]:
     It is for programs that send `Authorization: Bearer KEY` with one of the keys; `authorize` of the hub is not asked.
     Raises ValueError without a key, and for a key of less than 16 characters or that cannot stand in a header.
     """
-    base = path.rstrip("/")
+    api, base = HubApi(hub, keys), path.rstrip("/")
     return [
-        Route(f"{base}/{name}" if name else path, endpoint, [METHODS[name]])
-        for name, endpoint in HubApi(hub, keys).endpoints.items()
+        Route(
+            f"{base}/{name}" if name else path, endpoint, [METHODS[name]], check=lambda asked: api.refuse(asked.headers)
+        )
+        for name, endpoint in api.endpoints.items()
     ]
 
 

@@ -1,7 +1,8 @@
 """The HTTP API of a hub: what programs with a key ask for, whatever they are written in (docs/use/api.md).
 
 Laws:
-1. Who has no key learns nothing, and nothing is done. A key is compared in a time that says nothing about it.
+1. Who has no key learns nothing, nothing is done, and no body is read. A key is compared in a time that says nothing
+   about it.
 2. A request is checked whole before any of it is done.
 3. It is for programs: a page is refused, for its key would be everybody's.
 """
@@ -50,8 +51,9 @@ METHODS = {"": "GET", "publish": "POST", "broadcast": "POST", "history": "GET", 
 
 @final
 class HubApi:
-    """The endpoints of the API of a hub, by their names below its path, for those who have one of the keys.
+    """The endpoints of the API of a hub, by their names below its path.
 
+    They are for those who have one of the keys: who calls them asks `refuse` first, before a body is read.
     Raises ValueError without a key, and for one that is too short or cannot stand in a header.
     """
 
@@ -78,12 +80,9 @@ class HubApi:
         return None
 
     def _guarded(self, endpoint: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-        """Return an endpoint that asks for the key first, and tells mistakes in JSON."""
+        """Return an endpoint that tells mistakes in JSON."""
 
         def answer(asked: HttpRequest) -> Any:
-            refused = self.refuse(asked.headers)
-            if refused is not None:
-                return refused
             try:
                 found = endpoint(asked)
             except MISTAKES as error:

@@ -13,7 +13,7 @@ from rawws.admin.guard import AccessGuard, check_admin_key, is_loopback_host
 from rawws.protocol.http11 import parse_request
 from rawws.topics import Hub
 from tests.admin.looks import KEY, fetch, looked_at, post
-from tests.server.answers import get
+from tests.server.answers import ask, get
 
 LOOKS = ["/metrics", "/v1/status", "/v1/connections", "/v1/topics", "/v1/presence?topic=a", "/v1/stream"]
 GOOD = f"Authorization: Bearer {KEY}"
@@ -55,6 +55,12 @@ async def test_nobody_kicks_without_the_key_where_there_is_one() -> None:
     async with looked_at(Hub(), key=KEY) as (_, admin):
         assert (await post(admin, {"id": "x"})).status == 401
         assert (await post(admin, {"id": "x"}, GOOD)).status == 404
+
+
+async def test_who_has_no_key_is_refused_before_the_body_comes() -> None:
+    async with looked_at(Hub(), key=KEY) as (_, admin):
+        half = get("/v1/kick", "Content-Type: application/json", "Content-Length: 1000", method="POST")
+        assert [answer.status for answer in await ask(admin, half, ["POST"])] == [401]
 
 
 @pytest.mark.parametrize("target", LOOKS)

@@ -18,6 +18,7 @@ DEFAULTS = {
     "max_size": 1 << 20,
     "hard_limit": 1 << 20,
     "max_compression_memory": 256 << 20,
+    "max_body_memory": 256 << 20,
     "open_timeout": 10,
     "close_timeout": 10,
     "ping_interval": 20,

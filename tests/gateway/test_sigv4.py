@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import time
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Signed(NamedTuple):
     method: str
     target: str
     headers: Headers
-    body: bytes
+    body: bytes | None
 
     @property
     def now(self) -> float:
@@ -105,6 +106,34 @@ def test_a_body_that_is_said_to_have_a_hash_has_it() -> None:
     hashed = sign(X_Amz_Content_SHA256="40ea8eddeeccce9a3b73a8a0f4d4e66e8b0d3aee9fd2ac4a9acb4d1bc2f7a3c4")
     with pytest.raises(SignatureError, match="hash of the body"):
         hashed.check()
+
+
+def test_before_the_body_comes_the_signature_is_checked_where_the_head_has_its_hash() -> None:
+    hashed = sign(X_Amz_Content_SHA256=hashlib.sha256(BODY).hexdigest())
+    assert hashed.check() == KEY
+    early = hashed._replace(body=None)
+    assert early.check() == KEY
+    for wrong in (
+        early.with_header("X-Amz-Content-SHA256", "0" * 64),
+        early.with_header("X-Amz-Content-SHA256", "nonsense"),
+        early._replace(target="/prod/@connections/another"),
+    ):
+        with pytest.raises(SignatureError):
+            wrong.check()
+    # Of the body that comes, it is checked again.
+    with pytest.raises(SignatureError, match="hash of the body"):
+        hashed._replace(body=b"another").check()
+
+
+def test_before_the_body_comes_all_but_the_signature_is_checked_where_only_the_body_has_its_hash() -> None:
+    early = sign()._replace(body=None)
+    assert early._replace(target="/prod/@connections/another").check() == KEY
+    with pytest.raises(SignatureError, match="the key is unknown"):
+        early.check({})
+    with pytest.raises(SignatureError, match="off"):
+        early.check(now=early.now + 2 * MAX_SKEW)
+    with pytest.raises(SignatureError, match="another service"):
+        sign(service="lambda")._replace(body=None).check()
 
 
 def test_an_unsigned_body_is_taken_over_tls_only() -> None:
@@ -194,7 +223,7 @@ SIGNED = sign(X_Amz_User_Agent="aws-sdk-js/3", Amz_Sdk_Invocation_Id="5f0e11a2")
 PARTS = {
     "method": SIGNED.method,
     "target": SIGNED.target,
-    "body": SIGNED.body.decode(),
+    "body": BODY.decode(),
     **{name: SIGNED.headers[name] for name in SIGNED.headers},
 }
 

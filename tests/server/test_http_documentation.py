@@ -55,7 +55,7 @@ def events(response: HTTPResponse, count: int) -> list[str]:
 
 
 def test_these_are_all_programs_of_the_page() -> None:
-    assert sorted(PROGRAMS) == ["app.py", "live.py", "polls.py"]
+    assert sorted(PROGRAMS) == ["app.py", "live.py", "polls.py", "upload.py"]
 
 
 def test_the_routes_answer(tmp_path: Path) -> None:
@@ -93,3 +93,16 @@ def test_a_poll_gets_what_is_published_between_two_and_while_one_is_held(tmp_pat
             assert ask(port, "POST", "/messages", "two") == (204, "")
             with held.getresponse() as response:
                 assert json.load(response) == {"at": 2, "messages": ["two"]}
+
+
+def test_who_has_no_key_is_refused_before_the_body_comes(tmp_path: Path) -> None:
+    with running("upload.py", tmp_path) as port:
+        good = {"Authorization": "Bearer an-example-of-a-key"}
+        with asked(port, "POST", "/upload", "x" * 1000, **good) as response:
+            assert (response.status, response.read()) == (200, b"1000 bytes")
+        with closing(HTTPConnection(LOOPBACK, port, timeout=60)) as half:
+            half.putrequest("POST", "/upload")
+            half.putheader("Content-Length", "1000")
+            half.endheaders()
+            with half.getresponse() as response:
+                assert (response.status, response.read()) == (401, b"needed is a key")

@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 import rawws
 from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import History, Hub, endpoints
+from tests.server.answers import ask, get
 from tests.server.peers import eventually, serve
 from tests.topics.asgi import SERVERS, in_asgi
 from tests.topics.receivers import Receiver
@@ -226,6 +227,14 @@ async def test_two_authorizations_are_none() -> None:
     async with api(Hub(), headers={}) as client:
         headers = [("Authorization", f"Bearer {KEY}"), ("Authorization", "Bearer x")]
         assert (await client.get("subscribers", params={"topic": "a"}, headers=headers)).status_code == 401
+
+
+async def test_who_has_no_key_is_refused_before_the_body_comes() -> None:
+    routes = rawws.Routes(endpoints.api_routes(Hub(), "/api", keys=[KEY]))
+    async with serve(routes) as running:
+        for path in ("publish", "broadcast"):
+            half = get(f"/api/{path}", "Content-Length: 1000", method="POST")
+            assert [answer.status for answer in await ask(running, half, ["POST"])] == [401]
 
 
 async def test_pages_are_refused_whatever_origins_says(server: str) -> None:
