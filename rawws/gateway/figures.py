@@ -69,6 +69,7 @@ GATEWAY_METRICS: Final = {
     "rawws_gateway_push_retries": Metric("counter", "tries of those that will be made again"),
     "rawws_gateway_push_waiting": Metric("gauge", "notifications that wait for a service"),
     "rawws_gateway_push_users": Metric("counter", "what became of users who were to be notified"),
+    "rawws_gateway_push_users_waiting": Metric("gauge", "users who wait until it is looked whether they are back"),
     "rawws_gateway_state_keys": Metric("gauge", "channels, members and users of which hooks were told", highest=True),
     "rawws_gateway_state_unsettled": Metric("gauge", "those of which something is still to be told", highest=True),
     "rawws_gateway_state_behind": Metric("gauge", "1 while it is not known what hooks were told", highest=True),
@@ -176,9 +177,12 @@ def hook_samples(stats: dict[tuple[str, str], HookStats], queues: Iterable[HookQ
 
 
 def push_samples(
-    stats: Mapping[str, Mapping[str, PushStats]], waiting: Mapping[str, int], users: Mapping[tuple[str, str], int]
+    stats: Mapping[str, Mapping[str, PushStats]],
+    waiting: Mapping[str, int],
+    users: Mapping[tuple[str, str], int],
+    users_waiting: Mapping[str, int],
 ) -> Samples:
-    """Return what became of notifications, by app and service, what waits, and what became of users."""
+    """Return what became of notifications, by app and service, what waits, what became of users, and who waits."""
     parts: list[Samples] = []
     for app, services in stats.items():
         for service, counted in services.items():
@@ -188,6 +192,7 @@ def push_samples(
             parts.append({"rawws_gateway_push": outcomes, "rawws_gateway_push_retries": retries})
     gauges: Samples = {
         "rawws_gateway_push_waiting": {series(app=app): float(count) for app, count in waiting.items()},
+        "rawws_gateway_push_users_waiting": {series(app=app): float(count) for app, count in users_waiting.items()},
         "rawws_gateway_push_users": {
             series(TOTAL, app=app, outcome=outcome): float(count) for (app, outcome), count in users.items()
         },

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .model import Gateway
     from .push_devices import DeviceStore
 
-__all__ = ["PushApi", "PushTarget"]
+__all__ = ["MOST_USERS", "PushApi", "PushTarget"]
 
 BASE: Final = "/v1/apps/{app}"
 # Of one request.
@@ -51,8 +51,8 @@ class PushTarget(Protocol):
     def check(self, app: str, device: PushDevice) -> None:
         """Raise ValueError for a device that cannot be pushed to."""
 
-    def takes(self, app: str, count: int) -> bool:
-        """Tell whether there is room for so many users."""
+    def refusal(self, app: str, count: int) -> str:
+        """Return why there is no room for so many users, "" where there is."""
 
     def notify(self, app: str, user: str, message: PushMessage, *, after: float | None = None) -> bool:
         """Push to the devices of a user; tell whether there is room."""
@@ -190,9 +190,10 @@ class PushApi:
         except (TypeError, ValueError) as error:
             raise rawws.HttpError(400, str(error)) from None
         after, users = after if unless == "connected" else -1, list(dict.fromkeys(users))
-        if not self._target.takes(app.id, len(users)):
+        refusal = self._target.refusal(app.id, len(users))
+        if refusal:
             # None of them: who is asked to try again would notify some twice.
-            raise rawws.HttpError(429, f"there is no room for {len(users)} users: too many wait", (LATER,))
+            raise rawws.HttpError(429, refusal, (LATER,))
         return {"users": sum([self._target.notify(app.id, user, message, after=after) for user in users])}
 
 

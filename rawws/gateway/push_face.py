@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import rawws
@@ -19,7 +20,7 @@ from rawws.integrations.push import PushSender
 from rawws.net.cancellation import end_all, finish
 
 from .figures import push_samples
-from .push_api import PushApi
+from .push_api import MOST_USERS, PushApi
 from .push_devices import DevicesAway, device_store
 from .push_loading import services_of
 from .push_messages import notification_of_event
@@ -43,8 +44,10 @@ __all__ = ["PushFace"]
 
 logger = logging.getLogger("rawws.gateway")
 
-# Users who wait to be looked for again, of all apps.
+# Users who wait to be looked for again, of all apps: each has an equal part of it, so that no app takes the room of
+# another; and at least so many, those of one request.
 MAX_WAITING: Final = 10_000
+LEAST_ROOM: Final = MOST_USERS
 # Seconds for which the engine of the backplane is asked whether a user is back.
 PATIENCE: Final = 5.0
 
@@ -68,6 +71,8 @@ class PushFace(ServerFace):
         # By the app: what became of messages, by the services that there are and were; and what became of users.
         self.stats: dict[str, dict[str, PushStats]] = {}
         self.users: Counter[tuple[str, str]] = Counter()
+        # How many users of an app wait.
+        self.waiting: Counter[str] = Counter()
         self._tls = tls
         self._devices: DeviceStore | None = None
         self._serves = False
@@ -134,13 +139,19 @@ class PushFace(ServerFace):
         """Raise ValueError for a device that cannot be pushed to."""
         self.senders[app].sender.check(device)
 
-    def takes(self, app: str, count: int) -> bool:
-        """Tell whether there is room for so many users; where there is none, all of them are counted as dropped."""
-        if len(self._tasks) + count <= MAX_WAITING:
-            return True
+    def room(self) -> int:
+        """Return how many users of one app may wait."""
+        return max(LEAST_ROOM, MAX_WAITING // max(1, len(self.senders)))
+
+    def refusal(self, app: str, count: int) -> str:
+        """Return why there is no room for so many users of an app, "" where there is; they are counted as dropped."""
+        waiting, room = self.waiting[app], self.room()
+        if waiting + count <= room:
+            return ""
+        reason = f"{waiting} users of the app wait, with {count} more over {room}, the limit of one app"
         self.users[app, "dropped"] += count - 1
-        self._count(app, "dropped", f"{len(self._tasks)} users wait, with {count} more over {MAX_WAITING}")
-        return False
+        self._count(app, "dropped", reason)
+        return reason
 
     def notify(self, app: str, user: str, message: PushMessage, *, after: float | None = None) -> bool:
         """Push to the devices of a user who is connected nowhere some seconds later; tell whether there is room.
@@ -151,12 +162,13 @@ class PushFace(ServerFace):
         if known is None:
             self._count(app, "dropped", "push is not configured")
             return False
-        if not self.takes(app, 1):
+        if self.refusal(app, 1):
             return False
         work = self._push(app, user, message, known.config.after if after is None else after)
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._end_push)
+        self.waiting[app] += 1
+        task.add_done_callback(partial(self._end_push, app))
         return True
 
     # -- what happens
@@ -198,7 +210,8 @@ class PushFace(ServerFace):
             # No app ever had something to push by.
             return {}
         waiting = {app: each.sender.waiting for app, each in self.senders.items()}
-        return push_samples(self.stats, waiting, self.users)
+        users = {app: self.waiting[app] for app in self.stats}
+        return push_samples(self.stats, waiting, self.users, users)
 
     def _begin(self, config: GatewayConfig) -> list[PushSender]:
         """Make the senders that there are not yet; return those of which the configuration says something else."""
@@ -259,8 +272,9 @@ class PushFace(ServerFace):
         except (rawws.TopicError, TimeoutError):
             return False
 
-    def _end_push(self, task: asyncio.Task[None]) -> None:
+    def _end_push(self, app: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self.waiting[app] -= 1
         if task.cancelled():
             self._count("", "lost", "the gateway ends, and a user who waits is not told")
         elif (error := task.exception()) is not None:

@@ -22,11 +22,12 @@ from rawws.gateway.push_face import PushFace
 from rawws.gateway.push_messages import notification_of_event
 from rawws.integrations.push import PushDevice, PushMessage
 from tests.gateway.push_running import Pushing, app_server, push_file, pushing
-from tests.gateway.running import APP, app_file, gateway, pair
+from tests.gateway.running import APP, KEY, SECRET, app_file, gateway, pair
 from tests.gateway.test_hook_clients import signed_in
 from tests.integrations.push_doubles import fcm_device, push_double
 from tests.server.peers import Logged, eventually
 
+OTHER_SECRET = "the secret of another"
 NOTIFICATION = {"title": "Hello", "body": "from Ben", "data": {"room": "5"}, "urgency": "high", "collapse": "room-5"}
 
 
@@ -214,11 +215,44 @@ async def test_what_goes_wrong_is_counted_and_logged(
         logged.take("push for the app 3: malformed: the notification of an event is none", name="rawws.gateway")
         face.on_missed("another", "ann", GatewayEvent("said", '{"notification": {"title": "Hello"}}'))
         monkeypatch.setattr(push_face, "MAX_WAITING", 0)
+        monkeypatch.setattr(push_face, "LEAST_ROOM", 0)
         assert not face.notify(APP, "ann", PushMessage("Hello"))
         logged.take("push for the app 3: dropped", name="rawws.gateway")
         assert (await push.server.push("ann")).status == 429
         logged.take("push for the app 3: dropped", name="rawws.gateway")
         assert users(push) == {"unknown": 1, "malformed": 1, "dropped": 2}
+
+
+async def test_no_app_takes_the_room_of_another(
+    tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_face, "MAX_WAITING", 4)
+    monkeypatch.setattr(push_face, "LEAST_ROOM", 1)
+    async with push_double(plain=True) as (double, _):
+        one = push_file(tmp_path, double, after=3600)
+        two = one.replace(f'id = "{APP}"', 'id = "4"').replace(KEY, "another").replace(SECRET, OTHER_SECRET)
+        async with gateway(one + two) as running, app_server(running.port) as server:
+            face, later = face_of(running.gateway), {"after": 3600}
+            assert (await server.push("a", "b", **later)).status == 200
+            refused = await server.push("c", **later)
+            assert (refused.status, refused.body["reason"]) == (
+                429,
+                "2 users of the app wait, with 1 more over 2, the limit of one app",
+            )
+            # So is what an event would have pushed.
+            face.on_missed(APP, "c", GatewayEvent("said", '{"notification": {"title": "Hello"}}'))
+            other = {"users": ["a", "b"], "notification": {"title": "Hello"}, **later}
+            answer = await server.ask("POST", "/push", other, app="4", secret=OTHER_SECRET)
+            assert answer == (200, {"users": 2})
+            text = rawws.metrics.exposition(running.gateway.samples())
+            for app in (APP, "4"):
+                assert f'rawws_gateway_push_users_waiting{{app="{app}"}} 2' in text
+            assert f'rawws_gateway_push_users_total{{app="{APP}",outcome="dropped"}} 2' in text
+            # With one app less, there is room for more.
+            face.gateway.reload(read_config(one))
+            assert (await server.push("c", "d", **later)).status == 200
+    logged.take_all("push for the app 3: dropped: 2 users of the app wait", 2)
+    assert face.waiting == {APP: 0, "4": 0}
 
 
 async def test_where_it_is_not_known_who_is_connected_all_are_pushed_to(

@@ -106,12 +106,14 @@ async def test_where_too_many_users_wait_none_of_a_request_is_notified(
     tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(push_face, "MAX_WAITING", 2)
+    monkeypatch.setattr(push_face, "LEAST_ROOM", 2)
     async with pushing(tmp_path) as push:
         await push.server.register()
         answer = await push.server.push("ann", "bob", "eve", "ann")
         assert (answer.status, answer.body["error"]) == (429, "limit")
-        assert answer.body["reason"] == "there is no room for 3 users: too many wait"
-        logged.take("push for the app 3: dropped: 0 users wait, with 3 more over 2", name="rawws.gateway")
+        reason = "0 users of the app wait, with 3 more over 2, the limit of one app"
+        assert answer.body["reason"] == reason
+        logged.take(f"push for the app 3: dropped: {reason}", name="rawws.gateway")
         assert await push.server.push("ann", "bob", "ann") == (200, {"users": 2})
     assert len(push.double.pushed) == 1
 
