@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rawws import clock
 from rawws.net.keepalive import join_clients
 from rawws.net.kernel import gone_after
+from rawws.net.options import options_for
 from rawws.net.settings import Settings
 from rawws.net.websocket import WebSocket
 
@@ -62,7 +63,7 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
     __slots__ = ("_ws", "logger", "options", "target", "transport")
 
     def __init__(self, uri: str, **options: Unpack[ConnectKeywords]) -> None:
-        self.options = chosen = ConnectOptions(**options)
+        self.options = chosen = options_for("connect", ConnectOptions, **options)
         self.target = parse_uri(uri)
         self.transport = TransportOptions.of(chosen)._replace(
             sock=chosen.sock,

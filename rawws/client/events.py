@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast, final
 from rawws import clock
 from rawws.errors import HttpError, InvalidContentType, InvalidMessage, LocalProtocolError
 from rawws.http.responses import Received
+from rawws.net.options import options_for
 from rawws.net.transports import abort_transport, close_transport, write_first
 from rawws.protocol.bodies import Body
 from rawws.protocol.extensions import excerpt
@@ -96,7 +97,7 @@ class events:  # noqa: N801 - used as a function, as `connect`
     )
 
     def __init__(self, url: str, **options: Unpack[EventsKeywords]) -> None:
-        self.options = chosen = EventsOptions(**options)
+        self.options = chosen = options_for("events", EventsOptions, **options)
         self.target = parse_uri(url.partition("#")[0], HTTP)
         self.transport = TransportOptions.of(chosen)
         self.logger = chosen.logger or logging.getLogger("rawws.events")

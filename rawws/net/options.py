@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-__all__ = ["check_limits"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check_limits", "options_for"]
+
+P = ParamSpec("P")
+Options = TypeVar("Options")
+
+# How Python begins what is wrong with the arguments of a class.
+CLASS = re.compile(r"[\w.<>]+\.__init__\(\)")
+
+
+def options_for(call: str, options: Callable[P, Options], *arguments: P.args, **keywords: P.kwargs) -> Options:
+    """Return the options of a call. TypeError for a name that there is not names the call, not their class."""
+    try:
+        return options(*arguments, **keywords)
+    except TypeError as error:
+        words, count = CLASS.subn(f"{call}()", str(error), count=1)
+        if not count:
+            raise
+        raise TypeError(words) from None
 
 
 def check_limits(**limits: Any) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 from rawws.http.application import HttpApplication
 from rawws.http.routes import Routes
 from rawws.net.handlers import Handler, check_handler
-from rawws.net.options import check_limits
+from rawws.net.options import check_limits, options_for
 from rawws.protocol.deflate import Compression
 from rawws.protocol.extensions import is_token
 
@@ -229,7 +229,7 @@ def takes_options(
     def decorate(function: Callable[[Taken, Options], Result]) -> Callable[Concatenate[Taken, P], Result]:
         @functools.wraps(function)
         def call(handler: Taken, *arguments: P.args, **keywords: P.kwargs) -> Result:
-            return function(handler, options(*arguments, **keywords))
+            return function(handler, options_for(function.__name__, options, *arguments, **keywords))
 
         own = inspect.signature(function)
         first = next(iter(own.parameters.values()))
