@@ -85,7 +85,7 @@ class HubLink(Protocol):
 class HubAddress:
     """The one URL of a hub, to the ways to it."""
 
-    __slots__ = ("in_memory", "logger", "options", "url")
+    __slots__ = ("authority", "in_memory", "logger", "options", "url")
 
     def __init__(self, url: str, options: HubOptions) -> None:
         # http and ws are the same server; parse_uri looks at the rest.
@@ -95,7 +95,8 @@ class HubAddress:
             raise InvalidURI(f"the URI is {shown!r}, it must begin with http://, https://, ws:// or wss://")
         secure = scheme.lower().endswith("s") and scheme.lower() != "ws"
         self.url = f"{'s' if secure else ''}:{rest}"
-        parse_uri(f"http{self.url}", HTTP)
+        #: The host, and the port where it is not the usual one.
+        self.authority = parse_uri(f"http{self.url}", HTTP).authority
         self.options = options
         self.logger = options.logger or logging.getLogger("rawws.client")
         # What connects without a socket, for tests.

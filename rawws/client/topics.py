@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import random
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from rawws import clock
 from rawws.errors import ConnectionClosed, HubError, InvalidStatus, LocalProtocolError
 from rawws.net.cancellation import cancel_all
+from rawws.net.options import options_for
 from rawws.protocol.opcodes import CloseCode
 
 from .envelopes import channel_key, message_fields
@@ -94,12 +96,13 @@ class HubClient:
         "_task",
         "_tried",
         "_turn",
+        "_warned",
         "address",
         "options",
     )
 
     def __init__(self, url: str, **options: Unpack[HubKeywords]) -> None:
-        self.options = chosen = HubOptions(**options)
+        self.options = chosen = options_for("HubClient", HubOptions, **options)
         self.address = HubAddress(url, chosen)
         self._channels: dict[str, Channel] = {}
         self._requests = HubRequests(chosen.queue, chosen.queue_size)
@@ -121,6 +124,8 @@ class HubClient:
         # Whether the hub has ever said something, and when the connection in use did first, 0.0 if it did not.
         self._reached = False
         self._opened_at = 0.0
+        # Why it could not connect, as the log has it since it last could.
+        self._warned = ""
 
     def __repr__(self) -> str:
         return f"<rawws.HubClient {self._state.state}, {len(self._channels)} topics>"
@@ -339,7 +344,7 @@ class HubClient:
                     self._better = BETTER_FIRST
             end = self._judge(failure, opened=opened, early=not stable)
             if end is None:
-                await self._wait(failure, waits)
+                await self._wait(failure, waits, opened=opened)
             else:
                 end.__cause__ = failure
                 self._finish(end, end.code if end.code == "refused" else "failed")
@@ -397,6 +402,7 @@ class HubClient:
             return
         self._opened_at = clock.monotonic()
         self._reached = True
+        self._warned = ""
         self._hopeless.clear()
         self._tell(HubState("open", link.kind))
         link.flush()
@@ -445,7 +451,7 @@ class HubClient:
         known = {401, 403} if self._reached else {401, 403, 404}
         return failure.status if failure.status in known else 0
 
-    async def _wait(self, failure: Exception, waits: Iterator[float]) -> None:
+    async def _wait(self, failure: Exception, waits: Iterator[float], *, opened: bool) -> None:
         """Wait before the next connection; end where there is none."""
         seconds = next(waits, None)
         if seconds is None:
@@ -454,11 +460,20 @@ class HubClient:
             self._finish(end, "failed")
             return
         seconds += retry_after(failure)
-        self.address.logger.info("connecting to the hub again in %.1f s: %s", seconds, failure)
+        self._log(str(failure) or type(failure).__name__, seconds, opened=opened)
         self._tell(HubState("connecting", None, str(failure)))
         if self.options.on_retry is not None:
             self.options.on_retry(failure, seconds)
         await asyncio.sleep(seconds)
+
+    def _log(self, reason: str, seconds: float, *, opened: bool) -> None:
+        """Log why it connects again: a warning where it could not connect, once for each reason in a row."""
+        is_known = opened or reason == self._warned
+        if not opened:
+            self._warned = reason
+        level = logging.INFO if is_known else logging.WARNING
+        words = "connecting to the hub at %s again in %.1f s: %s"
+        self.address.logger.log(level, words, self.address.authority, seconds, reason)
 
     def _finish(self, error: HubError, state: str) -> None:
         """End all that waits."""

@@ -15,7 +15,7 @@ from rawws.testing import Host, Line
 from rawws.topics import History, Hub, endpoints
 from tests.server.peers import serve
 
-__all__ = ["HASTY", "TRANSPORTS", "Network", "client_of", "hub_of", "hub_server", "routes_of", "url_of"]
+__all__ = ["HASTY", "TRANSPORTS", "Network", "client_of", "gate", "hub_of", "hub_server", "routes_of", "url_of"]
 
 TRANSPORTS: Final = ("websocket", "stream", "poll")
 

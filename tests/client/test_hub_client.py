@@ -16,7 +16,7 @@ from rawws.client.envelopes import TopicMember
 from rawws.client.options import HubState
 from rawws.client.subscriptions import ReceivedPublication, TopicPresence
 from rawws.topics import Identity, endpoints
-from tests.client.hubs import HASTY, TRANSPORTS, client_of, hub_of, hub_server, url_of
+from tests.client.hubs import HASTY, TRANSPORTS, client_of, gate, hub_of, hub_server, routes_of, url_of
 from tests.processes import free_port
 from tests.server.peers import Logged, eventually
 
@@ -371,7 +371,9 @@ async def test_a_close_code_that_lets_nobody_in_ends_it_too(close_code: int, sta
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_function_is_asked_for_a_token_at_each_connection(transport: str, logged: Logged) -> None:
+async def test_a_function_is_asked_for_a_token_at_each_connection(
+    transport: str, logged: Logged, coming_back: None
+) -> None:
     tokens = iter(["", "good", "good"])
 
     async def later() -> str:
@@ -518,7 +520,7 @@ async def test_a_subscription_that_the_application_ends_says_so() -> None:
         assert hub.state == "open"
 
 
-async def test_what_never_heals_ends_it_and_what_may_does_not() -> None:
+async def test_what_never_heals_ends_it_and_what_may_does_not(coming_back: None) -> None:
     async def echo(ws: rawws.WebSocket) -> None:
         await ws.wait_closed()
 
@@ -547,6 +549,32 @@ async def test_what_never_heals_ends_it_and_what_may_does_not() -> None:
         assert retries == [0.0, 0.0]
 
 
+async def test_why_it_cannot_connect_is_a_warning_once_for_each_reason_in_a_row(logged: Logged) -> None:
+    port = free_port()
+    failures: list[str] = []
+    busy = True
+
+    def admit(ws: rawws.WebSocket, request: rawws.Request) -> Any:
+        return ws.respond(503, "busy") if busy else gate(ws, request)
+
+    async def warned_once(reason: str, count: int) -> None:
+        await eventually(lambda: sum(reason in failure for failure in failures) >= count)
+        logged.take(f"connecting to the hub at 127.0.0.1:{port} again in 0.0 s: {failures[-1]}", None, "rawws.client")
+        failures.clear()
+
+    options: Any = {**HASTY, "transports": ["websocket"], "on_retry": lambda error, _: failures.append(str(error))}
+    async with rawws.HubClient(f"ws://127.0.0.1:{port}/topics", **options) as client:
+        await warned_once("nothing listens", 3)
+        async with rawws.serve(
+            routes_of(hub_of()), "127.0.0.1", port, subprotocols=["rawws.v1"], process_request=admit
+        ):
+            await warned_once("503", 3)
+            busy = False
+            await client.wait_open()
+        # The end of a connection that was open is none, but that there is no other.
+        await warned_once("nothing listens", 2)
+
+
 async def test_a_message_over_the_limit_ends_it_for_it_would_come_again() -> None:
     async with hub_server(hub_of()) as server, client_of(server, max_size=1000) as hub:
         subscription = hub.subscribe("told")
@@ -561,7 +589,7 @@ async def test_a_message_over_the_limit_ends_it_for_it_would_come_again() -> Non
 # -- what waits
 
 
-async def test_what_waits_has_a_bound_and_an_end() -> None:
+async def test_what_waits_has_a_bound_and_an_end(coming_back: None) -> None:
     nowhere = f"ws://127.0.0.1:{free_port()}/"
     async with rawws.HubClient(nowhere, **HASTY, queue=3, queue_size=1000) as hub:
         waiting = [asyncio.ensure_future(code(hub.publish("told", text))) for text in "123"]
@@ -700,7 +728,9 @@ async def test_what_still_comes_for_a_subscription_that_was_closed_is_not_taken_
         assert await take(second, 100) == [str(number) for number in range(100)]
 
 
-async def test_what_a_server_says_that_is_no_envelope_breaks_the_connection_and_what_is_new_does_not() -> None:
+async def test_what_a_server_says_that_is_no_envelope_breaks_the_connection_and_what_is_new_does_not(
+    coming_back: None,
+) -> None:
     wrong: list[Any] = ["[]", "no JSON", b"octets", '{"topic": 7}', '{"id": true}', '{"join": {}}', '{"base64": "?"}']
     said = iter([None, *wrong])
     states: list[HubState] = []

@@ -24,6 +24,8 @@ from tests.processes import free_port
 from tests.server.cuts import Cut, Leftovers, cutting, in_its_turn
 from tests.server.peers import eventually
 
+pytestmark = pytest.mark.usefixtures("coming_back")
+
 
 async def numbers(hub: Any, count: int, topic: str = "numbers", pause: float = 0.01) -> None:
     """Publish numbers from 1 on."""

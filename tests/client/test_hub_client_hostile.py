@@ -19,6 +19,8 @@ from tests.client.hubs import HASTY
 from tests.client.peers import scripted
 from tests.server.peers import eventually
 
+pytestmark = pytest.mark.usefixtures("coming_back")
+
 BOUNDED: Final[dict[str, Any]] = {**HASTY, "transports": ["poll"], "max_size": 100_000}
 MEGABYTE: Final = b"x" * (1 << 20)
 Says = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]

@@ -23,6 +23,8 @@ from tests.javascript.parts import address
 from tests.javascript.proxy import Proxy
 from tests.server.peers import Logged, eventually
 
+pytestmark = pytest.mark.usefixtures("coming_back")
+
 CUT_SHORT: Any = {**HASTY, "open_timeout": 1, "ping_interval": 0.2, "ping_timeout": 1}
 
 

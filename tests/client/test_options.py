@@ -45,12 +45,14 @@ def test_the_keywords_that_type_checkers_know_are_the_options(options: Any, keyw
 
 def test_an_option_that_does_not_exist_is_an_error_of_types_and_at_run_time() -> None:
     # Were these no errors to mypy, the comments would be.
-    with pytest.raises(TypeError, match="prot"):
+    with pytest.raises(TypeError, match=r"^connect\(\) .*'prot'"):
         rawws.connect("ws://a.example/", prot=3)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="prot"):
+    with pytest.raises(TypeError, match=r"^connect\(\) .*'prot'"):
         rawws.unix_connect("/a", prot=3)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="prot"):
+    with pytest.raises(TypeError, match=r"^events\(\) .*'prot'"):
         rawws.events("http://a.example/", prot=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^HubClient\(\) .*'prot'"):
+        rawws.HubClient("ws://a.example/", prot=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="http2 is 'yes', allowed are True and False"):
         rawws.connect("wss://a.example/", http2="yes")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="ping_interval is str, allowed are numbers above 0 and None"):

@@ -157,7 +157,9 @@ def interrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def test_without_a_server_each_call_gives_up_in_time_and_what_was_not_sent_is_not_sent_later() -> None:
+def test_without_a_server_each_call_gives_up_in_time_and_what_was_not_sent_is_not_sent_later(
+    coming_back: None,
+) -> None:
     nowhere = f"ws://{LOOPBACK}:{free_port()}/"
     states: list[HubState] = []
     with rawws.sync.HubClient(nowhere, **HASTY, on_state=states.append) as hub:

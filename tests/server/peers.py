@@ -339,6 +339,10 @@ class Logged:
         assert len(found) == count
         self._taken += found
 
+    def take_any(self, message: str) -> None:
+        """Take what was logged with this message, however often that was."""
+        self._taken += [record for record in self._records if message in record.getMessage()]
+
     def forget(self) -> None:
         """Let go of the tracebacks that were taken: their frames hold what was in them."""
         for record in self._taken:
