@@ -45,7 +45,6 @@ MOST: Final = 10_000
 # times more: what has few subscribers everywhere is found, too.
 SLOW, TOPICS_SHOWN, SPARE = 20, 20, 10
 
-
 # Characters of a user that are shown: as many as an Identity has at most; an authorizer of a gateway may say more.
 LONGEST_USER: Final = 255
 

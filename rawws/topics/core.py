@@ -316,7 +316,7 @@ class HubCore:
         check_key(key)
         encoded = PreparedMessage(message)
         self._check_size(topic, encoded, extra)
-        excluded = None if exclude is None else self._subscribers.get(receiver_of(exclude, known_only=True))
+        excluded = None if exclude is None else receiver_of(exclude, known_only=True)
         self._published += 1
         if self._replication is not None:
             outcome = PublishResult()

@@ -126,8 +126,8 @@ class PublishResult:
         self.dropped = 0
         self.closed = 0
         self.blocked: list[Subscriber] | None = None
-        # Who does not get it, though it is subscribed.
-        self.excluded: Subscriber | None = None
+        # Who does not get it, though it is subscribed: what its subscriber sends to.
+        self.excluded: SubscriberConnection | None = None
 
     def __repr__(self) -> str:
         names = ("delivered", "queued", "conflated", "dropped", "closed")

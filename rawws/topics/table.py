@@ -106,9 +106,9 @@ class TopicTable:
             receivers = topic.receivers
             if receivers is None:
                 receivers = topic.receivers = [each for each in topic.subscriptions.values() if not each.pending]
-            if outcome.excluded is not None:
-                receivers = [each for each in receivers if each.subscriber is not outcome.excluded]
-            excluded = None if self.rules.excluded is None else self.rules.excluded(publication)
+            excluded = outcome.excluded
+            if excluded is None and self.rules.excluded is not None:
+                excluded = self.rules.excluded(publication)
             if excluded is not None:
                 receivers = [each for each in receivers if each.subscriber.receiver is not excluded]
             self.send(receivers, publication, outcome)
