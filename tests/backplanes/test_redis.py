@@ -647,6 +647,22 @@ async def relayed(engine: RedisEngine) -> AsyncIterator[tuple[Relay, str]]:
                 await writer.wait_closed()
 
 
+async def test_a_refusal_that_nobody_asked_for_is_a_doubt_and_the_redis_is_reached_anew(engine: RedisEngine) -> None:
+    async with relayed(engine) as (relay, url):
+        told = Told(RedisBackplane(url))
+        told.backplane.open("one", History(), told)
+        await eventually(lambda: told.backs)
+        await told.backplane.follow("a")
+        # On the connection that hears; who follows is answered, and nothing is under way.
+        relay.writers[2].write(b"-ERR nobody asked for this\r\n")
+        await eventually(lambda: told.backs == 2)
+        assert told.reasons == ["nobody asked for this"]
+        await told.backplane.follow("a")
+        await told.backplane.publish("a", "heard", None, 1)
+        await eventually(lambda: told.messages == ["heard"])
+        await told.backplane.close()
+
+
 @pytest.mark.parametrize(
     ("number", "reason"), [(0, "no answer in time"), (1, "what was published did not come in time")]
 )

@@ -237,6 +237,25 @@ async def test_a_client_that_does_not_read_is_not_answered_further(
         peer.close()
 
 
+async def test_a_client_that_has_read_something_at_each_look_is_waited_for_and_may_ask_again(
+    monkeypatch: pytest.MonkeyPatch, steady: None
+) -> None:
+    monkeypatch.setattr("rawws.server.http1.PATIENCE", 0.1)
+    monkeypatch.setattr("rawws.server.connection.PATIENCE", 0.1)
+    async with rawws.serve(on("/", lambda _: "x" * 150_000), sock=narrow(), keep_alive_timeout=None) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 2048)
+        with contextlib.closing(peer):
+            await peer.write(get())
+            await eventually(lambda: server.settings.connections)
+            [ws] = server.settings.connections
+            # The first look: the response waits, and the client has taken something of it.
+            await eventually(lambda: handler_of(ws).taken)
+            assert ws.buffered
+            await peer.write(get("/", "Connection: close"))
+            answers = judge(await peer.read_to_end(), ["GET", "GET"], closed=True)
+    assert [len(answer.body) for answer in answers] == [150_000, 150_000]
+
+
 async def test_a_slow_client_gets_all_it_asked_for() -> None:
     async with rawws.serve(on("/", lambda _: "x" * 100_000), sock=narrow()) as server:
         peer = await Peer.reach(server.sockets[0].getsockname(), 4096)
