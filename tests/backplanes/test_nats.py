@@ -649,6 +649,11 @@ async def test_rights_that_miss_for_one_topic_are_that_topics_fault(started: Sta
         await one.follow("a")
         await one.publish("a", "1", None, 3)
         await eventually(lambda: told.messages == ["1"])
+        # What is asked at the same time of others is answered.
+        asked: list[Any] = [one.publish("Secret", "2", None, 4), one.publish("b", "1", None, 5), one.history("c", None)]
+        refused, *answered = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(refused, TopicUnavailable)
+        assert not any(isinstance(each, Exception) for each in answered)
         assert told.reasons == []
 
 
@@ -769,3 +774,71 @@ def test_what_was_written_is_read_as_it_was() -> None:
         assert stored.tail == tail._replace(sequence=5)
         assert (stored.server, stored.number, stored.key, stored.extra) == ("a b", 9, key, extra)
         assert json.loads(f"{{{stored.extra}}}")["json"] is True
+
+
+TAIL = nats_records.Tail(7, "abc", 5, 2, "run", ("start",), {"one": 3})
+
+
+def test_a_new_run_and_a_new_epoch_begin_where_the_topic_is_and_no_name_of_before_leads_there() -> None:
+    for new in (TAIL.in_life("other"), TAIL.in_new_epoch()):
+        assert new == TAIL._replace(epoch=new.epoch, life=new.life, began=5, before=())
+        assert new.epoch != TAIL.epoch
+    assert TAIL.in_life("run") is TAIL
+    # All servers give it the same name.
+    assert TAIL.in_life("other").epoch == TAIL.in_life("other").epoch != TAIL.in_life("third").epoch
+
+
+def test_of_many_servers_those_are_known_that_published_last() -> None:
+    tail = TAIL
+    for number in range(2 * nats_records.MAX_SERVERS):
+        tail = tail.after("one", number).after(f"server {number}", 1)
+        assert tail.numbers["one"] == number
+    assert len(tail.numbers) == nats_records.MAX_SERVERS
+
+
+async def test_what_was_taken_out_of_the_middle_of_a_log_ends_what_is_known_to_be_whole(engine: NatsEngine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        places = [await one.backplane.publish("a", str(number), None, number) for number in range(4)]
+        with engine.talk() as talk:
+            found = talk.api("STREAM.MSG.GET.rawws-topics", last_by_subj="rawws.topics.a")
+            assert talk.api("STREAM.MSG.DELETE.rawws-topics", seq=found["message"]["seq"] - 2)["success"]
+        for since in (None, places[1]):
+            past = await one.backplane.history("a", since)
+            assert ([each.message for each in past.records], past.recovered) == (["2", "3"], True)
+        assert not (await one.backplane.history("a", places[0])).recovered
+
+
+async def test_one_message_that_is_larger_than_the_bytes_of_a_topic_is_held_alone(engine: NatsEngine) -> None:
+    async with opened(engine, "one", History(size=1000)) as one:
+        await reached(one)
+        await one.backplane.publish("a", "small", None, 1)
+        await one.backplane.publish("a", "x" * 5000, None, 2)
+        past = await one.backplane.history("a", None)
+        assert [len(each.message) for each in past.records] == [5000]
+
+
+async def test_where_something_is_gone_nobody_goes_on_from_before_the_first_publication(engine: NatsEngine) -> None:
+    async with opened(engine, "one", History(count=2)) as one:
+        await reached(one)
+        start = await one.backplane.history("a", None)
+        unborn = Position(start.epoch, start.offset)
+        for number in range(2):
+            await one.backplane.publish("a", str(number), None, number)
+        past = await one.backplane.history("a", unborn)
+        assert (past.recovered, past.before) == (True, (unborn,))
+        await one.backplane.publish("a", "2", None, 2)
+        past = await one.backplane.history("a", unborn)
+        assert (past.recovered, past.before) == (False, ())
+
+
+async def test_a_stream_that_was_made_anew_between_two_looks_is_noticed(engine: NatsEngine) -> None:
+    engine.arguments["lease"] = 1.0
+    async with opened(engine, "one") as one:
+        await reached(one)
+        with engine.talk() as talk:
+            config = talk.api("STREAM.INFO.rawws-topics")["config"]
+            assert talk.api("STREAM.DELETE.rawws-topics")["success"]
+            assert "error" not in talk.api("STREAM.CREATE.rawws-topics", **config)
+        await eventually(lambda: one.backs == 2)
+        assert one.reasons == ["the stream rawws-topics was made anew"]

@@ -67,7 +67,9 @@ async def restarted(engine: PostgresEngine, one: Told) -> None:
         ({"url": "postgresql://127.0.0.1:port"}, "a port is no number from 0 to 65535"),
         ({"url": "postgresql://one:5432,two:99999/a"}, "a port is no number"),
         ({"prefix": "a b"}, r"prefix is 'a b', allowed are 1 to 48"),
+        ({"url": "postgresql://127.0.0.1:65536"}, "a port is no number from 0 to 65535"),
         ({"prefix": "pg_rawws"}, "not beginning with pg_"),
+        ({"prefix": "a" * 49}, "allowed are 1 to 48"),
         ({"prefix": ""}, "prefix is ''"),
         ({"lease": 0}, "lease is 0 and timeout 5.0, allowed are numbers above 0"),
     ],
@@ -84,6 +86,11 @@ def test_without_the_package_the_error_says_how_to_install_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert "ImportError: the PostgreSQL backplane needs asyncpg: pip install 'rawws[postgres]'" in done.stderr
+
+
+def test_hosts_may_be_several_and_addresses_of_ipv6_and_names_as_long_as_postgresql_takes_them() -> None:
+    for hosts in ("[::1]", "[::1]:65535", "one:5432,two", "one,[::1]"):
+        PostgresBackplane(f"postgresql://user:word@{hosts}/base", prefix="a" * 48)
 
 
 # -- which restarts it trusts

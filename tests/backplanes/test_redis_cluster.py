@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
-from rawws.backplanes.redis_slots import slot_of
+from rawws.backplanes.redis_cluster import topics_of as topics_of_slots
+from rawws.backplanes.redis_slots import SLOTS, slot_of
+from rawws.backplanes.session import LONGEST_WAIT
 from rawws.topics import History, Hub
-from rawws.topics.backplane import BackplaneAway
+from rawws.topics.backplane import ALL_TOPICS, NO_TOPICS, BackplaneAway
 from tests.backplanes.engine_redis_cluster import RedisCluster, RedisClusterEngine, RedisProcess
 from tests.backplanes.engines import Started
 from tests.backplanes.handlers import Reader, Told, hubs, opened
@@ -367,3 +369,33 @@ async def test_a_hub_that_fails_at_what_the_cluster_tells_it_is_told_what_comes_
     assert (await told.backplane.publish("a", "x", None, 1)).offset == 1
     await told.backplane.close()
     logged.take_all("a hub failed at what the Redis Cluster told it", 2)
+
+
+# -- slots that are not served
+
+
+async def test_a_slot_in_doubt_is_asked_for_ever_later_up_to_a_bound_and_begins_anew_with_another_node() -> None:
+    backplane: Any = RedisClusterBackplane(f"redis+cluster://{LOOPBACK}:1")
+    backplane._loop = asyncio.get_running_loop()
+    waits = []
+    for _ in range(12):
+        backplane.doubt(5, "it said MOVED")
+        # Once more while it is not asked for.
+        backplane.doubt(5, "it said MOVED")
+        waits.append(backplane._doubts[5].wait)
+        assert backplane._shut[5]
+        backplane._shut[5] = 0
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert waits[-2:] == [LONGEST_WAIT, LONGEST_WAIT]
+    # One that is shut for another reason is in doubt all the same.
+    backplane._shut[6] = 1
+    backplane.doubt(6, "it said ASK")
+    assert backplane._doubts[6].wait == 0.1
+
+
+def test_of_no_slot_no_topic_and_of_all_slots_all_are_told() -> None:
+    assert topics_of_slots(frozenset()) is NO_TOPICS
+    assert topics_of_slots(frozenset(range(SLOTS))) is ALL_TOPICS
+    one = topics_of_slots(frozenset({slot_of("a")}))
+    assert "a" in one
+    assert "b" not in one
