@@ -7,13 +7,18 @@ import zlib
 from typing import Any
 
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawws.backplanes import kafka_places
+from rawws.backplanes.kafka import RECORD_HEAD, KafkaBackplane
+from rawws.backplanes.kafka_checkpoints import checkpoints_of
+from rawws.backplanes.kafka_client import records_of
 from rawws.backplanes.kafka_places import UNKNOWN, Checkpoint, Mark, OtherVersionError, Places
 from rawws.topics import History
-from rawws.topics.backplane import HistoryResult, Position, PresenceEntry, Record
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, Record
+from tests.server.peers import Logged
 
 HOUR = 3600 * 1000
 Said = tuple[int, int, bytes | None, bytes | None]
@@ -348,3 +353,34 @@ def test_a_mark_is_of_one_record() -> None:
     log.say("a", b"value")
     assert log.places.mark == Mark(1, log.clock, zlib.crc32(b"value"))
     assert Mark.of(1, log.clock, None, None) != log.places.mark
+
+
+# -- what is asked of Kafka
+
+
+def test_a_log_is_judged_by_how_it_is_kept_unless_that_may_not_be_asked(logged: Logged) -> None:
+    backplane = KafkaBackplane()
+    for kept in ({}, {"min.insync.replicas": "2"}, {"min.insync.replicas": "1", "flush.messages": "1"}):
+        backplane._check(kept)
+    assert logged.left() == []
+    for _ in range(2):
+        backplane._check({"cleanup.policy": "delete", "min.insync.replicas": "1", "max.message.bytes": "1000"})
+    logged.take("may lose what Kafka acknowledged", None, "rawws.backplanes")
+    # What a record takes beside its key and its value.
+    assert backplane._limit == 1000 - RECORD_HEAD
+    with pytest.raises(BackplaneAway, match=r"cleanup\.policy=compact"):
+        backplane._check({"cleanup.policy": "delete,compact"})
+
+
+def test_of_a_batch_that_begins_before_an_offset_the_records_from_there_on_are_given() -> None:
+    batch = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)
+    for number in range(4):
+        batch.append(number, 1000 + number, b"key", b"%d" % number, [])
+    assert records_of(bytes(batch.build()), 2) == [(2, 1002, b"key", b"2"), (3, 1003, b"key", b"3")]
+
+
+def test_checkpoints_come_by_their_positions_and_those_of_other_partitions_do_not() -> None:
+    made = [Checkpoint(name, 1, position, 0) for name, position in (("c", 30), ("a", 10), ("b", 20))]
+    parts = {f"1 {each.name}": kafka_places.written(each, []) for each in made}
+    parts |= {"1 a 0": b"a part", "11 d": kafka_places.written(Checkpoint("d", 1, 5, 0), [])}
+    assert [each.name for each in checkpoints_of("1", parts)] == ["a", "b", "c"]
