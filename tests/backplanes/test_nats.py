@@ -287,6 +287,30 @@ async def test_where_a_stream_takes_no_batches_publications_go_one_by_one(engine
             assert ("Nats-Batch-Id" in headers) is allowed
 
 
+async def test_what_comes_while_a_batch_is_refused_goes_behind_it(engine: NatsEngine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        with engine.talk() as talk:
+            config = talk.api("STREAM.INFO.rawws-topics")["config"]
+            assert "error" not in talk.api("STREAM.UPDATE.rawws-topics", **{**config, "allow_atomic": False})
+        answers = [one.backplane.publish("a", f"{number}", None, number) for number in range(5)]
+        # The batch is on its way.
+        await asyncio.sleep(0)
+        answers += [one.backplane.publish("a", f"{number}", None, number) for number in range(5, 10)]
+        assert [place.offset for place in await asyncio.gather(*answers)] == [*range(1, 11)]
+        past = await one.backplane.history("a", None)
+        assert [each.number for each in past.records] == [*range(10)]
+
+
+async def test_a_place_that_another_server_took_meanwhile_is_looked_up(engine: NatsEngine) -> None:
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await reached(one, two)
+        # Neither of them follows the topic.
+        for number in range(4):
+            place = await (one, two)[number % 2].backplane.publish("a", "x", None, number)
+            assert place.offset == number + 1
+
+
 async def test_what_is_too_large_is_refused_and_all_others_of_the_same_batch_go(engine: NatsEngine) -> None:
     async with opened(engine, "one") as one:
         await reached(one)

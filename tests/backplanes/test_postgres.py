@@ -93,6 +93,22 @@ def test_hosts_may_be_several_and_addresses_of_ipv6_and_names_as_long_as_postgre
         PostgresBackplane(f"postgresql://user:word@{hosts}/base", prefix="a" * 48)
 
 
+async def test_what_the_package_says_of_a_url_is_not_passed_on_for_it_may_quote_the_password() -> None:
+    with pytest.raises(BackplaneAway) as caught:
+        await postgres_schema.connect("postgresql://user:sesame@127.0.0.1:1/base?sslmode=nonsense", 1.0)
+    assert "sesame" not in str(caught.value)
+    assert "check what the URL says" in str(caught.value)
+
+
+async def test_a_place_is_remembered_for_a_day_and_for_twice_as_long_as_anything_is_held(
+    engine: PostgresEngine,
+) -> None:
+    for age, remembered in ((60.0, postgres.PLACE_AGE), (2 * postgres.PLACE_AGE, 4 * postgres.PLACE_AGE)):
+        async with opened(engine, "one", History(age=age)) as one:
+            await eventually(lambda one=one: one.backs)  # type: ignore[misc]
+            assert engine.ask("select remember from rawws.about") == remembered
+
+
 # -- which restarts it trusts
 
 
@@ -283,11 +299,12 @@ async def test_what_stands_there_of_another_version_or_program_is_left_as_it_is(
     engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await PostgresBackplane.initialize(engine.url)
-    engine.ask("update rawws.about set version = 7")
-    with pytest.raises(
-        BackplaneAway, match="the schema rawws is of version 7, this rawws needs version 1: run the same"
-    ):
-        await PostgresBackplane.initialize(engine.url)
+    for version in (7, 0):
+        engine.ask(f"update rawws.about set version = {version}")
+        with pytest.raises(
+            BackplaneAway, match=f"the schema rawws is of version {version}, this rawws needs version 1: run the same"
+        ):
+            await PostgresBackplane.initialize(engine.url)
     engine.ask("drop schema rawws cascade")
     engine.ask("create schema rawws")
     engine.ask("create table rawws.things ()")
