@@ -111,6 +111,12 @@ async def drain(server: DrainedServer, drain_options: Drain) -> None:
     except TimeoutError:
         text = "%d connections and %d handlers are left after %g s, and aborted"
         logger.warning(text, len(server.settings.connections), server.handlers, drain_options.timeout)
+        for ws in tuple(server.settings.connections):
+            if ws.handler is not None and not ws.handler.lasts:
+                # Whoever waits for a response is told that there will be none: 503.
+                ws.handler.expire()
+        # What was gathered is written.
+        await asyncio.sleep(0)
         server.abort()
         await server.wait_closed()
     text = "drained in %.1f s: %d connections were told to go, %d aborted"

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -25,6 +25,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from rawws.gateway.config import ConfigError
 from rawws.gateway.loading import read_config
+from tests.backplanes.engines import RedisEngine
 from tests.cli.commands import fails, port, run, start
 from tests.gateway.aws_running import SECRET as AWS_SECRET
 from tests.gateway.aws_running import chat_api, sdk
@@ -208,3 +209,32 @@ def test_mistakes_in_it_are_told(head: str, mistake: str) -> None:
 def test_any_free_port_is_no_mistake() -> None:
     config = read_config(app_file(head='[gateway]\nlisten = ["127.0.0.1:0"]\napi_listen = ["127.0.0.1:0", "[::1]:0"]'))
     assert config.api_listen == ("127.0.0.1:0", "[::1]:0")
+
+
+@pytest.mark.parametrize("patience", [600, 1], ids=["the drain waits", "the drain is over"])
+def test_a_request_that_waits_when_the_end_comes_is_answered_or_refused_and_never_cut(
+    tmp_path: Path, patience: int
+) -> None:
+    with ExitStack() as running:
+        engine = RedisEngine(tmp_path)
+        running.callback(engine.end)
+        head = HEAD.replace('"workers"', f'"{engine.url}"')
+        (tmp_path / "gateway.toml").write_text(app_file(head=head))
+        more = ("--port", "0", "--drain-grace", "0", "--drain-timeout", str(patience))
+        process = running.enter_context(start(tmp_path, "gateway", "gateway.toml", *more))
+        at = api_port(process)
+        assert status(at, f"/v1/apps/{APP}/publish", "POST", **BEARER) == 400
+        assert engine.process is not None
+        os.kill(engine.process.pid, signal.SIGSTOP)
+        running.callback(os.kill, engine.process.pid, signal.SIGCONT)
+        body = json.dumps({"channel": "room", "data": "hello"}).encode()
+        with socket.create_connection((LOOPBACK, at), timeout=60) as waits:
+            waits.sendall(
+                f"POST /v1/apps/{APP}/publish HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {SECRET}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            os.kill(process.pid, signal.SIGTERM)
+            answer = b"".join(iter(lambda: waits.recv(65536), b""))
+        assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 ")), (answer, process.output)
+        eventually(lambda: process.poll() is not None)
