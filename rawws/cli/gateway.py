@@ -14,7 +14,7 @@ from rawws.topics.names import TopicError
 
 from .admin import AdminPlan
 from .arguments import add_end, add_tls, add_where, workers_of
-from .gateway_api import ApiPlan, host_and_port
+from .gateway_api import ApiPlan
 from .loading import CommandError
 from .serve import run_server, tls_of
 from .streams import print_line
@@ -119,6 +119,7 @@ def run_gateway(options: argparse.Namespace) -> int:
         new_gateway,
         subscriber_of,
     )
+    from rawws.gateway.spelling import host_and_port  # noqa: PLC0415 - the same
 
     from .folders import make_folder  # noqa: PLC0415 - only workers need it
     from .joining import JoinedHubs  # noqa: PLC0415 - the same
@@ -179,6 +180,8 @@ def run_gateway(options: argparse.Namespace) -> int:
 
 def api_of(config: GatewayConfig, options: argparse.Namespace, drain: Drain) -> ApiPlan | None:
     """Return where servers ask that have an address of their own. Raises CommandError for what cannot be."""
+    from rawws.gateway.spelling import host_and_port  # noqa: PLC0415 - only this command
+
     if not config.api_listen:
         return None
     hosts, ports = zip(*map(host_and_port, config.api_listen), strict=True)
@@ -229,6 +232,7 @@ def admin_of(config: GatewayConfig) -> AdminPlan | None:
     """Return where those listen who look on. Raises CommandError for what cannot be."""
     from rawws.admin.guard import check_admin_key  # noqa: PLC0415 - only with an admin
     from rawws.admin.listening import check_reach  # noqa: PLC0415 - the same
+    from rawws.gateway.spelling import host_and_port  # noqa: PLC0415 - only this command
 
     if not config.admin:
         return None

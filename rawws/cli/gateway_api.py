@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from rawws.gateway.model import Gateway
     from rawws.server.server import Server
 
-__all__ = ["ApiPlan", "host_and_port"]
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Return both halves of HOST:PORT; an address of IPv6 without its brackets."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
+__all__ = ["ApiPlan"]
 
 
 class ApiPlan(NamedTuple):

@@ -33,6 +33,7 @@ from .grants import TokenVerifier
 from .outgoing import Outgoing
 from .push_loading import DEVICES_NEED, keeps_devices, push_of
 from .reading import TableReader
+from .spelling import host_and_port
 from .webhooks import STANDARD_MARK, octets_of_secret
 
 if TYPE_CHECKING:
@@ -145,19 +146,14 @@ def check_ports(table: TableReader, found: GatewayConfig) -> None:
     """Tell of ports that cannot be listened at together."""
     if not found.listen and not table.mistakes:
         table.wrong("listen", "there is none, needed is at least one")
-    others = {port_of(address) for address in (*found.listen, *filter(None, [found.admin]))} - {0}
+    others = {host_and_port(address)[1] for address in (*found.listen, *filter(None, [found.admin]))} - {0}
     for key, addresses in (("listen", found.listen), ("api_listen", found.api_listen)):
-        ports = list(map(port_of, addresses))
+        ports = [host_and_port(address)[1] for address in addresses]
         for number, port in enumerate(ports):
             if port > 65535 or port != ports[0]:
                 table.wrong(f"{key}[{number}]", f"the port is {port}, allowed is one up to 65535, the same for all")
             elif key == "api_listen" and port in others:
                 table.wrong(f"{key}[{number}]", f"the port is {port}, which listen or admin has, needed is another one")
-
-
-def port_of(address: str) -> int:
-    """Return the port of an address."""
-    return int(address.rpartition(":")[2])
 
 
 def check_once(whole: TableReader, kind: str, key: str, values: list[str], others: list[str]) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["ConnectionId", "iso_time", "new_instance", "shown_url"]
+__all__ = ["ConnectionId", "host_and_port", "iso_time", "new_instance", "shown_url"]
 
 # Octets of the number of an instance, and of that of a connection.
 INSTANCE_SIZE: Final = 3
@@ -28,6 +28,12 @@ AWS_ID: Final = re.compile(r"[A-Za-z0-9_-]{15}=", re.ASCII)
 def iso_time(seconds: float) -> str:
     """Return a time since 1970 as both SDKs and webhooks have it: ISO 8601, in UTC, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Return both halves of HOST:PORT; an address of IPv6 without its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def shown_url(url: str) -> str:

@@ -6,7 +6,10 @@ import asyncio
 import dataclasses
 import json
 import re
+import sys
+from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
@@ -16,16 +19,17 @@ from rawws.gateway.config import ApiConfig, ApiLimits, ApiRoute, AuthorizerConfi
 from rawws.gateway.loading import read_config
 from tests.gateway.aws_running import aws_gateway, event_of
 from tests.gateway.backends import backend
-from tests.processes import ROOT
+from tests.processes import LOOPBACK, ROOT, Process, free_port
 from tests.server.peers import eventually
 
 PAGE = (ROOT / "docs/run/api-gateway.md").read_text(encoding="utf-8")
 SECRET = "local-secret-7f3a"
 
 
-def block(language: str) -> str:
-    [found] = re.findall(rf"^ *```{language}\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
-    return re.sub(r"^ {3}", "", found, flags=re.MULTILINE)
+def block(language: str, name: str = "") -> str:
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
+    [text] = [each for each in found if f"# {name}\n" in each] if name else found
+    return re.sub(r"^ {3}", "", text, flags=re.MULTILINE)
 
 
 async def test_a11_the_function_is_a_chat_of_three_clients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +53,7 @@ async def test_a11_the_function_is_a_chat_of_three_clients(monkeypatch: pytest.M
                 )
             # The session that boto3 makes for all has read another environment.
             monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-            exec(compile(block("python"), "api-gateway.md", "exec"), program)
+            exec(compile(block("python", "function.py"), "api-gateway.md", "exec"), program)
             async with gateway.connect() as one, gateway.connect() as two:
                 async with gateway.connect() as three:
                     for ws in (one, two, three):
@@ -65,6 +69,19 @@ async def test_a11_the_function_is_a_chat_of_three_clients(monkeypatch: pytest.M
                 assert [await one.recv(), await two.recv()] == ["left", "left"]
             await eventually(lambda: done.count("$disconnect") == 3)
     assert program["rooms"] == {"a": set()}
+
+
+def test_the_server_that_needs_no_docker_runs_the_function(tmp_path: Path) -> None:
+    at = free_port()
+    (tmp_path / "function.py").write_text(block("python", "function.py"), encoding="utf-8")
+    (tmp_path / "emulator.py").write_text(block("python", "emulator.py").replace("9000", str(at)), encoding="utf-8")
+    env = {"AWS_DEFAULT_REGION": "local", "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": "http://127.0.0.1:1"}
+    with Process([sys.executable, "-W", "error", "emulator.py"], cwd=tmp_path, listens=at, env=env):
+        event = {"requestContext": {"connectionId": "a", "routeKey": "joinroom"}, "body": '{"room": "b"}'}
+        [url] = set(re.findall(r"http://127\.0\.0\.1:9000(\S+)\"", block("toml")))
+        asked = Request(f"http://{LOOPBACK}:{at}{url}", json.dumps(event).encode(), method="POST")
+        with urlopen(asked, timeout=60) as answer:
+            assert json.loads(answer.read()) == {"statusCode": 200}
 
 
 @pytest.mark.parametrize("table", [ApiConfig, ApiLimits, ApiRoute, AuthorizerConfig])

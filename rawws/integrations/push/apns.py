@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, final
 
 from .messages import SENT, UNREGISTERED, PushOutcome, octets_of_json, outcome_again, outcome_refused
-from .requests import PushRequest, retry_wait, word_of
+from .requests import PushRequest, SingleHost, retry_wait, word_of
 from .signing import private_key_of_p256, sign_es256
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ TOPIC: Final = re.compile(r"[0-9A-Za-z.-]{1,255}", re.ASCII)
 
 
 @final
-class Apns:
+class Apns(SingleHost):
     """Apple's push service: a service of a `PushSender`.
 
     `key` is the text of the .p8 file, `key_id` and `team_id` have 10 characters, `topic` is the bundle id of the
@@ -64,11 +64,6 @@ class Apns:
 
     def check(self, device: PushDevice) -> None:
         """Every device that there is may be asked."""
-
-    def host_of(self, device: PushDevice) -> str:
-        """Return who is asked for a device: there is one."""
-        del device
-        return self.name
 
     def token(self, now: float) -> str:
         """Return the token of a time, in seconds since 1970: the same at all instances."""

@@ -20,7 +20,7 @@ from rawws import clock
 
 from .apns import headers_of_apns, payload_of_apns
 from .messages import SENT, UNREGISTERED, PushOutcome, octets_of_json, outcome_again, outcome_refused
-from .requests import PushFailed, PushRequest, retry_wait, word_of
+from .requests import PushFailed, PushRequest, SingleHost, retry_wait, word_of
 from .signing import private_key_of_rsa, sign_rs256
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ NEEDED: Final = ("project_id", "client_email", "private_key", "token_uri")
 
 
 @final
-class Fcm:
+class Fcm(SingleHost):
     """Firebase Cloud Messaging: a service of a `PushSender`.
 
     `account` is the text of the service account's JSON. The URL of access tokens is the one that stands in it; `url` is
@@ -75,11 +75,6 @@ class Fcm:
 
     def check(self, device: PushDevice) -> None:
         """Every device that there is may be asked."""
-
-    def host_of(self, device: PushDevice) -> str:
-        """Return who is asked for a device: there is one."""
-        del device
-        return self.name
 
     async def request(self, device: PushDevice, message: PushMessage, left: float, client: PushClient) -> PushRequest:
         """Return the request that sends a message, which the service keeps for so many seconds. Raises PushFailed."""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
-__all__ = ["PushAnswer", "PushClient", "PushFailed", "PushRequest", "retry_wait", "word_of"]
+    from .messages import PushDevice
+
+__all__ = ["PushAnswer", "PushClient", "PushFailed", "PushRequest", "SingleHost", "retry_wait", "word_of"]
 
 # Seconds until an answer must be there, and bytes of it: the services answer some 100.
 TIMEOUT: Final = 10.0
@@ -118,6 +120,16 @@ class PushClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+class SingleHost:
+    """A service that is one host, by its `name`."""
+
+    name: str
+
+    def host_of(self, device: PushDevice) -> str:  # noqa: ARG002 - as services have it
+        """Return who is asked for a device: there is one."""
+        return self.name
 
 
 def retry_wait(answer: PushAnswer) -> float:
