@@ -16,7 +16,7 @@ cdef class PreparedMessage:
     cdef object __weakref__
     cdef readonly bytes plain
     cdef readonly Py_ssize_t size
-    cdef unsigned int first
+    cdef readonly unsigned int first
     cdef dict frames
     cdef public FormCache cache
 

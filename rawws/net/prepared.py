@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rawws.errors import LocalProtocolError
 from rawws.protocol import opcodes
+from rawws.protocol.deflate import DeflateJob
 from rawws.protocol.frames import FrameWriter
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class PreparedMessage:
         # Of the payload, in bytes.
         self.size = len(payload)
         self.plain = frame(self.first, payload)
-        self.frames: dict[Deflater | None, bytes] | None = None
+        self.frames: dict[Deflater | None, bytes | DeflateJob] | None = None
         self.cache: FormCache | None = None
 
     @property
@@ -101,8 +102,11 @@ class PreparedMessage:
         """The message: str for text, bytes for binary."""
         return self.payload.decode() if self.first == opcodes.FIN | opcodes.TEXT else self.payload
 
-    def compressed(self, deflate: PerMessageDeflate) -> bytes | None:
-        """Return the frame for a connection with this extension, None where it must compress for itself."""
+    def compressed(self, deflate: PerMessageDeflate) -> bytes | DeflateJob | None:
+        """Return the frame for a connection with this extension, or what makes its payload of a large message.
+
+        None is for one that must compress for itself.
+        """
         if self.size < deflate.threshold:
             return self.plain
         if not deflate.shares:
@@ -110,7 +114,12 @@ class PreparedMessage:
         if self.frames is None:
             self.frames = {}
         found = self.frames.get(deflate.deflater)
-        if found is None:
+        if found is None and self.size > deflate.piece_size:
+            found = self.frames[deflate.deflater] = deflate.begin(self.payload)
+            if self.cache is not None:
+                # What it will take is not known, but that it is hardly more than the message.
+                self.cache.keep(self, FORM_COST + self.size)
+        elif found is None:
             # RFC 7692 7.2.1: the first frame of a compressed message has the "Per-Message Compressed" bit, rsv1.
             found = self.frames[deflate.deflater] = frame(self.first | opcodes.RSV1, deflate.compress(self.payload))
             if self.cache is not None:

@@ -44,6 +44,7 @@ cdef class WebSocket(HandshakenSocket):
     cdef bint messages_paused
     cdef bint ending
     cdef object awaited
+    cdef object deflating
     cdef double opened_at
     cdef double retires_at
     cdef double pinged_at
@@ -76,8 +77,10 @@ cdef class WebSocket(HandshakenSocket):
     cpdef wake(self)
     @cython.locals(start=cython.longlong)
     cpdef send(self, message, text=*, compress=*)
-    @cython.locals(connection=Connection, octets=bytes)
+    @cython.locals(connection=Connection)
     cpdef send_prepared(self, PreparedMessage prepared)
+    cpdef written(self, long long start)
+    cpdef on_deflated(self)
     cpdef drained(self)
     cpdef long long bytes_written(self) except -1
     cpdef claim(self, long long start)

@@ -22,6 +22,7 @@ from rawws.protocol.phases import State, state_of
 
 from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, release
 from .awaited import AwaitedBytes
+from .deflating import INFLATED, PIECE_SIZE, Deflating
 from .handshaken import HandshakenSocket
 from .logs import request_line
 from .prepared import control_payload, encode_part
@@ -102,30 +103,10 @@ class WebSocket(HandshakenSocket):
     """
 
     __slots__ = (
-        "_iterator",
-        "active_at",
-        "active_since_sweep",
-        "alive_at",
-        "awaited",
-        "ending",
-        "held_messages",
-        "idle_timeout",
-        "joined",
-        "latency",
-        "messages_paused",
-        "opened_at",
-        "pinged_at",
-        "pings",
-        "queue",
-        "queue_at",
-        "queued",
-        "retires_at",
-        "settings",
-        "stream",
-        "task",
-        "turn_paused",
-        "waiter",
-    )
+        "_iterator", "active_at", "active_since_sweep", "alive_at", "awaited", "deflating", "ending", "held_messages",
+        "idle_timeout", "joined", "latency", "messages_paused", "opened_at", "pinged_at", "pings", "queue", "queue_at",
+        "queued", "retires_at", "settings", "stream", "task", "turn_paused", "waiter",
+    )  # fmt: skip
 
     def __init__(self, settings: Settings, handler: SocketHandler[WebSocket]) -> None:
         super().__init__(settings.shared, handler)
@@ -147,6 +128,8 @@ class WebSocket(HandshakenSocket):
         self.ending = False
         # What somebody waits for of what waits for the peer, from the first time on that it reads too slowly.
         self.awaited: AwaitedBytes | None = None
+        # A large message is being compressed.
+        self.deflating: Deflating | None = None
         self.opened_at = 0.0
         self.retires_at = 0.0
         self.pinged_at = 0.0
@@ -165,6 +148,8 @@ class WebSocket(HandshakenSocket):
         """Begin, after the opening handshake."""
         self.connection = connection
         connection.hold_pongs = self.congested
+        if connection.deflate is not None:
+            connection.deflate.piece_size = PIECE_SIZE
         self.handler = None
         self.deadline = 0.0
         self.opened_at = self.pinged_at = self.alive_at = self.last_sent_at = clock.monotonic()
@@ -390,8 +375,9 @@ class WebSocket(HandshakenSocket):
 
     def pause_turn(self) -> None:
         """Take no more in this turn of the loop."""
+        self.full = True
         if not self.turn_paused:
-            self.turn_paused = self.full = True
+            self.turn_paused = True
             self.shared.turn.wait(self.resume_turn)
 
     def resume_turn(self) -> None:
@@ -400,7 +386,8 @@ class WebSocket(HandshakenSocket):
             return
         self.turn_paused = False
         self.turn_bytes = 0
-        if self.full and not self.has_message():
+        # Once it closes, nobody need take what is in the queue; the peer's Close is behind what is left to read.
+        if self.full and (not self.has_message() or self.connection.phase != phases.OPEN):
             self.refill()
             self.wake()
 
@@ -456,7 +443,10 @@ class WebSocket(HandshakenSocket):
             self.full = True
 
     def on_event(self, event: ConnectionEvent) -> None:
-        """Take a fragment or a Pong."""
+        """Take a fragment, a Pong, or note of a piece of a large message."""
+        if self.connection.messages.inflating:
+            self.shared.turn.spend(INFLATED)
+            self.pause_turn()
         if isinstance(event, Fragment):
             self.active_since_sweep = True
             if self.stream == SKIPPING or self.stream == SKIPPING_FIRST:
@@ -502,19 +492,40 @@ class WebSocket(HandshakenSocket):
         start = self.check_hard_limit() if self.congested else 0
         self.connection.send(message, compress)
         self.wrote()
-        return self.drain_later(start) if self.congested else DONE
+        return self.written(start) if self.congested or self.connection.backlog is not None else DONE
+
+    def written(self, start: int) -> Started[None]:
+        """Return what `send` does, where what was written from `start` on waits, or is being compressed."""
+        if self.deflating is not None:
+            self.deflating.keep(self.claim(start))
+        elif self.connection.backlog is not None:
+            self.deflating = Deflating(self, self.settings.loop)
+        else:
+            return self.drain_later(start)
+        return later(self.deflating.drain)
+
+    def on_deflated(self) -> None:
+        """Go on where all that was sent is compressed and written: with the end, if that is due."""
+        self.deflating = None
+        if self.connection.phase >= phases.CLOSE_RECEIVED:
+            self.on_end()
 
     def send_prepared(self, prepared: PreparedMessage) -> None:
         """Send a message that many connections get. Raises as `send` does."""
         connection = self.connection
-        octets = prepared.plain if connection.deflate is None else prepared.compressed(connection.deflate)
-        if octets is None or self.held_messages is not None or connection.masks:
+        form = prepared.plain if connection.deflate is None else prepared.compressed(connection.deflate)
+        if form is None or self.held_messages is not None or connection.masks:
             self.send(prepared.message)
             return
         if self.congested:
             self.check_hard_limit()
-        connection.send_frames(octets)
+        if isinstance(form, bytes):
+            connection.send_frames(form)
+        else:
+            connection.send_job(prepared.first, form)
         self.wrote()
+        if connection.backlog is not None:
+            self.written(0)
 
     def send_other(self, message: Any, text: bool | None, compress: bool | None) -> Started[None]:
         """Send what is not simply a str or bytes, or not simply now."""
@@ -556,7 +567,7 @@ class WebSocket(HandshakenSocket):
         for number, (opcode, payload) in enumerate(encoded):
             self.connection.send_fragment(opcodes.CONTINUATION if number else opcode, payload, number == last)
             self.wrote()
-        return self.drain_later(start) if self.congested else DONE
+        return self.written(start) if self.congested or self.connection.backlog is not None else DONE
 
     async def send_fragments(self, parts: AsyncIterable[DataLike], text: bool | None) -> None:
         """Send an asynchronous iterable as one message in fragments; other messages wait for its end."""
@@ -573,8 +584,8 @@ class WebSocket(HandshakenSocket):
                 self.connection.send_fragment(opcodes.CONTINUATION if first else opcode, payload, final=False)
                 first = opcode
                 self.wrote()
-                if self.congested:
-                    await self.drain_later(start)
+                if self.congested or self.connection.backlog is not None:
+                    await self.written(start)
             if first:
                 self.connection.send_fragment(opcodes.CONTINUATION, b"", final=True)
                 self.wrote()
@@ -657,7 +668,9 @@ class WebSocket(HandshakenSocket):
 
     async def drain(self) -> None:
         """Wait until the write buffer is under its low-water mark. Raises ConnectionClosed if the connection ends."""
-        if self.congested:
+        if self.deflating is not None:
+            await self.deflating.drain()
+        elif self.congested:
             await self.wait_drained()
             if self.lost:
                 raise self.connection.closed()
@@ -723,7 +736,7 @@ class WebSocket(HandshakenSocket):
         connection = self.connection
         connection.settle()
         self.flush()
-        if self.ending or self.lost:
+        if self.ending or self.lost or connection.backlog is not None:
             return
         self.ending = True
         if connection.phase == phases.FAILED:
@@ -760,6 +773,9 @@ class WebSocket(HandshakenSocket):
         """Wake all who wait, and tell the handler."""
         self.settings.connections.discard(self)
         self.full = False
+        if self.deflating is not None:
+            self.deflating.end()
+            self.deflating = None
         # It holds the connection, which would be left, with its messages, to the garbage collector.
         self._iterator = None
         if self.handler is None:

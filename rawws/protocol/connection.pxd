@@ -6,6 +6,7 @@ from .frames cimport FrameReader, FrameWriter
 from .messages cimport MessageReader
 
 cdef Py_ssize_t KEY_BLOCK
+cdef Py_ssize_t BEHIND
 cdef frozenset AS_AGREED
 
 @cython.final
@@ -15,6 +16,8 @@ cdef class Connection:
     cdef readonly object deflate
     cdef list writers
     cdef FrameWriter writer
+    cdef readonly object backlog
+    cdef Py_ssize_t behind
     cdef bint masks
     cdef readonly int phase
     cdef readonly object close_sent
@@ -39,6 +42,11 @@ cdef class Connection:
     cpdef send(self, message, compress=*)
     cpdef send_fragment(self, unsigned int opcode, bytes payload, bint final)
     cpdef send_frames(self, bytes octets)
+    cpdef send_job(self, unsigned int opcode, job)
+    cpdef hold(self, unsigned int first, payload)
+    @cython.locals(first="unsigned int", stepped=bint)
+    cpdef bint deflate_piece(self) except -1
+    cpdef put(self, unsigned int first, bytes payload)
     cpdef ping(self, bytes payload)
     cpdef pong(self, bytes payload)
     cpdef release_pong(self)

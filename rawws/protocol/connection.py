@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from rawws.errors import (
@@ -27,6 +28,7 @@ from rawws.errors import (
 
 from . import opcodes, phases
 from .closing import close_reason, parse_close, serialize_close
+from .deflate import DeflateJob
 from .frames import FrameReader, FrameWriter
 from .messages import UNLIMITED, Fragment, MessageReader
 from .opcodes import CloseCode
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
 
     from .deflate import PerMessageDeflate
 
-__all__ = ["Connection", "ConnectionEvent", "Ping", "Pong", "Role"]
+__all__ = ["Connection", "ConnectionEvent", "Inflated", "Ping", "Pong", "Role"]
 
 # Masking keys are drawn this many bytes at a time: one system call for 256 of them.
 KEY_BLOCK = 1024
+# So many bytes wait behind a message that is compressed in steps; where they would be more, it is compressed at once.
+BEHIND = 1 << 20
 # 7.4.1: 1000 "indicates a normal closure", 1001 that an endpoint is "going away"; 1005 stands for no code.
 AS_AGREED = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
@@ -64,7 +68,13 @@ class Pong(NamedTuple):
     payload: bytes
 
 
-ConnectionEvent = str | bytes | Fragment | Ping | Pong | Close
+class Inflated(NamedTuple):
+    """A piece of a large message was inflated, where `piece_size` of the extension is set: call `next_event` again."""
+
+    size: int
+
+
+ConnectionEvent = str | bytes | Fragment | Inflated | Ping | Pong | Close
 
 
 class Connection:
@@ -75,8 +85,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_keys", "_keys_used", "_random", "close_rcvd", "close_sent", "deflate", "frames", "hold_pongs", "masks",
-        "messages", "phase", "pong_held", "rcvd_then_sent", "violation", "writer", "writers",
+        "_keys", "_keys_used", "_random", "backlog", "behind", "close_rcvd", "close_sent", "deflate", "frames",
+        "hold_pongs", "masks", "messages", "phase", "pong_held", "rcvd_then_sent", "violation", "writer", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +105,9 @@ class Connection:
         self.deflate = deflate
         self.writers = [] if writers is None else writers
         self.writer: FrameWriter | None = None
+        # A message that is compressed in steps, and the frames that wait behind it, as `hold` took them.
+        self.backlog: deque[tuple[int, bytes | DeflateJob]] | None = None
+        self.behind = 0
         self.phase = phases.OPEN
         self.close_sent: Close | None = None
         self.close_rcvd: Close | None = None
@@ -141,20 +154,25 @@ class Connection:
         frames = self.frames
         try:
             while self.phase <= phases.CLOSE_SENT:
-                if not frames.in_frame:
-                    if not frames.read_header(self.messages.opcode != 0):
+                if self.messages.inflating:
+                    message = self.messages.receive_rest()
+                else:
+                    if not frames.in_frame:
+                        if not frames.read_header(self.messages.opcode != 0):
+                            return None
+                        if frames.first & opcodes.CONTROL == 0:
+                            self.messages.begin_frame(frames)
+                    if frames.first & opcodes.CONTROL:
+                        if not frames.has_payload():
+                            return None
+                        return self.receive_control(frames.first & opcodes.OPCODE, frames.take_bytes())
+                    if frames.remaining > 0 and frames.position == frames.end:
                         return None
-                    if frames.first & opcodes.CONTROL == 0:
-                        self.messages.begin_frame(frames)
-                if frames.first & opcodes.CONTROL:
-                    if not frames.has_payload():
-                        return None
-                    return self.receive_control(frames.first & opcodes.OPCODE, frames.take_bytes())
-                if frames.remaining > 0 and frames.position == frames.end:
-                    return None
-                message = self.messages.receive(frames)
+                    message = self.messages.receive(frames)
                 if message is not None:
                     return message
+                if self.messages.inflating and self.deflate is not None:
+                    return Inflated(self.deflate.piece_size)
         except RemoteProtocolError as error:
             self.violation = RemoteProtocolError(error.close_code, error.reason)  # a traceback would hold the message
             self.step(Step.RECEIVE_VIOLATION)
@@ -189,7 +207,8 @@ class Connection:
         """End the connection, with or without a closing handshake, and drop a message that is not complete."""
         if self.phase != phases.ENDED:
             self.step(Step.END)
-        self.messages.held = self.messages.target = None
+        self.messages.drop()
+        self.backlog = None
 
     def send(self, message: str | bytes, compress: bool | None = None) -> None:
         """Send a message in one frame. `compress` overrides the threshold of the extension, if one was negotiated.
@@ -213,22 +232,80 @@ class Connection:
             raise self.closed()
         if self.deflate is not None:
             if len(payload) >= self.deflate.threshold if compress is None else compress:
-                payload = self.deflate.compress(payload)
                 # RFC 7692 7.2.1: the first frame of a compressed message has the "Per-Message Compressed" bit, rsv1.
                 first |= opcodes.RSV1
-        self.write(first, payload)
+                if len(payload) > self.deflate.piece_size or self.backlog is not None:
+                    self.hold(first, self.deflate.begin(payload))
+                    return
+                payload = self.deflate.compress(payload)
+        if self.backlog is None:
+            self.write(first, payload)
+        else:
+            self.hold(first, payload)
 
     def send_fragment(self, opcode: int, payload: bytes, final: bool) -> None:
         """Send one frame of a message in fragments, all but the first a CONTINUATION. The caller keeps their order."""
         if not self.may_send():
             raise self.closed()
-        self.write((opcodes.FIN if final else 0) | opcode, payload)
+        self.put((opcodes.FIN if final else 0) | opcode, payload)
 
     def send_frames(self, octets: bytes) -> None:
         """Send whole messages that were encoded for many connections (unmasked: from a server only)."""
         if not self.may_send():
             raise self.closed()
-        self.gather().append(octets)
+        if self.backlog is None:
+            self.gather().append(octets)
+        else:
+            self.hold(0, octets)
+
+    def send_job(self, opcode: int, job: DeflateJob) -> None:
+        """Send a message that is compressed in steps, for many connections maybe. Raises as `send` does."""
+        if not self.may_send():
+            raise self.closed()
+        self.hold(opcodes.FIN | opcodes.RSV1 | opcode, job)
+
+    def hold(self, first: int, payload: bytes | DeflateJob) -> None:
+        """Have a frame, or with `first` 0 octets that are frames, wait for `deflate_piece`, in the order of all."""
+        if self.backlog is not None:
+            self.behind += payload.size if isinstance(payload, DeflateJob) else len(payload)
+            if self.behind > BEHIND:
+                while self.deflate_piece():
+                    pass
+        if self.backlog is None:
+            self.backlog = deque()
+            self.behind = 0
+        self.backlog.append((first, payload))
+
+    def deflate_piece(self) -> bool:
+        """Do one step of compressing what waits, and gather the frames that it holds up; return False at the end."""
+        backlog = self.backlog
+        if backlog is None:
+            return False
+        stepped = False
+        while backlog:
+            first, payload = backlog[0]
+            if isinstance(payload, DeflateJob):
+                if stepped:
+                    return True
+                stepped = True
+                payload.step()
+                if payload.octets is None:
+                    return True
+                payload = payload.octets
+            backlog.popleft()
+            if first:
+                self.write(first, payload)
+            else:
+                self.gather().append(payload)
+        self.backlog = None
+        return False
+
+    def put(self, first: int, payload: bytes) -> None:
+        """Send a frame behind all that waits."""
+        if self.backlog is None:
+            self.write(first, payload)
+        else:
+            self.hold(first, payload)
 
     def ping(self, payload: bytes) -> None:
         """Send a Ping. Raises ConnectionClosed once a Close frame was sent, LocalProtocolError for over 125 bytes."""
@@ -292,13 +369,13 @@ class Connection:
             self.frames.discard()
             if self.close_sent is None:
                 self.close_sent = Close(int(code), reason)
-                self.write(opcodes.FIN | opcodes.CLOSE, payload)
+                self.put(opcodes.FIN | opcodes.CLOSE, payload)
 
     def send_close(self, code: int, reason: str, payload: bytes) -> None:
         """Send the one Close frame of this side."""
         self.close_sent = Close(int(code), reason)
         self.step(Step.SEND_CLOSE)
-        self.write(opcodes.FIN | opcodes.CLOSE, payload)
+        self.put(opcodes.FIN | opcodes.CLOSE, payload)
 
     def write(self, first: int, payload: bytes) -> None:
         """Gather a frame for the next `data_to_send`."""

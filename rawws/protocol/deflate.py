@@ -2,6 +2,7 @@
 
 Laws: inflating stops at the limit, it never checks the size afterwards. Without context takeover nothing is kept
 between messages: one compressor serves every connection with the same parameters, and an idle connection holds none.
+Where `piece_size` is set, no call inflates or deflates more than that: what is left is done by further calls.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rawws.errors import HandshakeError, NegotiationError, RemoteProtocolError
 from .extensions import Extension
 from .opcodes import CloseCode
 
-__all__ = ["Compression", "DeflateParameters", "Deflater", "PerMessageDeflate"]
+__all__ = ["Compression", "DeflateJob", "DeflateParameters", "Deflater", "PerMessageDeflate"]
 
 NAME = "permessage-deflate"
 # RFC 7692 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload of the message."
@@ -26,6 +27,10 @@ INVALID = "a compressed message is not valid"
 # Each block with BFINAL set costs a new decompressor; a sender that flushes with BFINAL needs one for each message, and
 # an attacker would pack half a million into 1 MiB.
 MAX_FINAL_BLOCKS = 128
+# The size of pieces where a message is to be done at once.
+WHOLE = 1 << 60
+# A DeflateJob compresses so many bytes in one step: 0.5 ms at level 1, where inflating as many takes a fifth of that.
+STEP = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +218,12 @@ def _read(parameters: list[tuple[str, str | None]], *, offer: bool) -> dict[str,
 class Deflater:
     """Compress messages for a peer whose window has `bits` bits."""
 
-    __slots__ = ("_compressor", "_flush")
+    __slots__ = ("_compressor", "_flush", "_parameters", "_takeover")
 
     def __init__(self, bits: int, takeover: bool, level: int, memory_level: int) -> None:
-        self._compressor = zlib.compressobj(level, zlib.DEFLATED, -bits, memory_level)
+        self._parameters = level, zlib.DEFLATED, -bits, memory_level
+        self._takeover = takeover
+        self._compressor = zlib.compressobj(*self._parameters)
         # After a full flush zlib forgets what it saw, as a new compressor would, but without the cost of one: so one
         # compressor can serve all connections that keep no context.
         self._flush = zlib.Z_SYNC_FLUSH if takeover else zlib.Z_FULL_FLUSH
@@ -230,14 +237,62 @@ class Deflater:
         # 7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end."
         return compressed[:-4]
 
+    def compressor(self) -> zlib._Compress:
+        """Return what can compress one message while others are compressed here."""
+        # With context takeover there are no others: each message of a connection waits for the one before.
+        return self._compressor if self._takeover else zlib.compressobj(*self._parameters)
+
+
+class DeflateJob:
+    """A message that is compressed in steps, once for all connections that send it.
+
+    `step` does the next one; `octets` is the payload of the compressed message when all are done, None before.
+    """
+
+    __slots__ = ("_at", "_compressor", "_deflater", "_message", "_pieces", "octets", "size")
+
+    def __init__(self, deflater: Deflater, message: bytes) -> None:
+        self._deflater = deflater
+        self._message = memoryview(message)
+        self._compressor: zlib._Compress | None = None
+        self._pieces: list[bytes] = []
+        self._at = 0
+        self.octets: bytes | None = None
+        # Of the message, in bytes.
+        self.size = len(message)
+
+    def step(self) -> None:
+        """Compress up to STEP bytes more; do nothing where all are."""
+        if self.octets is not None:
+            return
+        if self.size <= STEP:
+            self.octets = self._deflater.compress(bytes(self._message))
+        else:
+            if self._compressor is None:
+                self._compressor = self._deflater.compressor()
+            self._pieces.append(self._compressor.compress(self._message[self._at : self._at + STEP]))
+            self._at += STEP
+            if self._at < self.size:
+                return
+            # As `Deflater.compress` does.
+            self._pieces.append(self._compressor.flush(zlib.Z_SYNC_FLUSH)[:-4])
+            self.octets = b"".join(self._pieces)
+        self._message, self._compressor, self._pieces = memoryview(b""), None, []
+
 
 class PerMessageDeflate:
     """The extension on one connection: what to do with its messages, and the state between them, if any."""
 
-    __slots__ = ("_final_blocks", "_history", "_stream", "_takeover", "deflater", "shares", "threshold")
+    __slots__ = (
+        "_final_blocks", "_history", "_stream", "_takeover", "deflater", "piece_size", "rest", "shares", "threshold",
+    )  # fmt: skip
 
     def __init__(self, parameters: DeflateParameters, server: bool, settings: Compression, shared: Shared) -> None:
         self.threshold = settings.threshold
+        # How many bytes one call inflates, and how large a message is that is compressed in steps.
+        self.piece_size = WHOLE
+        # What was not inflated yet of the octets that came, None where all is.
+        self.rest: bytes | None = None
         bits, others_bits = parameters.server_max_window_bits, parameters.client_max_window_bits
         takeover = not parameters.server_no_context_takeover
         self._takeover = not parameters.client_no_context_takeover
@@ -259,24 +314,32 @@ class PerMessageDeflate:
         """Return the payload of a compressed message."""
         return self.deflater.compress(data)
 
+    def begin(self, data: bytes) -> DeflateJob:
+        """Return what compresses a message in steps, each message behind the one before."""
+        return DeflateJob(self.deflater, data)
+
     def decompress(self, data: bytes, final: bool, limit: int) -> bytes:
         """Return what the next octets of a message inflate to; `final` is True where they are its last.
 
-        Returns more than `limit` bytes, by one, where the message has more. Raises RemoteProtocolError(1007) where they
-        are not deflate blocks, or too many with BFINAL set.
+        Returns more than `limit` bytes, by one, where the message has more, and `piece_size` bytes at most: where it
+        sets `rest`, call it again with no data and the same `final`. Raises RemoteProtocolError(1007) where they are
+        not deflate blocks, or too many with BFINAL set.
         """
-        if final:
+        if self.rest is not None:
+            data, self.rest = self.rest, None
+        elif final:
             data += TAIL
+        room = min(limit + 1, self.piece_size)
         # Always the largest window: zlib misses a reference beyond a smaller one where all of it comes in one call, so
         # the verdict would depend on how TCP cut the octets.
         stream = self._stream or zlib.decompressobj(-15)
         inflated = b""
         pieces = [data]
-        while pieces and len(inflated) <= limit:
+        while pieces and len(inflated) < room:
             piece = pieces.pop()
             start = stream.copy(), self._final_blocks
             try:
-                stream, part = self._inflate(stream, piece, limit - len(inflated))
+                stream, part, rest = self._inflate(stream, piece, room - len(inflated))
             except RemoteProtocolError:
                 # zlib throws away what came before an error, which may be over the limit: then that is the verdict, as
                 # if the octets had come one by one. So look for the bad octet by halves.
@@ -287,33 +350,45 @@ class PerMessageDeflate:
                 pieces += [piece[half:], piece[:half]]
                 continue
             inflated += part
+            if rest is not None:
+                pieces.append(rest)
             self._history += part[-WINDOW:]
             if len(self._history) > 2 * WINDOW:
                 del self._history[:-WINDOW]
         self._stream = stream
-        if final:
+        if len(inflated) == self.piece_size:
+            self.rest = b"".join(reversed(pieces))
+        elif final:
             self._final_blocks = 0
             if not self._takeover:
                 self._stream = None
                 self._history.clear()
         return inflated
 
-    def _inflate(self, stream: zlib._Decompress, data: bytes, limit: int) -> tuple[zlib._Decompress, bytes]:
+    def _inflate(
+        self, stream: zlib._Decompress, data: bytes, room: int
+    ) -> tuple[zlib._Decompress, bytes, bytes | None]:
+        """Return the stream, up to `room` bytes, and where there are as many what is left of the octets."""
+        inflated = b""
         try:
-            inflated = stream.decompress(data, limit + 1)
-            # 7.2.3.4: "DEFLATE blocks with BFINAL set to 1" are legal, and others may follow, which may refer back.
-            while stream.eof and len(inflated) <= limit:
-                self._final_blocks += 1
-                if self._final_blocks > MAX_FINAL_BLOCKS:
-                    raise RemoteProtocolError(CloseCode.INVALID_DATA, INVALID)
-                rest = stream.unused_data
-                history = (self._history + inflated[-WINDOW:])[-WINDOW:]
-                stream = zlib.decompressobj(-15, zdict=bytes(history))
-                if rest:
-                    inflated += stream.decompress(rest, limit + 1 - len(inflated))
+            while True:
+                # 7.2.3.4: "DEFLATE blocks with BFINAL set to 1" are legal, and others may follow, which may refer back.
+                if stream.eof:
+                    self._final_blocks += 1
+                    if self._final_blocks > MAX_FINAL_BLOCKS:
+                        raise RemoteProtocolError(CloseCode.INVALID_DATA, INVALID)
+                    history = (self._history + inflated[-WINDOW:])[-WINDOW:]
+                    stream = zlib.decompressobj(-15, zdict=bytes(history))
+                    if not data:
+                        return stream, inflated, None
+                inflated += stream.decompress(data, room - len(inflated))
+                if len(inflated) == room:
+                    return stream, inflated, stream.unused_data if stream.eof else stream.unconsumed_tail
+                if not stream.eof:
+                    return stream, inflated, None
+                data = stream.unused_data
         except zlib.error:
             raise RemoteProtocolError(CloseCode.INVALID_DATA, INVALID) from None
-        return stream, inflated
 
 
 Shared = dict[tuple[int, int, int], Deflater]

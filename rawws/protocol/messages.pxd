@@ -15,6 +15,8 @@ cdef class MessageReader:
     cdef public bint streaming
     cdef readonly unsigned int opcode
     cdef bint compressed
+    cdef readonly bint inflating
+    cdef bint last
     cdef bytearray held
     cdef object target
     cdef Py_ssize_t filled
@@ -28,6 +30,8 @@ cdef class MessageReader:
     cpdef receive(self, FrameReader frames)
     cpdef receive_placed(self, FrameReader frames)
     cpdef receive_part(self, bytes data, bint final)
+    cpdef receive_rest(self)
+    cpdef drop(self)
     cpdef bytes inflate(self, bytes data, bint final)
     @cython.locals(rest=bytearray, count=Py_ssize_t, over=bint)
     cpdef check_text(self, bint final)

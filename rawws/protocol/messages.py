@@ -41,8 +41,8 @@ class MessageReader:
     """
 
     __slots__ = (
-        "checked", "compressed", "deflate", "filled", "held", "max_frame_size", "max_size", "opcode", "size",
-        "streaming", "target", "text_only", "wire_size",
+        "checked", "compressed", "deflate", "filled", "held", "inflating", "last", "max_frame_size", "max_size",
+        "opcode", "size", "streaming", "target", "text_only", "wire_size",
     )  # fmt: skip
 
     def __init__(self, max_size: int, deflate: PerMessageDeflate | None) -> None:
@@ -55,6 +55,8 @@ class MessageReader:
         self.streaming = False
         self.opcode = 0
         self.compressed = False
+        # Not all of the octets that came is inflated yet: then `receive_rest` is next; whether they are the last ones.
+        self.inflating = self.last = False
         self.held: Any = None
         self.target: bytearray | None = None
         self.filled = self.checked = self.size = self.wire_size = 0
@@ -140,6 +142,8 @@ class MessageReader:
         """Take some octets of a message; return the message if they are its last ones, a Fragment when streaming."""
         if self.compressed:
             data = self.inflate(data, final)
+            if self.inflating:
+                self.last, final = final, False
             if (
                 final
                 and self.held is None
@@ -171,9 +175,21 @@ class MessageReader:
         self.held, self.opcode = None, 0
         return message
 
+    def receive_rest(self) -> str | bytes | Fragment | None:
+        """Inflate the next piece of the octets that came; return what `receive` does."""
+        return self.receive_part(b"", self.last)
+
+    def drop(self) -> None:
+        """Forget what came of a message that is not complete."""
+        self.held = self.target = None
+        if self.inflating:
+            self.inflating = False
+            self.deflate.rest = None
+
     def inflate(self, data: bytes, final: bool) -> bytes:
         """Return what the octets inflate to, up to the limit, and count it."""
         inflated: bytes = self.deflate.decompress(data, final, self.max_size - self.size)
+        self.inflating = self.deflate.rest is not None
         self.size += len(inflated)
         # Text before the limit is judged before the limit.
         return inflated[:-1] if self.size > self.max_size and self.opcode == opcodes.TEXT else inflated

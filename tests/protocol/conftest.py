@@ -1,4 +1,4 @@
-"""Fixtures of the protocol's tests: both roles, and every case whole, octet by octet and with trailing data."""
+"""Fixtures of the protocol's tests: both roles, and every case whole, octet by octet, with trailing data, in pieces."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def with_trailing_data(role: Role, data: bytes) -> Iterable[bytes]:
     return [data + peer_frame(role, PONG, b"after")]
 
 
-@pytest.fixture(params=[whole, octet_by_octet, with_trailing_data], ids=lambda way: way.__name__)
+def inflated_in_pieces(role: Role, data: bytes) -> Iterable[bytes]:
+    return [data]
+
+
+@pytest.fixture(params=[whole, octet_by_octet, with_trailing_data, inflated_in_pieces], ids=lambda way: way.__name__)
 def feed(request: pytest.FixtureRequest) -> Feed:
     """For cases that end with a frame: the trailing data is one more, which must come if the connection is still up."""
     cut: Callable[[Role, bytes], Iterable[bytes]] = request.param
@@ -55,7 +59,10 @@ def feed(request: pytest.FixtureRequest) -> Feed:
     ) -> Outcome:
         connection = Connection(role, max_size, deflate)
         connection.messages.streaming = streaming
+        if cut is inflated_in_pieces and deflate is not None:
+            deflate.piece_size = 3
         result = outcome(connection, cut(role, data))
+        result.events[:] = [event for event in result.events if event[0] != "Inflated"]
         if cut is with_trailing_data and result.error is None and "Close" not in {event[0] for event in result.events}:
             assert result.events.pop() == AFTER
         assert AFTER not in result.events
