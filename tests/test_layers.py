@@ -46,6 +46,8 @@ CORE_MAY_IMPORT = set(
     "__future__ base64 binascii codecs collections collections.abc dataclasses datetime enum hashlib http os re string"
     " struct types typing zlib".split()
 )
+# And what does the work of zlib faster, where it is installed.
+CORE_MAY_IMPORT.add("isal")
 # Of two of them, no more than this.
 CORE_MAY_NAME = {"os": {"urandom"}, "http": {"HTTPStatus"}}
 

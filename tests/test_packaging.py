@@ -204,6 +204,7 @@ def test_users_are_offered_no_packages_of_developers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(project["optional-dependencies"]) == {
         "uvloop",
+        "speedups",
         "socks",
         "redis",
         "postgres",

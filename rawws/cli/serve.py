@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rawws import _twins
 from rawws._version import __version__
 from rawws.net.loops import loop_factory
+from rawws.protocol.speedups import running_deflate
 from rawws.server.run import until_signal
 from rawws.server.server import serve
 from rawws.server.shutdown import Drain
@@ -314,6 +315,7 @@ def _tls(certfile: str, keyfile: str | None, password: str | None, authorities: 
 
 
 def product() -> str:
-    """Return what runs here: the version, the twin, the loop and the Python."""
+    """Return what runs here: the version, the twin, the loop, what compresses, and the Python."""
     loop = "uvloop" if loop_factory() else "asyncio"
-    return f"rawws {__version__} ({_twins.running()}) on {loop} and Python {platform.python_version()}"
+    runs = f"{loop}, {running_deflate()} and Python {platform.python_version()}"
+    return f"rawws {__version__} ({_twins.running()}) on {runs}"

@@ -41,8 +41,8 @@ def test_the_startup_line_says_where_it_listens_and_what_runs(here: Path) -> Non
     with start(here, "serve", "chat:echo", "--port", "0") as process:
         line = process.output.strip()
         assert re.fullmatch(
-            r"listening on ws://127\.0\.0\.1:\d+ \(rawws [\w.]+ \((compiled|interpreted)\) on (uvloop|asyncio) "
-            r"and Python 3\.\d+\.\d+\w*; Ctrl-C ends it\)",
+            r"listening on ws://127\.0\.0\.1:\d+ \(rawws [\w.]+ \((compiled|interpreted)\) on (uvloop|asyncio), "
+            r"(zlib|isal) [\w.-]+ and Python 3\.\d+\.\d+\w*; Ctrl-C ends it\)",
             line,
         )
 
@@ -194,7 +194,9 @@ def test_version_names_the_twin_that_runs(here: Path, pure: str, monkeypatch: py
     found = run(here, "--version")
     compiled = pure == "0" and any((ROOT / "rawws" / "protocol").glob("frames.*.so"))
     twin = "compiled" if compiled else "interpreted"
-    assert re.fullmatch(rf"rawws [\w.]+ \({twin}\) on (uvloop|asyncio) and Python 3\.\d+\.\d+\w*\n", found.stdout)
+    assert re.fullmatch(
+        rf"rawws [\w.]+ \({twin}\) on (uvloop|asyncio), (zlib|isal) [\w.-]+ and Python 3\.\d+\.\d+\w*\n", found.stdout
+    )
     assert found.returncode == 0
 
 

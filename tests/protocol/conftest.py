@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pytest
 
+from rawws.protocol import speedups
 from rawws.protocol.connection import Connection, Role
 from rawws.protocol.deflate import PerMessageDeflate
 from tests.protocol.wire import PONG, Outcome, octets_of, outcome, peer_frame
@@ -69,6 +70,15 @@ def feed(request: pytest.FixtureRequest) -> Feed:
         return result
 
     return give
+
+
+@pytest.fixture(params=["zlib", "isal"])
+def compresses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What compresses for those that share a compressor: where it is not named, whichever is installed."""
+    assert speedups.isal_zlib is not None, "`make test` installs the extra `speedups`"
+    if request.param == "zlib":
+        monkeypatch.setattr(speedups, "isal_zlib", None)
+    return str(request.param)
 
 
 @pytest.fixture(params=list(Role), ids=lambda role: role.value)

@@ -599,6 +599,7 @@ def test_compressed_messages_come_as_they_were_sent(messages: list[str | bytes],
     assert [event[1] for event in outcome(receiver, sender.data_to_send()).events] == messages
 
 
+@pytest.mark.usefixtures("compresses")
 def test_without_context_takeover_each_message_stands_alone() -> None:
     deflater = Deflater(15, takeover=False, level=6, memory_level=8)
     message = b"the same words over and over, " * 10
@@ -607,6 +608,7 @@ def test_without_context_takeover_each_message_stands_alone() -> None:
     assert inflated(first) == message
 
 
+@pytest.mark.usefixtures("compresses")
 def test_a_shared_compressor_leaks_nothing_between_connections() -> None:
     shared: dict[tuple[int, int, int], Deflater] = {}
     secret = random.Random(1).randbytes(500)
@@ -633,6 +635,7 @@ def test_connections_with_context_takeover_share_no_compressor() -> None:
     assert shared == {}
 
 
+@pytest.mark.usefixtures("compresses")
 def test_a_connection_with_context_takeover_takes_no_compressor_of_others() -> None:
     shared: dict[tuple[int, int, int], Deflater] = {}
     alone = deflate_for(Role.SERVER, None, None, shared)

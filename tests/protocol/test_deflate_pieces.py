@@ -24,6 +24,8 @@ from tests.protocol.wire import (
     peer_frame,
 )
 
+pytestmark = pytest.mark.usefixtures("compresses")
+
 PIECE = 1000
 # What waits behind a message, at most.
 BEHIND = 1 << 20
