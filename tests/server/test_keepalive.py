@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import math
 import socket
@@ -17,6 +18,7 @@ from rawws import clock
 from rawws.net import keepalive
 from rawws.net.kernel import send_queue
 from rawws.net.settings import Settings
+from rawws.net.socket import AsyncSocket
 from rawws.protocol.connection import Ping, Pong
 from rawws.protocol.handshake import accept, check_upgrade
 from rawws.protocol.http11 import HeadReader, parse_request
@@ -274,6 +276,8 @@ async def test_after_a_pause_of_the_handler_a_silent_peer_is_noticed_again() -> 
 
 async def test_one_connection_that_fails_is_logged_and_the_others_are_looked_after(logged: Logged) -> None:
     class Broken:
+        lost = False
+
         def on_sweep(self, now: float) -> None:
             connections.discard(self)
             raise ZeroDivisionError
@@ -452,3 +456,83 @@ async def test_nothing_is_looked_at_over_a_tenth_late_and_nothing_where_nobody_i
     await eventually(lambda: timer._handle is None)
     settings.ping_interval = settings.ping_timeout = settings.open_timeout = settings.close_timeout = 0.0
     assert keepalive.Keepalive(settings)._interval == 1.0
+
+
+class Late:
+    """What is on sockets whose deadline is over: counts how often each is told."""
+
+    lasts = False
+    kind = "http"
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def begin(self, socket: AsyncSocket) -> None: ...
+
+    def receive(self, data: bytes) -> None: ...
+
+    def receive_eof(self) -> None: ...
+
+    def lose(self) -> None: ...
+
+    def expire(self) -> None:
+        self.told += 1
+
+    def shut_down(self) -> None: ...
+
+
+def sockets(settings: Settings, count: int) -> list[tuple[AsyncSocket, Late]]:
+    """Return that many sockets of these settings, and what is on them."""
+    made = []
+    for _ in range(count):
+        late = Late()
+        connection = AsyncSocket(settings.shared, late)
+        connection.deadline = 1e-9
+        settings.connections.add(connection)
+        made.append((connection, late))
+    return made
+
+
+async def test_the_sweep_of_many_connections_is_cut_into_slices_and_tells_each_once() -> None:
+    settings = Settings(asyncio.get_running_loop(), logging.getLogger("test"))
+    timer = keepalive.Keepalive(settings)
+    made = sockets(settings, 20_000)
+    timer.tighten_interval(1.6)
+    timer.start()
+    slices = [0]
+    while slices[-1] < 15_000:
+        await asyncio.sleep(0)
+        slices.append(sum(late.told for _, late in made))
+    # Who comes is told in the next sweep, who goes is not told any more.
+    ((_, newcomer),) = sockets(settings, 1)
+    gone = [(connection, late) for connection, late in made if not late.told][:100]
+    for connection, _ in gone:
+        connection.connection_lost(None)
+        settings.connections.discard(connection)
+    while slices[-1] < 19_900:
+        await asyncio.sleep(0)
+        slices.append(sum(late.told for _, late in made))
+    assert max(after - before for before, after in itertools.pairwise(slices)) == 20_000 // keepalive.SLICES
+    assert slices[-1] == 19_900
+    assert [late.told for _, late in gone] == [0] * 100
+    assert newcomer.told == 0
+    for _, late in made:
+        late.told = 0
+    for connection, _ in made:
+        connection.deadline = 1e-9
+    await eventually(lambda: newcomer.told == 1)
+    settings.connections.clear()
+
+
+async def test_few_connections_are_swept_in_one_go_and_a_timer_without_any_ends() -> None:
+    settings = Settings(asyncio.get_running_loop(), logging.getLogger("test"))
+    timer = keepalive.Keepalive(settings)
+    made = sockets(settings, keepalive.SLICE)
+    timer.tighten_interval(0.1)
+    timer.start()
+    await eventually(lambda: made[0][1].told)
+    assert {late.told for _, late in made} == {1}
+    held_by = gc.get_referrers(made[0][0])
+    assert not any(isinstance(holder, list) for holder in held_by)
+    settings.connections.clear()
+    await eventually(lambda: timer._handle is None)
