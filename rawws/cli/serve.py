@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rawws import _twins
 from rawws._version import __version__
+from rawws.net.allocator import keep_freed_memory
 from rawws.net.loops import loop_factory
 from rawws.protocol.speedups import running_deflate
 from rawws.server.run import until_signal
@@ -114,6 +115,7 @@ def run_server(
 ) -> int:
     """Serve until a signal; print one line for each address as soon as it can be reached."""
     collect_seldom()
+    keep_freed_memory()
     begin_logging(options.log_level, as_json=options.log_json)
     given["access_log"] = options.access_log
     uds = getattr(options, "uds", None)

@@ -8,6 +8,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from rawws.net.allocator import keep_freed_memory
 from rawws.net.loops import loop_factory
 
 from .options import ListenOptions, ServerHandler, takes_options
@@ -24,8 +25,12 @@ def run(handler: ServerHandler, options: ListenOptions) -> None:
     """Serve until SIGINT or SIGTERM, then drain and return; a second signal ends at once.
 
     SIGHUP loads the certificate again, where `ssl` is a function. Takes what `serve` takes. Runs on uvloop where it is
-    installed. Outside of the main thread, where Python takes no signals, it serves until the process ends.
+    installed. Outside of the main thread, where Python takes no signals, it serves until the process ends. In the main
+    thread the process is its own: it has glibc keep up to 16 MiB of freed memory for large messages, unless the
+    environment says something of that (MALLOC_TRIM_THRESHOLD_).
     """
+    if threading.current_thread() is threading.main_thread():
+        keep_freed_memory()
 
     async def main() -> None:
         async with start_serving(handler, options) as server:

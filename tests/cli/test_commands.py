@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import stat
+import sys
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -23,7 +24,7 @@ import rawws
 import rawws.sync
 from rawws.cli import arguments, serve
 from tests.cli.commands import ASGI, echoes, fails, get, port, run, start
-from tests.processes import LOOPBACK, ROOT, ProcessError, eventually
+from tests.processes import LOOPBACK, ROOT, Process, ProcessError, eventually
 
 # What goes well
 
@@ -133,6 +134,51 @@ def test_garbage_is_looked_for_seldom_unless_the_application_says_more_or_never(
     with start(here, "serve", "tells:tell", "--port", "0") as process:
         with connect(f"ws://{LOOPBACK}:{port(process)}") as ws:
             assert ws.recv() == str(threshold)
+
+
+FAULTS = """import resource
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def work():
+    for _ in range(4):
+        blocks = [b"x" * (1 << 20) for _ in range(4)]
+        del blocks
+
+async def tell(ws):
+    work()
+    before = faults()
+    work()
+    await ws.send(str(faults() - before))
+
+if __name__ == "__main__":
+    import rawws, socket
+    sock = socket.create_server(("127.0.0.1", 0))
+    print(f"listening on ws://127.0.0.1:{sock.getsockname()[1]} ", flush=True)
+    rawws.run(tell, sock=sock)
+"""
+PAGES = 4 * 4 * 256
+
+
+@pytest.mark.parametrize("variable", ["", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
+@pytest.mark.parametrize("command", ["serve", "run"])
+def test_memory_of_large_messages_is_kept_unless_the_operator_says_otherwise(
+    here: Path, command: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "131072")
+    (here / "tells.py").write_text(FAULTS)
+    started = (
+        start(here, "serve", "tells:tell", "--port", "0")
+        if command == "serve"
+        else Process([sys.executable, "tells.py"], cwd=here)
+    )
+    with started as process:
+        process.wait_for(lambda output: "listening on" in output, "it says where it listens")
+        with connect(f"ws://{LOOPBACK}:{port(process)}") as ws:
+            count = int(ws.recv())
+        assert count >= PAGES if variable else count < PAGES / 8
 
 
 @pytest.mark.parametrize(
