@@ -20,12 +20,14 @@ import pytest
 from hypothesis import settings
 
 from tests.compiled import refuse
+from tests.engine import choose
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 # Here and in no hook: the files of fixtures that are loaded after this one import rawws.
 refuse()
+choose()
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)

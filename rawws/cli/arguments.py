@@ -7,6 +7,7 @@ import inspect
 import os
 from typing import TYPE_CHECKING
 
+from rawws.server.engines import ENGINES
 from rawws.server.options import check_origins
 from rawws.server.server import serve
 from rawws.server.shutdown import Drain
@@ -98,6 +99,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=argparse.SUPPRESS,
         help="every connection begins with the PROXY header of a trusted proxy; others are closed",
+    )
+    group.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=argparse.SUPPRESS,
+        help="who reads and writes plain sockets: the loop, or an epoll of our own (default: asyncio)",
     )
     group.add_argument(
         "--compression",

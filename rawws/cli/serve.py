@@ -64,7 +64,7 @@ def serve_application(options: argparse.Namespace) -> int:
     found = load_object(*options.target)
     target = ":".join(options.target)
     handler = as_application(found, target, options) if options.asgi else as_handler(found, target)
-    given = {name: getattr(options, name) for name in (*LIMITS, "proxy_protocol") if name in options}
+    given = {name: getattr(options, name) for name in (*LIMITS, "proxy_protocol", "engine") if name in options}
     if not options.compression:
         given["compression"] = None
     given["drain"] = Drain(grace=options.drain_grace, timeout=options.drain_timeout)

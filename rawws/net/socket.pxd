@@ -16,7 +16,7 @@ cdef Py_ssize_t FLUSHED
 
 cdef class Shared(LoopThread):
     cdef readonly Turn turn
-    cdef bytearray buffer
+    cdef readonly bytearray buffer
     cdef object view
     cdef readonly list writers
     cdef list dirty
@@ -60,6 +60,7 @@ cdef class AsyncSocket:
     cdef public object secure
 
     cpdef connection_made(self, transport)
+    cpdef begin_on(self, transport, int fd)
     cpdef get_buffer(self, sizehint)
     cpdef buffer_updated(self, Py_ssize_t nbytes)
     cpdef data_received(self, bytes data)

@@ -202,14 +202,20 @@ class AsyncSocket:
 
     def connection_made(self, transport: Any) -> None:
         """Begin with a new TCP connection, or a TLS one."""
-        self.transport = transport
+        fd = -1
         if os.name == "posix" and transport.get_extra_info("sslcontext") is None:
             sock = transport.get_extra_info("socket")
             if sock is not None:
-                self.fd = sock.fileno()
-        if self.fd < 0:
+                fd = sock.fileno()
+        if fd < 0:
             # A TLS transport has marks of its own, eight times these; a plain one has these on both loops.
             transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self.begin_on(transport, fd)
+
+    def begin_on(self, transport: Any, fd: int) -> None:
+        """Begin with a transport whose descriptor this is, -1 for one that is not written to at once."""
+        self.transport = transport
+        self.fd = fd
         if self.handler is not None:
             self.handler.begin(self)  # type: ignore[arg-type]  # to mypy, its own class is not "Self"
 

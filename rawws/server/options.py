@@ -21,6 +21,7 @@ from rawws.net.options import check_limits, options_for
 from rawws.protocol.deflate import Compression
 from rawws.protocol.extensions import is_token
 
+from .engines import check_engine
 from .hosts import check_hosts
 from .shutdown import Drain
 from .unix import check_mode
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Origins
     from rawws.protocol.http11 import HttpResponse, Request
+
+    from .engines import SocketEngine
 
 __all__ = [
     "ListenOptions",
@@ -121,6 +124,9 @@ class ServerOptions:
     access_log: bool = False
     # Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
     trusted_proxies: Sequence[str] = ()
+    # Who reads and writes plain sockets: "asyncio", the transports of the loop; "epoll", an engine of our own, on
+    # Linux; None is "asyncio". TLS is the loop's with both.
+    engine: SocketEngine | None = None
     # By default `rawws.server`.
     logger: logging.Logger | None = None
 
@@ -139,6 +145,7 @@ class ServerOptions:
             raise TypeError(f"drain is {type(self.drain).__name__}, allowed are a Drain and None")
         if self.http2 is not None and not isinstance(self.http2, bool) and self.http2 != "no-websocket":
             raise ValueError(f"http2 is {self.http2!r}, allowed are True, False, None and 'no-websocket'")
+        check_engine(self.engine)
         if self.logger is not None and not hasattr(self.logger, "exception"):
             raise TypeError(f"logger is {type(self.logger).__name__}, allowed are a logging.Logger and None")
         check_limits(**{name: getattr(self, name) for name in LIMITS})

@@ -14,19 +14,22 @@ import ipaddress
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, final
 
 from rawws.net.logs import shown_address
 
 from .proxy_header import ProxyHeaderError, parse_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    from rawws.net.socket import AsyncSocket
 
     from .forwarded import TrustedProxies
+    from .listening import ListeningServer
     from .proxy_header import ProxiedClient
 
-__all__ = ["ListeningServer", "ProxyListener", "ProxyTerms"]
+__all__ = ["ProxyListener", "ProxyTerms"]
 
 # So many are accepted before others have their turn, as asyncio does it.
 ACCEPTED_AT_ONCE = 100
@@ -35,39 +38,23 @@ ACCEPT_DELAY = 1.0
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class ListeningServer(Protocol):
-    """What listens for a server: that of a loop, or what stands in its place."""
-
-    @property
-    def sockets(self) -> Sequence[Any]:
-        """The listening sockets."""
-
-    async def start_serving(self) -> None:
-        """Accept from now on."""
-
-    def close(self) -> None:
-        """Accept no more."""
-
-    async def wait_closed(self) -> None:
-        """Wait until that is over."""
-
-
 @final
 class ProxyTerms:
     """What all listeners of a server need to know of its proxies."""
 
-    __slots__ = ("logger", "make_protocol", "most", "open_timeout", "refuse", "tls", "trusted")
+    __slots__ = ("adopt", "logger", "make_protocol", "most", "open_timeout", "refuse", "tls", "trusted")
 
     def __init__(
         self,
         trusted: TrustedProxies,
-        make_protocol: Callable[[ProxiedClient], asyncio.BaseProtocol],
+        make_protocol: Callable[[ProxiedClient], AsyncSocket],
         refuse: Callable[[], object],
         *,
         open_timeout: float | None,
         most: int | None,
         tls: dict[str, Any],
         logger: logging.Logger,
+        adopt: Callable[[int, Any, AsyncSocket], None] | None = None,
     ) -> None:
         self.trusted = trusted
         # Of a connection whose header was read.
@@ -80,6 +67,8 @@ class ProxyTerms:
         # What the loop needs to speak TLS.
         self.tls = tls
         self.logger = logger
+        # What serves a descriptor, where that is not the loop.
+        self.adopt = adopt
 
 
 @final
@@ -189,11 +178,30 @@ class ProxyListener:
     async def _hand_over(self, sock: socket.socket, client: ProxiedClient) -> None:
         loop = asyncio.get_running_loop()
         terms = self._terms
+        if terms.adopt is not None:
+            address = peer_of(sock)
+            if address is None:
+                sock.close()
+            else:
+                if sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                terms.adopt(sock.detach(), address, terms.make_protocol(client))
+            return
         try:
-            await loop.connect_accepted_socket(lambda: terms.make_protocol(client), sock, **terms.tls)
+            # It has the methods of a protocol, without the base class.
+            make: Any = terms.make_protocol
+            await loop.connect_accepted_socket(lambda: make(client), sock, **terms.tls)
         except OSError as error:
             # The handshake of TLS failed, or the client left in it; where the loop accepts, it says as little.
             terms.logger.debug("the TLS handshake failed: %s", error)
+
+
+def peer_of(sock: socket.socket) -> Any:
+    """Return the address of a peer, None where it is gone."""
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
 
 
 async def receive_header(sock: socket.socket) -> ProxiedClient:

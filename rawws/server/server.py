@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rawws.net.forks import let_go_in_children
 from rawws.net.kernel import gone_after, notice_vanished
+from rawws.net.reactor import adopt, reactor_of
 from rawws.net.websocket import WebSocket
 from rawws.protocol.closing import serialize_close
 from rawws.protocol.opcodes import CloseCode
 
 from .admission import ACCEPTS
 from .context import ServerContext
+from .engines import EpollServer, chosen_engine
 from .forwarded import TrustedProxies
 from .hosts import AllowedHosts
 from .http1 import Http1Connection
 from .options import ListenOptions, ServerHandler, UnixOptions, check_server_handler, takes_options
-from .proxy_protocol import ListeningServer, ProxyListener, ProxyTerms
+from .proxy_protocol import ProxyListener, ProxyTerms
 from .shutdown import Drain, drain
 from .tls import TlsReloader
 from .unix import bind_unix
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
     from rawws.http.serving import ServerFigures
     from rawws.net.socket import AsyncSocket
+
+    from .listening import ListeningServer
 
 __all__ = ["Serve", "Server", "serve", "start_serving", "unix_serve"]
 
@@ -73,8 +78,13 @@ class Server:
                 more["ssl_shutdown_timeout"] = self.settings.close_timeout
         try:
             await self._bind(options, more)
+            # TLS is the loop's.
+            by_epoll = self._tls.context is None and chosen_engine(options.engine) == "epoll"
+            if by_epoll and not options.proxy_protocol:
+                self._servers = [EpollServer(server, self.make_protocol) for server in self._servers]
             if options.proxy_protocol:
-                self._read_proxy_headers({name: value for name, value in more.items() if name.startswith("ssl")})
+                tls = {name: value for name, value in more.items() if name.startswith("ssl")}
+                self._read_proxy_headers(tls, by_epoll=by_epoll)
             if options.hosts is None and not options.trusted_proxies:
                 # RFC 9110 7.4 excepts "a trusted gateway": what it passes on is by the name of its site.
                 self.context.hosts = AllowedHosts.at(self.sockets, options.host)
@@ -94,10 +104,12 @@ class Server:
     async def _bind(self, options: ListenOptions, more: dict[str, Any]) -> None:
         """Make the listening sockets, or take those that are given."""
         loop = self.settings.loop
+        # It has the methods of a protocol, without the base class: a compiled class cannot have that.
+        make: Any = self.make_protocol
         if options.path is not None:
             unix = bind_unix(options.path, options.mode)
             try:
-                self._servers.append(await loop.create_unix_server(self.make_protocol, sock=unix, **more))
+                self._servers.append(await loop.create_unix_server(make, sock=unix, **more))
             except BaseException:
                 unix.close()
                 raise
@@ -107,23 +119,25 @@ class Server:
                 create: Callable[..., Awaitable[asyncio.Server]] = loop.create_server
                 if one.family == socket.AF_UNIX:
                     create = loop.create_unix_server
-                self._servers.append(await create(self.make_protocol, sock=one, **more))
+                self._servers.append(await create(make, sock=one, **more))
         else:
             more["reuse_port"] = options.reuse_port
             port = options.port or 0
-            self._servers.append(await loop.create_server(self.make_protocol, options.host, port, **more))
+            self._servers.append(await loop.create_server(make, options.host, port, **more))
 
-    def _read_proxy_headers(self, tls: dict[str, Any]) -> None:
+    def _read_proxy_headers(self, tls: dict[str, Any], *, by_epoll: bool) -> None:
         """Have every connection begin with a PROXY header."""
         context = self.context
+        reactor = reactor_of(self.settings.loop) if by_epoll else None
         terms = ProxyTerms(
             TrustedProxies(context.options.trusted_proxies),
-            lambda client: WebSocket(self.settings, Http1Connection(context, client)),  # type: ignore[arg-type,return-value]
+            lambda client: WebSocket(self.settings, Http1Connection(context, client)),
             context.counters.refuse_proxy,
             open_timeout=context.options.open_timeout,
             most=context.max_connections,
             tls=tls,
             logger=self.settings.logger,
+            adopt=partial(adopt, reactor) if reactor is not None else None,
         )
         self._servers = [ProxyListener(server, terms) for server in self._servers]
 
@@ -285,10 +299,9 @@ class Server:
 
     # -- what the loop calls
 
-    def make_protocol(self) -> asyncio.BaseProtocol:
+    def make_protocol(self) -> WebSocket:
         """Return the protocol for a new connection."""
-        # It has the methods of one, without the base class: a compiled class cannot have that.
-        return WebSocket(self.settings, Http1Connection(self.context))  # type: ignore[return-value]
+        return WebSocket(self.settings, Http1Connection(self.context))
 
 
 class Serve:
@@ -376,6 +389,9 @@ def serve(handler: ServerHandler, options: ListenOptions) -> Serve:
     `trusted_proxies` are addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; by default
     none. With `proxy_protocol`, every connection must begin with a PROXY header of one of them (version 1 or 2), before
     TLS, too; others are closed.
+
+    `engine` is who reads and writes plain sockets: "asyncio", the transports of the loop (None is that); "epoll", an
+    engine of our own, on Linux alone. TLS is the loop's with both.
 
     Raises ValueError or TypeError for options that make no sense, OSError where it cannot listen.
     """

@@ -152,7 +152,9 @@ def select(_: Any, offered: list[str]) -> str | None:
 async def rawws_server(options: dict[str, Any]) -> None:
     """Serve everything there is."""
     import rawws  # noqa: PLC0415
+    from tests.engine import choose  # noqa: PLC0415
 
+    choose()
     with tempfile.TemporaryDirectory() as folder:
         routes = rawws_routes(Path(folder))
         behind = rawws.serve(routes, HOST, 0, proxy_protocol=True, trusted_proxies=[HOST], **SHORT)

@@ -30,6 +30,9 @@ async def rawws_peer(style: str, *, http2: bool = False) -> AsyncIterator[tuple[
     """Serve with this project: a coroutine for each connection, or one object with callbacks."""
     import rawws  # noqa: PLC0415 - a comparison runs where the project itself may not be built
     from rawws import _twins, _version  # noqa: PLC0415
+    from tests.engine import ENGINE, choose  # noqa: PLC0415
+
+    choose()
 
     async def echo(ws: rawws.WebSocket) -> None:
         async for message in ws:
@@ -42,6 +45,7 @@ async def rawws_peer(style: str, *, http2: bool = False) -> AsyncIterator[tuple[
     handler = Echo() if style == "callback" else echo
     async with rawws.serve(handler, HOST, 0, max_size=MAX_SIZE, http2=http2 or None) as server:
         spoken = ", over HTTP/2" if http2 else ""
+        spoken += ", engine epoll" if ENGINE == "epoll" else ""
         yield server.sockets[0].getsockname()[1], f"rawws {_version.__version__}, {_twins.running()}, {style}{spoken}"
 
 

@@ -1,0 +1,71 @@
+"""Engines: who reads and writes the sockets of a server: the loop's transports, or an epoll of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
+
+from rawws.net.reactor import Acceptor, reactor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rawws.net.socket import AsyncSocket
+
+    from .listening import ListeningServer
+
+__all__ = ["ENGINES", "EpollServer", "SocketEngine", "check_engine", "chosen_engine"]
+
+SocketEngine: TypeAlias = Literal["asyncio", "epoll"]
+
+ENGINES: tuple[SocketEngine, ...] = ("asyncio", "epoll")
+# What None stands for.
+DEFAULT: SocketEngine = "asyncio"
+
+
+def check_engine(engine: object) -> None:
+    """Raise ValueError for what is no engine, or none that this system has."""
+    if engine is not None and engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}, allowed are 'asyncio', 'epoll' and None")
+    if engine == "epoll" and not hasattr(select, "epoll"):
+        raise ValueError("engine is 'epoll', allowed on Linux only: this system has no epoll")
+
+
+def chosen_engine(engine: SocketEngine | None) -> SocketEngine:
+    """Return the one that an option stands for."""
+    return DEFAULT if engine is None else engine
+
+
+@final
+class EpollServer:
+    """Listening sockets whose connections the reactor serves, in the place of the loop's `server`.
+
+    That one listens no more than the socket, and is closed with this.
+    """
+
+    def __init__(self, server: ListeningServer, make_protocol: Callable[[], AsyncSocket]) -> None:
+        self._server = server
+        self._make_protocol = make_protocol
+        self._acceptors: list[Acceptor] = []
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        """The listening sockets."""
+        return tuple(self._server.sockets)
+
+    async def start_serving(self) -> None:
+        """Accept from now on."""
+        reactor = reactor_of(asyncio.get_running_loop())
+        for sock in self.sockets:
+            self._acceptors.append(Acceptor(reactor, sock.fileno(), self._make_protocol))
+
+    def close(self) -> None:
+        """Accept no more."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._server.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until that is over."""
+        await self._server.wait_closed()

@@ -1,0 +1,430 @@
+"""The engine "epoll": plain sockets without the transports of the loop, from the connection to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import multiprocessing
+import os
+import resource
+import select
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rawws
+from rawws.net import reactor as module
+from rawws.net.reactor import EpollTransport, reactor_of
+from rawws.net.socket import AsyncSocket, shared
+from rawws.server import engines
+from rawws.server.options import ListenOptions
+from tests.server.answers import get, on
+from tests.server.peers import Peer, connected, eventually, narrow, request
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="nobody")
+
+
+def serve(handler: Any, **options: Any) -> Any:
+    """Serve on a free port by the engine."""
+    where = {} if {"path", "sock"} & options.keys() else {"host": "127.0.0.1", "port": 0}
+    return rawws.serve(handler, engine="epoll", **{**where, **options})
+
+
+async def echo(ws: rawws.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+class Witness:
+    """What speaks on a socket of these tests: it keeps what it is told."""
+
+    lasts = False
+    kind = "http"
+
+    def __init__(self) -> None:
+        self.socket: Any = None
+        self.told: list[Any] = []
+        self.lost = 0
+
+    def begin(self, socket: Any) -> None:
+        self.socket = socket
+
+    def receive(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def receive_eof(self) -> None:
+        self.told.append("eof")
+
+    def lose(self) -> None:
+        self.lost += 1
+
+    def expire(self) -> None: ...
+
+    def shut_down(self) -> None: ...
+
+    def received(self) -> bytes:
+        return b"".join(one for one in self.told if isinstance(one, bytes))
+
+
+@contextlib.asynccontextmanager
+async def pair(handler: Witness | None = None) -> AsyncIterator[tuple[Witness, EpollTransport, socket.socket]]:
+    """Give one end of a connection to the engine, and the other one to the test."""
+    witness = Witness() if handler is None else handler
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    loop = asyncio.get_running_loop()
+    module.adopt(reactor_of(loop), ours.detach(), "", AsyncSocket(shared(loop), witness))
+    transport = witness.socket.transport
+    try:
+        yield witness, transport, theirs
+    finally:
+        theirs.close()
+        transport.abort()
+        await eventually(lambda: witness.lost == 1)
+
+
+async def fill(transport: EpollTransport) -> None:
+    """Write more than the kernel takes."""
+    while not transport.get_write_buffer_size():
+        transport.write(bytes(10_000))
+
+
+# -- a server
+
+
+async def test_a_server_serves_its_connections_itself() -> None:
+    async with serve(echo) as server, connected(server) as peer:
+        [ws] = server.connections
+        assert isinstance(ws.transport, EpollTransport)
+        assert ws.remote_address == peer.sock.getsockname()
+        assert ws.local_address == peer.sock.getpeername()
+        await peer.send("a", b"b")
+        assert [await peer.message(), await peer.message()] == ["a", b"b"]
+
+
+async def test_ipv6_and_unix_sockets_have_their_addresses(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    async def tell(ws: rawws.WebSocket) -> None:
+        seen.append((ws.remote_address, ws.local_address))
+
+    async with serve(tell, host="::1") as server, connected(server) as peer:
+        await peer.finish()
+        assert seen.pop() == (peer.sock.getsockname(), peer.sock.getpeername())
+    for name in ("", f"{tmp_path}/client", "\0rawws-test-of-a-client"):
+        async with serve(tell, path=f"{tmp_path}/socket"):
+            sock = socket.socket(socket.AF_UNIX)
+            if name:
+                sock.bind(name)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, f"{tmp_path}/socket")
+            peer = Peer(sock)
+            await peer.shake_hands()
+            await peer.finish()
+            peer.close()
+        expected = name.encode() if name.startswith("\0") else name
+        assert seen.pop() == (expected, f"{tmp_path}/socket")
+
+
+async def test_large_messages_wait_on_both_sides() -> None:
+    async with serve(echo, sock=narrow(), max_size=None) as server, connected(server) as peer:
+        sent = os.urandom(3_000_000)
+        writing = asyncio.ensure_future(peer.send(sent))
+        assert await peer.message() == sent
+        await writing
+
+
+async def test_a_slow_reader_pauses_the_sender() -> None:
+    done: list[int] = []
+
+    async def flood(ws: rawws.WebSocket) -> None:
+        for number in range(100):
+            await ws.send(bytes(50_000))
+            done.append(number)
+
+    async with serve(flood, sock=narrow()) as server, connected(server, receive_buffer=2048) as peer:
+        await eventually(lambda: any(ws.congested for ws in server.connections))
+        assert len(done) < 50
+        for _ in range(100):
+            assert await peer.message() == bytes(50_000)
+        assert len(done) == 100
+
+
+@pytest.mark.parametrize("how", ["nothing", "half a head", "opened", "half a message", "not reading"])
+async def test_a_reset_in_any_phase_ends_the_connection_and_no_other(how: str) -> None:
+    async with serve(echo, sock=narrow(), max_size=None) as server, connected(server) as other:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        if how == "half a head":
+            await peer.write(request()[:40])
+        elif how != "nothing":
+            await peer.shake_hands()
+        if how == "half a message":
+            await peer.write(b"\x82\xfe\x10\x00" + bytes(100))
+        elif how == "not reading":
+            sending = asyncio.ensure_future(peer.send(bytes(20_000_000)))
+            await eventually(lambda: any(ws.congested for ws in server.connections))
+            sending.cancel()
+            await asyncio.wait([sending])
+        await eventually(lambda: len(server.settings.connections) == 2)
+        peer.reset()
+        await eventually(lambda: len(server.settings.connections) == 1)
+        await other.send("still here")
+        assert await other.message() == "still here"
+
+
+async def test_a_client_that_sends_no_more_has_its_response() -> None:
+    async with serve(on("/", lambda _: "x" * 300_000), sock=narrow()) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(get("/"))
+        peer.sock.shutdown(socket.SHUT_WR)
+        response, body = await peer.answer()
+        assert (response.status, len(body)) == (200, 300_000)
+        peer.close()
+
+
+async def test_hundreds_of_connections_are_served_in_turns() -> None:
+    async with serve(echo) as server:
+        peers = [await Peer.reach(server.sockets[0].getsockname()) for _ in range(300)]
+        await asyncio.gather(*(peer.shake_hands() for peer in peers))
+        for peer in peers:
+            await peer.send("hi")
+        assert [await peer.message() for peer in peers] == ["hi"] * 300
+        server.close()
+        for peer in peers:
+            peer.reset()
+
+
+async def test_each_connection_has_variables_of_its_own() -> None:
+    class Names(rawws.Handler):
+        def on_message(self, ws: rawws.WebSocket, message: str | bytes) -> None:
+            if message:
+                VARIABLE.set(str(message))
+            ws.send(VARIABLE.get())
+
+    VARIABLE.set("server")
+    async with serve(Names()) as server, connected(server) as one, connected(server) as other:
+        for peer, text, expected in [(one, "", "server"), (one, "one", "one"), (other, "", "server"), (one, "", "one")]:
+            await peer.send(text)
+            assert await peer.message() == expected
+
+
+async def test_a_lack_of_descriptors_is_logged_once_and_waited_out() -> None:
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    async with serve(echo) as server:
+        loop.set_exception_handler(lambda _loop, context: told.append(context))
+        address = server.sockets[0].getsockname()
+        sock = socket.socket()
+        sock.setblocking(False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            await loop.sock_connect(sock, address)
+            await eventually(lambda: told)
+            await asyncio.sleep(1.2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        peer = Peer(sock)
+        await peer.shake_hands()
+        peer.reset()
+        assert [context["message"] for context in told] == ["cannot accept connections: Too many open files"]
+        loop.set_exception_handler(before)
+
+
+@contextlib.contextmanager
+def child() -> Iterator[None]:
+    """Have a child that was forked now, and does nothing."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+async def test_a_forked_child_neither_keeps_connections_nor_disturbs_them() -> None:
+    async with serve(echo) as server, connected(server) as peer, connected(server) as other:
+        with child():
+            await peer.start_close()
+            await peer.finish()
+            await other.send("hi")
+            assert await other.message() == "hi"
+            async with connected(server) as third:
+                await third.send("hi")
+                assert await third.message() == "hi"
+
+
+async def test_an_unknown_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = "io_uring"
+    with pytest.raises(ValueError, match="engine is 'io_uring', allowed are 'asyncio', 'epoll' and None"):
+        ListenOptions(port=0, engine=engine)
+    monkeypatch.delattr(select, "epoll")
+    with pytest.raises(ValueError, match="engine is 'epoll', allowed on Linux only"):
+        ListenOptions(port=0, engine="epoll")
+    assert ListenOptions(port=0, engine="asyncio").engine == "asyncio"
+
+
+async def test_a_default_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "DEFAULT", "epoll")
+    for engine, by_epoll in [(None, True), ("asyncio", False)]:
+        options: dict[str, Any] = {"engine": engine}
+        async with rawws.serve(echo, "127.0.0.1", 0, **options) as server, connected(server):
+            [ws] = server.connections
+            assert isinstance(ws.transport, EpollTransport) is by_epoll
+
+
+# -- a transport
+
+
+async def test_paused_reading_leaves_the_bytes_where_they_are() -> None:
+    class Pausing(Witness):
+        def receive(self, data: bytes) -> None:
+            super().receive(data)
+            self.socket.transport.pause_reading()
+
+    async with pair(Pausing()) as (witness, transport, theirs):
+        theirs.send(b"a")
+        await eventually(lambda: witness.told == [b"a"])
+        theirs.send(b"b")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (witness.told, transport.is_reading()) == ([b"a"], False)
+        transport.resume_reading()
+        await eventually(lambda: witness.told == [b"a", b"b"])
+
+
+async def test_what_the_kernel_refuses_waits_and_comes_in_order() -> None:
+    async with pair() as (witness, transport, theirs):
+        pieces = [bytes([number % 256]) * 3_000 for number in range(200)]
+        transport.writelines(pieces)
+        assert transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]
+        assert witness.socket.congested
+        transport.close()
+        got = b""
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(theirs, 65536):
+            got += data
+        assert got == b"".join(pieces)
+        assert not witness.socket.congested
+
+
+async def test_the_end_of_writing_comes_behind_what_waits_and_reading_goes_on() -> None:
+    async with pair() as (witness, transport, theirs):
+        await fill(transport)
+        transport.write_eof()
+        with pytest.raises(RuntimeError, match=r"after write_eof\(\)"):
+            transport.write(b"more")
+        loop = asyncio.get_running_loop()
+        while await loop.sock_recv(theirs, 65536):
+            pass
+        theirs.send(b"reply")
+        await eventually(lambda: witness.told == [b"reply"])
+        theirs.shutdown(socket.SHUT_WR)
+        await eventually(lambda: witness.lost)
+        assert witness.told == [b"reply", "eof"]
+
+
+async def test_a_peer_that_goes_while_bytes_wait_is_noticed() -> None:
+    async with pair() as (witness, transport, theirs):
+        transport.pause_reading()
+        await fill(transport)
+        theirs.close()
+        await eventually(lambda: witness.lost)
+        assert transport.is_closing()
+
+
+async def test_the_end_is_told_later_and_once() -> None:
+    async with pair() as (witness, transport, _theirs):
+        transport.abort()
+        transport.abort()
+        transport.close()
+        assert witness.lost == 0
+        transport.write(b"nobody reads this")
+        assert transport.get_write_buffer_size() == 0
+        await eventually(lambda: witness.lost == 1)
+        assert transport.get_extra_info("socket") is None
+
+
+async def test_what_a_protocol_raises_ends_its_connection_only() -> None:
+    class Failing(Witness):
+        def receive(self, data: bytes) -> None:
+            raise ZeroDivisionError(data)
+
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _loop, context: told.append(context))
+    async with pair() as (witness, _, theirs), pair(Failing()) as (failing, _, other):
+        other.send(b"a")
+        await eventually(lambda: failing.lost)
+        assert isinstance(told[0]["exception"], ZeroDivisionError)
+        theirs.send(b"b")
+        await eventually(lambda: witness.told == [b"b"])
+    loop.set_exception_handler(before)
+
+
+async def test_one_that_is_closed_in_the_batch_of_its_event_is_not_read() -> None:
+    class Closing(Witness):
+        other: Any = None
+
+        def receive(self, data: bytes) -> None:
+            super().receive(data)
+            self.other.socket.transport.abort()
+
+    one, two = Closing(), Closing()
+    one.other, two.other = two, one
+    async with pair(one) as (_, _, first), pair(two) as (_, _, second):
+        first.send(b"a")
+        second.send(b"b")
+        await eventually(lambda: one.lost + two.lost)
+        assert sorted([one.told, two.told]) in ([[], [b"a"]], [[], [b"b"]])
+
+
+async def test_an_event_of_a_number_that_is_another_descriptor_since_does_nothing() -> None:
+    async with pair() as (witness, transport, theirs):
+        for events in (1, 4, 16, 1 | 4 | 8 | 16):
+            transport.ready(events)
+        assert (witness.told, witness.lost) == ([], 0)
+        theirs.send(b"a")
+        await eventually(lambda: witness.told == [b"a"])
+
+
+async def test_a_turn_reads_no_more_than_its_bytes_and_the_rest_comes_next() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        pairs = [await stack.enter_async_context(pair()) for _ in range(40)]
+        for _, _, theirs in pairs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            assert theirs.send(bytes(100_000)) == 100_000
+        await eventually(lambda: all(len(witness.received()) == 100_000 for witness, _, _ in pairs))
+
+
+async def test_the_engine_has_a_descriptor_only_while_it_has_sockets() -> None:
+    reactor = reactor_of(asyncio.get_running_loop())
+    assert reactor.fd < 0
+    async with pair():
+        assert reactor.fd >= 0
+        assert reactor.members == 1
+    await eventually(lambda: reactor.fd < 0)
+
+
+async def test_the_socket_that_is_handed_out_ends_with_the_connection() -> None:
+    async with pair() as (witness, transport, _theirs):
+        sock = transport.get_extra_info("socket")
+        assert sock.family == socket.AF_UNIX
+        assert sock.fileno() >= 0
+        assert transport.get_extra_info("peername") == ""
+        assert transport.get_extra_info("sslcontext", "none") == "none"
+        transport.abort()
+        await eventually(lambda: witness.lost)
+        assert sock.fileno() == -1
