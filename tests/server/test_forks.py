@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,19 +15,8 @@ import rawws
 from rawws.net.forks import HOLDERS
 from tests.client.peers import HOST, tls
 from tests.server.answers import get, on
+from tests.server.forked import child
 from tests.server.peers import Peer, connected, eventually, held, serve
-
-
-@contextmanager
-def child() -> Iterator[None]:
-    """Have a child that was forked now, and does nothing."""
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
 
 
 def answers(address: Any) -> bool:

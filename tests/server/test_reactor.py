@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import multiprocessing
 import os
 import resource
 import select
 import socket
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from rawws.net.socket import AsyncSocket, shared
 from rawws.server import engines
 from rawws.server.options import ListenOptions
 from tests.server.answers import get, on
+from tests.server.forked import child
 from tests.server.peers import Peer, connected, eventually, narrow, request
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="nobody")
@@ -239,18 +238,6 @@ async def test_a_lack_of_descriptors_is_logged_once_and_waited_out() -> None:
         peer.reset()
         assert [context["message"] for context in told] == ["cannot accept connections: Too many open files"]
         loop.set_exception_handler(before)
-
-
-@contextlib.contextmanager
-def child() -> Iterator[None]:
-    """Have a child that was forked now, and does nothing."""
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
 
 
 async def test_a_forked_child_neither_keeps_connections_nor_disturbs_them() -> None:
