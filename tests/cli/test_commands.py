@@ -85,6 +85,18 @@ def test_serve_speaks_tls(here: Path) -> None:
             assert echoes(ws) == "Grüße"
 
 
+@pytest.mark.parametrize(("engine", "polls"), [("asyncio", 1), ("epoll", 2)])
+def test_serve_runs_on_the_engine_that_is_named(here: Path, engine: str, polls: int) -> None:
+    with (
+        start(here, "serve", "chat:echo", "--port", "0", "--engine", engine) as process,
+        connect(f"ws://{LOOPBACK}:{port(process)}") as ws,
+    ):
+        assert echoes(ws) == "Grüße"
+        # The loop has an epoll, and the engine one of its own.
+        opened = [str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir()]
+        assert opened.count("anon_inode:[eventpoll]") == polls
+
+
 def test_the_limits_reach_the_server(here: Path) -> None:
     limits = ["--max-size", "1k", "--subprotocols", "chat.v2, chat.v1", "--no-compression"]
     with (
@@ -320,6 +332,7 @@ def test_a_target_that_cannot_be_served_is_one_line(here: Path, target: str, lin
         (["serve", "chat:echo", "--compress"], "unrecognized arguments: --compress"),
         (["serve", "chat:echo", "--http2", "yes"], "'yes' is not one of auto, on, off, no-websocket"),
         (["serve", "chat:echo", "--log-level", "loud"], "invalid choice: 'loud'"),
+        (["serve", "chat:echo", "--engine", "kqueue"], "invalid choice: 'kqueue'"),
         (["serve", "chat:echo", "--uds", "x", "--uds-mode", "999"], "'999' are no permissions, allowed are 0 to 777"),
         (["serve", "chat:echo", "--uds", "x", "--port", "1"], "--uds stands for --host and --port"),
         (["serve", "chat:echo", "--ssl-keyfile", "x"], "--ssl-keyfile needs --ssl-certfile"),
