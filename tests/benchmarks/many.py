@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import rawws
 from rawws.cli.serve import collect_seldom
@@ -67,7 +67,7 @@ class Answers(rawws.Handler):
 
 
 def program(name: str) -> Program:
-    """Return a server whose handlers are callbacks, or coroutines."""
+    """Return a server whose handlers are callbacks, or coroutines; or callbacks on our own engine."""
 
     async def serve(port: int, _seconds: float) -> None:
         collect_seldom()
@@ -80,13 +80,14 @@ def program(name: str) -> Program:
 
         handler = coroutine if name == "coroutine" else answers
         # The load answers no ping, and is not closed for that.
-        async with rawws.serve(handler, HOST, port, compression=None, backlog=1024, ping_timeout=600) as server:
+        options: dict[str, Any] = {"compression": None, "backlog": 1024, "ping_timeout": 600}
+        async with rawws.serve(handler, HOST, port, engine="epoll" if name == "epoll" else None, **options) as server:
             await server.serve_forever()
 
     return serve
 
 
-SERVERS: Final = {name: program(name) for name in ("callback", "coroutine")}
+SERVERS: Final = {name: program(name) for name in ("callback", "coroutine", "epoll")}
 
 
 @final

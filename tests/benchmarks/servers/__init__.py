@@ -43,6 +43,7 @@ class Options:
     port: int
     style: Literal["callback", "coroutine", "rawws"]
     loop: Literal["uvloop", "asyncio"]
+    engine: Literal["asyncio", "epoll"]
     cert: Path
 
     @property
@@ -53,6 +54,7 @@ class Options:
         """Return the options of our own servers."""
         return {
             "ssl": self.tls(),
+            "engine": self.engine,
             "compression": "deflate" if self.scenario.deflate else None,
             "ping_interval": None,
             "backlog": 1024,
