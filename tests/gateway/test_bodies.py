@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -44,13 +45,14 @@ def signed(path: str, md5: str, *, secret: str = SECRET, stamp: str = "") -> str
     return f"{path}?{urlencode({**query, 'auth_signature': sign(secret, text)})}"
 
 
-def authorized(key: str) -> tuple[str, ...]:
+def authorized(key: str, *fields: str) -> tuple[str, ...]:
     """Return the head of a request to API Gateway whose signature is over a body that did not come yet."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     scope = f"{key}/{stamp[:8]}/eu-central-1/execute-api/aws4_request"
     return (
         f"X-Amz-Date: {stamp}",
         f"Authorization: AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature={'0' * 64}",
+        *fields,
     )
 
 
@@ -72,21 +74,24 @@ async def half(at: int, target: str, *fields: str, size: int = 1000, sent: bytes
     [
         (EVENTS, (), 401, b"auth_version is ''"),
         ("/apps/nobody/events", (), 404, b"there is no such app"),
-        (signed(EVENTS, "0" * 32, secret="wrong"), (), 401, b"the key or the signature is wrong"),
-        (signed(EVENTS, "0" * 32, stamp="1"), (), 401, b"auth_timestamp is '1'"),
+        (partial(signed, EVENTS, "0" * 32, secret="wrong"), (), 401, b"the key or the signature is wrong"),
+        (partial(signed, EVENTS, "0" * 32, stamp="1"), (), 401, b"auth_timestamp is '1'"),
         (f"/users/ann/terminate_connections?auth_key={KEY}", (), 401, b"auth_version is ''"),
         (PUBLISH, (), 401, b'"error":"unauthorized"'),
         (PUBLISH, ("Authorization: Bearer wrong",), 401, b'"error":"unauthorized"'),
         (PUBLISH, (BEARER, "Origin: https://example.com"), 403, b'"error":"refused"'),
-        (signed(PUBLISH, "0" * 32, secret="wrong"), (), 401, b'"error":"unauthorized"'),
+        (partial(signed, PUBLISH, "0" * 32, secret="wrong"), (), 401, b'"error":"unauthorized"'),
         (POST, (), 403, b"x-amzn-errortype: ForbiddenException"),
-        (POST, authorized("nobody"), 403, b"the key is unknown, or the signature does not fit the request"),
-        (POST, (*authorized(AWS_KEY), f"X-Amz-Content-Sha256: {'0' * 64}"), 403, b"ForbiddenException"),
+        (POST, partial(authorized, "nobody"), 403, b"the key is unknown, or the signature does not fit the request"),
+        (POST, partial(authorized, AWS_KEY, f"X-Amz-Content-Sha256: {'0' * 64}"), 403, b"ForbiddenException"),
     ],
 )
 async def test_a_stranger_is_refused_before_a_body_comes(
-    target: str, fields: tuple[str, ...], status: int, words: bytes
+    target: str | Callable[[], str], fields: tuple[str, ...] | Callable[[], tuple[str, ...]], status: int, words: bytes
 ) -> None:
+    # What has a time in it is made now: tests are collected half an hour before some of them run.
+    target = target if isinstance(target, str) else target()
+    fields = fields if isinstance(fields, tuple) else fields()
     async with gateway(TEXT) as one:
         told = await half(one.port, target, *fields)
         assert told.status == status
@@ -186,15 +191,16 @@ async def test_bodies_of_many_strangers_take_no_memory(tmp_path: Path) -> None:
 async def test_bodies_of_servers_take_so_much_memory_in_all_and_no_more(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         at, before = port(process), forget_peak(process)
-        found = await asyncio.gather(*[push(at, PUBLISH, BEARER) for _ in range(2 * MAX_BODIES // MAX_BODY + 8)])
+        found = await asyncio.gather(*[push(at, PUBLISH, BEARER) for _ in range(4 * MAX_BODIES // MAX_BODY)])
         growth = memory(process, "VmHWM") - before
         for _, writer in found:
             writer.close()
         statuses = {status for status, _ in found}
         assert statuses <= {0, 503}
         assert 503 in statuses
-        # An array that grows has an eighth more than it needs, and each connection a read.
-        assert MAX_BODIES // 2 < growth < MAX_BODIES * 3 // 2
+        # Without a bound it would be four times as much. An array that grows has an eighth more than it needs, each
+        # connection a read, and glibc keeps some of what is freed.
+        assert MAX_BODIES // 2 < growth < MAX_BODIES * 5 // 2
         # There is room when they are gone.
         async with asyncio.timeout(60):
             while (await half(at, PUBLISH, BEARER, "Connection: close", size=2, sent=b"{}")).status != 400:
