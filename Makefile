@@ -37,7 +37,7 @@ test: lint ## lint, then every test compiled, then interpreted what has a compil
 	@$(BIN)/coverage combine --quiet --append
 	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
 	RAWWS_PURE=1 $(PYTEST) tests/attacks
-	TEST_ENGINE=epoll $(PYTEST) tests/server/test_websocket_closing.py tests/server/test_websocket_receiving.py \
+	TEST_ENGINE=asyncio $(PYTEST) tests/server/test_websocket_closing.py tests/server/test_websocket_receiving.py \
 		tests/server/test_server_shutdown.py
 
 check: lint ## in a minute: lint, the import laws, and the core, rawws_sse and topics (without other servers) on few examples

@@ -1,12 +1,13 @@
-"""The engine of all servers that a test starts without naming one: TEST_ENGINE=epoll has them run on it."""
+"""The engine of all servers that a test starts without naming one: TEST_ENGINE=asyncio has them run on it."""
 
 from __future__ import annotations
 
 import os
+import select
 
 __all__ = ["ENGINE", "choose"]
 
-ENGINE = os.environ.get("TEST_ENGINE", "asyncio")
+ENGINE = os.environ.get("TEST_ENGINE", "epoll" if hasattr(select, "epoll") else "asyncio")
 
 
 def choose() -> None:

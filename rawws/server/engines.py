@@ -21,7 +21,7 @@ SocketEngine: TypeAlias = Literal["asyncio", "epoll"]
 
 ENGINES: tuple[SocketEngine, ...] = ("asyncio", "epoll")
 # What None stands for.
-DEFAULT: SocketEngine = "asyncio"
+DEFAULT: SocketEngine = "epoll" if hasattr(select, "epoll") else "asyncio"
 
 
 def check_engine(engine: object) -> None:

@@ -67,7 +67,7 @@ class Answers(rawws.Handler):
 
 
 def program(name: str) -> Program:
-    """Return a server whose handlers are callbacks, or coroutines; or callbacks on our own engine."""
+    """Return a server whose handlers are callbacks, or coroutines; or callbacks on the loop's transports."""
 
     async def serve(port: int, _seconds: float) -> None:
         collect_seldom()
@@ -81,13 +81,13 @@ def program(name: str) -> Program:
         handler = coroutine if name == "coroutine" else answers
         # The load answers no ping, and is not closed for that.
         options: dict[str, Any] = {"compression": None, "backlog": 1024, "ping_timeout": 600}
-        async with rawws.serve(handler, HOST, port, engine="epoll" if name == "epoll" else None, **options) as server:
+        async with rawws.serve(handler, HOST, port, engine="asyncio" if name == "loop" else None, **options) as server:
             await server.serve_forever()
 
     return serve
 
 
-SERVERS: Final = {name: program(name) for name in ("callback", "coroutine", "epoll")}
+SERVERS: Final = {name: program(name) for name in ("callback", "coroutine", "loop")}
 
 
 @final

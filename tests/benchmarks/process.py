@@ -26,7 +26,7 @@ class Variant:
     label: str
     style: str = "callback"
     loop: str = "uvloop"
-    engine: str = "asyncio"
+    engine: str | None = None
     pure: bool = False
     deflate: bool = True
     tls: bool = True
@@ -35,9 +35,8 @@ class Variant:
 SERVERS: Final = {
     "rawws": Variant("rawws", "rawws, callback"),
     "rawws-coroutine": Variant("rawws", "rawws, coroutine", "coroutine"),
-    "rawws-epoll": Variant("rawws", "rawws, callback, own engine", engine="epoll"),
-    "rawws-epoll-coroutine": Variant("rawws", "rawws, coroutine, own engine", "coroutine", engine="epoll"),
-    "rawws-epoll-asyncio": Variant("rawws", "rawws, callback, own engine, stdlib loop", loop="asyncio", engine="epoll"),
+    "rawws-loop": Variant("rawws", "rawws, callback, the loop's transports", engine="asyncio"),
+    "rawws-loop-coroutine": Variant("rawws", "rawws, coroutine, the loop's transports", "coroutine", engine="asyncio"),
     "rawws-asyncio": Variant("rawws", "rawws, callback, stdlib loop", loop="asyncio"),
     "rawws-coroutine-asyncio": Variant("rawws", "rawws, coroutine, stdlib loop", "coroutine", "asyncio"),
     "rawws-pure": Variant("rawws", "rawws interpreted, callback", pure=True),
@@ -92,7 +91,9 @@ class ServerProcess:
     def of(cls, variant: Variant, scenario: Scenario, cpu: int, folder: Path) -> Self:
         """Return the process of a contestant."""
         command = [sys.executable, "-m", f"{__package__}.servers", variant.module, "--scenario", scenario.name]
-        command += ["--style", variant.style, "--loop", variant.loop, "--engine", variant.engine]
+        command += ["--style", variant.style, "--loop", variant.loop]
+        if variant.engine is not None:
+            command += ["--engine", variant.engine]
         command += ["--cert", str(folder / "cert.pem")]
         return cls(command, cpu, folder, pure=variant.pure)
 

@@ -43,7 +43,7 @@ class Options:
     port: int
     style: Literal["callback", "coroutine", "rawws"]
     loop: Literal["uvloop", "asyncio"]
-    engine: Literal["asyncio", "epoll"]
+    engine: Literal["asyncio", "epoll"] | None
     cert: Path
 
     @property

@@ -15,7 +15,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--style", choices=("callback", "coroutine", "rawws"), default="callback")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
-    parser.add_argument("--engine", choices=("asyncio", "epoll"), default="asyncio", help="of our own servers")
+    parser.add_argument("--engine", choices=("asyncio", "epoll"), help="of our own servers")
     parser.add_argument("--cert", type=Path, default=Path("cert.pem"), help="key and certificate, for TLS scenarios")
     parser.add_argument("--cpu", type=int, help="the core to run on")
     given = parser.parse_args()
