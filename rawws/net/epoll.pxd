@@ -32,7 +32,7 @@ cdef extern from *:
 
     static void rawws_shutdown(int fd, int how) { (void)shutdown(fd, how); }
 
-    /* The address as Python's `socket` has it. */
+    /* The address as Python's `socket` has it; that of IPv4 as one number, which takes a fifth of the memory. */
     static PyObject *rawws_accept(int listening) {
         union {
             struct sockaddr any;
@@ -42,6 +42,7 @@ cdef extern from *:
         } from;
         socklen_t size = sizeof from;
         char text[INET6_ADDRSTRLEN];
+        unsigned long long number;
         PyObject *result = NULL;
         int fd = accept4(listening, &from.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
@@ -50,8 +51,8 @@ cdef extern from *:
             return PyErr_SetFromErrno(PyExc_OSError);
         }
         if (size >= sizeof from.v4 && from.any.sa_family == AF_INET) {
-            inet_ntop(AF_INET, &from.v4.sin_addr, text, sizeof text);
-            result = Py_BuildValue("i(si)", fd, text, (int)ntohs(from.v4.sin_port));
+            number = (unsigned long long)ntohl(from.v4.sin_addr.s_addr) << 16 | ntohs(from.v4.sin_port);
+            result = Py_BuildValue("iK", fd, number);
         } else if (size >= sizeof from.v6 && from.any.sa_family == AF_INET6) {
             inet_ntop(AF_INET6, &from.v6.sin6_addr, text, sizeof text);
             result = Py_BuildValue("i(siII)", fd, text, (int)ntohs(from.v6.sin6_port),

@@ -52,7 +52,10 @@ def ready_in(context: Context, watched: Watched, events: int) -> None:
 
 
 def accept_one(listening: socket.socket, _fd: int) -> tuple[int, Any] | None:
-    """Return the descriptor and the address of a connection, None where none waits. Raises OSError."""
+    """Return the descriptor and the address of a connection, None where none waits. Raises OSError.
+
+    In C that of IPv4 is one number: the host, and 16 bits of the port.
+    """
     try:
         sock, address = listening.accept()
     except (BlockingIOError, InterruptedError):

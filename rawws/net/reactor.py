@@ -306,7 +306,11 @@ class EpollTransport(Watched):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what is known under this name: the socket, or one of its addresses."""
         if name == "peername":
-            return self.address
+            address = self.address
+            if type(address) is int:
+                # See `polls.accept_one`.
+                return socket.inet_ntoa((address >> 16).to_bytes(4, "big")), address & 0xFFFF
+            return address
         if name not in {"socket", "sockname"} or self.fd < 0 or self.ended:
             return default
         if self.sock is None:

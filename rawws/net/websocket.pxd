@@ -20,6 +20,7 @@ cdef int SKIPPING
 cdef int SKIPPING_FIRST
 cdef int JOINING
 cdef object DONE
+cdef list NOTHING
 
 @cython.final
 cdef class Receiver:
@@ -72,6 +73,7 @@ cdef class WebSocket(HandshakenSocket):
     @cython.locals(waiter=Waiter)
     cpdef wait(self, bint iterates)
     cpdef on_message(self, message)
+    cpdef put(self, item, Py_ssize_t size)
     cpdef on_event(self, event)
     @cython.locals(waiter=Waiter)
     cpdef wake(self)

@@ -59,6 +59,10 @@ LINGER = 2.0
 JITTER = 0.1
 
 
+# The queue of those that had none yet: most callbacks never do.
+NOTHING: list[Any] = []
+
+
 class Receiver:
     """What `recv()` and `async for` await; it holds no state, so `async for` does with one for all messages."""
 
@@ -112,7 +116,7 @@ class WebSocket(HandshakenSocket):
         super().__init__(settings.shared, handler)
         self.settings = settings
         # Of a message in parts, what came of it; None where one was taken.
-        self.queue: list[Any] = []
+        self.queue = NOTHING
         self.queue_at = 0
         self.queued = 0
         self.stream = NONE
@@ -437,8 +441,14 @@ class WebSocket(HandshakenSocket):
                 # What follows the message is still read: the peer's Close may be in it.
                 self.on_handler_error(error)
             return
-        self.queue.append(message)
-        self.queued += len(message) + MESSAGE_COST
+        self.put(message, len(message))
+
+    def put(self, item: Any, size: int) -> None:
+        """Put a message of this size, or a fragment, into the queue."""
+        if self.queue is NOTHING:
+            self.queue = []
+        self.queue.append(item)
+        self.queued += size + MESSAGE_COST
         if self.queued > QUEUE_SIZE:
             self.full = True
 
@@ -456,10 +466,7 @@ class WebSocket(HandshakenSocket):
             elif self.stream == JOINING:
                 self.join_part(event.data, event.final)
             elif self.connection.phase == phases.OPEN:
-                self.queue.append(event)
-                self.queued += len(event.data) + MESSAGE_COST
-                if self.queued > QUEUE_SIZE:
-                    self.full = True
+                self.put(event, len(event.data))
         elif isinstance(event, Pong):
             self.on_pong(event.payload)
 

@@ -71,7 +71,9 @@ class Witness:
 
 
 @contextlib.asynccontextmanager
-async def pair(handler: Witness | None = None) -> AsyncIterator[tuple[Witness, EpollTransport, socket.socket]]:
+async def pair(
+    handler: Witness | None = None, accepted: object = ""
+) -> AsyncIterator[tuple[Witness, EpollTransport, socket.socket]]:
     """Give one end of a connection to the engine, and the other one to the test."""
     witness = Witness() if handler is None else handler
     ours, theirs = socket.socketpair()
@@ -79,7 +81,7 @@ async def pair(handler: Witness | None = None) -> AsyncIterator[tuple[Witness, E
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     loop = asyncio.get_running_loop()
-    module.adopt(reactor_of(loop), ours.detach(), "", AsyncSocket(shared(loop), witness))
+    module.adopt(reactor_of(loop), ours.detach(), accepted, AsyncSocket(shared(loop), witness))
     transport = witness.socket.transport
     try:
         yield witness, transport, theirs
@@ -272,6 +274,15 @@ async def test_a_default_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- a transport
+
+
+@pytest.mark.parametrize(
+    ("accepted", "address"),
+    [(0x7F0000011F90, ("127.0.0.1", 8080)), (0xFFFFFFFFFFFF, ("255.255.255.255", 65535)), (0, ("0.0.0.0", 0))],
+)
+async def test_an_address_of_ipv4_may_be_one_number(accepted: int, address: tuple[str, int]) -> None:
+    async with pair(accepted=accepted) as (_, transport, _):
+        assert transport.get_extra_info("peername") == address
 
 
 async def test_paused_reading_leaves_the_bytes_where_they_are() -> None:
