@@ -49,7 +49,7 @@ def parse_list(values: list[str], header: str) -> list[str]:
 
 def parse_tokens(values: list[str], header: str, also: str = "") -> list[str]:
     """Split the values into tokens, in which the characters of `also` may be, too; raises `HandshakeError` (400)."""
-    tokens = parse_list(values, header)
+    tokens = parse_list(values, header) if values else []
     for token in tokens:
         if token.strip(TCHARS + also):
             raise HandshakeError(400, f"{excerpt(token)} in the {header} header is not a token")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
+from binascii import b2a_base64
 from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -43,10 +44,11 @@ __all__ = [
 # None: the same origin. "*": any. Else those allowed: exact ones, patterns, and None for a request without Origin.
 Origins: TypeAlias = "str | Sequence[str | re.Pattern[str] | None] | None"
 
-_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _SWITCH = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
-_PREFIX = b"HTTP/1.1 101 Switching Protocols\r\n" + serialize_fields(_SWITCH)
+_ACCEPT = "Sec-WebSocket-Accept"
+_PREFIX = b"HTTP/1.1 101 Switching Protocols\r\n" + serialize_fields(_SWITCH) + _ACCEPT.encode()
 # RFC 9110 15.5.22: "The server MUST send an Upgrade header field in a 426 response". RFC 6455 4.2.2: it MUST send "a
 # |Sec-WebSocket-Version| header field indicating the version(s) the server is capable of understanding."
 _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
@@ -72,7 +74,8 @@ class Acceptance(NamedTuple):
     def serialize(self, extra: bytes = b"") -> bytes:
         """Return the bytes of the response; `extra` are lines from `serialize_fields`, such as Server."""
         # No Date: RFC 9110 6.6.1 does not ask for it in a 1xx response, and nothing caches this one.
-        return b"%s%s%s\r\n" % (_PREFIX, serialize_fields(self.fields), extra)
+        # The first of the fields is `accept_key`, in which there is nothing to check.
+        return b"%s: %s\r\n%s%s\r\n" % (_PREFIX, self.fields[0][1].encode(), serialize_fields(self.fields[1:]), extra)
 
     def response(self) -> HttpResponse:
         """Return the response for a hook that adds headers; `serialize_response` writes it then."""
@@ -81,7 +84,7 @@ class Acceptance(NamedTuple):
 
 def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
-    return b64encode(sha1((key + _GUID).encode(), usedforsecurity=False).digest()).decode()
+    return b2a_base64(sha1((key + _GUID).encode(), usedforsecurity=False).digest(), newline=False).decode()
 
 
 def check_upgrade(request: Request) -> str:
@@ -96,17 +99,17 @@ def check_upgrade(request: Request) -> str:
         raise HandshakeError(426, "the request is in HTTP/1.0, needed is HTTP/1.1", _UPGRADE)
     # RFC 6455 4.1: "an |Upgrade| header field whose value MUST include the "websocket" keyword." Its elements are
     # tokens, or name/version (RFC 9110 7.8).
-    if "websocket" not in _tokens(headers, "Upgrade", "/"):
+    if headers.get_all("Upgrade") != ["websocket"] and "websocket" not in _tokens(headers, "Upgrade", "/"):
         raise HandshakeError(426, f"Upgrade is {_came(headers, 'Upgrade')}, needed is 'websocket'", _UPGRADE)
     # RFC 6455 4.1: "a |Connection| header field whose value MUST include the "Upgrade" token." 400 and not 426: the
     # client did ask to upgrade, and what came of it is malformed.
-    if "upgrade" not in _tokens(headers, "Connection"):
+    if headers.get_all("Connection") != ["Upgrade"] and "upgrade" not in _tokens(headers, "Connection"):
         raise HandshakeError(400, f"Connection is {_came(headers, 'Connection')}, needed is 'Upgrade'")
     _check_version(headers)
     # RFC 6455 4.1: it "MUST be a nonce consisting of a randomly selected 16-byte value that has been base64-encoded".
     # The four bits left over need not be 0: they are not in the RFC's own example, "AQIDBAUGBwgJCgsMDQ4PEC==".
     key = _only_value(headers, "Sec-WebSocket-Key")
-    if len(key) != 24 or key[22:] != "==" or key[:22].strip(_BASE64):
+    if len(key) != 24 or key[22:] != "==" or key[:22].encode("latin-1", "replace").translate(None, _BASE64):
         raise HandshakeError(400, f"Sec-WebSocket-Key is {excerpt(key)}, 16 bytes in base64 are needed")
     return key
 
@@ -207,7 +210,7 @@ def accept(
     else `LocalProtocolError` is raised.
     """
     subprotocol = _choose_subprotocol(request.headers, subprotocols, select_subprotocol)
-    fields = [("Sec-WebSocket-Accept", accept_key(key))]
+    fields = [(_ACCEPT, accept_key(key))]
     if subprotocol is not None:
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
     # Parsed without compression, too: what is malformed fails the handshake on every server.
