@@ -101,20 +101,16 @@ cdef inline Py_ssize_t wait(object poll, int fd, bytearray batch) except -1:
     return count
 
 
-cdef inline int fd_at(bytearray batch, Py_ssize_t position) noexcept:
-    return rawws_fd_at(PyByteArray_AS_STRING(batch), position)
-
-
-cdef inline int events_at(bytearray batch, Py_ssize_t position) noexcept:
-    return rawws_events_at(PyByteArray_AS_STRING(batch), position)
-
-
-cdef inline int ready_in(object context, Watched watched, int events) except -1:
-    PyContext_Enter(context)
-    try:
-        watched.ready(events)
-    finally:
-        PyContext_Exit(context)
+cdef inline int serve(bytearray batch, Py_ssize_t position, list table) except -1:
+    cdef char *events = PyByteArray_AS_STRING(batch)
+    cdef int fd = rawws_fd_at(events, position)
+    cdef Watched watched = table[fd] if fd < len(table) else None
+    if watched is not None:
+        PyContext_Enter(watched.context)
+        try:
+            watched.ready(rawws_events_at(events, position))
+        finally:
+            PyContext_Exit(watched.context)
     return 0
 
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import select
-    from contextvars import Context
 
     from .watched import Watched
 
-__all__ = ["accept_one", "events_at", "fd_at", "new_batch", "ready_in", "shut_down", "wait"]
+__all__ = ["accept_one", "new_batch", "serve", "shut_down", "wait"]
 
 # So many descriptors that are ready are taken at a time.
 BATCH = 128
@@ -36,19 +35,12 @@ def wait(poll: select.epoll, _fd: int, batch: Batch) -> int:
     return len(batch)
 
 
-def fd_at(batch: Batch, position: int) -> int:
-    """Return a descriptor that is ready."""
-    return batch[position][0]
-
-
-def events_at(batch: Batch, position: int) -> int:
-    """Return what it is ready for."""
-    return batch[position][1]
-
-
-def ready_in(context: Context, watched: Watched, events: int) -> None:
-    """Call `watched.ready` in its context."""
-    context.run(watched.ready, events)
+def serve(batch: Batch, position: int, table: list[Watched | None]) -> None:
+    """Call `ready`, in its context, of what is ready at a position; of what was closed meanwhile nothing is called."""
+    fd, events = batch[position]
+    watched = table[fd] if fd < len(table) else None
+    if watched is not None:
+        watched.context.run(watched.ready, events)
 
 
 def accept_one(listening: socket.socket, _fd: int) -> tuple[int, Any] | None:

@@ -30,7 +30,7 @@ cdef class Reactor:
     @cython.locals(before=int)
     cpdef watch(self, Watched watched, int mask)
     cpdef remove(self, Watched watched)
-    @cython.locals(fd=int, events=int, watched=Watched)
+    @cython.locals(position=Py_ssize_t)
     cpdef run(self)
 
 cdef class EpollTransport(Watched):

@@ -135,12 +135,9 @@ class Reactor:
         self.spent = 0
         # Those that are left stay ready, and so does this: the loop comes back for them.
         while self.position < self.count and self.spent < TURN_SIZE:
-            fd = polls.fd_at(self.batch, self.position)
-            events = polls.events_at(self.batch, self.position)
+            position = self.position
             self.position += 1
-            watched = self.table[fd] if fd < len(self.table) else None
-            if watched is not None:
-                polls.ready_in(watched.context, watched, events)
+            polls.serve(self.batch, position, self.table)
 
 
 class EpollTransport(Watched):
@@ -192,9 +189,9 @@ class EpollTransport(Watched):
     def ready(self, events: int) -> None:
         """Read or write, whichever was waited for. What the protocol raises ends this connection only."""
         try:
-            if self.mask & READ and events & ~WRITE:
+            if self.mask & READ and events != WRITE:
                 self.read()
-            if self.mask & WRITE and events & ~READ:
+            if self.mask & WRITE and events != READ:
                 self.send()
         except (SystemExit, KeyboardInterrupt):
             raise

@@ -10,6 +10,7 @@ import ast
 import asyncio
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -34,7 +35,7 @@ Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n
 HELLO: Final = bytes.fromhex("81 85 37 fa 21 3d 7f 9f 4d 51 58")  # 5.7: a single-frame masked text message
 ANSWER: Final = bytes.fromhex("81 05 48 65 6c 6c 6f")  # 5.7: a single-frame unmasked text message
 KERNEL, HANDLER = "the kernel", "your handler"
-SYSTEM_CALLS: Final = {"recv", "write", "writev", "send"}
+SYSTEM_CALLS: Final = {"poll", "readv", "write", "writev", "send"}
 
 
 class Call(NamedTuple):
@@ -76,18 +77,16 @@ class Recorder:
         self.calls.append(Call(file, name, line, len(callers), callers[-1] if callers else -1))
 
     def found(self) -> list[Call]:
-        """Return the calls, from the read that brought the message."""
-        first = next(index for index, call in enumerate(self.calls) if call.file.startswith("rawws/"))
-        start = first - 1
+        """Return the calls, from the one with which the loop tells that a socket is ready."""
+        start = next(index for index, call in enumerate(self.calls) if call.file.startswith("rawws/"))
         calls = [call._replace(caller=max(call.caller - start, -1)) for call in self.calls[start:]]
         while calls[-1].file == KERNEL and calls[-1].caller < 0:  # the loop's own, with which it is told to end
             calls.pop()
-        # The loop, which reads and then calls the library, is not listed: what it calls comes after its read.
-        return [calls[0], *(call._replace(depth=call.depth + 1, caller=max(call.caller, 0)) for call in calls[1:])]
+        return calls
 
 
 def is_system_call(function: Any) -> bool:
-    return function.__module__ == os.write.__module__ or isinstance(function.__self__, socket.socket)
+    return function.__module__ == os.write.__module__ or isinstance(function.__self__, socket.socket | select.epoll)
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -113,7 +112,7 @@ def talk(port: int, loop: asyncio.AbstractEventLoop, recorder: Recorder) -> None
 
 async def record() -> list[Call]:
     recorder = Recorder()
-    async with rawws.serve(echo, LOOPBACK, 0, compression=None) as server:
+    async with rawws.serve(echo, LOOPBACK, 0, compression=None, engine="epoll") as server:
         port = server.sockets[0].getsockname()[1]
         await asyncio.to_thread(talk, port, asyncio.get_running_loop(), recorder)
     return recorder.found()
