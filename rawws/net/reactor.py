@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from .polls import Batch
     from .socket import AsyncSocket
 
-__all__ = ["Acceptor", "EpollTransport", "Reactor", "adopt", "reactor_of"]
+__all__ = ["COMPILED", "Acceptor", "EpollTransport", "Reactor", "adopt", "reactor_of"]
 
+# Which twin this is.
+COMPILED = not __file__.endswith(".py")
 # Of epoll(7). Errors and hang-ups are told unasked: they count as what is waited for; reading or writing tells more.
 READ = 1
 WRITE = 4

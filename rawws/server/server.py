@@ -79,7 +79,7 @@ class Server:
         try:
             await self._bind(options, more)
             # TLS is the loop's.
-            by_epoll = self._tls.context is None and chosen_engine(options.engine) == "epoll"
+            by_epoll = self._tls.context is None and chosen_engine(options.engine, self.settings.loop) == "epoll"
             if by_epoll and not options.proxy_protocol:
                 self._servers = [EpollServer(server, self.make_protocol) for server in self._servers]
             if options.proxy_protocol:
@@ -390,8 +390,9 @@ def serve(handler: ServerHandler, options: ListenOptions) -> Serve:
     none. With `proxy_protocol`, every connection must begin with a PROXY header of one of them (version 1 or 2), before
     TLS, too; others are closed.
 
-    `engine` is who reads and writes plain sockets: "asyncio", the transports of the loop (None is that); "epoll", an
-    engine of our own, on Linux alone. TLS is the loop's with both.
+    `engine` is who reads and writes plain sockets: "asyncio", the transports of the loop; "epoll", an engine of our
+    own, on Linux alone. None is "epoll" where there is one, but "asyncio" where rawws runs interpreted in a loop that
+    is written in C, such as uvloop. TLS is the loop's with both.
 
     Raises ValueError or TypeError for options that make no sense, OSError where it cannot listen.
     """

@@ -41,7 +41,6 @@ SERVERS: Final = {
     "rawws-coroutine-asyncio": Variant("rawws", "rawws, coroutine, stdlib loop", "coroutine", "asyncio"),
     "rawws-pure": Variant("rawws", "rawws interpreted, callback", pure=True),
     "rawws-pure-coroutine": Variant("rawws", "rawws interpreted, coroutine", "coroutine", pure=True),
-    "rawws-pure-loop": Variant("rawws", "rawws interpreted, the loop's transports", engine="asyncio", pure=True),
     "rawws-pure-epoll": Variant("rawws", "rawws interpreted, our own engine", engine="epoll", pure=True),
     "rawws-pure-asyncio": Variant("rawws", "rawws interpreted, callback, stdlib loop", loop="asyncio", pure=True),
     "rawws-pure-loop-asyncio": Variant(

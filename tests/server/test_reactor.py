@@ -9,6 +9,8 @@ import os
 import resource
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -265,12 +267,33 @@ async def test_an_unknown_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_default_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "DEFAULT", "asyncio")
+    monkeypatch.setattr(engines, "default_engine", lambda _loop: "asyncio")
     for engine, by_epoll in [(None, False), ("epoll", True)]:
         options: dict[str, Any] = {"engine": engine}
         async with rawws.serve(echo, "127.0.0.1", 0, **options) as server, connected(server):
             [ws] = server.connections
             assert isinstance(ws.transport, EpollTransport) is by_epoll
+
+
+@pytest.mark.parametrize("made", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("pure", ["", "1"])
+def test_the_default_is_the_engine_that_costs_less(made: str, pure: str) -> None:
+    program = f"""
+import asyncio, {made}, rawws
+from rawws.net.reactor import COMPILED, EpollTransport
+
+async def main():
+    async with rawws.serve(rawws.Handler(), "127.0.0.1", 0) as server:
+        async with rawws.connect("ws://127.0.0.1:%d" % server.sockets[0].getsockname()[1]):
+            print(COMPILED, [isinstance(ws.transport, EpollTransport) for ws in server.connections])
+
+asyncio.Runner(loop_factory={made}.new_event_loop).run(main())
+"""
+    env = {**os.environ, "RAWWS_PURE": pure}
+    said = subprocess.check_output([sys.executable, "-c", program], env=env, stderr=subprocess.STDOUT, text=True)
+    compiled = said.startswith("True")
+    assert said == f"{compiled} [{compiled or made == 'asyncio'}]\n"
+    assert not (compiled and pure)
 
 
 # -- a transport
