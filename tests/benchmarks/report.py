@@ -133,7 +133,7 @@ INK, OURS, OURS_TOO, THEIRS = "#7a8490", "#2f81f7", "#7fb2f5", "#98a1ab"  # legi
 
 def chart(result: Medians, versions: dict[str, str], stem: Path) -> list[Path]:
     """Draw the chart of the README as SVG and PNG, transparent, for light and dark pages; return the files."""
-    panels = [panel for panel in PANELS if panel[0] in result]
+    panels = [panel for panel in PANELS if not result.get(panel[0], {}).keys().isdisjoint(SHOWN_TOO)]
     if not panels:
         return []
     import matplotlib as mpl  # noqa: PLC0415 - only who draws needs it
