@@ -204,8 +204,9 @@ class _End(asyncio.Transport):
         if not self.finishing or not self.line.room():
             return
         if not self.ended:
-            self.ended = True
-            if not self.other.is_closing() and not self.other.protocol.eof_received():
+            # Whoever stays, and pauses, is told again when it resumes. But this end takes nothing once it is closed.
+            self.ended = self.other.is_closing() or not self.other.protocol.eof_received() or self.closing
+            if self.ended and not self.other.is_closing():
                 self.other.close()
         if self.closing and not self.lost:
             self.lost = True

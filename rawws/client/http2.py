@@ -219,8 +219,9 @@ class Http2ClientConnection(Http2Carrier):
             # uvloop writes the alert at the end of this turn.
             self.loop.call_soon(abort_transport, socket.transport)
 
-    def receive_eof(self) -> None:
+    def receive_eof(self) -> bool:
         """Do nothing: the server sends no more, and the transport closes itself."""
+        return False
 
     def lose(self) -> None:
         """End all streams: the connection has ended."""

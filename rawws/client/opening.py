@@ -80,10 +80,11 @@ class OpeningHandshake:
         assert ws.settings.keepalive is not None  # noqa: S101 - `connect` sets it
         ws.settings.keepalive.start()
 
-    def receive_eof(self) -> None:
-        """End the body of a refusal: the server sends nothing more."""
+    def receive_eof(self) -> bool:
+        """End the body of a refusal: the server sends nothing more, and is sent nothing more."""
         if self.refusal is not None:
             self.end_refusal()
+        return False
 
     def lose(self) -> None:
         """Fail: the connection is gone."""

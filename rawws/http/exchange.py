@@ -310,6 +310,20 @@ class Exchange:
             if self.is_cancelled_with_client:
                 task.cancel()
 
+    def half_close(self) -> bool:
+        """Take that the client sends no more; tell whether it is to be answered all the same.
+
+        Not where its leaving is to be noticed, for it may be gone: by a stream, a poll, an application, an endpoint
+        that ends with it, or that waits for that.
+        """
+        observer = self.connection.observer
+        if observer is not None:
+            return self.sink is None and observer.kind == "http"
+        if self.is_cancelled_with_client or self.request.is_watched:
+            return False
+        self.request.half_close()
+        return True
+
     # -- the response
 
     def respond(self, response: HttpResponse) -> None:

@@ -83,7 +83,10 @@ class HttpRequest:
         self._body = body
 
     async def disconnected(self) -> None:
-        """Wait until nothing can be answered any more: the client is gone, or has its answer."""
+        """Wait until nothing can be answered any more: the client is gone, or has its answer.
+
+        A client that has ended its side of the connection counts as gone here.
+        """
         if not self._ended:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters = [*(self._waiters or ()), waiter]
@@ -149,6 +152,10 @@ class HttpRequest:
     def is_watched(self) -> bool:
         """Whether somebody waits for the end of the client."""
         return self._waiters is not None
+
+    def half_close(self) -> None:
+        """Have whoever begins to wait for the end of the client hear of it: nothing else tells."""
+        self._ended = True
 
     def end(self) -> None:
         """Tell those who wait that nothing can be answered any more."""

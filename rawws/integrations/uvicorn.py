@@ -147,8 +147,9 @@ class UvicornConnection:
         common["asgi"] = {"version": config.asgi_version, "spec_version": "2.4"}
         return describe_websocket(common, self.request, secure=self.ws.extra("sslcontext") is not None)
 
-    def receive_eof(self) -> None:
+    def receive_eof(self) -> bool:
         """Do nothing: the peer sends no more, and the transport closes itself."""
+        return False
 
     def lose(self) -> None:
         """End the session: the connection ended before it became a WebSocket."""

@@ -26,8 +26,11 @@ class SocketHandler(Protocol[Spoken_contra]):
     def receive(self, data: bytes) -> None:
         """Take what was read."""
 
-    def receive_eof(self) -> None:
-        """Handle the end of what the peer sends."""
+    def receive_eof(self) -> bool:
+        """Handle the end of what the peer sends; tell whether something is still to be sent to it.
+
+        Then the connection stays: reading was paused, and this is called again once it is resumed.
+        """
 
     def lose(self) -> None:
         """Handle the end of the connection."""

@@ -213,8 +213,7 @@ class EpollTransport(Watched):
         if count:
             reactor.spent += count
             self.protocol.buffer_updated(count)
-        else:
-            self.protocol.eof_received()
+        elif not self.protocol.eof_received():
             self.close()
 
     def send(self) -> None:

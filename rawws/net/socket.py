@@ -248,13 +248,12 @@ class AsyncSocket:
             self.receive(bytearray(data), len(data))
 
     def eof_received(self) -> bool:
-        """Tell the handler or the core that the peer sends no more. The transport then closes itself."""
+        """Tell the handler or the core that the peer sends no more. If this is false, the transport closes itself."""
         if self.handler is not None:
-            self.handler.receive_eof()
-        else:
-            self.connection.receive_eof()
-            # What waits to be written still goes out, but not to a peer that never reads it.
-            self.on_end()
+            return self.handler.receive_eof()
+        self.connection.receive_eof()
+        # What waits to be written still goes out, but not to a peer that never reads it.
+        self.on_end()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the cause is told by the close code

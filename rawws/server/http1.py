@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from rawws.http.application import HttpApplication
+    from rawws.http.exchange import ExchangeObserver
     from rawws.http.routes import Resource
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Acceptance
@@ -52,7 +53,7 @@ NO_BODY = Body(Headers(), max_size=None)
 class Http1Connection(ServerConnection):
     """The HTTP side of one connection, up to its end or to a WebSocket."""
 
-    __slots__ = ("body", "held", "modern", "persistent", "reader")
+    __slots__ = ("body", "half_closed", "held", "modern", "persistent", "reader")
 
     def __init__(self, context: ServerContext, client: ProxiedClient = UNKNOWN_CLIENT) -> None:
         super().__init__(context, client)
@@ -61,8 +62,9 @@ class Http1Connection(ServerConnection):
         # it.
         self.body = NO_BODY
         self.modern, self.persistent = False, False
-        # What came behind it.
+        # What came behind it, and whether nothing comes behind that.
         self.held = b""
+        self.half_closed = False
 
     def begin(self, ws: WebSocket) -> None:
         """Begin with a new connection. That is HTTP/2, where the TLS handshake said so (RFC 9113 section 3.2)."""
@@ -318,6 +320,12 @@ class Http1Connection(ServerConnection):
 
     # -- what the exchange calls
 
+    def observe(self, observer: ExchangeObserver) -> None:
+        """Have this told of the ends of the exchange, also of one that came before it."""
+        ServerConnection.observe(self, observer)
+        if self.half_closed:
+            self.ws.resume_reading()
+
     def send_response(self, exchange: Exchange, response: HttpResponse) -> None:
         """Send a response that is whole, and go on with the next request."""
         if heads.says_close(response.headers):
@@ -365,6 +373,8 @@ class Http1Connection(ServerConnection):
             self.context.settings.loop.call_soon(self._resume)
         else:
             self.phase = READING
+            if self.half_closed:
+                self.ws.resume_reading()
 
     # -- responses
 
@@ -438,8 +448,23 @@ class Http1Connection(ServerConnection):
         self.set_deadline(LINGER)
         close_transport(self.ws.transport)
 
-    def receive_eof(self) -> None:
-        """Do nothing: the peer sends no more, and the transport closes itself."""
+    def receive_eof(self) -> bool:
+        """Tell whether requests that came whole are still to be answered: their client may have ended its side alone.
+
+        A client that is gone looks alike: `Exchange.half_close` knows where that is to be noticed.
+        """
+        # What was answered in this turn goes first.
+        self.ws.flush()
+        exchange = self.exchange
+        if self.phase != BUSY or not self.ws.transport.can_write_eof():
+            # Nothing whole is left, or it is TLS, of which the loop ends both sides.
+            return False
+        # Without an exchange, what is held has its turn soon; with an observer, it opens a WebSocket.
+        self.half_closed = self.observer is None if exchange is None else exchange.half_close()
+        if self.half_closed:
+            # Whoever resumes reading is told of the end again.
+            self.ws.pause_reading()
+        return self.half_closed
 
     def lose(self) -> None:
         """End the exchange, its task and its observer: the connection has ended."""

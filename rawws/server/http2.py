@@ -233,8 +233,9 @@ class Http2Connection(Http2Carrier):
             if not self.socket.end_writing():
                 close_transport(self.socket.transport)
 
-    def receive_eof(self) -> None:
+    def receive_eof(self) -> bool:
         """Do nothing: the client sends no more, and the transport closes itself."""
+        return False
 
     def lose(self) -> None:
         """End all streams: the connection has ended."""

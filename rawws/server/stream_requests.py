@@ -170,8 +170,8 @@ class StreamRequests(ServerConnection):
         self.ws.corked = False
         self.ws.flush()
 
-    def receive_eof(self) -> None:
-        """Take the end of the body: the client sends no more on this stream."""
+    def receive_eof(self) -> bool:
+        """Take the end of the body: the client sends no more on this stream, which ends by itself."""
         exchange, whole = self.exchange, self.whole
         self.whole = True
         if exchange is not None and not whole:
@@ -179,6 +179,7 @@ class StreamRequests(ServerConnection):
             self.attempt(self._read_body, exchange, b"", True)
             self.ws.corked = False
             self.ws.flush()
+        return False
 
     def _read_body(self, exchange: Exchange, data: bytes, whole: bool) -> None:
         self.received += len(data)

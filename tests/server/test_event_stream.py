@@ -285,7 +285,7 @@ async def test_the_stream_of_a_client_that_left_before_it_was_made_is_over() -> 
     async with served(on("/", endpoint)) as (server, peer):
         await peer.write(get())
         await started.wait()
-        peer.close()
+        peer.reset()
         await eventually(lambda: not server.settings.connections)
         made.set()
         await stream.wait_closed()
@@ -706,7 +706,7 @@ async def test_the_iterator_of_a_client_that_left_before_the_stream_was_made_is_
     async with served(on("/", endpoint)) as (server, peer):
         await peer.write(get())
         await started.wait()
-        peer.close()
+        peer.reset()
         await eventually(lambda: not server.settings.connections)
         made.set()
         await eventually(lambda: source.closed)

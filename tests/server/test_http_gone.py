@@ -43,7 +43,7 @@ async def test_an_endpoint_is_cancelled_with_its_client_where_its_route_says_so(
     async with served(routes) as (server, peer):
         await peer.write(get(method=method))
         await endpoint.started.wait()
-        peer.close()
+        peer.reset()
         await eventually(lambda: not server.settings.connections)
         if not cancel:
             endpoint.go.set()
@@ -109,7 +109,7 @@ async def test_an_endpoint_whose_client_is_gone_counts_as_a_connection_until_it_
             await peer.write(get())
         await eventually(lambda: server.handlers == 2)
         for peer in peers:
-            peer.close()
+            peer.reset()
         await eventually(lambda: not server.settings.connections)
         [answer] = await ask(server, get())
         assert answer.status == 503
@@ -133,7 +133,7 @@ async def test_an_endpoint_whose_client_is_gone_does_not_keep_the_body(early: bo
     async with served(on("/", endpoint, "POST")) as (server, peer):
         await peer.write(get(method="POST", body=b"x" * 1000))
         await eventually(lambda: requests)
-        peer.close()
+        peer.reset()
         await eventually(lambda: not server.settings.connections)
         if not early:
             # Who sends and goes at once is heard.

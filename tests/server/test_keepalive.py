@@ -471,7 +471,8 @@ class Late:
 
     def receive(self, data: bytes) -> None: ...
 
-    def receive_eof(self) -> None: ...
+    def receive_eof(self) -> bool:
+        return False
 
     def lose(self) -> None: ...
 

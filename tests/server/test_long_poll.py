@@ -164,7 +164,7 @@ async def test_the_poll_of_a_client_that_left_before_it_was_made_is_over(logged:
         async with served(on("/", endpoint)) as (server, peer):
             await peer.write(get(target))
             await asked_for.wait()
-            peer.close()
+            peer.reset()
             await eventually(lambda: not server.settings.connections)
             left.set()
             await eventually(lambda: made and made[0].closed)

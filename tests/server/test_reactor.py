@@ -58,8 +58,9 @@ class Witness:
     def receive(self, data: bytes) -> None:
         self.told.append(data)
 
-    def receive_eof(self) -> None:
+    def receive_eof(self) -> bool:
         self.told.append("eof")
+        return False
 
     def lose(self) -> None:
         self.lost += 1
@@ -354,6 +355,27 @@ async def test_the_end_of_writing_comes_behind_what_waits_and_reading_goes_on() 
         theirs.shutdown(socket.SHUT_WR)
         await eventually(lambda: witness.lost)
         assert witness.told == [b"reply", "eof"]
+
+
+async def test_who_is_still_to_be_sent_something_is_read_no_more_and_the_loop_does_not_spin() -> None:
+    class Staying(Witness):
+        def receive_eof(self) -> bool:
+            super().receive_eof()
+            self.socket.pause_reading()
+            return len(self.told) < 2
+
+    async with pair(Staying()) as (witness, transport, theirs):
+        theirs.shutdown(socket.SHUT_WR)
+        await eventually(lambda: witness.told == ["eof"])
+        await fill(transport)
+        loop = asyncio.get_running_loop()
+        while transport.get_write_buffer_size():
+            await loop.sock_recv(theirs, 65536)
+            await asyncio.sleep(0)
+        assert (witness.told, witness.lost) == (["eof"], 0)
+        witness.socket.resume_reading()
+        await eventually(lambda: witness.lost)
+        assert witness.told == ["eof", "eof"]
 
 
 async def test_a_peer_that_goes_while_bytes_wait_is_noticed() -> None:
