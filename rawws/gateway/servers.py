@@ -8,22 +8,33 @@ Laws:
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import rawws
 from rawws.http.keys import BearerKeys
 from rawws.net.rate import RateLimiter
+from rawws.topics.cursors import CursorError
+from rawws.topics.envelope import EnvelopeError
 
+from .control import RegistryAway
 from .pusher_rules import check_body, check_request
-from .v1_requests import V1Error
+from .v1_requests import V1Error, digest_of, key_of_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from .config import AppConfig
-    from .model import Admission
+    from .config import AppConfig, GatewayConfig
+    from .idempotency import KeptAnswers
+    from .model import Admission, Gateway
+    from .v1_requests import ServerEndpoint
 
-__all__ = ["FRESH", "LATER", "AppSecrets", "RequestRates", "ServerFace", "answer_error", "answer_problem"]
+__all__ = ["LATER", "AppSecrets", "RequestRates", "ServerFace", "ServerRequests"]
+
+BASE: Final = "/v1/apps/{app}"
+# How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
+PATIENCE: Final = 5.0
 
 # Seconds of its rate that an app may ask at once.
 BURST: Final = 2.0
@@ -102,6 +113,96 @@ class AppSecrets:
 def is_signed_by_query(request: rawws.HttpRequest) -> bool:
     """Tell whether it is a signature that says who asks."""
     return "Authorization" not in request.headers and "auth_signature" in request.query
+
+
+@final
+class ServerRequests:
+    """What one HTTP API asks of who asks it: a secret of the app, a pace, a name for what is done once; it counts them.
+
+    `apps_of` returns the apps that the API knows, of a configuration; `check` raises HttpError for one of them that has
+    no use for it.
+    """
+
+    __slots__ = ("_apps", "_apps_of", "_check", "_gateway", "_kept", "_rates", "_secrets")
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        kept: KeptAnswers,
+        apps_of: Callable[[GatewayConfig], Iterable[AppConfig]],
+        check: Callable[[AppConfig], None] | None = None,
+    ) -> None:
+        self._gateway = gateway
+        self._kept = kept
+        self._apps_of = apps_of
+        self._check = check
+        self._apps: dict[str, AppConfig] = {}
+        self._secrets, self._rates = AppSecrets(), RequestRates()
+        self._load(gateway.config)
+        gateway.on_reload.append(self._load)
+
+    def _load(self, config: GatewayConfig) -> None:
+        self._apps = {app.id: app for app in self._apps_of(config)}
+        self._secrets.load(self._apps.values())
+
+    def routes(self, endpoints: Mapping[str, ServerEndpoint]) -> list[rawws.Route]:
+        """Return the routes of endpoints, by their methods and paths: "GET /channels"."""
+        found = []
+        for name, endpoint in endpoints.items():
+            method, _, path = name.partition(" ")
+            found.append(rawws.Route(BASE + path, partial(self._answer, endpoint), [method], check=self._refusal))
+        return found
+
+    def _refusal(self, request: rawws.HttpRequest) -> rawws.Response | None:
+        """Refuse a request that is none of a server of the app, or comes too early, before its body is read."""
+        app = self._apps.get(request.path_params["app"])
+        try:
+            self._rates.take(self._known(app, request))
+        except rawws.HttpError as error:
+            return self._counted(app, answer_error(error))
+        return None
+
+    async def _answer(self, endpoint: ServerEndpoint, request: rawws.HttpRequest) -> rawws.Response:
+        """Answer a request, if it is one of a server of the app."""
+        app = self._apps.get(request.path_params["app"])
+        return self._counted(app, await self._attempt(app, endpoint, request))
+
+    def _counted(self, app: AppConfig | None, response: rawws.Response) -> rawws.Response:
+        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
+        return response
+
+    async def _attempt(
+        self, app: AppConfig | None, endpoint: ServerEndpoint, request: rawws.HttpRequest
+    ) -> rawws.Response:
+        try:
+            # Again: while the body came, the app may have gone from the file.
+            known = self._known(app, request)
+            self._secrets.check_body(request)
+            async with asyncio.timeout(PATIENCE):
+                body = await self._done(known, endpoint, request)
+        except (CursorError, EnvelopeError) as error:
+            return answer_problem(400, "cursor" if isinstance(error, CursorError) else error.code, str(error))
+        except rawws.TopicError as error:
+            return answer_problem(error.status, error.code, error.reason, *error.headers)
+        except rawws.HttpError as error:
+            return answer_error(error)
+        except (TimeoutError, RegistryAway):
+            return answer_problem(503, "unavailable", "other instances cannot be reached at this time", LATER)
+        return rawws.Response(200, body.encode(), [FRESH], "application/json")
+
+    async def _done(self, app: AppConfig, endpoint: ServerEndpoint, request: rawws.HttpRequest) -> str:
+        """Return what is answered; to a POST with an Idempotency-Key what the first one with it was."""
+        key = key_of_request(request) if request.method == "POST" else ""
+        if not key:
+            return await endpoint(app, request)
+        return await self._kept.answer(app.id, key, digest_of(request), partial(endpoint, app, request))
+
+    def _known(self, app: AppConfig | None, request: rawws.HttpRequest) -> AppConfig:
+        """Return the app whose server asks. Raises HttpError."""
+        known = self._secrets.check(app, request)
+        if self._check is not None:
+            self._check(known)
+        return known
 
 
 class ServerFace:

@@ -7,39 +7,30 @@ Laws:
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import rawws
-from rawws.topics.cursors import EARLIEST, CursorError, cursor_of
-from rawws.topics.envelope import EnvelopeError
+from rawws.topics.cursors import EARLIEST, cursor_of
 from rawws.topics.pages import MAX_ANSWER, answer_page, check_page, page_of
 from rawws.topics.payloads import serialize
 
-from .control import RegistryAway
 from .events import topic_of_channel
 from .loading import app_of_api
 from .pusher_rules import USER_CHANNEL, check_channel_name
-from .servers import FRESH, LATER, AppSecrets, RequestRates, ServerFace, answer_error, answer_problem
+from .servers import LATER, ServerFace, ServerRequests
 from .v1_connections import ConnectionRequests
-from .v1_requests import V1Error, digest_of, event_in, key_of_request, page_in, publish_in
+from .v1_requests import V1Error, event_in, page_in, publish_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .config import AppConfig, GatewayConfig
+    from .config import AppConfig
     from .events import GatewayEvent
     from .idempotency import KeptAnswers
     from .model import Gateway
     from .pusher_users import Users
-    from .v1_requests import ServerEndpoint
 
 __all__ = ["V1Api"]
-
-BASE: Final = "/v1/apps/{app}"
-# How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
-PATIENCE: Final = 5.0
 
 
 @final
@@ -53,32 +44,22 @@ class V1Api(ServerFace):
         self._users = users
         self._kept = kept
         self._connections = ConnectionRequests(gateway, users)
-        # By its id: an app, or an API as one.
-        self._apps: dict[str, AppConfig] = {}
-        self._secrets, self._rates = AppSecrets(), RequestRates()
-        self._load(gateway.config)
-        gateway.on_reload.append(self._load)
-
-    def _load(self, config: GatewayConfig) -> None:
-        self._apps = {app.id: app for app in (*config.apps, *map(app_of_api, config.apis))}
-        self._secrets.load(self._apps.values())
+        # An API of AWS is an app, too.
+        self._requests = ServerRequests(gateway, kept, lambda config: (*config.apps, *map(app_of_api, config.apis)))
 
     def server_routes(self) -> list[rawws.Route]:
         """Return what is answered."""
-        asked: dict[str, ServerEndpoint] = {
-            "GET /channels": self._channels,
-            "GET /channels/{channel}": self._channel,
-            "GET /channels/{channel}/members": self._members,
-            "GET /channels/{channel}/history": self._history,
-            "POST /publish": self._publish,
-            "POST /users/{user}/send": self._send_to_user,
-            **self._connections.endpoints(),
-        }
-        found = []
-        for name, endpoint in asked.items():
-            method, _, path = name.partition(" ")
-            found.append(rawws.Route(BASE + path, partial(self._answer, endpoint), [method], check=self._check))
-        return found
+        return self._requests.routes(
+            {
+                "GET /channels": self._channels,
+                "GET /channels/{channel}": self._channel,
+                "GET /channels/{channel}/members": self._members,
+                "GET /channels/{channel}/history": self._history,
+                "POST /publish": self._publish,
+                "POST /users/{user}/send": self._send_to_user,
+                **self._connections.endpoints(),
+            }
+        )
 
     async def start(self) -> None:
         """Begin."""
@@ -86,53 +67,6 @@ class V1Api(ServerFace):
     async def close(self) -> None:
         """End what is under way."""
         await self._kept.close()
-
-    # -- who asks
-
-    async def _answer(self, endpoint: ServerEndpoint, request: rawws.HttpRequest) -> rawws.Response:
-        """Answer a request, if it is one of a server of the app."""
-        app = self._apps.get(request.path_params["app"])
-        response = await self._attempt(app, endpoint, request)
-        self._count(app, response)
-        return response
-
-    def _check(self, request: rawws.HttpRequest) -> rawws.Response | None:
-        """Refuse a request that is none of a server of the app, or comes too early, before its body is read."""
-        app = self._apps.get(request.path_params["app"])
-        try:
-            self._rates.take(self._secrets.check(app, request))
-        except rawws.HttpError as error:
-            response = answer_error(error)
-            self._count(app, response)
-            return response
-        return None
-
-    def _count(self, app: AppConfig | None, response: rawws.Response) -> None:
-        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
-
-    async def _attempt(
-        self, app: AppConfig | None, endpoint: ServerEndpoint, request: rawws.HttpRequest
-    ) -> rawws.Response:
-        try:
-            # Again: while the body came, the app may have gone from the file.
-            known = self._secrets.check(app, request)
-            self._secrets.check_body(request)
-            key = key_of_request(request) if request.method == "POST" else ""
-            async with asyncio.timeout(PATIENCE):
-                if key:
-                    work = partial(endpoint, known, request)
-                    body = await self._kept.answer(known.id, key, digest_of(request), work)
-                else:
-                    body = await endpoint(known, request)
-        except (CursorError, EnvelopeError) as error:
-            return answer_problem(400, "cursor" if isinstance(error, CursorError) else error.code, str(error))
-        except rawws.TopicError as error:
-            return answer_problem(error.status, error.code, error.reason, *error.headers)
-        except rawws.HttpError as error:
-            return answer_error(error)
-        except (TimeoutError, RegistryAway):
-            return answer_problem(503, "unavailable", "other instances cannot be reached at this time", LATER)
-        return rawws.Response(200, body.encode(), [FRESH], "application/json")
 
     # -- events
 

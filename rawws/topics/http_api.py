@@ -53,7 +53,7 @@ METHODS = {"": "GET", "publish": "POST", "broadcast": "POST", "history": "GET", 
 class HubApi:
     """The endpoints of the API of a hub, by their names below its path.
 
-    They are for those who have one of the keys: who calls them asks `refuse` first, before a body is read.
+    They are for those who have one of the keys, and refuse others; `refuse` does so before a body is read.
     Raises ValueError without a key, and for one that is too short or cannot stand in a header.
     """
 
@@ -80,9 +80,12 @@ class HubApi:
         return None
 
     def _guarded(self, endpoint: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-        """Return an endpoint that tells mistakes in JSON."""
+        """Return an endpoint that asks for the key, whoever has asked before, and tells mistakes in JSON."""
 
         def answer(asked: HttpRequest) -> Any:
+            refused = self.refuse(asked.headers)
+            if refused is not None:
+                return refused
             try:
                 found = endpoint(asked)
             except MISTAKES as error:

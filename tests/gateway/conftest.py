@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rawws.backplanes.memory import Engine, MemoryBackplane
-from rawws.gateway import control, v1
+from rawws.gateway import control, servers
 from rawws.topics import shared
 from tests.server.conftest import logged, pytest_generate_tests, pytest_pyfunc_call, quick_collections, steady
 
@@ -25,4 +25,4 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have instances wait for one another for as long as a slow machine may take."""
     monkeypatch.setattr(control, "PATIENCE", 60.0)
-    monkeypatch.setattr(v1, "PATIENCE", 60.0)
+    monkeypatch.setattr(servers, "PATIENCE", 60.0)

@@ -14,7 +14,7 @@ import pytest
 
 from rawws import clock
 from rawws.backplanes.memory import Engine as Memory
-from rawws.gateway import servers, v1
+from rawws.gateway import servers
 from rawws.gateway.loading import read_config
 from tests.gateway.own_running import everything, http, own, token_file
 from tests.gateway.push_running import pushing
@@ -304,7 +304,7 @@ async def test_what_takes_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> N
             await asyncio.Event().wait()
             return {}
 
-        monkeypatch.setattr(v1, "PATIENCE", 0.05)
+        monkeypatch.setattr(servers, "PATIENCE", 0.05)
         monkeypatch.setattr(running.gateway, "channel_counts", hang)
         assert (await asking.refused("channels", None, "GET"))[:2] == (503, "unavailable")
 

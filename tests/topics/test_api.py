@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 import rawws
 from rawws.backplanes.memory import Engine, MemoryBackplane
 from rawws.topics import History, Hub, endpoints
+from rawws.topics.http_api import METHODS, HubApi
 from tests.server.answers import ask, get
 from tests.server.peers import eventually, serve
 from tests.topics.asgi import SERVERS, in_asgi
@@ -219,8 +220,19 @@ async def test_each_of_several_keys_is_good_and_all_are_compared_in_full() -> No
                 headers = {"Authorization": f"bearer  {key}"}
                 answer = await client.get("subscribers", params={"topic": "a"}, headers=headers)
             assert answer.status_code == status
-            # Each against a digest, so no length shows.
-            assert [[len(each) for each in call.args] for call in looked.call_args_list] == [[32, 32], [32, 32]]
+            # Each against a digest, so no length shows; once before the body comes, and once more with it.
+            times = 2 if status == 200 else 1
+            assert [[len(each) for each in call.args] for call in looked.call_args_list] == [[32, 32], [32, 32]] * times
+
+
+async def test_no_endpoint_is_had_without_the_check_of_the_key() -> None:
+    found = HubApi(Hub(), [KEY]).endpoints
+    # A table that asks for nothing before.
+    routes = rawws.Routes([rawws.Route(f"/{name}", each, [METHODS[name]]) for name, each in found.items()])
+    async with serve(routes) as running:
+        for name in found:
+            [answer] = await ask(running, get(f"/{name}", method=METHODS[name]), [METHODS[name]])
+            assert answer.status == 401
 
 
 async def test_two_authorizations_are_none() -> None:
