@@ -19,7 +19,7 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from rawws.net.cancellation import cancel_all
+from rawws.net.cancellation import cancel_all, is_cancelled
 from rawws.net.transports import abort_transport
 from rawws.topics.backplane import BackplaneAway, new_answer
 
@@ -309,6 +309,9 @@ class NatsLine:
                 self._has_out.clear()
                 while self._out:
                     await self._out.popleft()()
+                    if is_cancelled():
+                        # The package swallows it where it waits for the server to read.
+                        raise asyncio.CancelledError
         except (Error, OSError) as error:
             self._end(self._reason_of(error))
 

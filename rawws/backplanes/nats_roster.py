@@ -55,6 +55,8 @@ class NatsRoster:
         # Where the stream has the own lease, 0 where that was never taken.
         self._sequence = 0
         self._known: set[str] = set()
+        # What is heard of leases before it is read which ones run; None behind that.
+        self._early: list[tuple[str, bool]] | None = None
         # What is written and not answered.
         self._writes: set[asyncio.Future[object]] = set()
         self._left: list[tuple[str, str]] = []
@@ -76,12 +78,17 @@ class NatsRoster:
     async def begin(self, line: NatsLine) -> None:
         """Take a lease, or renew it, and hear of those of others."""
         self.line = line
+        self._early = []
         await line.subscribe(f"{self._streams.prefix}.lease.*", self._hear)
         while self._ended:
             await line.ask(next(iter(self._ended)), headers={HEADER: "-", **GONE})
             self._ended.pop()
         await self.renew()
         self._known = await self._living(line)
+        # One that was taken, or ended, behind the answer, and was heard before this goes on.
+        early, self._early = self._early, None
+        for lease, lives in early:
+            self._take(lease, lives=lives)
         for topic, ident in self._left:
             self.part(topic, ident)
         self._left.clear()
@@ -212,9 +219,16 @@ class NatsRoster:
         return {unquote(subject_of(each).rpartition(".")[2]) for each in found if is_living(each)}
 
     def _hear(self, message: Msg) -> None:
-        """Take that a server has a lease, or that this ended."""
+        """Hear that a server has a lease, or that this ended."""
         lease = unquote(message.subject.rpartition(".")[2])
-        if is_living(message):
+        if self._early is None:
+            self._take(lease, lives=is_living(message))
+        else:
+            self._early.append((lease, is_living(message)))
+
+    def _take(self, lease: str, *, lives: bool) -> None:
+        """Know a lease that runs, and tell of a server whose lease ended."""
+        if lives:
             self._known.add(lease)
         elif lease in self._known:
             self._known.remove(lease)

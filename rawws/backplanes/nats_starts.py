@@ -29,6 +29,8 @@ __all__ = ["NatsStarts"]
 
 # No topic has this name: in those that are quoted, two digits follow.
 NAME: Final = "%"
+# What a start says of itself: the version, the run of the server, and the name.
+WORDS: Final = 3
 # The last one, and the one before: who was given that name comes back still.
 KEPT = 2
 
@@ -86,13 +88,21 @@ class NatsStarts:
         self.names = tuple([start.name for start in found if start.life == self._life][-KEPT:])
 
     def _hear(self, message: Msg) -> None:
-        start = start_of(message)
+        try:
+            start = start_of(message)
+        except (LookupError, ValueError):
+            # Another program said it, and not the stream: it is no start.
+            return
         if start.life == self._life and start.name not in self.names:
             self.names = (*self.names, start.name)[-KEPT:]
 
 
 def start_of(message: Msg) -> Start:
-    """Return what a message says of a start."""
+    """Return what a message says of a start; one of another program is of no run of the server.
+
+    Raises LookupError or ValueError for a message that is not from the stream.
+    """
     headers = message.headers or {}
-    _, life, name = headers.get(HEADER, "- - -").split(" ")
+    words = headers.get(HEADER, "").split(" ")
+    _, life, name = words if len(words) == WORDS else ("", "", "")
     return Start(int(headers["Nats-Sequence"]), life, name, stamp(headers["Nats-Time-Stamp"]))

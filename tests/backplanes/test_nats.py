@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from rawws.backplanes import nats_line, nats_records, nats_roster, nats_writer
+from rawws.backplanes import nats_line, nats_records, nats_roster, nats_starts, nats_writer
 from rawws.backplanes.nats import NatsBackplane
 from rawws.topics import History, Hub
-from rawws.topics.backplane import HistoryResult, Position, PresenceEntry, TopicUnavailable
+from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, TopicUnavailable
 from tests.backplanes.engine_nats import NatsEngine
 from tests.backplanes.handlers import Reader, Told, hubs, opened
+from tests.processes import LOOPBACK
 from tests.server.peers import Logged, eventually
 
 Started = Callable[..., NatsEngine]
@@ -866,3 +870,206 @@ async def test_a_stream_that_was_made_anew_between_two_looks_is_noticed(engine: 
             assert "error" not in talk.api("STREAM.CREATE.rawws-topics", **config)
         await eventually(lambda: one.backs == 2)
         assert one.reasons == ["the stream rawws-topics was made anew"]
+
+
+# -- bounds, and what ends
+
+
+async def test_where_nobody_asks_a_start_gets_a_younger_one_all_the_same(
+    engine: NatsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.arguments |= {"lease": 1.0}
+    async with opened(engine, "one") as one:
+        await reached(one)
+        backplane: Any = one.backplane
+        first = backplane._starts.names
+        monkeypatch.setattr(nats_starts, "PLACE_AGE", 0.01)
+        await eventually(lambda: backplane._starts.names[-1:] != first)
+
+
+async def test_of_many_starts_the_last_two_are_known(engine: NatsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        monkeypatch.setattr(nats_starts, "PLACE_AGE", 0.01)
+        for number in range(3):
+            async with opened(engine, f"other {number}") as other:
+                await reached(other)
+                backplane: Any = other.backplane
+                names = backplane._starts.names
+        assert len(names) == 2
+        backplane = one.backplane
+        await eventually(lambda: backplane._starts.names[-1] == names[-1])
+        await backplane.publish("a", "1", None, 1)
+        assert backplane._writer._tails["a"].before == names
+
+
+async def test_what_another_program_says_where_starts_are_told_harms_nothing(engine: NatsEngine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        with engine.talk() as talk:
+            for headers in ("", "Rawws: 1", "Rawws: 1 L N\r\nNats-Sequence: x", "Rawws: 1 L N\r\nNats-Sequence: 1"):
+                talk.tell("rawws.live.%", b"x", headers)
+            talk.ask("rawws.topics.%", b"x", "Rawws: another")
+        assert (await one.backplane.publish("a", "1", None, 1)).offset == 1
+        assert (await one.backplane.history("a", None)).offset == 1
+        async with opened(engine, "two") as two:
+            await reached(two)
+            assert (await two.backplane.history("b", None)).offset == 0
+        assert one.reasons == two.reasons == []
+
+
+async def test_a_question_that_nobody_answers_in_time_ends_the_connection(engine: NatsEngine) -> None:
+    engine.arguments |= {"lease": 1.0, "timeout": 1.0}
+    async with opened(engine, "one") as one:
+        await reached(one)
+        backplane: Any = one.backplane
+        with engine.talk() as talk:
+            # It hears the question and says nothing; all else is answered.
+            talk.socket.sendall(b"SUB silent 2\r\nPING\r\n")
+            talk.line()
+            waiting = backplane._line.ask("silent")
+            await eventually(lambda: one.reasons)
+        assert one.reasons == ["no answer in time"]
+        with pytest.raises(BackplaneAway):
+            await waiting
+
+
+async def test_a_line_that_cannot_send_what_is_left_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_line, "CLOSE_WAIT", 0.05)
+    loop = asyncio.get_running_loop()
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        listening.setblocking(False)
+        line = nats_line.NatsLine(20.0)
+        connecting = asyncio.ensure_future(line.connect([f"nats://{LOOPBACK}:{listening.getsockname()[1]}"]))
+        peer, _ = await loop.sock_accept(listening)
+        with peer:
+            await loop.sock_sendall(peer, b'INFO {"max_payload": 100000000, "headers": true}\r\n')
+            said = b""
+            while b"PING\r\n" not in said:
+                more = await loop.sock_recv(peer, 4096)
+                assert more, said
+                said += more
+            await loop.sock_sendall(peer, b"PONG\r\n")
+            await connecting
+            for size in (32 << 20, *[1 << 20] * 30):
+                line.send("a", bytes(size))
+            # Nobody reads, and the kernel does not hold all of it.
+            await asyncio.sleep(0.05)
+            count = 0
+            async with asyncio.timeout(60):
+                await line.close("the test ends")
+                with contextlib.suppress(ConnectionResetError):
+                    while more := await loop.sock_recv(peer, 1 << 20):
+                        count += len(more)
+            assert count < 24 << 20
+
+
+@pytest.mark.parametrize("history", [History(count=0, size=0, age=0.0, total=0), History(count=7, total=8 << 20)])
+async def test_streams_have_the_bounds_of_the_history_and_what_places_need(
+    engine: NatsEngine, history: History
+) -> None:
+    async with opened(engine, "one", history) as one:
+        await reached(one)
+        with engine.talk() as talk:
+            config = talk.api("STREAM.INFO.rawws-topics")["config"]
+        assert config["max_msgs_per_subject"] == max(2, history.count)
+        assert config["max_bytes"] == max(1 << 20, history.total)
+        assert config["max_age"] == 24 * 3600 * 10**9
+
+
+def write_of(server: str, number: int, size: int) -> nats_writer.Write:
+    answer: Any = None
+    return nats_writer.Write(answer, nats_records.TEXT, server, number, None, "", b"x" * size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken"),
+    [([4, 6, 1], 2), ([4, 7, 1], 1), ([20, 1], 1), ([1, 1, 1, 1], 3), ([0, 10], 2), ([3, 3, 3, 3], 3)],
+)
+def test_a_batch_has_so_many_messages_and_bytes_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], taken: int
+) -> None:
+    monkeypatch.setattr(nats_writer, "MAX_BATCH", 3)
+    monkeypatch.setattr(nats_writer, "MAX_BATCH_SIZE", 10)
+    queue = deque(write_of("one", number, size) for number, size in enumerate(sizes))
+    assert [len(write.data) for write in nats_writer.take(queue)] == sizes[:taken]
+    assert [len(write.data) for write in queue] == sizes[taken:]
+
+
+def test_a_batch_is_of_one_server_by_ascending_numbers_but_for_those_without_a_hub() -> None:
+    for places, taken in (
+        ([("one", 1), ("one", 2), ("two", 3)], 2),
+        ([("one", 1), ("one", 1)], 1),
+        ([("one", 2), ("one", 1)], 1),
+        ([("-", 0), ("-", 0), ("one", 1)], 2),
+    ):
+        queue = deque(write_of(server, number, 1) for server, number in places)
+        assert len(nats_writer.take(queue)) == taken
+
+
+async def test_a_publication_finds_out_at_once_that_the_stream_is_gone(engine: NatsEngine) -> None:
+    # So long that nobody looks before.
+    engine.arguments |= {"lease": 1000.0}
+    async with opened(engine, "one") as one:
+        await reached(one)
+        with engine.talk() as talk:
+            talk.api("STREAM.DELETE.rawws-topics")
+        with pytest.raises(BackplaneAway):
+            await one.backplane.publish("a", "1", None, 1)
+        await eventually(lambda: one.backs == 2)
+        assert one.reasons == ["the stream of the topics is gone"]
+
+
+async def test_a_lease_that_is_refused_is_told_once_each_time(engine: NatsEngine, logged: Logged) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        backplane: Any = one.backplane
+        with engine.talk() as talk:
+            config = talk.api("STREAM.INFO.rawws-servers")["config"]
+            for _ in range(2):
+                assert "error" not in talk.api("STREAM.UPDATE.rawws-servers", **{**config, "max_msg_size": 1})
+                for _ in range(3):
+                    assert not await backplane._roster.renew()
+                assert "error" not in talk.api("STREAM.UPDATE.rawws-servers", **config)
+                assert not await backplane._roster.renew()
+    logged.take_all("NATS does not renew the lease of this server", 2)
+
+
+async def test_the_end_of_the_own_lease_and_of_what_is_none_is_no_server_that_is_gone(engine: NatsEngine) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one)
+        with engine.talk() as talk:
+            for lease in ("one-0", "x", "two-0", "two-0"):
+                talk.tell(f"rawws.lease.{lease}")
+                talk.tell(f"rawws.lease.{lease}", b"", "Rawws: -")
+                # Once more what is over already.
+                talk.tell(f"rawws.lease.{lease}", b"", "Rawws: -")
+        await eventually(lambda: len(one.gone) == 2)
+        assert one.gone == ["two", "two"]
+
+
+async def test_leases_that_begin_or_end_while_it_is_read_which_run_are_known(
+    engine: NatsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(engine, "zero") as zero:
+        await reached(zero)
+    read = nats_line.NatsLine.read
+    with engine.talk() as talk:
+        talk.ask("rawws.servers.ends-0")
+
+        async def with_others(self: Any, stream: str, subject: str, since: int = 1) -> Any:
+            found = await read(self, stream, subject, since)
+            if stream == "rawws-servers":
+                talk.tell("rawws.lease.begins-0")
+                talk.tell("rawws.lease.ends-0", b"", "Rawws: -")
+                talk.socket.sendall(b"PING\r\n")
+                talk.line()
+                # What was told before comes before the answer.
+                await self.ask("$JS.API.INFO")
+            return found
+
+        monkeypatch.setattr(nats_line.NatsLine, "read", with_others)
+        async with opened(engine, "one") as one:
+            await reached(one)
+            talk.tell("rawws.lease.begins-0", b"", "Rawws: -")
+            await eventually(lambda: one.gone == ["ends", "begins"])

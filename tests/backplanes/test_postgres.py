@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -17,8 +19,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from rawws.backplanes import postgres, postgres_schema
+from rawws.backplanes import postgres, postgres_line, postgres_schema
 from rawws.backplanes.postgres import PostgresBackplane
+from rawws.backplanes.postgres_line import PostgresLine, Statement, is_refusal
 from rawws.topics import History, Hub, TopicError, inquiries
 from rawws.topics.backplane import BackplaneAway, HistoryResult, Position, PresenceEntry, TopicUnavailable
 from tests.backplanes.engine_postgres import PostgresEngine, as_nobody
@@ -809,3 +812,160 @@ async def test_many_topics_are_followed_over_few_channels_and_those_alone_are_he
 
 def test_the_programs_of_the_tests_run_as_another_user_where_this_one_is_root() -> None:
     assert as_nobody() == ([] if os.getuid() else ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"])
+
+
+# -- bounds, and what ends
+
+
+async def test_pieces_are_heard_up_to_their_bound_and_forgotten_with_the_following(
+    engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "MAX_PIECES", 3)
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        backplane: Any = one.backplane
+        await backplane.follow("a")
+        first, second = (
+            base64.b64encode(each).decode() for each in (json.dumps(["E", "s", 1, True, None, ""]).encode(), b"x" * 60)
+        )
+        body = f"{first} {second}"
+
+        def tell(count: int) -> None:
+            for number in range(count):
+                part = body[number * 40 : (number + 1) * 40 if number < count - 1 else None]
+                sign = "." if number < count - 1 else "="
+                engine.ask("select pg_notify($1, $2)", backplane._channel("a"), f"{sign}7 {number} a\n{part}")
+
+        tell(3)
+        await eventually(lambda: one.messages == ["x" * 60])
+        assert (one.records[0].epoch, one.records[0].offset, one.doubts) == ("E", 7, [])
+        tell(4)
+        await eventually(lambda: one.doubts)
+        assert one.doubts == [("a", "what came of it cannot be read: piece 3 came behind 3 others")]
+        # What is no list of words.
+        engine.ask("select pg_notify($1, $2)", backplane._channel("a"), "=1 0 a\nMQ==")
+        await eventually(lambda: len(one.doubts) == 2)
+        engine.ask("select pg_notify($1, $2)", backplane._channel("a"), ".8 0 a\nx")
+        await eventually(lambda: backplane._pieces)
+        backplane.unfollow("a")
+        await backplane.follow("a")
+        await backplane.publish("a", "whole", None, 1)
+        await eventually(lambda: one.messages[1:] == ["whole"])
+        assert len(one.doubts) == 2
+
+
+async def test_what_waits_when_a_connection_is_lost_fails_and_nothing_of_it_is_left(engine: PostgresEngine) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        backplane: Any = one.backplane
+        await backplane.follow("a")
+        engine.ask("select pg_notify($1, $2)", backplane._channel("a"), ".8 0 a\nx")
+        await eventually(lambda: backplane._pieces)
+        waiting = [backplane.follow("b"), backplane.publish("a", "1", None, 1)]
+        backplane.join("a", "x", "null")
+        backplane._broken.set_exception(BackplaneAway("lost"))
+        async with asyncio.timeout(60):
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(each) for each in found] == ["lost", "lost"]
+        assert all(isinstance(each, BackplaneAway) for each in found)
+        await eventually(lambda: one.backs == 2)
+        # Who is present was not refused, and is told anew.
+        assert one.doubts == []
+        await backplane.follow("a")
+        await backplane.publish("a", "2", None, 2)
+        await eventually(lambda: "2" in one.messages)
+        assert await backplane.presence("a") == [PresenceEntry("one", "x", "null")]
+        assert (one.doubts, one.reasons) == ([], ["lost"])
+
+
+async def test_the_end_of_each_connection_is_noticed_though_nothing_is_asked(engine: PostgresEngine) -> None:
+    # So long that no beat notices it.
+    engine.arguments = {"lease": 1000.0, "timeout": 20.0}
+    async with opened(engine, "one") as one:
+        for number in range(2):
+            await eventually(lambda number=number: one.backs == number + 1)  # type: ignore[misc]
+            backplane: Any = one.backplane
+            # A statement waits for another transaction for a quarter of the time that it may take.
+            assert await backplane._connections[0].fetchval("show lock_timeout") == "5s"
+            engine.ask("select pg_terminate_backend($1)", backplane._connections[number].get_server_pid())
+        await eventually(lambda: one.backs == 3)
+        assert one.reasons == ["PostgreSQL ended the connection"] * 2
+
+
+async def test_of_what_servers_say_the_end_of_another_one_is_told_and_the_own_echo_taken(
+    engine: PostgresEngine,
+) -> None:
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        backplane: Any = one.backplane
+        backplane._token, backplane._echoed = "t", asyncio.get_running_loop().create_future()
+        for payload in ("-one", "-", "=one other", "=two t", "two", "-two"):
+            engine.ask("select pg_notify('rawws.servers', $1)", payload)
+        await eventually(lambda: one.gone)
+        assert (one.gone, backplane._echoed.done()) == (["two"], False)
+        for _ in range(2):
+            engine.ask("select pg_notify('rawws.servers', $1)", "=one t")
+        await backplane._echoed
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken"),
+    [([4, 6, 1], 2), ([4, 7, 1], 1), ([20, 1], 1), ([1, 1, 1, 1], 3), ([0, 10], 2)],
+)
+async def test_a_statement_is_for_so_many_requests_and_bytes_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], taken: int
+) -> None:
+    monkeypatch.setattr(postgres_line, "MAX_BATCH", 3)
+    monkeypatch.setattr(postgres_line, "MAX_BATCH_SIZE", 10)
+    connection: Any = None
+    line, statement = PostgresLine(connection, 1.0), Statement("select * from one($1)")
+    for size in sizes:
+        line.ask(statement, "x", size=size)
+    assert [request.size for request in line._next()] == sizes[:taken]
+    assert [request.size for request in line._waiting] == sizes[taken:]
+
+
+async def test_a_statement_that_cannot_be_solved_is_tried_five_times(engine: PostgresEngine) -> None:
+    await PostgresBackplane.initialize(engine.url)
+    engine.ask("create sequence rawws.tries")
+    engine.ask(
+        "create function rawws.fail(times int) returns int language plpgsql as $$ begin"
+        " if nextval('rawws.tries') <= times then raise exception using errcode = '40001'; end if; return 1; end $$"
+    )
+    connection = await asyncpg.connect(engine.url)
+    line = PostgresLine(connection, 20.0)
+    answering = asyncio.create_task(line.answer())
+    [row] = await line.ask(Statement("select rawws.fail($1) as found", (4,)))
+    assert row["found"] == 1
+    engine.ask("alter sequence rawws.tries restart")
+    with pytest.raises(BackplaneAway):
+        await line.ask(Statement("select rawws.fail($1) as found", (100,)))
+    assert engine.ask("select last_value from rawws.tries") == 5
+    with pytest.raises(asyncpg.SerializationError):
+        await answering
+    await connection.close()
+
+
+def test_what_a_postgresql_refuses_is_told_from_one_that_is_away_or_another_one() -> None:
+    for error in (
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.DiskFullError,
+        asyncpg.UniqueViolationError,
+        asyncpg.UndefinedColumnError,
+        asyncpg.LockNotAvailableError,
+    ):
+        assert is_refusal(error("x"))
+    for error in (
+        asyncpg.UndefinedTableError,
+        asyncpg.UndefinedFunctionError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.InvalidSQLStatementNameError,
+        asyncpg.DuplicatePreparedStatementError,
+        asyncpg.ConnectionDoesNotExistError,
+        asyncpg.ReadOnlySQLTransactionError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.InvalidSchemaNameError,
+        asyncpg.AdminShutdownError,
+        asyncpg.DeadlockDetectedError,
+    ):
+        assert not is_refusal(error("x"))
