@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rawws.backplanes import redis_slots
 from rawws.backplanes.redis_cluster import RedisClusterBackplane
 from rawws.backplanes.redis_cluster import topics_of as topics_of_slots
 from rawws.backplanes.redis_slots import SLOTS, slot_of
@@ -261,7 +262,9 @@ async def test_a_cluster_that_nobody_finds_is_away_and_one_without_slots_too(tmp
     nowhere.backplane.join("a", "x", "null")
     nowhere.backplane.leave("a", "x")
     nowhere.backplane.unfollow("a")
-    assert nowhere.backplane.stats()["retries"] > 0
+    await eventually(lambda: nowhere.backplane.stats()["retries"] > 2)
+    # Once, and of all topics.
+    assert (nowhere.aways, nowhere.away) == (1, ALL_TOPICS)
     await nowhere.backplane.close()
     assert nowhere.reasons == nowhere.reasons[:1]
     server = RedisProcess(tmp_path)
@@ -277,6 +280,7 @@ async def test_a_cluster_that_nobody_finds_is_away_and_one_without_slots_too(tmp
     assert [entry.id for entry in await alone.backplane.presence("a")] == ["x"]
     server.ask("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
     await eventually(lambda: alone.backs == 1)
+    assert alone.aways == 1
     await alone.backplane.close()
     server.kill()
 
@@ -399,3 +403,125 @@ def test_of_no_slot_no_topic_and_of_all_slots_all_are_told() -> None:
     one = topics_of_slots(frozenset({slot_of("a")}))
     assert "a" in one
     assert "b" not in one
+
+
+async def test_what_a_master_is_lost_with_is_of_its_own_slots_alone(
+    engine: RedisClusterEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = topics_of(engine.cluster)
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        backplane: Any = one.backplane
+        gone: list[tuple[str, list[str]]] = []
+
+        def hear(server: str, away: Container[str]) -> None:
+            gone.append((server, [topic for topic in topics.values() if topic in away]))
+
+        monkeypatch.setattr(one, "on_server_gone", hear)
+        shards = [*backplane.shards.values()]
+        for shard in shards:
+            shard.on_server_gone("two")
+        assert gone == [("two", [topics[shard.address[1]]]) for shard in shards]
+        # Any topic may have come from any of them.
+        assert all(shard.keeps_all() for shard in shards)
+        shards[0].node.keeps = False
+        assert not any(shard.keeps_all() for shard in shards)
+
+
+async def test_a_slot_that_is_shut_is_not_asked_for_until_it_is_open_again_and_others_are(
+    engine: RedisClusterEngine,
+) -> None:
+    topic, other, *_ = topics_of(engine.cluster).values()
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        backplane: Any = one.backplane
+        backplane.join(topic, "x", "null")
+        assert [entry.id for entry in await backplane.presence(topic)] == ["x"]
+        # As if the node had refused it: what it was told of who is present may be lost.
+        owner = backplane._owners[slot_of(topic)]
+        engine.cluster.at(topic).ask("DEL", *engine.cluster.at(topic).ask("KEYS", f"{engine.prefix}:{{{topic}}}:*"))
+        backplane.doubt(slot_of(topic), "of the test")
+        with pytest.raises(BackplaneAway, match="the node of the topic's slot is away"):
+            await backplane.publish(topic, "1", None, 1)
+        assert (await backplane.publish(other, "1", None, 2)).offset == 1
+        await eventually(lambda: topic in one.away)
+        assert other not in one.away
+        await eventually(lambda: one.backs == 2)
+        assert backplane._owners[slot_of(topic)] is owner
+        assert (await backplane.publish(topic, "1", None, 1)).offset == 1
+        assert [entry.id for entry in await backplane.presence(topic)] == ["x"]
+        # Forgotten when it was right for long enough.
+        doubt = backplane._doubts[slot_of(topic)]
+        await backplane._look()
+        assert slot_of(topic) in backplane._doubts
+        backplane._doubts[slot_of(topic)] = doubt._replace(until=doubt.until - LONGEST_WAIT)
+        await backplane._look()
+        assert slot_of(topic) not in backplane._doubts
+
+
+async def test_who_is_present_is_told_to_the_node_that_gets_a_slot_without_its_keys(engine: RedisClusterEngine) -> None:
+    topic = topics_of(engine.cluster).popitem()[1]
+    slot, source = slot_of(topic), engine.cluster.at(topic)
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        backplane: Any = one.backplane
+        await backplane.follow(topic)
+        backplane.join(topic, "x", "null")
+        assert [entry.id for entry in await backplane.presence(topic)] == ["x"]
+        before = backplane._owners[slot]
+        backplane.doubt(slot, "of the test")
+        for key in source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.ask("DEL", key)
+        target = await asyncio.to_thread(move_slot, engine.cluster, topic)
+        await eventually(lambda: backplane._owners[slot] is not before and topic not in one.away)
+        after = backplane._owners[slot]
+        assert after.address[1] == target.port
+        assert (slot in before.slots, slot in after.slots) == (False, True)
+        assert slot not in backplane._doubts
+        # The node before has nothing of it any more.
+        assert topic not in before.node._followed.values()
+        assert (topic, "x") not in before.node._session.here
+        while await present_at(one, topic) != ["x"]:
+            pass
+
+
+async def test_a_master_that_is_somewhere_else_is_reached_there(engine: RedisClusterEngine) -> None:
+    topics = topics_of(engine.cluster)
+    # So long that the map is not asked for meanwhile.
+    engine.arguments = {"lease": 1000.0}
+    async with opened(engine, "one") as one:
+        await eventually(lambda: one.backs)
+        backplane: Any = one.backplane
+        assert {port for _, port in backplane._known} == set(topics)
+        tag, shard = next(iter(backplane.shards.items()))
+        masters = {each.tag: each for each in await masters_now(backplane)}
+        moved = next(master.address for other, master in masters.items() if other != tag)
+        backplane._apply(masters | {tag: masters[tag]._replace(address=moved)})
+        assert shard.address == moved
+        await eventually(lambda: one.aways)
+        assert topics[masters[tag].address[1]] in one.away
+        await eventually(lambda: one.backs == 2)
+        # One that is no master any more is closed, at the latest with the backplane.
+        backplane._apply({each: master for each, master in masters.items() if each != tag})
+        assert len(backplane._ending) == 1
+    assert not backplane._ending
+
+
+async def masters_now(backplane: Any) -> list[Any]:
+    """Return the masters that the map has."""
+    masters, _ = redis_slots.masters_of(*await backplane._ask_map())
+    return masters
+
+
+async def test_the_nodes_that_were_seen_are_asked_though_the_url_names_one_that_is_gone(
+    engine: RedisClusterEngine,
+) -> None:
+    first = engine.cluster.servers[0]
+    nowhere = free_port()
+    url = f"redis+cluster://{LOOPBACK}:{first.port},{LOOPBACK}:{nowhere}"
+    told = Told(RedisClusterBackplane(url, prefix=engine.prefix))
+    told.backplane.open("one", History(), told)
+    await eventually(lambda: told.backs)
+    backplane: Any = told.backplane
+    assert {port for _, port in backplane._known} == {nowhere, *[server.port for server in engine.cluster.servers]}
+    await told.backplane.close()
