@@ -101,6 +101,7 @@ class KafkaBackplane:
         self._partitions: list[Partition] = []
         self._followed: set[str] = set()
         self._lease = 0
+        self._is_closing = False
         # When each other server was heard last, and its lease.
         self._heard: dict[str, tuple[int, float]] = {}
         # Octets that a record may have.
@@ -113,6 +114,7 @@ class KafkaBackplane:
 
     def open(self, server: str, history: History, handler: BackplaneHandler) -> None:
         """Reach the engine in the running loop, then call on_back or on_away of the handler."""
+        self._is_closing = False
         self._session.open(server, history, handler)
 
     async def close(self) -> None:
@@ -120,6 +122,8 @@ class KafkaBackplane:
         session = self._session
         try:
             if session.reached:
+                # What is read meanwhile of its own end is no reason to begin another lease.
+                self._is_closing = True
                 sent = [each.send(None, kafka_places.gone(session.server, self._lease)) for each in self._partitions]
                 await asyncio.wait(sent, timeout=self.timeout)
         finally:
@@ -373,7 +377,7 @@ class KafkaBackplane:
     def on_gone(self, server: str, lease: int) -> bool:
         """Hear that a lease is over; tell whether that server is gone."""
         if server == self._session.server:
-            if lease == self._lease and self._session.reached:
+            if lease == self._lease and self._session.reached and not self._is_closing:
                 # Somebody took this server for dead, and had all leave that were present here.
                 self._renew_lease()
                 self._session.enter_all()
@@ -401,6 +405,9 @@ class KafkaBackplane:
         checkpoints = Checkpoints(self._client, self.log, self.places)
         while True:
             await asyncio.sleep(self.lease / 4)
+            if self._is_closing:
+                # It would live on by that.
+                continue
             await self._beat()
             now = session.loop.time()
             for each in self._partitions:

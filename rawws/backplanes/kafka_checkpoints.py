@@ -70,7 +70,7 @@ class Checkpoints:
         names = [f"{partition.number} {found.name} {number}" for number in range(found.parts)]
         try:
             partition.places.load(kafka_places.unpack_rows([parts[name] for name in names]))
-        except (LookupError, TypeError, ValueError, zlib.error):
+        except (LookupError, TypeError, ValueError, RecursionError, zlib.error):
             # Of another version, or of nobody.
             return False
         return True

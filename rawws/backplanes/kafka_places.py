@@ -66,6 +66,8 @@ MAX_CHECKPOINTS: Final = 100
 RECORD_COST: Final = 384
 # The octets of a chunk of what is written, before it is compressed: under what any Kafka takes in one message.
 CHUNK: Final = 400_000
+# A checkpoint has no more of them: who says so is another program.
+MAX_PARTS: Final = 10_000
 # How many columns the row of a topic has; that of somebody present has one less.
 TOPIC_ROW: Final = 6
 
@@ -165,10 +167,13 @@ def written(found: Checkpoint, removed: Iterable[str]) -> bytes:
 def read_written(value: bytes) -> Checkpoint | None:
     """Return what such a record says; None for another one."""
     try:
-        name, parts, position, clock, _ = json.loads(value[1:])
-    except ValueError:
+        words = json.loads(value[1:])
+    except (ValueError, RecursionError):
         return None
-    return Checkpoint(name, parts, position, clock)
+    match words:
+        case [str(name), int(parts), int(position), int(clock), list()] if 0 <= parts <= MAX_PARTS:
+            return Checkpoint(name, parts, position, clock)
+    return None
 
 
 class Topic:
@@ -263,7 +268,7 @@ class Places:
                 raise ValueError(f"it begins with {value[:1]!r}, allowed are =, + and -")
         except OtherVersionError:
             raise
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             self._blame(key, f"a record of it in Kafka, at offset {offset}, cannot be read: {error}")
 
     def _rule(self, kind: bytes, words: list[object]) -> None:
@@ -280,7 +285,7 @@ class Places:
                     del self.leases[server]
                     self._leave_all(server, lease + 1)
                     self.reader.on_gone(server, lease)
-            case b"w", [str(name), int(parts), int(position), int(clock), list(removed)]:
+            case b"w", [str(name), int(parts), int(position), int(clock), list(removed)] if 0 <= parts <= MAX_PARTS:
                 kept = [each for each in self.checkpoints if each.name not in removed]
                 self.checkpoints = [*kept, Checkpoint(name, parts, position, clock)][-MAX_CHECKPOINTS:]
             case b"b", [str(old), str(new), int(version), *_]:

@@ -404,7 +404,7 @@ class PostgresBackplane:
                 self._pieces.setdefault(topic, []).append(body)
                 return
             told = read(topic, head[0], int(number), "".join([*self._pieces.pop(topic, ()), body]))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             self._pieces.pop(topic, None)
             self._session.handler.on_doubt(topic, f"what came of it cannot be read: {error}")
             return

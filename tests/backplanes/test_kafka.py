@@ -20,6 +20,7 @@ from rawws.backplanes import kafka_checkpoints, kafka_client, kafka_places
 from rawws.backplanes.kafka import KafkaBackplane
 from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
 from rawws.backplanes.kafka_consumer import consume
+from rawws.backplanes.kafka_partition import Partition
 from rawws.backplanes.tls import TlsFiles
 from rawws.topics import History, Hub
 from rawws.topics.backplane import BackplaneAway, Position, PresenceEntry, TopicUnavailable
@@ -405,3 +406,106 @@ def test_a_url_names_brokers_a_user_and_a_prefix() -> None:
     made = KafkaBackplane("kafka://a/chat", prefix="other")
     assert (made.log, made.places) == ("chat.log", "chat.places")
     assert KafkaBackplane("kafka://a", prefix="other").log == "other.log"
+
+
+# -- bounds, and what ends
+
+
+async def lose_connections(told: Told) -> None:
+    """End the connections of a backplane, and wait until it is back."""
+    backplane: Any = kafka_of(told)
+    backs = told.backs
+    for connection in [*backplane._client._connections.values()]:
+        connection.close()
+    await eventually(lambda: told.backs == backs + 1)
+
+
+async def test_who_closes_is_gone_at_once_and_who_lives_never_ends_the_own_lease(
+    kafka: Callable[..., KafkaEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = kafka(lease=1000.0)
+    async with opened(engine, "two") as two:
+        await one_joins_and_closes(engine, two)
+    engine = kafka(lease=0.4)
+    async with opened(engine, "one") as one, opened(engine, "two") as two:
+        await reached(one, two)
+        await two.backplane.follow("a")
+        one.backplane.join("a", "x", "null")
+        lease = kafka_of(one)._lease
+        [mine] = kafka_of(one)._partitions
+        begin = mine.places.position
+        # Both live through ten looks of each.
+        await eventually(lambda: mine.places.position > begin + 20)
+        assert [event for _, event, _ in two.entries] == ["join"]
+        assert (kafka_of(one)._lease, two.gone) == (lease, [])
+        # What is on its way and does not come back.
+        monkeypatch.setattr(Partition, "on_beat", lambda *_: None)
+        kafka_of(one).timeout = 0.5
+        await eventually(lambda: one.reasons)
+        assert one.reasons == ["what was published did not come in time"]
+        monkeypatch.undo()
+        kafka_of(one).timeout = PATIENCE
+        await reached(one, times=2)
+
+
+async def one_joins_and_closes(engine: KafkaEngine, two: Told) -> None:
+    async with opened(engine, "one") as one:
+        await reached(one, two)
+        await two.backplane.follow("a")
+        one.backplane.join("a", "x", "null")
+        await eventually(lambda: two.entries)
+        for number in range(4):
+            # Of several batches: its end is said behind them all.
+            one.backplane.publish("b", "x" * 250_000, None, number)
+    await eventually(lambda: two.gone == ["one"])
+    # It did not take its own end for a reason to come back.
+    await two.backplane.publish("a", "behind it", None, 1)
+    assert await two.backplane.presence("a") == []
+    assert "one" not in kafka_of(two)._partitions[0].places.leases
+
+
+async def test_who_comes_back_goes_on_where_the_last_record_is_there_and_begins_anew_where_it_is_another(
+    kafka: Callable[..., KafkaEngine],
+) -> None:
+    engine = kafka()
+    async with opened(engine, "one") as one:
+        await reached(one)
+        place = await one.backplane.publish("a", "1", None, 1)
+        [mine] = kafka_of(one)._partitions
+        places = mine.places
+        # The last record that was read is the first that is there.
+        await delete_before(engine, places.mark.offset)  # type: ignore[union-attr]
+        await lose_connections(one)
+        assert mine.places is places
+        assert (await one.backplane.history("a", place)).epoch == place.epoch
+        # The first that is there is another one than was read.
+        first = (await start_of(engine))[0]
+        places.mark = kafka_places.Mark(first, 0, 0)
+        await lose_connections(one)
+        assert mine.places is not places
+        assert not (await one.backplane.history("a", place)).recovered
+
+
+async def start_of(engine: KafkaEngine) -> dict[int, int]:
+    async with client_of(engine, log := f"{engine.prefix}.log") as client:
+        return await client.offsets(log, kafka_client.EARLIEST)
+
+
+@pytest.mark.parametrize(("brokers", "copies"), [(1, 1), (2, 2), (3, 3), (5, 3)])
+async def test_a_topic_has_three_copies_where_there_are_so_many_brokers(
+    monkeypatch: pytest.MonkeyPatch, brokers: int, copies: int
+) -> None:
+    asked: list[Any] = []
+
+    class Answer:
+        topic_errors = ((None, 0),)
+
+    async def send(self: Any, node: int, role: str, request: Any) -> Any:
+        asked.append(request)
+        return Answer
+
+    monkeypatch.setattr(KafkaClient, "_send", send)
+    client: Any = KafkaClient(kafka_servers("kafka://127.0.0.1"), 1.0, None)
+    client._brokers = dict.fromkeys(range(brokers), ("127.0.0.1", 1))
+    await client.create("a", 1, {})
+    assert asked[0].create_topic_requests[0][2] == copies

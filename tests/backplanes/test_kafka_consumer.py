@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from rawws.backplanes import kafka_consumer
 from rawws.backplanes.kafka_client import KafkaClient, kafka_servers
@@ -19,6 +20,7 @@ from rawws.backplanes.kafka_consumer import ConsumedRecord, consume
 from rawws.topics import Hub
 from tests.backplanes.engine_kafka import KafkaEngine, produce
 from tests.backplanes.handlers import Reader
+from tests.processes import LOOPBACK
 from tests.server.peers import Logged, eventually
 
 ON_ONE_LOOP = True
@@ -113,6 +115,39 @@ async def test_a_function_chooses_the_topic_and_what_it_cannot_publish_is_named_
     assert [json.loads(each) for each in reader.got] == [said[0], said[3]]
     assert skipped == [(0, "JSONDecodeError"), (3, "TopicError")]
     logged.take_all(BEHIND, 2)
+
+
+async def test_the_position_is_behind_what_was_published_and_what_the_engine_refuses_is_left_behind(
+    shop: Shop, logged: Logged
+) -> None:
+    skipped: list[tuple[int, str]] = []
+    async with Hub(backplane=shop.engine.backplane()) as hub:
+        await hub.publish("news", "begin")
+        replication: Any = hub._replication
+        # As where Kafka was told meanwhile to take no more.
+        replication.backplane._limit = 100
+        await shop.say(b"1", b"x" * 200, b"2")
+        async with consuming(
+            hub, shop, "news", on_skip=lambda record, error: skipped.append((record.offset, str(error)))
+        ):
+            await eventually(lambda: skipped)
+            admin = AIOKafkaAdminClient(bootstrap_servers=f"{LOOPBACK}:{shop.engine.broker.port}")
+            await admin.start()
+            try:
+                place = TopicPartition(shop.topic, 0)
+                found: dict[TopicPartition, Any] = {}
+                async with asyncio.timeout(60):
+                    while not found:
+                        found = await admin.list_consumer_group_offsets(shop.topic)
+            finally:
+                await admin.close()
+        reader = Reader()
+        await hub.subscribe(reader, "news", since="earliest")
+        assert reader.got == ["begin", "1", "2"]
+    assert found[place].offset == 3
+    assert skipped == [(1, "the topic 'news' is unavailable at this time, others are not")]
+    logged.take_all(BEHIND, 1)
+    logged.take_all("the backplane cannot serve all of the topic", 1)
 
 
 async def test_so_many_are_named_and_the_rest_is_told_to_a_function(

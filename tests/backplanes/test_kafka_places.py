@@ -348,6 +348,20 @@ def test_checkpoints_are_known_by_the_log_and_read_in_parts(monkeypatch: pytest.
     assert kafka_places.read_written(b"junk") is None
 
 
+@pytest.mark.parametrize(
+    "said", [b"5", b'["d",1,2]', b'["d","x",2,3,[]]', b'["d",-1,2,3,[]]', b'["d",10001,2,3,[]]', b"[" * 100_000]
+)
+def test_what_another_program_wrote_is_no_checkpoint_and_no_record(said: bytes) -> None:
+    assert kafka_places.read_written(b"w" + said) is None
+    log = Log()
+    for kind in (b"w", b"h"):
+        log.say(None, kind + said)
+    assert (log.places.checkpoints, log.places.life) == ([], "life")
+    log.say("a", b"=" + said)
+    assert log.heard.faults[-1][0] == "a"
+    assert log.publish("b", 1).offset == 1
+
+
 def test_a_mark_is_of_one_record() -> None:
     log = Log()
     log.say("a", b"value")
