@@ -189,12 +189,12 @@ class Hub(HubCore):
 
         That is judged `after` seconds later, at all servers: who comes back by then missed nothing. Raises as `publish`
         does; TypeError or ValueError for what is no name of a user, TopicError ("limit") where 10,000 users wait to be
-        judged, RuntimeError without a function of `on_missed`: then nothing is published.
+        judged, or for 16 MiB of messages, RuntimeError without a function of `on_missed`: then nothing is published.
         """
         if self._missed_users is None:
             raise RuntimeError("notify needs a function that is told who missed it: @hub.on_missed()")
-        names = self._missed_users.check(users)
         payload, extra = payload_of(message, event)
+        names = self._missed_users.check(users, payload)
         result = self.publish_payload(topic, payload, extra, key, exclude)
         self._missed_users.put(names, topic, payload, key, extra, result)
         return result

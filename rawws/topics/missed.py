@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -39,8 +40,10 @@ MissedFunction: TypeAlias = "Callable[[str, Publication], Any]"
 # Seconds until a user is judged: a page that is loaded again is back within two.
 MISSED_AFTER: Final = 5.0
 LONGEST_AFTER: Final = 3600.0
-# Users who wait to be judged, and functions that run: as many as publications of other threads may wait.
+# Users who wait to be judged, and functions that run, and bytes of the messages for which users wait: as many as
+# publications of other threads may wait.
 MAX_WAITING: Final = 10_000
+MAX_WAITING_SIZE: Final = 16 << 20
 MAX_CALLS: Final = 100
 # Seconds for which the engine of a backplane is asked who is present, and for which functions may go on at the end.
 PATIENCE: Final = 5.0
@@ -51,6 +54,7 @@ class AddressedPublication(NamedTuple):
     """What was published, whom it is for, and when those are judged."""
 
     due: float
+    size: int
     users: tuple[str, ...]
     topic: str
     encoded: PreparedMessage
@@ -68,6 +72,7 @@ class MissedUsers:
 
     __slots__ = (
         "_after", "_calls", "_closing", "_function", "_table", "_turns", "_waiting", "_when_ready", "_worker", "count",
+        "size",
     )  # fmt: skip
 
     def __init__(
@@ -85,14 +90,16 @@ class MissedUsers:
         self._after = after
         # Users who wait, and those whose function runs.
         self.count = 0
+        # Bytes of the messages of those who wait.
+        self.size = 0
         self._waiting: deque[AddressedPublication] = deque()
         self._turns = asyncio.Semaphore(MAX_CALLS)
         self._calls: set[asyncio.Task[None]] = set()
         self._worker: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
-    def check(self, users: Iterable[str]) -> tuple[str, ...]:
-        """Return the users, each once. Raises TypeError or ValueError for what is none, TopicError for too many."""
+    def check(self, users: Iterable[str], message: Any) -> tuple[str, ...]:
+        """Return the users, each once. Raises TypeError or ValueError for what is none, TopicError for too much."""
         if isinstance(users, str):
             raise TypeError("users is str, allowed is a list of them")
         names = tuple(dict.fromkeys(Identity(user).user for user in users))
@@ -100,6 +107,9 @@ class MissedUsers:
             raise TopicError(
                 "limit", f"{self.count} users wait to be judged, with {len(names)} more over {MAX_WAITING}"
             )
+        size = self.size + size_of(message)
+        if names and self._waiting and size > MAX_WAITING_SIZE:
+            raise TopicError("limit", f"users wait to be judged for {size} bytes of messages, limit {MAX_WAITING_SIZE}")
         # Before anything is published: there must be a loop to judge in.
         asyncio.get_running_loop()
         return names
@@ -112,8 +122,11 @@ class MissedUsers:
             return
         loop = asyncio.get_running_loop()
         due = loop.time() + self._after
-        self._waiting.append(AddressedPublication(due, users, topic, PreparedMessage(message), key, extra, result))
+        size = size_of(message)
+        encoded = PreparedMessage(message)
+        self._waiting.append(AddressedPublication(due, size, users, topic, encoded, key, extra, result))
         self.count += len(users)
+        self.size += size
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._run())
 
@@ -131,6 +144,7 @@ class MissedUsers:
             if self.count:
                 logger.warning("the hub closes, and %d users are not told of what they missed", self.count)
             self._waiting.clear()
+            self.size = 0
             await end_all(*([] if self._worker is None else [self._worker]), *self._calls)
             self.count = 0
 
@@ -140,7 +154,9 @@ class MissedUsers:
         """Judge those who wait, in their order, and end when there are none."""
         while self._waiting:
             await self._pause(self._waiting[0].due - asyncio.get_running_loop().time())
-            await self._judge(self._waiting.popleft())
+            addressed = self._waiting.popleft()
+            await self._judge(addressed)
+            self.size -= addressed.size
 
     async def _pause(self, seconds: float) -> None:
         """Wait; at the end not."""
@@ -187,3 +203,8 @@ class MissedUsers:
         finally:
             self._turns.release()
         self.count -= 1
+
+
+def size_of(message: Any) -> int:
+    """Return what a message takes, in bytes of memory: text, or what is like bytes."""
+    return sys.getsizeof(message) if isinstance(message, str) else memoryview(message).nbytes

@@ -472,6 +472,11 @@ async def test_who_comes_back_goes_on_where_the_last_record_is_there_and_begins_
         await reached(one)
         place = await one.backplane.publish("a", "1", None, 1)
         [mine] = kafka_of(one)._partitions
+        # The very first is another one: all is read anew, and begins anew.
+        mine.places.mark = kafka_places.Mark(0, 0, 0)
+        await lose_connections(one)
+        lost, place = place, await one.backplane.publish("a", "1", None, 1)
+        assert place.epoch != lost.epoch
         places = mine.places
         # The last record that was read is the first that is there.
         await delete_before(engine, places.mark.offset)  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawws.gateway.state_log import GRACE, StateLog, Transition, best_instance
+from rawws.gateway.state_log import GRACE, REPEAT, StateLog, Transition, best_instance
 
 KEY = "3/c:room"
 
@@ -41,6 +41,31 @@ def test_what_ends_is_proposed_when_nobody_came_back_in_time() -> None:
     assert log.proposals(1.0 + GRACE + 1, {"a"}) == []
     # It does not come.
     assert log.proposals(1.0 + GRACE + 3, {"a"}) == [tell("a", False)]
+
+
+def test_what_is_proposed_is_proposed_again_after_so_long_and_at_once_when_it_was_told_meanwhile() -> None:
+    log = StateLog("a")
+    log.apply(edge("a", True), 0.0)
+    assert log.proposals(0.0, {"a"}) == [tell("a", True)]
+    assert log.proposals(REPEAT - 0.01, {"a"}) == []
+    assert log.proposals(REPEAT, {"a"}) == [tell("a", True)]
+    log.apply(tell("a", True), REPEAT)
+    log.apply(edge("a", False), 10.0)
+    assert log.proposals(10.0 + GRACE, {"a"}) == [tell("a", False)]
+    log.apply(tell("a", False), 10.0 + GRACE)
+    log.apply(edge("a", True), 10.1 + GRACE)
+    assert log.proposals(10.2 + GRACE, {"a"}) == [tell("a", True)]
+
+
+def test_what_is_over_stays_so_since_it_began_whatever_is_said_of_it_once_more() -> None:
+    log = StateLog("a")
+    for record in (edge("a", True), tell("a", True), edge("a", False)):
+        log.apply(record, 0.0)
+    log.apply(edge("b", False), GRACE - 0.1)
+    assert log.proposals(GRACE, {"a"}) == [tell("a", False)]
+    # What another one knows not to be told any more needs nobody.
+    log.restore([], GRACE)
+    assert (log.unsettled, log.proposals(100.0, {"a"})) == (0, [])
 
 
 def test_who_comes_back_in_time_was_never_away() -> None:

@@ -166,6 +166,32 @@ async def test_whom_nothing_can_be_told_of_has_nothing_published(
         assert hub.stats().published == 1
 
 
+@pytest.mark.parametrize("message", ["é" * 600, b"x" * 600, memoryview(b"x" * 600)], ids=["str", "bytes", "view"])
+async def test_what_users_wait_for_is_bounded_in_bytes_and_there_is_room_again_when_they_are_judged(
+    monkeypatch: pytest.MonkeyPatch, message: Any
+) -> None:
+    monkeypatch.setattr(missed, "MAX_WAITING_SIZE", 1500)
+    hub = Hub()
+    async with hub:
+        told = told_by(hub, after=3600)
+        for _ in range(2):
+            hub.notify(["ann", "ben"], "chat", message)
+        with pytest.raises(TopicError, match=r"users wait to be judged for \d+ bytes of messages, limit 1500"):
+            hub.notify(["ann"], "chat", message)
+        # Nobody waits for that.
+        hub.notify([], "chat", message)
+        assert hub.stats().published == 3
+    assert len(told) == 4
+    async with Hub() as hub:
+        told = told_by(hub)
+        for number in range(5):
+            hub.notify(["ann"], "chat", message)
+            await eventually(lambda number=number: len(told) == number + 1)  # type: ignore[misc]
+        # One that is larger than all may be waits alone.
+        hub.notify(["ann"], "chat", b"x" * 2000)
+        await eventually(lambda: len(told) == 6)
+
+
 async def test_a_message_that_cannot_be_published_leaves_nobody_waiting() -> None:
     async with Hub() as hub:
         told = told_by(hub)
