@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import os
 import resource
 import select
@@ -19,9 +20,11 @@ import pytest
 
 import rawws
 from rawws.net import reactor as module
-from rawws.net.reactor import EpollTransport, reactor_of
+from rawws.net.reactor import Acceptor, EpollTransport, reactor_of
 from rawws.net.socket import AsyncSocket, shared
+from rawws.net.turns import TURN_SIZE
 from rawws.server import engines
+from rawws.server.admission import ACCEPTS
 from rawws.server.options import ListenOptions
 from tests.server.answers import get, on
 from tests.server.forked import child
@@ -471,3 +474,97 @@ async def test_the_socket_that_is_handed_out_ends_with_the_connection() -> None:
         transport.abort()
         await eventually(lambda: witness.lost)
         assert sock.fileno() == -1
+
+
+# -- bounds
+
+
+async def test_one_turn_reads_its_bytes_and_one_read_more_at_the_most() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        pairs = [await stack.enter_async_context(pair()) for _ in range(40)]
+        for _, _, theirs in pairs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            assert theirs.send(bytes(100_000)) == 100_000
+        reactor_of(asyncio.get_running_loop()).run()
+        read = sum(len(witness.received()) for witness, _, _ in pairs)
+        assert TURN_SIZE <= read < TURN_SIZE + 100_000
+
+
+async def test_more_pieces_wait_than_the_kernel_takes_at_a_time() -> None:
+    async with pair() as (_, transport, theirs):
+        await fill(transport)
+        transport.writelines([b"x"] * 5000)
+        transport.close()
+        got, loop = b"", asyncio.get_running_loop()
+        while data := await loop.sock_recv(theirs, 65536):
+            got += data
+        assert got.count(b"x") == 5000
+
+
+async def test_the_marks_are_the_last_that_are_allowed() -> None:
+    async with pair() as (witness, transport, theirs):
+        await fill(transport)
+        transport.set_write_buffer_limits(transport.get_write_buffer_size() + 10, 0)
+        before = witness.socket.congested
+        transport.write(b"x" * 10)
+        assert witness.socket.congested == before
+        transport.write(b"x")
+        assert witness.socket.congested
+        assert transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]
+        loop = asyncio.get_running_loop()
+        while transport.get_write_buffer_size():
+            await loop.sock_recv(theirs, 65536)
+        assert not witness.socket.congested
+
+
+async def test_a_connection_ends_and_is_told_of_no_more_though_a_child_has_its_descriptor() -> None:
+    loop = asyncio.get_running_loop()
+    async with pair(), pair() as (witness, transport, theirs):
+        kept = os.dup(transport.fd)
+        try:
+            transport.abort()
+            await eventually(lambda: witness.lost)
+            async with asyncio.timeout(60):
+                assert await loop.sock_recv(theirs, 1) == b""
+            # It would be ready for ever, by its end.
+            assert select.select([reactor_of(loop).fd], [], [], 0.05)[0] == []
+        finally:
+            os.close(kept)
+
+
+async def test_so_many_are_accepted_at_a_time_and_none_by_one_that_is_closed() -> None:
+    loop = asyncio.get_running_loop()
+    reactor = reactor_of(loop)
+    made: list[Witness] = []
+    told: list[Any] = []
+
+    def make() -> AsyncSocket:
+        made.append(Witness())
+        return AsyncSocket(shared(loop), made[-1])
+
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        acceptor = Acceptor(reactor, listening.fileno(), make)
+        for _ in range(ACCEPTS + 8):
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+        acceptor.ready(1)
+        assert len(made) == ACCEPTS
+        acceptor.ready(1)
+        assert len(made) == ACCEPTS + 8
+        before = loop.get_exception_handler()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        # Said once, until one was accepted again.
+        for count in (1, 2):
+            for _ in range(2):
+                acceptor.wait(OSError(errno.EMFILE, "of the test"))
+            assert len(told) == count
+            acceptor.go_on()
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+            acceptor.ready(1)
+        acceptor.wait(OSError(errno.EMFILE, "of the test"))
+        acceptor.close()
+        acceptor.go_on()
+        loop.set_exception_handler(before)
+        for witness in made:
+            witness.socket.transport.abort()
+        await eventually(lambda: all(witness.lost for witness in made))

@@ -192,6 +192,16 @@ async def test_what_users_wait_for_is_bounded_in_bytes_and_there_is_room_again_w
         await eventually(lambda: len(told) == 6)
 
 
+async def test_as_many_users_wait_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(missed, "MAX_WAITING", 3)
+    async with Hub() as hub:
+        told = told_by(hub, after=3600)
+        hub.notify(["ann", "ben", "eve"], "chat", "1")
+        with pytest.raises(TopicError, match="3 users wait to be judged, with 1 more over 3"):
+            hub.notify(["joe"], "chat", "2")
+    assert len(told) == 3
+
+
 async def test_a_message_that_cannot_be_published_leaves_nobody_waiting() -> None:
     async with Hub() as hub:
         told = told_by(hub)
