@@ -568,3 +568,23 @@ async def test_so_many_are_accepted_at_a_time_and_none_by_one_that_is_closed() -
         for witness in made:
             witness.socket.transport.abort()
         await eventually(lambda: all(witness.lost for witness in made))
+
+
+async def test_nobody_is_accepted_behind_one_who_closed_the_server() -> None:
+    loop = asyncio.get_running_loop()
+    made: list[Witness] = []
+
+    def make() -> AsyncSocket:
+        made.append(Witness())
+        acceptor.close()
+        return AsyncSocket(shared(loop), made[-1])
+
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        acceptor = Acceptor(reactor_of(loop), listening.fileno(), make)
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+        acceptor.ready(1)
+        assert len(made) == 1
+        made[0].socket.transport.abort()
+        await eventually(lambda: made[0].lost)
