@@ -289,6 +289,8 @@ class EpollTransport(Watched):
         try:
             self.protocol.connection_lost(error)  # type: ignore[arg-type]  # nobody looks at it
         finally:
+            # Each holds the other, which would leave both, with their messages, to the garbage collector.
+            self.protocol = None  # type: ignore[assignment]  # nothing is told any more
             self.close_descriptor()
 
     def close_descriptor(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import gc
 import os
 import resource
 import select
@@ -258,6 +259,28 @@ async def test_a_forked_child_neither_keeps_connections_nor_disturbs_them() -> N
             async with connected(server) as third:
                 await third.send("hi")
                 assert await third.message() == "hi"
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+async def test_an_ended_connection_is_not_left_to_the_garbage_collector(by: str) -> None:
+    def kept() -> list[Any]:
+        return [thing for thing in gc.get_objects() if isinstance(thing, EpollTransport | rawws.WebSocket)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with serve(echo) as server, connected(server) as peer:
+            await peer.send("a")
+            assert await peer.message() == "a"
+            assert len(kept()) == 2
+            if by == "client":
+                peer.reset()
+            else:
+                server.close()
+                await peer.finish()
+            await eventually(lambda: kept() == [])
+    finally:
+        gc.enable()
 
 
 async def test_an_unknown_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
