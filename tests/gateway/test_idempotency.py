@@ -44,6 +44,15 @@ async def test_a_request_with_one_key_is_done_once_at_whatever_instance(engines:
         await asking.answer("GET", "channels", headers={"Idempotency-Key": "k"})
 
 
+async def test_the_answers_of_an_instance_end_with_it(engines: list[Memory]) -> None:
+    async with gateway() as other, server(other) as again:
+        async with gateway() as one, server(one) as asking:
+            told = await asking.post("publish", EVENT, key="k")
+            assert await again.post("publish", EVENT, key="k") == told
+        # As the docs say: it is done again.
+        assert (await again.post("publish", EVENT, key="k"))["cursors"] != told["cursors"]
+
+
 async def test_keys_of_apps_are_their_own() -> None:
     async with gateway(app_file() + OTHER) as running:
         async with server(running) as asking, server(running, "4", "the secret of another") as other:
