@@ -1,9 +1,10 @@
 """`python -m tests.benchmarks.gateway`: what connections, deliveries and posts cost a `rawws gateway`.
 
-An instance runs on one core, all else on another. Four figures, of the instance: CPU per connection that an
-application allows (`$connect` of the AWS face, by HTTP), and how many a second there are with 32 at a time; memory of a
-connection of Pusher's protocol that is subscribed to a channel; CPU per delivery of an event to all of them, one event
-at a time and ten in one batch; CPU per post to a connection that another instance has, by a Redis, at both instances.
+An instance runs on one core, all else on another. Five figures, of the instance: CPU per connection that an
+application allows (`$connect` of the AWS face, by HTTP), and how many a second there are with 32 at a time; the 99th
+percentile of a route, alone and beside one whose backend hangs, and what memory that takes; memory of a connection of
+Pusher's protocol that is subscribed to a channel; CPU per delivery of an event to all of them, one event at a time and
+ten in one batch; CPU per post to a connection that another instance has, by a Redis, at both instances.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,7 +32,7 @@ from tests.backplanes.engines import RedisEngine
 from tests.gateway.aws_running import KEY as AWS_KEY
 from tests.gateway.aws_running import SECRET as AWS_SECRET
 from tests.gateway.aws_running import chat_api
-from tests.gateway.backends import Backend, backend
+from tests.gateway.backends import BAD_BACKENDS, Backend, backend, bad_backend
 from tests.gateway.running import APP, KEY, SECRET, app_file
 from tests.processes import Process
 
@@ -39,6 +40,8 @@ from .rounds import HOST, cores
 
 AT_ONCE: Final = 32
 POSTERS: Final = 8
+# Messages a second, of a healthy route and of one whose backend hangs, and clients of the latter.
+RATE, HUNG = 100, 20
 BATCH: Final = 10  # what Pusher's `batch_events` takes
 EVENT: Final = json.dumps({"pair": "EURUSD", "bid": 1.08431, "ask": 1.08433})
 
@@ -111,6 +114,59 @@ async def connects(cpu: int, count: int) -> None:
             for ws in opened:
                 ws.abort()
     print(f"$connect: {count / took:8,.0f} connections a second, {spent / count:6.0f} us of CPU each")
+
+
+# -- a healthy route, beside one whose backend hangs
+
+
+async def echo(request: rawws.HttpRequest) -> dict[str, Any]:
+    """Answer a message with itself."""
+    return {"statusCode": 200, "body": request.json()["body"]}
+
+
+async def hung(cpu: int, seconds: float) -> None:
+    """Print the 99th percentile of a route, alone and beside another one's messages, whose backend never answers."""
+    async with backend(echo) as application, bad_backend(BAD_BACKENDS["hangs"][0]) as bad:
+        text = chat_api(application.url, "good", route="response = true")
+        text += f'[[api.route]]\nkey = "bad"\nurl = "{bad.url}"\ntimeout = 1\n'
+        with instances(text, cpu) as [gateway]:
+            at = f"ws://{HOST}:{gateway.port}/prod"
+            async with rawws.connect(at, proxy=None) as ws, AsyncExitStack() as others:
+                alone = await percentile(ws, seconds)
+                clients = [await others.enter_async_context(rawws.connect(at, proxy=None)) for _ in range(HUNG)]
+                before = gateway.memory()
+                tasks = [asyncio.create_task(say(client, HUNG / RATE)) for client in clients]
+                beside = await percentile(ws, seconds)
+                grown = gateway.memory() - before
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+    print(f"hung:     {alone * 1000:8.2f} ms at the 99th percentile of a route, {beside * 1000:.2f} ms beside ", end="")
+    print(f"{RATE} messages a second of a backend that hangs: {beside / alone:.2f} times; {grown:,} bytes more")
+
+
+async def say(ws: rawws.WebSocket, pause: float) -> None:
+    """Send to the backend that hangs, and drop what comes."""
+    while True:
+        await ws.send('{"action": "bad"}')
+        try:
+            async with asyncio.timeout(pause):
+                while True:
+                    await ws.recv()
+        except TimeoutError:
+            pass
+
+
+async def percentile(ws: rawws.WebSocket, seconds: float) -> float:
+    """Return the 99th percentile of the time that a message takes to a backend and back, RATE of them a second."""
+    took: list[float] = []
+    until = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < until:
+        await ws.send('{"action": "good"}')
+        await ws.recv()
+        took.append(time.perf_counter() - began)
+        await asyncio.sleep(max(0.0, 1 / RATE - took[-1]))
+    return sorted(took)[len(took) * 99 // 100]
 
 
 # -- one channel
@@ -262,6 +318,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _, last = cores()
     uvloop.run(connects(last, given.connections))
+    uvloop.run(hung(last, given.seconds))
     uvloop.run(channel(last, given.connections, given.seconds))
     uvloop.run(posts(last, given.seconds))
 
