@@ -93,6 +93,8 @@ class ConnectionsApi:
             return self._counted(set(), aws_error(403, str(apis)))
         if (content_length(request.headers) or 0) > MAX_POST:
             return self._counted(apis, aws_error(413, REASONS[413]))
+        # A key may be that of several: whoever has it has the room of the first.
+        self._gateway.bodies.enter_server(min(apis), request)
         return None
 
     def _counted(self, apis: set[str], response: rawws.Response) -> rawws.Response:

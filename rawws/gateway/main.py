@@ -11,6 +11,7 @@ import rawws
 from rawws.net.logs import printable, request_line, shown_address
 
 from .aws import AwsFace
+from .bodies import MAX_BODIES, MAX_BODY
 from .hook_dispatch import HookDispatch
 from .idempotency import KeptAnswers
 from .model import Gateway, GatewayConnection
@@ -38,10 +39,6 @@ __all__ = [
 
 logger = logging.getLogger("rawws.gateway")
 
-# Of a request: a batch of events, each of 10 KiB or more, in JSON, which may write a character as six.
-MAX_BODY: Final = 4 << 20
-# Of the bodies that are read and answered at a port, in all: 16 of the largest.
-MAX_BODIES: Final = 16 * MAX_BODY
 # Of a handshake, beside what backends are waited for in it, in seconds.
 OPEN_TIMEOUT: Final = 10.0
 

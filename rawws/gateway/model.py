@@ -24,6 +24,7 @@ import rawws
 from rawws import clock
 from rawws.metrics import add_source, sum_samples
 
+from .bodies import BodyRooms
 from .control import InstanceRegistry, OnceMemory, RegistryAway
 from .deliveries import GONE, ConnectionInfo, Delivery
 from .events import app_of_client, excluded_from, extra_of_event, is_cached, topic_of_channel
@@ -231,6 +232,7 @@ class Gateway:
         self.faces: list[Face] = []
         self.connections: dict[ConnectionId, GatewayConnection] = {}
         self.held = ConnectionCounts()
+        self.bodies = BodyRooms(lambda: self.config)
         # By the app and the face; and what else is counted by whatever belongs to the gateway.
         self.figures: dict[tuple[str, str], FaceFigures] = {}
         self.sources: list[Callable[[], Samples]] = []

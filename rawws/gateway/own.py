@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rawws.topics import Publication, Subscription
 
+    from .config import AppConfig
     from .events import GatewayEvent
     from .grants import ClientGrant
     from .model import Admission, Gateway
@@ -184,7 +185,7 @@ class OwnFace(rawws.Handler):
         return [
             rawws.Route(PATH, self, websocket=True),
             rawws.Route(PATH, self._guarded(self._get)),
-            rawws.Route(PATH, self._guarded(self.gateway.main.post), ["POST"]),
+            rawws.Route(PATH, self._guarded(self.gateway.main.post), ["POST"], check=self._refusal_of_post),
             script,
         ]
 
@@ -232,6 +233,18 @@ class OwnFace(rawws.Handler):
             return problem(
                 403, "refused", f"pages of {origin[:200]} may not connect, allowed are {', '.join(app.origins)}"
             )
+        return None
+
+    def _refusal_of_post(self, request: rawws.HttpRequest) -> rawws.Response | None:
+        """Return what refuses a post by its head, before its body is read: it is not known yet whose it is."""
+        ident = request.path_params["app"]
+        refused, app = self._refusal_of(ident, request.headers), self.gateway.config.app(ident)
+        if refused is not None or app is None:
+            return refused
+        try:
+            self.gateway.bodies.enter_client(app, request, most_of(app))
+        except rawws.HttpError as error:
+            return problem(error.status, "size", error.reason, *error.headers)
         return None
 
     def _refusal_of_more(self, ident: str) -> rawws.Response | None:
@@ -320,7 +333,7 @@ class OwnFace(rawws.Handler):
         """Find out who a client is."""
         ident = ws.path_params["app"]
         app = self.gateway.config.app(ident)
-        ws.limit(max_size=(app.limits.event_size * 2 if app is not None else 0) + ROOM)
+        ws.limit(max_size=most_of(app) if app is not None else ROOM)
         connection = ws.state = OwnConnection(self.gateway, ident, ws, self.clients)
         self.gateway.opened(connection)
         self.hub.on_open(ws)
@@ -340,6 +353,11 @@ class OwnFace(rawws.Handler):
             if connection.user:
                 self.gateway.count(connection.app, f"u:{connection.user}", -1)
             self.gateway.closed(connection, code, reason)
+
+
+def most_of(app: AppConfig) -> int:
+    """Return how many bytes a client may say at once."""
+    return app.limits.event_size * 2 + ROOM
 
 
 def problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> rawws.Response:

@@ -77,7 +77,9 @@ class PusherApi:
     def _check(self, request: rawws.HttpRequest) -> rawws.Response | None:
         """Refuse a request that no server of an app signed, or that comes too early, before its body is read."""
         try:
-            self._rates.take(self._app_of(request))
+            app = self._app_of(request)
+            self._rates.take(app)
+            self._gateway.bodies.enter_server(app.id, request)
         except rawws.HttpError as error:
             return self._counted(request, problem(error.status, error.reason, *error.headers))
         return None

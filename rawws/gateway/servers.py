@@ -157,7 +157,9 @@ class ServerRequests:
         """Refuse a request that is none of a server of the app, or comes too early, before its body is read."""
         app = self._apps.get(request.path_params["app"])
         try:
-            self._rates.take(self._known(app, request))
+            known = self._known(app, request)
+            self._rates.take(known)
+            self._gateway.bodies.enter_server(known.id, request)
         except rawws.HttpError as error:
             return self._counted(app, answer_error(error))
         return None

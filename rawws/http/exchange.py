@@ -295,9 +295,13 @@ class Exchange:
             request.end()
 
     def free(self) -> None:
-        """Count the body no longer."""
+        """Keep and count the body no longer: a request that is refused may outlast its refusal."""
         if self.held:
+            self.content.clear()
             self.context.body_bytes -= self.held
+            room = self.request.body_room
+            if room is not None:
+                room.change(-self.held)
             self.held = 0
 
     def lose(self) -> None:

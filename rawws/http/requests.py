@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rawws.net.parameters import Query
     from rawws.protocol.http11 import Headers, Request
 
+    from .body_room import BodyRoom
     from .serving import RunningServer
 
 __all__ = ["HttpRequest", "LastEventId"]
@@ -43,8 +44,8 @@ class HttpRequest:
     """
 
     __slots__ = (
-        "_body", "_ended", "_leaves", "_waiters", "_was_read", "head", "identity", "path_params", "remote_address",
-        "scheme", "scope", "server",
+        "_body", "_ended", "_leaves", "_waiters", "_was_read", "body_room", "head", "identity", "path_params",
+        "remote_address", "scheme", "scope", "server",
     )  # fmt: skip
 
     def __init__(self, head: Request, path_params: Mapping[str, str], remote_address: Any, scheme: str) -> None:
@@ -54,6 +55,8 @@ class HttpRequest:
         self.scheme = scheme
         self.server: RunningServer | None = None
         self.scope: MutableMapping[str, Any] | None = None
+        # What its body is counted in, where a check of its route says so.
+        self.body_room: BodyRoom | None = None
         # Who asks, as `identify` of a hub said, or the application.
         self.identity: Identity | None = None
         self._body: bytes | None = b""

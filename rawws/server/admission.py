@@ -17,7 +17,7 @@ from rawws.errors import HttpError
 if TYPE_CHECKING:
     from rawws.protocol.deflate import DeflateParameters
 
-__all__ = ["ACCEPTS", "REFUSALS", "RETRY_AFTER", "AdmissionControl", "most_connections"]
+__all__ = ["ACCEPTS", "REFUSALS", "RETRY_AFTER", "AdmissionControl", "most_connections", "network_of"]
 
 # So many seconds of an even rate of handshakes may come at once: behind one address there may be an office, whose pages
 # all come back after a restart.

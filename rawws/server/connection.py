@@ -164,8 +164,8 @@ class ServerConnection:
 
     def keep(self, exchange: Exchange, data: bytes) -> None:
         """Keep a piece of a body. Raises HttpError with 503 where those of all requests together are too long."""
-        exchange.content += data
         self.context.hold(exchange, len(data))
+        exchange.content += data
 
     def call(self, exchange: Exchange) -> None:
         """Have the endpoint answer."""

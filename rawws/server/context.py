@@ -264,7 +264,13 @@ class ServerContext:
         return task
 
     def hold(self, exchange: Exchange, size: int) -> None:
-        """Count so many bytes of a body. Raises HttpError with 503 for too many: never for one body alone."""
+        """Count so many bytes of a body. Raises HttpError with 503 for too many: never for one body alone.
+
+        Where the request has a room, it raises what that does.
+        """
+        room = exchange.request.body_room
+        if room is not None:
+            room.take(exchange.held, size)
         exchange.held += size
         self.body_bytes += size
         if self.body_bytes > self._body_memory and self.body_bytes > exchange.held:

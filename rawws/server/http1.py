@@ -181,15 +181,17 @@ class Http1Connection(ServerConnection):
                     self._speak_http2(reader.received())
                     return b""
             raise
+        # The reader stays for as long as the request is read; what came of a body has its own place, and its limit.
+        rest, reader.rest = reader.rest, b""
         answer = self.context.judge(self.ws, request, self.client)
         if answer is not None and inspect.isawaitable(answer):
             # More must not arrive meanwhile; the deadline of the handshake goes on.
             self.ws.pause_reading()
             self.phase = BUSY
-            self.held = reader.rest
+            self.held = rest
             self.task = self.context.settings.loop.create_task(self._wait(request, answer))
             return b""
-        return self._go_on(request, answer, reader.rest)
+        return self._go_on(request, answer, rest)
 
     async def _wait(self, request: Request, answer: Awaitable[Any]) -> None:
         """Wait for process_request."""
@@ -427,7 +429,8 @@ class Http1Connection(ServerConnection):
         ws = self.ws
         self.leave()
         self.exchange = self.observer = None
-        self.held = b""
+        # A client that stays for a while keeps nothing of what it sent: a read may be as long as 256 KiB.
+        self.reader, self.held = None, b""
         self.ws.flush()
         if ws.lost:
             return

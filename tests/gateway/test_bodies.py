@@ -15,19 +15,36 @@ from urllib.parse import urlencode
 import pytest
 from pusher.signature import sign
 
-from rawws.gateway.main import MAX_BODIES, MAX_BODY
+from rawws.gateway.bodies import ADDRESSES, CLIENTS, MAX_BODIES, MAX_BODY
 from tests.attacks.watch import memory
 from tests.cli.commands import port, start
 from tests.gateway.aws_running import KEY as AWS_KEY
 from tests.gateway.aws_running import chat_api
+from tests.gateway.own_running import JWT, token_file
 from tests.gateway.running import APP, KEY, SECRET, app_file, gateway
 from tests.processes import LOOPBACK, Process
+from tests.server.peers import eventually
 
 ID = "tlqaumKKX4o4gkw%3D"
 EVENTS, PUBLISH, DEVICES = f"/apps/{APP}/events", f"/v1/apps/{APP}/publish", f"/v1/apps/{APP}/devices/phone"
+OTHER = "o" * 32
 POST = f"/prod/@connections/{ID}"
 BEARER = f"Authorization: Bearer {SECRET}"
 TEXT = app_file() + chat_api("http://127.0.0.1:1/")
+# What each of these two has for those who have its key.
+SERVER_ROOM = (MAX_BODIES - CLIENTS) // 2
+# Two apps of rawws.v1, and what one address of the clients of each has.
+OWN = (
+    token_file()
+    + f"""
+[[app]]
+id = "4"
+keys = [{{ key = "other", secret = "{OTHER}" }}]
+{JWT}
+"""
+)
+CLIENT_ROOM = CLIENTS // 2 // ADDRESSES
+POSTS = 800
 STRANGERS = 150
 
 
@@ -129,12 +146,59 @@ async def test_requests_that_come_too_early_are_refused_before_their_bodies_come
         assert (told.status, b"retry-after: 1" in told.words.lower()) == (429, True)
 
 
+async def test_a_post_of_a_client_is_refused_by_its_head_where_it_can_be() -> None:
+    async with gateway(OWN) as one:
+        for target, size, status, words in [
+            ("/connect/nobody", 1000, 404, b"there is no such app"),
+            (f"/connect/{APP}", MAX_BODY, 413, b'"error":"size"'),
+        ]:
+            told = await half(one.port, target, size=size)
+            assert (told.status, words in told.words) == (status, True)
+        assert one.server.context.body_bytes == 0
+
+
+async def test_a_post_of_a_client_that_does_not_say_its_size_ends_at_the_limit() -> None:
+    async with gateway(OWN) as one:
+        reader, writer = await asyncio.open_connection(LOOPBACK, one.port)
+        writer.write(f"POST /connect/{APP} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(32):
+                writer.write(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+                await writer.drain()
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        assert one.server.context.body_bytes == 0
+        writer.close()
+
+
+async def test_bodies_that_clients_post_have_a_part_of_their_app_and_address() -> None:
+    async with gateway(OWN) as one:
+        found = await asyncio.gather(*[push(one.port, f"/connect/{APP}", size=65536) for _ in range(100)])
+        statuses = [status for status, _ in found]
+        assert set(statuses) == {0, 503}
+        assert one.server.context.body_bytes <= CLIENT_ROOM
+        assert 0 < statuses.count(0) <= CLIENT_ROOM // 65535
+        # Neither the servers of the app notice, nor clients of others.
+        for target, fields in [
+            (PUBLISH, [BEARER]),
+            ("/v1/apps/4/publish", [f"Authorization: Bearer {OTHER}"]),
+            ("/connect/4", []),
+        ]:
+            told = await half(one.port, target, *fields, "Connection: close", size=2, sent=b"{}")
+            assert told.status in {400, 401}, told
+        told = await half(one.port, f"/connect/{APP}", "Connection: close", size=2, sent=b"{}")
+        assert told.status in {400, 401}, told
+        for _, writer in found:
+            writer.close()
+        await eventually(lambda: one.server.context.body_bytes == 0)
+        assert not one.gateway.bodies.held
+
+
 # -- in a process of its own, whose memory is looked at
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Process]:
-    (folder / "gateway.toml").write_text(TEXT)
+def running(folder: Path, text: str = TEXT) -> Iterator[Process]:
+    (folder / "gateway.toml").write_text(text)
     with start(folder, "gateway", "gateway.toml", "--port", "0") as process:
         yield process
 
@@ -145,18 +209,18 @@ def forget_peak(process: Process) -> int:
     return memory(process, "VmRSS")
 
 
-async def push(at: int, target: str, *fields: str) -> tuple[int, asyncio.StreamWriter]:
-    """Send all but the last byte of the largest body; return the status of an answer, 0 for none, and the connection.
+async def push(at: int, target: str, *fields: str, size: int = MAX_BODY) -> tuple[int, asyncio.StreamWriter]:
+    """Send all but the last byte of a body; return the status of an answer, 0 for none, and the connection.
 
-    That is for whoever wants the server to keep what it has.
+    That is for whoever wants the server to keep what it has. By default, it is the largest body.
     """
     reader, writer = await asyncio.open_connection(LOOPBACK, at)
-    head = [f"POST {target} HTTP/1.1", "Host: a", f"Content-Length: {MAX_BODY}", *fields, "", ""]
+    head = [f"POST {target} HTTP/1.1", "Host: a", f"Content-Length: {size}", *fields, "", ""]
     writer.write("\r\n".join(head).encode())
     answered = asyncio.ensure_future(reader.readline())
     piece = bytes(65536)
     with contextlib.suppress(ConnectionError):
-        for number in range(MAX_BODY // len(piece)):
+        for number in range(size // len(piece)):
             writer.write(piece[1:] if number == 0 else piece)
             drained = asyncio.ensure_future(writer.drain())
             await asyncio.wait({answered, drained}, return_when=asyncio.FIRST_COMPLETED)
@@ -188,7 +252,7 @@ async def test_bodies_of_many_strangers_take_no_memory(tmp_path: Path) -> None:
     assert growth < 64 << 20
 
 
-async def test_bodies_of_servers_take_so_much_memory_in_all_and_no_more(tmp_path: Path) -> None:
+async def test_bodies_of_the_servers_of_an_app_take_so_much_memory_and_no_more(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         at, before = port(process), forget_peak(process)
         found = await asyncio.gather(*[push(at, PUBLISH, BEARER) for _ in range(4 * MAX_BODIES // MAX_BODY)])
@@ -200,8 +264,22 @@ async def test_bodies_of_servers_take_so_much_memory_in_all_and_no_more(tmp_path
         assert 503 in statuses
         # Without a bound it would be four times as much. An array that grows has an eighth more than it needs, each
         # connection a read, and glibc keeps some of what is freed.
-        assert MAX_BODIES // 2 < growth < MAX_BODIES * 5 // 2
+        assert SERVER_ROOM // 2 < growth < SERVER_ROOM * 5 // 2
+        # Who has the key of another has room.
+        assert (await half(at, POST, *authorized(AWS_KEY, "Connection: close"), size=2, sent=b"{}")).status == 403
         # There is room when they are gone.
         async with asyncio.timeout(60):
             while (await half(at, PUBLISH, BEARER, "Connection: close", size=2, sent=b"{}")).status != 400:
                 pass
+
+
+async def test_bodies_that_clients_post_take_little_memory(tmp_path: Path) -> None:
+    with running(tmp_path, OWN) as process:
+        at, before = port(process), forget_peak(process)
+        found = await asyncio.gather(*[push(at, f"/connect/{APP}", size=65536) for _ in range(POSTS)])
+        growth = memory(process, "VmHWM") - before
+        for _, writer in found:
+            writer.close()
+    assert {status for status, _ in found} == {0, 503}
+    # They were 52 MB; there is a connection for each.
+    assert growth < CLIENT_ROOM + (12 << 20)
