@@ -55,10 +55,8 @@ NONE, WAITING, READING, SKIPPING, SKIPPING_FIRST, JOINING = range(6)
 # A peer that broke the protocol has so many seconds to read the Close frame that says so, and no more: measured on
 # peers, those that wait for the end of what comes are held for 20 to 30 s by one that goes on sending.
 LINGER = 2.0
-# Of `max_lifetime`, so much is left to chance: a tenth.
+# Of `max_lifetime`, a tenth is left to chance: those that came together do not go together.
 JITTER = 0.1
-
-
 # The queue of those that had none yet: most callbacks never do.
 NOTHING: list[Any] = []
 
@@ -158,9 +156,8 @@ class WebSocket(HandshakenSocket):
         self.deadline = 0.0
         self.opened_at = self.pinged_at = self.alive_at = self.last_sent_at = clock.monotonic()
         if self.settings.max_lifetime:
-            # Those that came together do not go together.
-            share = random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret
-            self.retires_at = self.opened_at + self.settings.max_lifetime * share
+            seconds = self.settings.max_lifetime * random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret
+            self.retires_at = self.opened_at + seconds
         if self.settings.message_rate or self.settings.byte_rate:
             self.rate_limiter = RateLimiter(self.settings.message_rate, self.settings.byte_rate)
 
@@ -195,8 +192,7 @@ class WebSocket(HandshakenSocket):
             self.idle_timeout = idle_timeout
             self.active_at = clock.monotonic()
         if max_lifetime is not None:
-            share = random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret
-            self.retires_at = self.opened_at + max_lifetime * share
+            self.retires_at = self.opened_at + max_lifetime * random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret
 
     def touch(self) -> None:
         """Count as active for `idle_timeout`, as if a message had come."""
@@ -449,8 +445,7 @@ class WebSocket(HandshakenSocket):
             self.queue = []
         self.queue.append(item)
         self.queued += size + MESSAGE_COST
-        if self.queued > QUEUE_SIZE:
-            self.full = True
+        self.full = self.full or self.queued > QUEUE_SIZE
 
     def on_event(self, event: ConnectionEvent) -> None:
         """Take a fragment, a Pong, or note of a piece of a large message."""
