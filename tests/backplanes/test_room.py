@@ -106,6 +106,9 @@ async def test_a_postgresql_that_is_read_only_is_away_until_it_is_no_more(tmp_pa
     def settle(value: str) -> None:
         engine.ask(f"alter system set default_transaction_read_only = {value}")
         engine.ask("select pg_reload_conf()")
+        # It reads them a little later, and tells the sessions that there are before it begins one that knows.
+        while engine.ask("show default_transaction_read_only") != value:
+            pass
 
     with ended(engine):
         try:

@@ -228,6 +228,7 @@ def test_what_is_written_offline_comes_together_later(browser: Browser) -> None:
         away, there = visit(context, proxy.port), visit(context_of(browser), process.port)
         away.fill("#text", "abc def")
         expect(there.locator("#text")).to_have_value("abc def")
+        expect(away.locator("#unsent")).to_have_text("")
         context.set_offline(True)
         proxy.break_all()
         away.fill("#text", "abc! def")
