@@ -15,4 +15,4 @@ def choose() -> None:
     from rawws.server import engines  # noqa: PLC0415 - what is imported before decides on the twin
 
     engines.check_engine(ENGINE)
-    engines.default_engine = lambda _loop: ENGINE  # type: ignore[assignment, return-value]  # it is one
+    engines.default_engine = lambda _loop, **_tls: ENGINE  # type: ignore[assignment]  # it is one

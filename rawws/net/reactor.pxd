@@ -52,9 +52,13 @@ cdef class EpollTransport(Watched):
     cpdef ready(self, int events)
     @cython.locals(count=Py_ssize_t, reactor=Reactor)
     cpdef read(self)
-    @cython.locals(waiting=list, sent=Py_ssize_t, whole=Py_ssize_t)
+    @cython.locals(waiting=list, sent=Py_ssize_t)
     cpdef send(self)
+    @cython.locals(whole=Py_ssize_t)
+    cpdef drop(self, list waiting, Py_ssize_t sent)
+    cpdef relieve(self)
     cpdef sent_all(self)
+    cpdef finish(self)
     @cython.locals(mask=int)
     cpdef update(self)
     cpdef fail(self, error, message)
@@ -65,6 +69,7 @@ cdef class EpollTransport(Watched):
     cpdef bint is_closing(self) except -1
     cpdef pause_reading(self)
     cpdef resume_reading(self)
+    cpdef abort(self)
     cpdef Py_ssize_t get_write_buffer_size(self) except -1
     cpdef write(self, data)
     @cython.locals(tried=bint)
@@ -73,6 +78,7 @@ cdef class EpollTransport(Watched):
 cdef class Acceptor(Watched):
     cdef Reactor reactor
     cdef object make_protocol
+    cdef object adopt
     cdef object sock
     cdef bint told
 

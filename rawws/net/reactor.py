@@ -1,4 +1,4 @@
-"""Reactor: an engine of our own for plain sockets: one epoll descriptor in any event loop of Linux (epoll(7)).
+"""Reactor: an engine of our own for sockets: one epoll descriptor in any event loop of Linux (epoll(7)).
 
 The way of a message: the loop calls `Reactor.run` when the descriptor is readable; that asks which sockets are ready,
 and calls `EpollTransport.ready` of each; that reads into the buffer that all share, and calls
@@ -29,7 +29,7 @@ from . import polls
 from .forks import let_go_in_children
 from .socket import HIGH_WATER, LOW_WATER, shared
 from .turns import TURN_SIZE
-from .watched import Watched
+from .watched import READ, WRITE, Watched
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,13 +38,10 @@ if TYPE_CHECKING:
     from .polls import Batch
     from .socket import AsyncSocket
 
-__all__ = ["COMPILED", "Acceptor", "EpollTransport", "Reactor", "adopt", "reactor_of"]
+__all__ = ["COMPILED", "Acceptor", "EpollTransport", "Reactor", "adopt", "reactor_of", "start"]
 
 # Which twin this is.
 COMPILED = not __file__.endswith(".py")
-# Of epoll(7). Errors and hang-ups are told unasked: they count as what is waited for; reading or writing tells more.
-READ = 1
-WRITE = 4
 # So many connections are accepted at a time, before others have their turn: of each it is decided at once whether it
 # stays, so that this many descriptors at the most are open beyond `max_connections`.
 ACCEPTS = 32
@@ -228,6 +225,11 @@ class EpollTransport(Watched):
         except OSError as error:
             self.cut(error)
             return
+        self.drop(waiting, sent)
+        self.relieve()
+
+    def drop(self, waiting: list[bytes | memoryview], sent: int) -> None:
+        """Keep so many bytes no more: they were taken."""
         self.waiting_bytes -= sent
         whole = 0
         while whole < len(waiting) and sent >= len(waiting[whole]):
@@ -236,7 +238,10 @@ class EpollTransport(Watched):
         del waiting[:whole]
         if sent:
             waiting[0] = memoryview(waiting[0])[sent:]
-        if not waiting:
+
+    def relieve(self) -> None:
+        """Do what is due as less waits than before, or nothing."""
+        if not self.waiting:
             self.waiting = None
         if self.writing_paused and self.waiting_bytes <= self.low:
             self.writing_paused = False
@@ -250,11 +255,15 @@ class EpollTransport(Watched):
         if self.ended:
             return
         if self.closing:
-            self.end_soon(None)
+            self.finish()
         else:
             self.update()
             if self.eof:
                 polls.shut_down(self.fd, socket.SHUT_WR)
+
+    def finish(self) -> None:
+        """End it behind all that was written."""
+        self.end_soon(None)
 
     def update(self) -> None:
         """Have epoll watch for what is waited for now."""
@@ -284,8 +293,9 @@ class EpollTransport(Watched):
 
     def end(self, error: BaseException | None) -> None:
         """Tell the protocol, and close the descriptor."""
-        # A forked child may have the descriptor, too: then to close it here would not end the connection.
-        polls.shut_down(self.fd, socket.SHUT_RDWR)
+        if self.fd >= 0:
+            # A forked child may have the descriptor, too: then to close it here would not end the connection.
+            polls.shut_down(self.fd, socket.SHUT_RDWR)
         try:
             self.protocol.connection_lost(error)  # type: ignore[arg-type]  # nobody looks at it
         finally:
@@ -399,7 +409,7 @@ class EpollTransport(Watched):
         if not self.closing:
             self.closing = True
             if self.waiting is None:
-                self.end_soon(None)
+                self.finish()
             else:
                 self.update()
 
@@ -411,12 +421,16 @@ class EpollTransport(Watched):
 class Acceptor(Watched):
     """A listening socket. Whose it is keeps it, and closes it behind this."""
 
-    __slots__ = ("make_protocol", "reactor", "sock", "told")
+    __slots__ = ("adopt", "make_protocol", "reactor", "sock", "told")
 
-    def __init__(self, reactor: Reactor, fd: int, make_protocol: Callable[[], AsyncSocket]) -> None:
+    def __init__(
+        self, reactor: Reactor, fd: int, make_protocol: Callable[[], AsyncSocket], adopt: Callable[..., None]
+    ) -> None:
         super().__init__(fd, contextvars.copy_context())
         self.reactor = reactor
         self.make_protocol = make_protocol
+        # Serves what is accepted: the function of this name, or that of TLS.
+        self.adopt = adopt
         # For what is asked of a listening socket in Python.
         self.sock = socket.socket(fileno=fd)
         if self.sock.family in {socket.AF_INET, socket.AF_INET6}:
@@ -454,7 +468,7 @@ class Acceptor(Watched):
                 return
             self.told = False
             fd, address = accepted
-            adopt(self.reactor, fd, address, self.make_protocol())
+            self.adopt(self.reactor, fd, address, self.make_protocol())
 
     def wait(self, error: OSError) -> None:
         """Say once what is missing, and try again after a while: the kernel tells all the time of those who wait."""
@@ -474,7 +488,11 @@ class Acceptor(Watched):
 
 def adopt(reactor: Reactor, fd: int, address: Any, protocol: AsyncSocket) -> None:
     """Serve a connection from now on: a descriptor that does not block, and that is closed with it."""
-    transport = EpollTransport(reactor, fd, address, protocol)
+    start(EpollTransport(reactor, fd, address, protocol))
+
+
+def start(transport: EpollTransport) -> None:
+    """Begin with a connection."""
     try:
         transport.begin()
     except Exception as error:  # noqa: BLE001 - it ends its own connection only

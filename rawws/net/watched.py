@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from contextvars import Context
 
-__all__ = ["Watched"]
+__all__ = ["READ", "WRITE", "Watched"]
+
+# Of epoll(7). Errors and hang-ups are told unasked: they count as what is waited for; reading or writing tells more.
+READ = 1
+WRITE = 4
 
 
 class Watched:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .context import ServerContext
 
-__all__ = ["ServerConnection"]
+__all__ = ["UNKNOWN_CLIENT", "ServerConnection"]
 
 READING, BUSY, ENDED = range(3)  # a request is read; a response is due; the connection ends
 # How long the last bytes of a refusal may wait for the peer to read them, in seconds.

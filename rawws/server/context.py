@@ -118,6 +118,8 @@ class ServerContext:
         self._body_memory = sys.maxsize if memory is None else memory
         # Of the bodies of requests that are read, or answered.
         self.body_bytes = 0
+        # Connections in their TLS handshake, and what is to be told to those that are too many.
+        self.arriving: dict[WebSocket, HttpError | None] = {}
         # Connections of HTTP/2 that have streams: these count, in their place.
         self.carriers: set[WebSocket] = set()
         # Of WebSockets each with its connection.
@@ -130,8 +132,30 @@ class ServerContext:
         self._date = ""
         self._date_at = 0.0
 
+    def arrive(self, ws: WebSocket) -> bool:
+        """Count a connection that is still in its TLS handshake; tell whether to go on with that.
+
+        It has its place from here on. What is wrong with it can be told behind the handshake only: `enter` does so.
+        """
+        try:
+            counted = self._count(ws)
+        except HttpError as error:
+            self.arriving[ws] = error
+            return True
+        if counted:
+            self.arriving[ws] = None
+        return counted
+
     def enter(self, ws: WebSocket) -> bool:
         """Count a new connection; tell whether it is to be answered. Raises HttpError for one too many."""
+        if ws not in self.arriving:
+            return self._count(ws)
+        error = self.arriving.pop(ws)
+        if error is not None:
+            raise error
+        return True
+
+    def _count(self, ws: WebSocket) -> bool:
         limit = self.max_connections
         count = len(self.settings.connections) - len(self.carriers) + len(self.outliving)
         over = 0 if limit is None else count - limit

@@ -124,8 +124,8 @@ class ServerOptions:
     access_log: bool = False
     # Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
     trusted_proxies: Sequence[str] = ()
-    # Who reads and writes plain sockets: "asyncio", the transports of the loop; "epoll", an engine of our own, on
-    # Linux; None is the one that costs less in the loop. TLS is the loop's with both.
+    # Who reads and writes the sockets, plain and in TLS: "asyncio", the transports of the loop; "epoll", an engine of
+    # our own, on Linux; None is the one that costs less in the loop.
     engine: SocketEngine | None = None
     # By default `rawws.server`.
     logger: logging.Logger | None = None

@@ -16,6 +16,7 @@ from rawws.protocol.closing import serialize_close
 from rawws.protocol.opcodes import CloseCode
 
 from .admission import ACCEPTS
+from .connection import UNKNOWN_CLIENT
 from .context import ServerContext
 from .engines import EpollServer, chosen_engine
 from .forwarded import TrustedProxies
@@ -25,6 +26,7 @@ from .options import ListenOptions, ServerHandler, UnixOptions, check_server_han
 from .proxy_protocol import ProxyListener, ProxyTerms
 from .shutdown import Drain, drain
 from .tls import TlsReloader
+from .tls_handshake import TlsHandshake, finish_handshake
 from .unix import bind_unix
 
 if TYPE_CHECKING:
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rawws.http.serving import ServerFigures
+    from rawws.net.reactor import Reactor
     from rawws.net.socket import AsyncSocket
 
     from .listening import ListeningServer
+    from .proxy_header import ProxiedClient
 
 __all__ = ["Serve", "Server", "serve", "start_serving", "unix_serve"]
 
@@ -60,6 +64,8 @@ class Server:
         self._drain: asyncio.Task[None] | None = None
         self._servers: list[ListeningServer] = []
         self._tls = TlsReloader(None)
+        # TLS is our own engine's: a connection is known before its handshake.
+        self._counts_handshakes = False
         self._stopped: asyncio.Future[None] | None = None
         # What is called on SIGHUP as well, for an application that reads its configuration again.
         self.on_reload: Callable[[], object] | None = None
@@ -68,7 +74,8 @@ class Server:
         """Begin to listen. Raises OSError where that fails."""
         self._tls = TlsReloader(options.ssl, None if self.context.options.http2 is False else ALPN)
         more: dict[str, Any] = {"backlog": min(options.backlog, ACCEPTS), "start_serving": False}
-        if self._tls.context is not None:
+        by_epoll = chosen_engine(options.engine, self.settings.loop, tls=self._tls.context is not None) == "epoll"
+        if self._tls.context is not None and not by_epoll:
             more["ssl"] = self._tls.context
             if self.settings.open_timeout:
                 # The loop hands over a connection when its TLS handshake is done: so that has a deadline of its own.
@@ -78,13 +85,12 @@ class Server:
                 more["ssl_shutdown_timeout"] = self.settings.close_timeout
         try:
             await self._bind(options, more)
-            # TLS is the loop's.
-            by_epoll = self._tls.context is None and chosen_engine(options.engine, self.settings.loop) == "epoll"
-            if by_epoll and not options.proxy_protocol:
-                self._servers = [EpollServer(server, self.make_protocol) for server in self._servers]
+            adopting = self._adopting() if by_epoll else None
             if options.proxy_protocol:
                 tls = {name: value for name, value in more.items() if name.startswith("ssl")}
-                self._read_proxy_headers(tls, by_epoll=by_epoll)
+                self._read_proxy_headers(tls, adopting)
+            elif adopting is not None:
+                self._servers = [EpollServer(server, self.make_protocol, adopting) for server in self._servers]
             if options.hosts is None and not options.trusted_proxies:
                 # RFC 9110 7.4 excepts "a trusted gateway": what it passes on is by the name of its site.
                 self.context.hosts = AllowedHosts.at(self.sockets, options.host)
@@ -125,19 +131,36 @@ class Server:
             port = options.port or 0
             self._servers.append(await loop.create_server(make, options.host, port, **more))
 
-    def _read_proxy_headers(self, tls: dict[str, Any], *, by_epoll: bool) -> None:
+    def _adopting(self) -> Callable[[Reactor, int, Any, AsyncSocket], None]:
+        """Return what serves an accepted descriptor by our own engine."""
+        if self._tls.context is None:
+            return adopt
+        from rawws.net.tls_transport import TlsTerms  # noqa: PLC0415 - as `ssl` itself: few servers have TLS
+
+        self._counts_handshakes = True
+        settings = self.settings
+        return TlsTerms(
+            self._tls.context,
+            settings.loop,
+            finish_handshake,
+            shutdown_timeout=settings.close_timeout,
+            logger=settings.logger,
+        ).adopt
+
+    def _read_proxy_headers(
+        self, tls: dict[str, Any], adopting: Callable[[Reactor, int, Any, AsyncSocket], None] | None
+    ) -> None:
         """Have every connection begin with a PROXY header."""
         context = self.context
-        reactor = reactor_of(self.settings.loop) if by_epoll else None
         terms = ProxyTerms(
             TrustedProxies(context.options.trusted_proxies),
-            lambda client: WebSocket(self.settings, Http1Connection(context, client)),
+            self._protocol_for,
             context.counters.refuse_proxy,
             open_timeout=context.options.open_timeout,
             most=context.max_connections,
             tls=tls,
             logger=self.settings.logger,
-            adopt=partial(adopt, reactor) if reactor is not None else None,
+            adopt=None if adopting is None else partial(adopting, reactor_of(self.settings.loop)),
         )
         self._servers = [ProxyListener(server, terms) for server in self._servers]
 
@@ -301,7 +324,12 @@ class Server:
 
     def make_protocol(self) -> WebSocket:
         """Return the protocol for a new connection."""
-        return WebSocket(self.settings, Http1Connection(self.context))
+        return self._protocol_for(UNKNOWN_CLIENT)
+
+    def _protocol_for(self, client: ProxiedClient) -> WebSocket:
+        """Return the protocol for a new connection of a client that a PROXY header names."""
+        connection = Http1Connection(self.context, client)
+        return WebSocket(self.settings, TlsHandshake(connection) if self._counts_handshakes else connection)
 
 
 class Serve:
@@ -390,9 +418,9 @@ def serve(handler: ServerHandler, options: ListenOptions) -> Serve:
     none. With `proxy_protocol`, every connection must begin with a PROXY header of one of them (version 1 or 2), before
     TLS, too; others are closed.
 
-    `engine` is who reads and writes plain sockets: "asyncio", the transports of the loop; "epoll", an engine of our
-    own, on Linux alone. None is "epoll" where there is one, but "asyncio" where rawws runs interpreted in a loop that
-    is written in C, such as uvloop. TLS is the loop's with both.
+    `engine` is who reads and writes the sockets, plain and in TLS: "asyncio", the transports of the loop; "epoll", an
+    engine of our own, on Linux alone. None is "epoll" where there is one, but "asyncio" where rawws runs interpreted in
+    a loop that is written in C, such as uvloop.
 
     Raises ValueError or TypeError for options that make no sense, OSError where it cannot listen.
     """

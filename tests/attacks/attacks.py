@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import time
 import zlib
@@ -208,6 +209,34 @@ def proxy_headers(port: int) -> None:
         signature + b"\x20\x00\x10\x00" + bytes(4095),
     ]
     with hold(lambda: plain(proxied), 200) as socks:
+        for number, sock in enumerate(socks):
+            with suppress(OSError):
+                sock.sendall(starts[number % len(starts)])
+        for sock in socks:
+            until_closed(sock)
+
+
+def tls_handshakes(port: int) -> None:
+    """TLS handshakes that do not begin, do not end, or are none; the server ends them."""
+    with urlopen(f"http://{HOST}:{port}/facts", timeout=HANGS) as response:
+        secured = json.load(response)["secured"]
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=HOST).do_handshake()
+    hello = outgoing.read()
+    starts = [
+        b"",
+        hello[:1],
+        hello[:100],
+        hello,
+        hello + hello,
+        hello + b"\x17\x03\x03\x40\x00" + bytes(16384),
+        b"\x16\x03\x01\xff\xff" + bytes(65535),
+        b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(16380),
+        bytes(65536),
+        request(),
+    ]
+    with hold(lambda: plain(secured), 200) as socks:
         for number, sock in enumerate(socks):
             with suppress(OSError):
                 sock.sendall(starts[number % len(starts)])
@@ -519,6 +548,7 @@ ATTACKS = [
     Attack("half requests", half_requests, 200, http=True),
     Attack("dribbled requests", dribbled_requests, 50, http=True),
     Attack("PROXY headers", proxy_headers, 200, http=True),
+    Attack("TLS handshakes", tls_handshakes, 200, http=True),
     Attack("half-open connections", half_open, 100, http=True),
     Attack("connections that come and go", churn),
     Attack("handshakes that come and go", reconnecting),

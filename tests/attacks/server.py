@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,8 @@ SHORT: dict[str, Any] = {"open_timeout": 1, "close_timeout": 1, "keep_alive_time
 
 # The port of our server where connections begin with a PROXY header.
 PROXIED: list[int] = []
+# That of our server in TLS.
+SECURED: list[Any] = []
 
 
 def announce(sockets: Any) -> None:
@@ -82,6 +85,8 @@ def rawws_routes(folder: Path) -> Any:
                     "connections": len(request.server.settings.connections),
                     "names": len(engine.topics),
                     "proxied": PROXIED[0],
+                    "secured": SECURED[0].sockets[0].getsockname()[1],
+                    "handshakes": len(SECURED[0].settings.connections),
                 }
             ),
         )
@@ -151,16 +156,22 @@ def select(_: Any, offered: list[str]) -> str | None:
 
 async def rawws_server(options: dict[str, Any]) -> None:
     """Serve everything there is."""
+    import trustme  # noqa: PLC0415
+
     import rawws  # noqa: PLC0415
     from tests.engine import choose  # noqa: PLC0415
 
     choose()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert(HOST).configure_cert(tls)
     with tempfile.TemporaryDirectory() as folder:
         routes = rawws_routes(Path(folder))
         behind = rawws.serve(routes, HOST, 0, proxy_protocol=True, trusted_proxies=[HOST], **SHORT)
         serving = rawws.serve(routes, HOST, 0, select_subprotocol=select, http2=True, **SHORT, **options)
-        async with behind as proxied, serving as server:
+        secure = rawws.serve(routes, HOST, 0, ssl=tls, **SHORT)
+        async with behind as proxied, secure as secured, serving as server:
             PROXIED.append(proxied.sockets[0].getsockname()[1])
+            SECURED.append(secured)
             announce(server.sockets)
             await server.serve_forever()
 

@@ -294,7 +294,7 @@ async def test_an_unknown_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_default_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "default_engine", lambda _loop: "asyncio")
+    monkeypatch.setattr(engines, "default_engine", lambda _loop, **_tls: "asyncio")
     for engine, by_epoll in [(None, False), ("epoll", True)]:
         options: dict[str, Any] = {"engine": engine}
         async with rawws.serve(echo, "127.0.0.1", 0, **options) as server, connected(server):

@@ -1,0 +1,59 @@
+cimport cython
+
+from . cimport posix as os
+from .reactor cimport EpollTransport, Reactor
+
+cdef int READ
+cdef int WRITE
+cdef Py_ssize_t RECORD
+cdef int SHAKING
+cdef int OPEN
+cdef int LEAVING
+cdef int LEFT
+cdef object END
+
+@cython.final
+cdef class TlsTerms:
+    cdef readonly object context
+    cdef object on_secure
+    cdef double shutdown_timeout
+    cdef object logger
+    cdef object view
+    cdef Py_ssize_t size
+
+cdef class TlsTransport(EpollTransport):
+    cdef TlsTerms terms
+    cdef object tls
+    cdef object inner
+    cdef int phase
+    cdef int wants
+    cdef bint read_wants_room
+    cdef bint write_wants_data
+    cdef object record
+    cdef bint broken
+    cdef bint more
+    cdef object fate
+    cdef bint reading_soon
+    cdef object certificate
+    cdef object alarm
+
+    @cython.locals(readable=bint, room=bint)
+    cpdef ready(self, int events)
+    @cython.locals(mask=int)
+    cpdef update(self)
+    cpdef shake(self)
+    cpdef wrap(self)
+    cpdef empty(self)
+    @cython.locals(size=Py_ssize_t, total=Py_ssize_t, count=Py_ssize_t)
+    cpdef read(self)
+    cpdef read_soon(self)
+    @cython.locals(waiting=list, sent=Py_ssize_t)
+    cpdef send(self)
+    cpdef break_off(self, error)
+    cpdef set_alarm(self)
+    cpdef finish(self)
+    @cython.locals(count=Py_ssize_t, over=bint)
+    cpdef leave(self)
+
+@cython.locals(room=Py_ssize_t)
+cdef next_record(list waiting)
