@@ -6,6 +6,7 @@ from .reactor cimport EpollTransport, Reactor
 cdef int READ
 cdef int WRITE
 cdef Py_ssize_t RECORD
+cdef Py_ssize_t STEP_COST
 cdef int SHAKING
 cdef int OPEN
 cdef int LEAVING
@@ -54,6 +55,7 @@ cdef class TlsTransport(EpollTransport):
     cpdef finish(self)
     @cython.locals(count=Py_ssize_t, over=bint)
     cpdef leave(self)
+    cpdef close_descriptor(self)
 
 @cython.locals(room=Py_ssize_t)
 cdef next_record(list waiting)

@@ -36,6 +36,8 @@ __all__ = ["TlsTerms", "TlsTransport"]
 
 # RFC 8446 5.1: "The length MUST NOT exceed 2^14 bytes."
 RECORD = 16384
+# What a step of a handshake costs, in bytes that are read in that time: some are signatures of 1 ms, and others wait.
+STEP_COST = 65536
 # How long a peer is waited for that does not answer close_notify, in seconds, where nobody says: as the loops do.
 SHUTDOWN_TIMEOUT = 30.0
 # A handshake is due or under way; messages go; close_notify is to be sent; the peer's is waited for.
@@ -154,6 +156,7 @@ class TlsTransport(EpollTransport):
         """Go on with the handshake."""
         if self.ended:
             return
+        self.reactor.spent += STEP_COST
         try:
             if self.tls is None:
                 self.tls = self.wrap()
@@ -321,7 +324,7 @@ class TlsTransport(EpollTransport):
 
     def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Send pieces, behind what waits. They must not change any more."""
-        if not self.broken:
+        if not self.broken and self.phase <= OPEN:
             EpollTransport.writelines(self, pieces)
 
     def can_write_eof(self) -> bool:
@@ -380,10 +383,18 @@ class TlsTransport(EpollTransport):
         self.record = None
         EpollTransport.end_soon(self, error)
 
+    def close_descriptor(self) -> None:
+        """Close the descriptor, and let go of OpenSSL: the application may keep the connection for long."""
+        self.inner = None
+        EpollTransport.close_descriptor(self)
+
     # -- what a transport of the loop does
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what is known under this name: of TLS, or of the socket."""
+        """Return what is known under this name: of TLS, or of the socket.
+
+        The `ssl_object` is an ssl.SSLSocket here; once the connection is gone, it knows nothing any more.
+        """
         if name == "sslcontext":
             return self.terms.context
         if name not in {"ssl_object", "peercert", "cipher", "compression"}:
