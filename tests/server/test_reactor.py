@@ -21,7 +21,7 @@ import pytest
 
 import rawws
 from rawws.net import reactor as module
-from rawws.net.reactor import Acceptor, EpollTransport, reactor_of
+from rawws.net.reactor import Acceptor, EpollTransport, adopt, reactor_of
 from rawws.net.socket import AsyncSocket, shared
 from rawws.net.turns import TURN_SIZE
 from rawws.server import engines
@@ -567,7 +567,7 @@ async def test_so_many_are_accepted_at_a_time_and_none_by_one_that_is_closed() -
 
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        acceptor = Acceptor(reactor, listening.fileno(), make)
+        acceptor = Acceptor(reactor, listening.fileno(), make, adopt)
         for _ in range(ACCEPTS + 8):
             stack.enter_context(socket.create_connection(listening.getsockname()))
         acceptor.ready(1)
@@ -604,7 +604,7 @@ async def test_nobody_is_accepted_behind_one_who_closed_the_server() -> None:
 
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        acceptor = Acceptor(reactor_of(loop), listening.fileno(), make)
+        acceptor = Acceptor(reactor_of(loop), listening.fileno(), make, adopt)
         for _ in range(3):
             stack.enter_context(socket.create_connection(listening.getsockname()))
         acceptor.ready(1)
