@@ -540,7 +540,7 @@ async def test_an_endpoint_goes_on_when_its_client_leaves() -> None:
     async with served(on("/", save)) as (server, peer):
         await peer.write(get())
         await started.wait()
-        peer.close()
+        peer.reset()
         await eventually(lambda: not server.settings.connections)
         assert not finished.is_set()
         released.set()
@@ -559,7 +559,7 @@ async def test_an_endpoint_that_refuses_a_client_that_left_is_heard_by_nobody() 
     async with served(on("/", refuse)) as (server, peer):
         await peer.write(get() + get())
         await started.wait()
-        peer.close()
+        peer.reset()
         await eventually(lambda: not server.settings.connections)
         gone.set()
         await refused.wait()
