@@ -39,12 +39,12 @@ async def test_a_browser_gets_what_was_said_and_nobody_else_reads_it() -> None:
             sender.check(browser.device)
             message = PushMessage("Hello", "A body", {"url": "/chat"}, ttl=60, urgency="high", collapse="chat-7")
             assert await sender.deliver(browser.device, message) == PushOutcome("sent")
+            assert double.server is not None
+            assert double.server.stats().http2_connections == 1
         [pushed] = double.pushed
         assert pushed.payload == {"title": "Hello", "body": "A body", "data": {"url": "/chat"}}
         named = {name: pushed.headers[name] for name in ("ttl", "urgency", "topic")}
         assert named == {"ttl": "60", "urgency": "high", "topic": "chat-7"}
-        assert double.server is not None
-        assert double.server.stats().http2_connections == 1
 
 
 # A status, headers, what they mean, and for how many seconds to wait.

@@ -264,9 +264,14 @@ async def test_a_forked_child_neither_keeps_connections_nor_disturbs_them() -> N
 @pytest.mark.parametrize("by", ["client", "server"])
 async def test_an_ended_connection_is_not_left_to_the_garbage_collector(by: str) -> None:
     def kept() -> list[Any]:
-        return [thing for thing in gc.get_objects() if isinstance(thing, EpollTransport | rawws.WebSocket)]
+        found = [thing for thing in gc.get_objects() if isinstance(thing, EpollTransport | rawws.WebSocket)]
+        return [thing for thing in found if id(thing) not in before]
 
     gc.collect()
+    # Of other tests.
+    before: set[int] = set()
+    left = kept()
+    before.update(map(id, left))
     gc.disable()
     try:
         async with serve(echo) as server, connected(server) as peer:
