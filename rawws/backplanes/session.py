@@ -211,10 +211,13 @@ def both(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> asyncio.Future
         error = done.exception()
         if answer.done():
             return
+        if error is None and one.done() and other.done():
+            # Both are there, and the one that is not told of yet may have failed.
+            error = one.exception() or other.exception()
+            if error is None:
+                answer.set_result(None)
         if error is not None:
             answer.set_exception(error)
-        elif one.done() and other.done():
-            answer.set_result(None)
 
     one.add_done_callback(look)
     other.add_done_callback(look)

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import pytest
 
-from rawws.backplanes.session import EngineSession, check_times
+from rawws.backplanes.session import EngineSession, both, check_times
 from rawws.net.cancellation import cancel_all
 from rawws.topics import History
 from rawws.topics.backplane import BackplaneAway
@@ -214,3 +214,21 @@ def test_times_that_are_none_are_refused_and_short_ones_are_not(times: tuple[flo
     with pytest.raises(ValueError, match=f"^{words}$"):
         check_times(*times)
     check_times(0.001, 0.001)
+
+
+@pytest.mark.parametrize("first", ["one", "other"])
+@pytest.mark.parametrize("failing", ["one", "other", "neither"])
+async def test_of_two_answers_that_come_in_one_turn_the_one_that_failed_is_told(first: str, failing: str) -> None:
+    loop = asyncio.get_running_loop()
+    answers: dict[str, asyncio.Future[None]] = {"one": loop.create_future(), "other": loop.create_future()}
+    answer = both(answers["one"], answers["other"])
+    for name in ("one", "other") if first == "one" else ("other", "one"):
+        if name == failing:
+            answers[name].set_exception(BackplaneAway(name))
+        else:
+            answers[name].set_result(None)
+    if failing == "neither":
+        await answer
+    else:
+        with pytest.raises(BackplaneAway, match=failing):
+            await answer
