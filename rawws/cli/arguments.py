@@ -104,7 +104,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=ENGINES,
         default=argparse.SUPPRESS,
-        help="who reads and writes plain sockets: the loop, or an epoll of our own (default: what costs less here)",
+        help="who reads and writes the sockets: the loop, or an epoll of our own (default: what costs less here)",
     )
     group.add_argument(
         "--compression",
