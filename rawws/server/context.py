@@ -124,11 +124,11 @@ class ServerContext:
         self.carriers: set[WebSocket] = set()
         # Of WebSockets each with its connection.
         self.tasks: dict[asyncio.Task[Any], Any] = {}
+        # Of these, the endpoints whose clients are gone: each counts as a connection.
+        self.outliving: set[asyncio.Task[None]] = set()
         # One for all handlers: with one for each, and a copy of the context for it, a connection holds 300 bytes more.
         self._when_done = self._handler_done
         self._done_in = contextvars.copy_context()
-        # Of these, the endpoints whose clients are gone: each counts as a connection.
-        self.outliving: set[asyncio.Task[None]] = set()
         self._date = ""
         self._date_at = 0.0
 

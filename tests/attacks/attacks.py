@@ -191,10 +191,25 @@ def dribbled_requests(port: int) -> None:
     raise AssertionError("a request that took over its time was waited for")
 
 
+def listener(port: int, name: str) -> int:
+    """Return the port of another listener of the program."""
+    with urlopen(f"http://{HOST}:{port}/facts", timeout=HANGS) as response:
+        found: int = json.load(response)[name]
+    return found
+
+
+def begin_in_each_way(port: int, starts: list[bytes]) -> None:
+    """Hold 200 connections that begin with these octets by turns, until the server ends each."""
+    with hold(lambda: plain(port), 200) as socks:
+        for number, sock in enumerate(socks):
+            with suppress(OSError):
+                sock.sendall(starts[number % len(starts)])
+        for sock in socks:
+            until_closed(sock)
+
+
 def proxy_headers(port: int) -> None:
     """Connections whose PROXY header does not come, does not end, or is none; the server ends them."""
-    with urlopen(f"http://{HOST}:{port}/facts", timeout=HANGS) as response:
-        proxied = json.load(response)["proxied"]
     signature = b"\r\n\r\n\0\r\nQUIT\n"
     starts = [
         b"",
@@ -208,18 +223,11 @@ def proxy_headers(port: int) -> None:
         signature + b"\x21\x11\x10\x00" + bytes(12) + b"\x04\xff\xff" + bytes(4081),
         signature + b"\x20\x00\x10\x00" + bytes(4095),
     ]
-    with hold(lambda: plain(proxied), 200) as socks:
-        for number, sock in enumerate(socks):
-            with suppress(OSError):
-                sock.sendall(starts[number % len(starts)])
-        for sock in socks:
-            until_closed(sock)
+    begin_in_each_way(listener(port, "proxied"), starts)
 
 
 def tls_handshakes(port: int) -> None:
     """TLS handshakes that do not begin, do not end, or are none; the server ends them."""
-    with urlopen(f"http://{HOST}:{port}/facts", timeout=HANGS) as response:
-        secured = json.load(response)["secured"]
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
         ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=HOST).do_handshake()
@@ -236,12 +244,7 @@ def tls_handshakes(port: int) -> None:
         bytes(65536),
         request(),
     ]
-    with hold(lambda: plain(secured), 200) as socks:
-        for number, sock in enumerate(socks):
-            with suppress(OSError):
-                sock.sendall(starts[number % len(starts)])
-        for sock in socks:
-            until_closed(sock)
+    begin_in_each_way(listener(port, "secured"), starts)
 
 
 def half_open(port: int) -> None:
