@@ -7,8 +7,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Maven would leave what it fetches in the home folder, npm a cache in the temporary one.
 MVN := mvn --quiet --batch-mode -Dmaven.repo.local=build/maven
 NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
-# Files of tests that run at a time: as many as small machines have processors. tests/conftest.py says in which order.
-WORKERS ?= 2
+# Files of tests that run at a time: one more than small machines have processors, for tests wait. tests/conftest.py says in which order.
+WORKERS ?= 3
 XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python .ci/tests.py -m pytest $(XDIST)
 # The interpreted twin runs on one loop: what a loop does otherwise shows with the compiled one, which runs on both, and
