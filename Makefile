@@ -7,13 +7,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Maven would leave what it fetches in the home folder, npm a cache in the temporary one.
 MVN := mvn --quiet --batch-mode -Dmaven.repo.local=build/maven
 NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
-# Files of tests that run at a time: one more than small machines have processors, for tests wait. tests/conftest.py says in which order.
-WORKERS ?= 3
-XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-PYTEST := $(BIN)/python .ci/tests.py -m pytest $(XDIST)
-# The interpreted twin runs on one loop: what a loop does otherwise shows with the compiled one, which runs on both, and
-# what a twin does otherwise shows on either. `make pythons` runs each twin on each loop.
-COVERED := RAWWS_PURE=1 TEST_LOOPS=asyncio $(BIN)/python .ci/tests.py -m coverage run -m pytest $(XDIST)
+# Files of tests that run at a time: twice as many as small machines have processors, for tests wait. tests/conftest.py
+# says in which order.
+WORKERS ?= 4
+TESTS := .ci/tests.py -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python $(TESTS)
+COVERED := $(BIN)/python $(TESTS:-m=-m coverage run -m)
+# What is tested here has no compiled twin, and is slow: it runs compiled alone, and is measured there. All else runs
+# interpreted, too, on one loop: what a loop does otherwise shows with the compiled twin, which runs on both.
+# `make pythons` runs each twin on each loop.
+SINGLE := $(addprefix tests/,backplanes gateway cli admin test_demo.py test_testing.py test_workers.py)
+INTERPRETED := RAWWS_PURE=1 TEST_LOOPS=asyncio $(COVERED)
 
 .PHONY: help run test check pythons build lint docs bench bench-many attacks autobahn tunnel foreign specs fuzz mutate soak frames \
 	torture clean
@@ -25,15 +29,13 @@ run: build ## start the demo and name the page to open (PORT=8765)
 	@$(BIN)/python -m rawws demo --port $(PORT)
 
 test: lint ## lint, then every test compiled, then interpreted what has a compiled twin, and see that it is covered
-	$(PYTEST)
+	$(PYTEST) $(SINGLE:%=--ignore %)
 	@$(BIN)/coverage erase
-	$(COVERED) tests/protocol tests/sse tests/server/test_bodies.py
+	$(INTERPRETED) tests/protocol tests/sse tests/server/test_bodies.py
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='rawws/protocol/*,rawws_sse/*' --fail-under=100
-	$(COVERED) tests/server tests/client tests/topics tests/backplanes tests/integrations \
-		tests/gateway --ignore tests/gateway/test_chromium.py --ignore tests/gateway/test_instances.py \
-		--ignore tests/gateway/test_node.py --ignore tests/gateway/test_engines.py --ignore tests/gateway/test_admin_page.py \
-		tests/cli tests/admin tests/test_demo.py tests/test_testing.py tests/test_workers.py
+	$(COVERED) $(SINGLE)
+	$(INTERPRETED) tests/server tests/client tests/topics tests/integrations
 	@$(BIN)/coverage combine --quiet --append
 	$(BIN)/coverage report --include='rawws/*' --omit='rawws/protocol/*' --skip-covered --fail-under=95
 	RAWWS_PURE=1 $(PYTEST) tests/attacks
