@@ -126,14 +126,16 @@ PANELS: Final = (
     ("handshake", "cpu_us", 1.0, "Opening handshake", "µs of CPU per connection"),
     ("idle", "memory", 1024.0, "Idle connection", "KiB of memory per connection"),
 )
-SHOWN: Final = ("rawws", "rawws-coroutine", "rawws-pure", "floor", "limit", "picows", "socketify", "granian", "aiohttp")
-SHOWN_TOO: Final = (*SHOWN, "uvicorn", "websockets")
+SHOWN: Final = (
+    *("rawws", "rawws-coroutine", "rawws-pure", "floor", "limit", "uwebsockets"),
+    *("picows", "socketify", "granian", "aiohttp", "uvicorn", "websockets"),
+)
 INK, OURS, OURS_TOO, THEIRS = "#7a8490", "#2f81f7", "#7fb2f5", "#98a1ab"  # legible on white and on near-black
 
 
 def chart(result: Medians, versions: dict[str, str], stem: Path) -> list[Path]:
     """Draw the chart of the README as SVG and PNG, transparent, for light and dark pages; return the files."""
-    panels = [panel for panel in PANELS if not result.get(panel[0], {}).keys().isdisjoint(SHOWN_TOO)]
+    panels = [panel for panel in PANELS if not result.get(panel[0], {}).keys().isdisjoint(SHOWN)]
     if not panels:
         return []
     import matplotlib as mpl  # noqa: PLC0415 - only who draws needs it
@@ -160,7 +162,7 @@ def chart(result: Medians, versions: dict[str, str], stem: Path) -> list[Path]:
 
 def bars(axis: Any, servers: dict[str, dict[str, Any]], versions: dict[str, str], panel: tuple[Any, ...]) -> None:
     _, metric, unit, title, legend = panel
-    shown = sorted((servers[name][metric] / unit, name) for name in SHOWN_TOO if name in servers)
+    shown = sorted((servers[name][metric] / unit, name) for name in SHOWN if name in servers)
     room = min(shown[-1][0], 2 * shown[-2 if len(shown) > 1 else -1][0])  # one giant must not hide the rest
     labels = [
         SERVERS[name].label.replace(name, f"{name} {versions.get(name, '')}".rstrip() if name != BASE else name)
