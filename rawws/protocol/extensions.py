@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 from rawws.errors import HandshakeError, LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Extension", "excerpt", "format_extensions", "is_token", "parse_extensions", "parse_list", "parse_tokens"]
 
@@ -37,7 +37,7 @@ def excerpt(text: str) -> str:
     return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")
 
 
-def parse_list(values: list[str], header: str) -> list[str]:
+def parse_list(values: Sequence[str], header: str) -> list[str]:
     """Split the values of all `header` lines at commas; raises `HandshakeError` (400) if there are but empty ones."""
     # RFC 9110 5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty list elements"; what fits into a
     # head is reasonable.
@@ -47,7 +47,7 @@ def parse_list(values: list[str], header: str) -> list[str]:
     return elements
 
 
-def parse_tokens(values: list[str], header: str, also: str = "") -> list[str]:
+def parse_tokens(values: Sequence[str], header: str, also: str = "") -> list[str]:
     """Split the values into tokens, in which the characters of `also` may be, too; raises `HandshakeError` (400)."""
     tokens = parse_list(values, header) if values else []
     for token in tokens:

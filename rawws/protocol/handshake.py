@@ -99,11 +99,11 @@ def check_upgrade(request: Request) -> str:
         raise HandshakeError(426, "the request is in HTTP/1.0, needed is HTTP/1.1", _UPGRADE)
     # RFC 6455 4.1: "an |Upgrade| header field whose value MUST include the "websocket" keyword." Its elements are
     # tokens, or name/version (RFC 9110 7.8).
-    if headers.get_all("Upgrade") != ["websocket"] and "websocket" not in _tokens(headers, "Upgrade", "/"):
+    if headers.values_of("upgrade") != ["websocket"] and "websocket" not in _tokens(headers, "Upgrade", "/"):
         raise HandshakeError(426, f"Upgrade is {_came(headers, 'Upgrade')}, needed is 'websocket'", _UPGRADE)
     # RFC 6455 4.1: "a |Connection| header field whose value MUST include the "Upgrade" token." 400 and not 426: the
     # client did ask to upgrade, and what came of it is malformed.
-    if headers.get_all("Connection") != ["Upgrade"] and "upgrade" not in _tokens(headers, "Connection"):
+    if headers.values_of("connection") != ["Upgrade"] and "upgrade" not in _tokens(headers, "Connection"):
         raise HandshakeError(400, f"Connection is {_came(headers, 'Connection')}, needed is 'Upgrade'")
     _check_version(headers)
     # RFC 6455 4.1: it "MUST be a nonce consisting of a randomly selected 16-byte value that has been base64-encoded".
@@ -125,15 +125,15 @@ def check_connect(request: Request) -> None:
 def _check_version(headers: Headers) -> None:
     # RFC 6455 4.2.2: "If this version does not match a version understood by the server, the server MUST abort the
     # WebSocket handshake [...] and instead send an appropriate HTTP error code (such as 426 Upgrade Required)".
-    if headers.get_all("Sec-WebSocket-Version") != ["13"]:
+    if headers.values_of("sec-websocket-version") != ["13"]:
         came = _came(headers, "Sec-WebSocket-Version")
         raise HandshakeError(426, f"Sec-WebSocket-Version is {came}, understood is 13", _UPGRADE)
     # A body would be one to a proxy and frames to us, so there is none.
-    if content_length(headers) or "Transfer-Encoding" in headers:
+    if content_length(headers) or headers.values_of("transfer-encoding"):
         raise HandshakeError(400, "the request announces a body, none is allowed in a WebSocket handshake")
     # RFC 9110 7.8: with Expect, "the server MUST send a 100 (Continue) response before sending a 101". But without a
     # body there is nothing to expect (10.1.1: "A client MUST NOT").
-    if "Expect" in headers:
+    if headers.values_of("expect"):
         raise HandshakeError(417, "the request has an Expect header, none is allowed in a WebSocket handshake")
 
 
@@ -147,7 +147,7 @@ def check_origin(request: Request, origins: Origins, scheme: str, host: str) -> 
     is judged where there is no Origin, but the browser says that the page is of another one (`crosses_origins`).
     """
     # RFC 6454 7.3: "The user agent MUST NOT include more than one Origin header field in any HTTP request."
-    origin = _only_value(request.headers, "Origin") if "Origin" in request.headers else None
+    origin = _only_value(request.headers, "Origin") if request.headers.values_of("origin") else None
     # RFC 6455 4.2.2: "The origin is serialized to ASCII and converted to lowercase."
     came = None if origin is None else origin.lower()
     if came is None and crosses_origins(request.headers):
@@ -182,7 +182,7 @@ def crosses_origins(headers: Headers) -> bool:
     Fetch Metadata Request Headers 2.3: "same-site" and "cross-site" are not "same-origin", and "none" is the user. What
     is none of the four says nothing: "servers SHOULD ignore this header if it contains an invalid value."
     """
-    return headers.get_all("Sec-Fetch-Site") in (["cross-site"], ["same-site"])
+    return headers.values_of("sec-fetch-site") in (["cross-site"], ["same-site"])
 
 
 def _named(origins: str | Sequence[str | re.Pattern[str] | None]) -> str:
@@ -226,7 +226,7 @@ def accept(
 def _choose_subprotocol(
     headers: Headers, supported: Sequence[str] | None, select: Callable[[list[str]], str | None] | None
 ) -> str | None:
-    offered = parse_tokens(headers.get_all("Sec-WebSocket-Protocol"), "Sec-WebSocket-Protocol")
+    offered = parse_tokens(headers.values_of("sec-websocket-protocol"), "Sec-WebSocket-Protocol")
     # RFC 6455 4.1: "The elements that comprise this value [...] MUST all be unique strings."
     if len(set(offered)) < len(offered):
         raise HandshakeError(400, f"Sec-WebSocket-Protocol is {excerpt(', '.join(offered))}, each is allowed once")
@@ -407,17 +407,17 @@ def _came(headers: Headers, name: str) -> str:
 
 
 def _only_value(headers: Headers, name: str) -> str:
-    values = headers.get_all(name)
+    values = headers.values_of(name.lower())
     if len(values) != 1:
         raise HandshakeError(400, f"there are {len(values)} {name} headers, exactly one is needed")
     return values[0]
 
 
 def _tokens(headers: Headers, name: str, also: str = "") -> list[str]:
-    return [token.lower() for token in parse_tokens(headers.get_all(name), name, also)]
+    return [token.lower() for token in parse_tokens(headers.values_of(name.lower()), name, also)]
 
 
 def _extensions(headers: Headers) -> list[Extension]:
     # RFC 6455 9.1: "this header field MAY be split or combined across multiple lines."
-    values = headers.get_all("Sec-WebSocket-Extensions")
+    values = headers.values_of("sec-websocket-extensions")
     return parse_extensions(", ".join(values)) if values else []

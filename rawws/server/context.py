@@ -196,14 +196,14 @@ class ServerContext:
         """Judge the request of an opening handshake, and return its key. Raises HttpError for one that is refused."""
         self.admission.shake_hands(ws)
         key = check_upgrade(request)
-        check_origin(request, self.options.origins, scheme_of(ws), request.headers.get("Host") or "")
+        check_origin(request, self.options.origins, scheme_of(ws), "".join(request.headers.values_of("host")))
         return key
 
     def judge_connect(self, ws: WebSocket, request: Request) -> None:
         """Judge the extended CONNECT for a WebSocket. Raises HttpError for one that is refused."""
         self.admission.shake_hands(ws)
         check_connect(request)
-        check_origin(request, self.options.origins, scheme_of(ws), request.headers.get("Host") or "")
+        check_origin(request, self.options.origins, scheme_of(ws), "".join(request.headers.values_of("host")))
 
     # -- the opening handshake
 

@@ -62,8 +62,8 @@ class AllowedHosts:
 
     def check(self, request: Request) -> None:
         """Raise HttpError with 421 for a request by another name. Without a Host (HTTP/1.0) it is by none."""
-        host = request.headers.get("Host")
-        if host is None or host in self._known:
+        host = "".join(request.headers.values_of("host"))
+        if not host or host in self._known:
             # Every browser sends one.
             return
         name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]

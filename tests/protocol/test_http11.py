@@ -313,6 +313,8 @@ def test_a_bare_cr_is_refused(data: bytes) -> None:
         (b"X\t: a", "is not a name, a colon and a value"),
         (b": a", "is not a name, a colon and a value"),
         (b"X", "is not a name, a colon and a value"),
+        (b"Pragma", "is not a name, a colon and a value"),
+        (b"pragma", "is not a name, a colon and a value"),
         (b"X Y: a", "is not a name, a colon and a value"),
         (b"X(: a", "is not a name, a colon and a value"),
         (b"\xc4: a", "is not a name, a colon and a value"),
@@ -816,6 +818,7 @@ def test_headers_are_a_mapping_that_ignores_case_and_keeps_repetitions() -> None
     assert headers.get("X", "d") == "d"
     assert headers.get_all("SET-COOKIE") == ["b", "c"]
     assert headers.get_all("x") == []
+    assert (headers.values_of("set-cookie"), headers.values_of("x")) == (["b", "c"], ())
     assert list(headers) == ["host", "set-cookie"]
     assert len(headers) == 2
     assert list(headers.raw_items()) == [("Host", "a"), ("Set-Cookie", "b"), ("set-cookie", "c")]
