@@ -19,6 +19,7 @@ __all__ = [
     "LIMITS",
     "add_asgi",
     "add_end",
+    "add_engine",
     "add_limits",
     "add_reload",
     "add_tls",
@@ -100,17 +101,22 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="every connection begins with the PROXY header of a trusted proxy; others are closed",
     )
-    group.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default=argparse.SUPPRESS,
-        help="who reads and writes the sockets: the loop, or an epoll of our own (default: what costs less here)",
-    )
+    add_engine(group)
     group.add_argument(
         "--compression",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="compress messages for those who ask for it (default: yes)",
+    )
+
+
+def add_engine(parser: argparse._ActionsContainer, default: str = "what costs less here") -> None:
+    """Add the option of who reads and writes the sockets; `default` is what holds without it, in words."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=argparse.SUPPRESS,
+        help=f"who reads and writes the sockets: the loop, or an epoll of our own (default: {default})",
     )
 
 

@@ -10,10 +10,11 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rawws.server.engines import check_engine
 from rawws.topics.names import TopicError
 
 from .admin import AdminPlan
-from .arguments import add_end, add_tls, add_where, workers_of
+from .arguments import add_end, add_engine, add_tls, add_where, workers_of
 from .gateway_api import ApiPlan
 from .loading import CommandError
 from .serve import run_server, tls_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from rawws.gateway.config import GatewayConfig
     from rawws.gateway.model import Gateway
-    from rawws.server.shutdown import Drain
+    from rawws.server.engines import SocketEngine
 
 __all__ = ["add_gateway_command"]
 
@@ -78,7 +79,7 @@ client_events = true
 
 # What does not change at a reload.
 FIXED: Final = (
-    *("listen", "api_listen", "admin", "admin_key", "backplane", "prefix", "trusted_proxies"),
+    *("listen", "api_listen", "admin", "admin_key", "backplane", "prefix", "trusted_proxies", "engine"),
     *("history_count", "history_age", "message_rate"),
 )
 
@@ -102,6 +103,7 @@ def add_gateway_command(commands: Any, prog: str) -> None:
     parser.add_argument(
         "--workers", type=workers_of, default=1, metavar="N", help="processes on one port; auto is one for each core"
     )
+    add_engine(parser, "that of the file")
     add_tls(parser)
     add_end(parser)
 
@@ -127,6 +129,7 @@ def run_gateway(options: argparse.Namespace) -> int:
     url = config.backplane if "://" in config.backplane else None
     if options.workers > 1 and config.backplane == "none":
         raise CommandError('gateway.backplane is "none", needed for several workers is "workers" or a URL')
+    engine = engine_of(options, config)
     admin, joined = admin_of(config), None
     if options.check:
         if url is not None:
@@ -140,10 +143,10 @@ def run_gateway(options: argparse.Namespace) -> int:
     options.host = options.host or list(hosts)
     options.port = ports[0] if options.port is None else options.port
     gateway = new_gateway(config)
-    given = gateway_options(gateway)
+    given = gateway_options(gateway) | {"engine": engine}
     given["drain"] = dataclasses.replace(given["drain"], grace=options.drain_grace, timeout=options.drain_timeout)
 
-    api = api_of(config, options, given["drain"])
+    api = api_of(config, options, {"drain": given["drain"], "engine": engine})
 
     @contextlib.asynccontextmanager
     async def surroundings() -> AsyncIterator[Callable[[], object]]:
@@ -178,7 +181,17 @@ def run_gateway(options: argparse.Namespace) -> int:
         )
 
 
-def api_of(config: GatewayConfig, options: argparse.Namespace, drain: Drain) -> ApiPlan | None:
+def engine_of(options: argparse.Namespace, config: GatewayConfig) -> SocketEngine | None:
+    """Return who reads and writes the sockets: the command line counts before the file. Raises CommandError."""
+    engine: SocketEngine | None = getattr(options, "engine", config.engine)
+    try:
+        check_engine(engine)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return engine
+
+
+def api_of(config: GatewayConfig, options: argparse.Namespace, given: dict[str, Any]) -> ApiPlan | None:
     """Return where servers ask that have an address of their own. Raises CommandError for what cannot be."""
     from rawws.gateway.spelling import host_and_port  # noqa: PLC0415 - only this command
 
@@ -187,7 +200,7 @@ def api_of(config: GatewayConfig, options: argparse.Namespace, drain: Drain) -> 
     hosts, ports = zip(*map(host_and_port, config.api_listen), strict=True)
     if options.port == ports[0] != 0:
         raise CommandError(f"gateway.api_listen has the port {ports[0]}, which --port says as well")
-    given = {"drain": drain, "access_log": options.access_log, "ssl": tls_of(options)}
+    given = {**given, "access_log": options.access_log, "ssl": tls_of(options)}
     return ApiPlan(list(hosts), ports[0], given)
 
 

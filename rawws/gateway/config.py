@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from rawws.server.engines import SocketEngine
 
 __all__ = [
     "AWS_LIMITS",
@@ -302,6 +305,8 @@ class GatewayConfig:
     backplane: str = field(repr=False)
     prefix: str
     trusted_proxies: tuple[str, ...]
+    # Who reads and writes the sockets of both ports, as `rawws.serve` takes it; None for what costs less.
+    engine: SocketEngine | None
     # Of all apps, at one instance; None for as many as there are descriptors for.
     max_connections: int | None
     # Messages of one connection a second, and as many at once; more are not read for a while. 0 for no limit.

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
+from rawws.server.engines import ENGINES, check_engine
 from rawws.topics.backplane_urls import SCHEMES
 
 from .config import (
@@ -38,6 +39,8 @@ from .webhooks import STANDARD_MARK, octets_of_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rawws.server.engines import SocketEngine
 
 __all__ = ["app_of_api", "load_config", "read_config"]
 
@@ -106,6 +109,7 @@ def gateway_of(whole: TableReader, table: TableReader) -> GatewayConfig:
             "prefix", "rawws", pattern="[0-9A-Za-z_.:-]{1,64}", allowed="1 to 64 of letters, digits, _.:-"
         ),
         trusted_proxies=networks_of(table),
+        engine=engine_of(table),
         max_connections=most_of(table),
         # A page that comes back subscribes to as many channels as a connection may have.
         message_rate=table.seconds("message_rate", 100.0, 0, 1_000_000),
@@ -204,6 +208,17 @@ def networks_of(table: TableReader) -> tuple[str, ...]:
             ip_network(value, strict=False)
         except ValueError:
             table.wrong(f"trusted_proxies[{number}]", f"it is {value[:64]!r}, allowed are addresses and networks")
+    return found
+
+
+def engine_of(table: TableReader) -> SocketEngine | None:
+    """Return who reads and writes the sockets."""
+    named = table.text("engine", "", pattern="|".join(ENGINES), allowed=" or ".join(ENGINES))
+    found = next((engine for engine in ENGINES if engine == named), None)
+    try:
+        check_engine(found)
+    except ValueError as error:
+        table.wrong("engine", str(error).replace("engine is", "it is", 1))
     return found
 
 

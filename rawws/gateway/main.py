@@ -125,6 +125,7 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
         "max_body_memory": MAX_BODIES,
         "message_rate": config.message_rate or None,
         "trusted_proxies": config.trusted_proxies,
+        "engine": config.engine,
         "drain": rawws.Drain(code=code_at_drain),
         # The faces know a client by its Upgrade, which a WebSocket over HTTP/2 has not (RFC 8441).
         "http2": False,
@@ -133,8 +134,14 @@ def gateway_options(gateway: Gateway) -> dict[str, Any]:
 
 def server_api_options(gateway: Gateway) -> dict[str, Any]:
     """Return what `rawws.serve` is told of the port of servers, beside where that is."""
-    proxies = gateway.config.trusted_proxies
-    return {"max_size": MAX_BODY, "max_body_memory": MAX_BODIES, "trusted_proxies": proxies, "http2": False}
+    config = gateway.config
+    return {
+        "max_size": MAX_BODY,
+        "max_body_memory": MAX_BODIES,
+        "trusted_proxies": config.trusted_proxies,
+        "engine": config.engine,
+        "http2": False,
+    }
 
 
 def code_at_drain(ws: rawws.WebSocket) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import threading
@@ -16,6 +17,9 @@ from pusher.errors import PusherBadStatus
 from websockets.sync.client import connect
 
 from rawws.cli import gateway as command
+from rawws.cli.loading import CommandError
+from rawws.cli.main import parse, parser
+from rawws.gateway.config import ConfigError
 from rawws.gateway.loading import read_config
 from rawws.gateway.main import new_gateway
 from tests.cli.commands import fails, port, run, start
@@ -75,6 +79,62 @@ def test_what_cannot_be_run_is_told(tmp_path: Path, head: str, options: list[str
     (tmp_path / "gateway.toml").write_text(app_file(head=f"[gateway]\n{head}"))
     for more in ([], ["--check"]):
         assert reason in fails(run(tmp_path, "gateway", "gateway.toml", *options, *more), 1)
+
+
+# The loop has an epoll, and the engine one of its own.
+POLLS = {"asyncio": 1, "epoll": 2}
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "engine"),
+    [("asyncio", [], "asyncio"), ("epoll", [], "epoll"), ("epoll", ["--engine", "asyncio"], "asyncio")],
+)
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_both_ports_are_of_the_engine_that_is_named(
+    tmp_path: Path, said: str, options: list[str], engine: str, workers: list[str]
+) -> None:
+    head = f'[gateway]\nbackplane = "workers"\napi_listen = ["127.0.0.1:0"]\nengine = "{said}"'
+    (tmp_path / "gateway.toml").write_text(app_file(head=head))
+    with start(tmp_path, "gateway", "gateway.toml", "--port", "0", *options, *workers) as process:
+        api = int(re.findall(r"HTTP APIs at \S+:(\d+)", process.output)[0])
+        with connect(f"ws://{LOOPBACK}:{port(process)}/app/{KEY}?protocol=7") as ws:
+            assert "connection_established" in str(ws.recv())
+            assert library(api).channels_info() == {"channels": {}}
+            serving = children_of(process.pid) if workers else [process.pid]
+            # The broker that joins two workers is a process, too, on an engine of its own.
+            assert [polls_of(pid) for pid in serving].count(POLLS[engine]) >= (2 if workers else 1)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def polls_of(pid: int) -> int:
+    opened = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    return opened.count("anon_inode:[eventpoll]")
+
+
+def test_an_engine_that_there_is_not_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    for value in ("kqueue", ""):
+        file.write_text(app_file(head=f'[gateway]\nengine = "{value}"'))
+        told = run(tmp_path, "gateway", "gateway.toml", "--check").stderr
+        assert told.splitlines()[1:] == [f"  gateway.engine: it is {value!r}, allowed is asyncio or epoll"]
+    file.write_text(app_file())
+    assert "invalid choice: 'kqueue'" in fails(run(tmp_path, "gateway", "gateway.toml", "--engine", "kqueue"), 2)
+
+
+def test_an_engine_that_this_system_has_not_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("select.epoll")
+    reason = "allowed on Linux only: this system has no epoll"
+    with pytest.raises(ConfigError, match=f"^gateway.engine: it is 'epoll', {reason}$"):
+        read_config(app_file(head='[gateway]\nengine = "epoll"'))
+    (tmp_path / "gateway.toml").write_text(app_file())
+    for more in ([], ["--check"]):
+        with pytest.raises(CommandError, match=f"^engine is 'epoll', {reason}$"):
+            command.run_gateway(
+                parse(parser(), ["gateway", str(tmp_path / "gateway.toml"), "--engine", "epoll", *more])
+            )
 
 
 def test_no_log_shows_the_secret_in_the_url_of_a_hook(tmp_path: Path) -> None:
@@ -155,11 +215,12 @@ def test_a_handshake_that_may_take_longer_needs_a_restart(tmp_path: Path, caplog
 def test_a_reload_in_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "gateway.toml"
     gateway = new_gateway(read_config(app_file()))
-    file.write_text(app_file(head='[gateway]\nprefix = "other"'))
+    file.write_text(app_file(head='[gateway]\nprefix = "other"\nengine = "asyncio"'))
     caplog.set_level("INFO", "rawws.gateway")
     command.reload(gateway, file)
     file.write_text("[")
     command.reload(gateway, file)
     assert gateway.config.prefix == "other"
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "ERROR"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "INFO", "ERROR"]
+    assert caplog.messages[:2] == [f"gateway.{key} was changed, and needs a restart" for key in ("prefix", "engine")]
     caplog.clear()

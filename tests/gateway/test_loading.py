@@ -32,6 +32,7 @@ admin_key = "0123456789abcdef"
 backplane = "redis://127.0.0.1:6379/0"
 prefix = "rawws"
 trusted_proxies = ["10.0.0.0/8"]
+engine = "epoll"
 max_connections = 1000
 drain = 5
 history_count = 10
@@ -110,11 +111,13 @@ def test_a_whole_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert api.limits == ApiLimits(idle=0)
     assert [api.route(key) is not None for key in ("$connect", "$default", "x")] == [True, True, False]
     assert api.signing == ("sign",)
+    assert config.engine == "epoll"
 
 
 def test_what_is_left_out_has_a_default() -> None:
     config = read_config(app_file() + API)
     assert (config.listen, config.admin, config.backplane) == (("127.0.0.1:8765",), "", "none")
+    assert config.engine is None
     assert config.apis[0].limits == AWS_LIMITS
     assert config.apps[0].rule_of("x") is None
     assert config.apps[0].limits == AppLimits(
