@@ -231,7 +231,10 @@ class AwsFace(rawws.Handler):
         api = next((each for each in self.apis.values() if each.config.path == path), None)
         if api is not None:
             return self._admit(api, ws, request)
-        return rawws.Response(404, "the API of this path is gone") if path in self._paths else None
+        if path not in self._paths:
+            return None
+        self.gateway.figures_of("", self.name).refused[404] += 1
+        return rawws.Response(404, "the API of this path is gone")
 
     def subprotocol(self, ws: rawws.WebSocket, offered: list[str]) -> str | None:
         """Return the subprotocol that the backend chose, if the client offered it."""

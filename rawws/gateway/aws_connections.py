@@ -83,25 +83,27 @@ class ConnectionsApi:
         """Answer a request of an SDK."""
         apis = self._signer(request, request.body)
         if isinstance(apis, SignatureError):
-            return self._counted(set(), aws_error(403, str(apis)))
-        return self._counted(apis, await self._answer(request, apis))
+            self._count(request, set())
+            return aws_error(403, str(apis))
+        return await self._answer(request, apis)
 
     def check(self, request: rawws.HttpRequest) -> rawws.Response | None:
         """Refuse a request by its head, before its body is read."""
         apis = self._signer(request, None if announces_body(request) else b"")
         if isinstance(apis, SignatureError):
-            return self._counted(set(), aws_error(403, str(apis)))
+            self._count(request, set())
+            return aws_error(403, str(apis))
+        self._count(request, apis)
         if (content_length(request.headers) or 0) > MAX_POST:
-            return self._counted(apis, aws_error(413, REASONS[413]))
+            return aws_error(413, REASONS[413])
         # A key may be that of several: whoever has it has the room of the first.
         self._gateway.bodies.enter_server(min(apis), request)
         return None
 
-    def _counted(self, apis: set[str], response: rawws.Response) -> rawws.Response:
+    def _count(self, request: rawws.HttpRequest, apis: set[str]) -> None:
         # A key of several APIs does not say of which of them it asks.
         app = min(apis) if len(apis) == 1 else ""
-        self._gateway.figures_of(app, "aws").requests[response.status] += 1
-        return response
+        request.on_response = self._gateway.figures_of(app, "aws").count_request
 
     async def _answer(self, request: rawws.HttpRequest, apis: set[str]) -> rawws.Response:
         try:

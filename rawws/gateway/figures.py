@@ -46,6 +46,7 @@ FACE_COUNTERS: Final = {
     "sent": ("rawws_gateway_messages_sent", "messages that clients were sent", ""),
     "refused": ("rawws_gateway_connections_refused", "clients that were not let in, by status or close code", "code"),
     "requests": ("rawws_gateway_requests", "requests of servers to the HTTP API, by status", "status"),
+    "asked": ("rawws_gateway_client_requests", "event streams, polls and posts of clients, by status", "status"),
 }
 PUSH_OUTCOMES: Final = ("sent", "gone", "refused", "expired", "dropped", "lost")
 HOOK_OUTCOMES: Final = ("sent", "refused", "dropped", "expired", "lost")
@@ -80,15 +81,24 @@ GATEWAY_METRICS: Final = {
 class FaceFigures:
     """What was counted of the clients and the servers of an app."""
 
-    __slots__ = ("open", "opened", "received", "refused", "requests", "sent")
+    __slots__ = ("asked", "open", "opened", "received", "refused", "requests", "sent")
 
     def __init__(self) -> None:
         self.open = self.opened = 0
         # Messages.
         self.received = self.sent = 0
-        # By the close code or the status, and by the status.
+        # By the close code or the status, and by the status, of servers and of clients.
         self.refused: Counter[int] = Counter()
         self.requests: Counter[int] = Counter()
+        self.asked: Counter[int] = Counter()
+
+    def count_request(self, status: int) -> None:
+        """Count the response to a request of a server."""
+        self.requests[status] += 1
+
+    def count_client_request(self, status: int) -> None:
+        """Count the response to a request of a client."""
+        self.asked[status] += 1
 
     def samples(self, app: str, face: str) -> Samples:
         """Return them as metrics."""

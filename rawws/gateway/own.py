@@ -19,6 +19,7 @@ from .figures import call_samples
 from .model import GatewayConnection
 from .outgoing import Outgoing
 from .own_clients import OwnClients, check_own_channel
+from .pusher_rules import announces_body
 from .pusher_users import end_in, user_topic
 from .spelling import ConnectionId
 
@@ -184,9 +185,9 @@ class OwnFace(rawws.Handler):
         *_, script = routes(self.gateway.main, PATH)
         return [
             rawws.Route(PATH, self, websocket=True),
-            rawws.Route(PATH, self._guarded(self._get)),
+            rawws.Route(PATH, self._guarded(self._get), check=self._refusal_of_get),
             rawws.Route(PATH, self._guarded(self.gateway.main.post), ["POST"], check=self._refusal_of_post),
-            script,
+            script._replace(check=refusal_of_body),
         ]
 
     def server_routes(self) -> Iterable[rawws.Route]:
@@ -235,8 +236,17 @@ class OwnFace(rawws.Handler):
             )
         return None
 
+    def _refusal_of_get(self, request: rawws.HttpRequest) -> rawws.Response | None:
+        """Return what refuses an event stream or a poll by its head."""
+        self._count(request)
+        return refusal_of_body(request)
+
+    def _count(self, request: rawws.HttpRequest) -> None:
+        request.on_response = self.gateway.figures_of(request.path_params["app"], self.name).count_client_request
+
     def _refusal_of_post(self, request: rawws.HttpRequest) -> rawws.Response | None:
         """Return what refuses a post by its head, before its body is read: it is not known yet whose it is."""
+        self._count(request)
         ident = request.path_params["app"]
         refused, app = self._refusal_of(ident, request.headers), self.gateway.config.app(ident)
         if refused is not None or app is None:
@@ -358,6 +368,11 @@ class OwnFace(rawws.Handler):
 def most_of(app: AppConfig) -> int:
     """Return how many bytes a client may say at once."""
     return app.limits.event_size * 2 + ROOM
+
+
+def refusal_of_body(request: rawws.HttpRequest) -> rawws.Response | None:
+    """Return what refuses a GET that has a body: that of a stranger would be kept for nothing."""
+    return problem(413, "size", "a GET has no body here") if announces_body(request) else None
 
 
 def problem(status: int, code: str, reason: str, *fields: tuple[str, str]) -> rawws.Response:

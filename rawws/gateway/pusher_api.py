@@ -76,26 +76,20 @@ class PusherApi:
 
     def _check(self, request: rawws.HttpRequest) -> rawws.Response | None:
         """Refuse a request that no server of an app signed, or that comes too early, before its body is read."""
+        named = self._app_named(request)
+        request.on_response = self._gateway.figures_of("" if named is None else named.id, "pusher").count_request
         try:
             app = self._app_of(request)
             self._rates.take(app)
             self._gateway.bodies.enter_server(app.id, request)
         except rawws.HttpError as error:
-            return self._counted(request, problem(error.status, error.reason, *error.headers))
+            return problem(error.status, error.reason, *error.headers)
         return None
-
-    def _counted(self, request: rawws.HttpRequest, response: rawws.Response) -> rawws.Response:
-        app = self._app_named(request)
-        self._gateway.figures_of("" if app is None else app.id, "pusher").requests[response.status] += 1
-        return response
 
     def _guarded(self, endpoint: Callable[[AppConfig, rawws.HttpRequest], Awaitable[Any]]) -> Callable[..., Any]:
         """Return an endpoint that looks at the signature first."""
 
         async def answer(request: rawws.HttpRequest) -> rawws.Response:
-            return self._counted(request, await attempt(request))
-
-        async def attempt(request: rawws.HttpRequest) -> rawws.Response:
             try:
                 # Again: while the body came, the app may have gone from the file.
                 app = self._app_of(request)

@@ -156,29 +156,20 @@ class ServerRequests:
     def _refusal(self, request: rawws.HttpRequest) -> rawws.Response | None:
         """Refuse a request that is none of a server of the app, or comes too early, before its body is read."""
         app = self._apps.get(request.path_params["app"])
+        request.on_response = self._gateway.figures_of("" if app is None else app.id, "own").count_request
         try:
             known = self._known(app, request)
             self._rates.take(known)
             self._gateway.bodies.enter_server(known.id, request)
         except rawws.HttpError as error:
-            return self._counted(app, answer_error(error))
+            return answer_error(error)
         return None
 
     async def _answer(self, endpoint: ServerEndpoint, request: rawws.HttpRequest) -> rawws.Response:
         """Answer a request, if it is one of a server of the app."""
-        app = self._apps.get(request.path_params["app"])
-        return self._counted(app, await self._attempt(app, endpoint, request))
-
-    def _counted(self, app: AppConfig | None, response: rawws.Response) -> rawws.Response:
-        self._gateway.figures_of("" if app is None else app.id, "own").requests[response.status] += 1
-        return response
-
-    async def _attempt(
-        self, app: AppConfig | None, endpoint: ServerEndpoint, request: rawws.HttpRequest
-    ) -> rawws.Response:
         try:
             # Again: while the body came, the app may have gone from the file.
-            known = self._known(app, request)
+            known = self._known(self._apps.get(request.path_params["app"]), request)
             self._secrets.check_body(request)
             async with asyncio.timeout(PATIENCE):
                 body = await self._done(known, endpoint, request)

@@ -231,6 +231,7 @@ class Exchange:
         "is_cancelled_with_client",
         "line",
         "omit_body",
+        "on_response",
         "over",
         "request",
         "sink",
@@ -258,6 +259,8 @@ class Exchange:
         self.fields: tuple[tuple[str, str], ...] = ()
         # RFC 9110 9.3.2: "The HEAD method is identical to GET except that the server MUST NOT send content".
         self.omit_body = request.method == "HEAD"
+        # That of the request, once this one is left behind.
+        self.on_response: Callable[[int], object] | None = None
         # How a log names it, once the request is left behind.
         self.line = ""
         # Whether the head of the response is out; whether its body has chunks; whether all is done, or nobody is there.
@@ -270,12 +273,22 @@ class Exchange:
     def forget(self) -> None:
         """Let go of the request: the response may last."""
         self.line = self.name()
+        self.on_response = self.request.on_response
         self.free()
         del self.endpoint, self.content
         if self.request.is_watched:
             self.request.body = b""
         else:
             del self.request
+
+    def answered(self, status: int) -> None:
+        """Tell whoever asked for it that the response begins."""
+        request: HttpRequest | None = getattr(self, "request", None)
+        if request is not None and request.on_response is not None:
+            self.on_response, request.on_response = request.on_response, None
+        tell, self.on_response = self.on_response, None
+        if tell is not None:
+            tell(status)
 
     def name(self) -> str:
         """Return the method and the target of the request, for a log."""

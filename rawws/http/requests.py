@@ -12,7 +12,7 @@ from rawws.net.awaitables import release
 from rawws.net.parameters import parse_cookies, query_of, token_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
     from rawws.net.identity import Identity
     from rawws.net.parameters import Query
@@ -44,8 +44,8 @@ class HttpRequest:
     """
 
     __slots__ = (
-        "_body", "_ended", "_leaves", "_waiters", "_was_read", "body_room", "head", "identity", "path_params",
-        "remote_address", "scheme", "scope", "server",
+        "_body", "_ended", "_leaves", "_waiters", "_was_read", "body_room", "head", "identity", "on_response",
+        "path_params", "remote_address", "scheme", "scope", "server",
     )  # fmt: skip
 
     def __init__(self, head: Request, path_params: Mapping[str, str], remote_address: Any, scheme: str) -> None:
@@ -57,6 +57,8 @@ class HttpRequest:
         self.scope: MutableMapping[str, Any] | None = None
         # What its body is counted in, where a check of its route says so.
         self.body_room: BodyRoom | None = None
+        # Called once with the status of its response when that begins, whoever answers; a check of its route sets it.
+        self.on_response: Callable[[int], object] | None = None
         # Who asks, as `identify` of a hub said, or the application.
         self.identity: Identity | None = None
         self._body: bytes | None = b""

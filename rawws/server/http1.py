@@ -349,6 +349,7 @@ class Http1Connection(ServerConnection):
         """Begin a response of 200 with these fields and no known end; tell whether it is sent in chunks."""
         exchange.started = True
         self.context.counters.respond(self.ws, self.line, 200, "-")
+        exchange.answered(200)
         lines = heads.field_lines(fields)
         if self.modern:
             lines += b"Transfer-Encoding: chunked\r\n"
@@ -399,6 +400,8 @@ class Http1Connection(ServerConnection):
         if context.counters.log.access:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), 0)
         context.counters.respond(self.ws, head, response.status, size)
+        if exchange is not None:
+            exchange.answered(response.status)
         return data
 
     def _permission(self) -> tuple[tuple[str, str], ...]:

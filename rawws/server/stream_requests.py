@@ -352,6 +352,8 @@ class StreamRequests(ServerConnection):
         if context.counters.log.access:
             size = len(response.body) or next(iter(response.headers.get_all("Content-Length")), "-")
         context.counters.respond(self.ws, self.line or self.head(), response.status, size)
+        if exchange is not None:
+            exchange.answered(response.status)
 
     def _permission(self) -> tuple[tuple[str, str], ...]:
         """Return the header fields that let the page of a listed origin read what no endpoint answers."""

@@ -33,6 +33,7 @@ async def test_an_api_that_is_new_is_served_and_one_that_is_gone_is_not() -> Non
                 await client.post(ident, "hello")
         with pytest.raises(rawws.InvalidStatus, match="404"):
             await gateway.connect()
+        assert gateway.gateway.figures_of("", "aws").refused == {404: 1}
         async with gateway.connect("/news"):
             pass
         gateway.gateway.reload(read_config(chat))

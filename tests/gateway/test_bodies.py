@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from pusher.signature import sign
 
+from rawws.gateway import main
 from rawws.gateway.bodies import ADDRESSES, CLIENTS, MAX_BODIES, MAX_BODY
 from tests.attacks.watch import memory
 from tests.cli.commands import port, start
@@ -157,6 +158,28 @@ async def test_a_post_of_a_client_is_refused_by_its_head_where_it_can_be() -> No
         assert one.server.context.body_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        *[(method, f"/connect/{APP}{end}", 413) for method in ("GET", "HEAD") for end in ("", "/rawws.js")],
+        *[
+            ("OPTIONS", target, 204)
+            for target in (f"/connect/{APP}", f"/connect/{APP}/rawws.js", EVENTS, PUBLISH, POST)
+        ],
+    ],
+)
+@pytest.mark.parametrize("announced", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+async def test_no_body_is_kept_of_a_request_that_has_no_use_for_one(
+    method: str, target: str, status: int, announced: str
+) -> None:
+    async with gateway(OWN + chat_api("http://127.0.0.1:1/")) as one:
+        reader, writer = await asyncio.open_connection(LOOPBACK, one.port)
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: a\r\n{announced}\r\n\r\n4\r\nbody".encode())
+        assert (await reader.readline()).startswith(f"HTTP/1.1 {status} ".encode())
+        assert one.server.context.body_bytes == 0
+        writer.close()
+
+
 async def test_a_post_of_a_client_that_does_not_say_its_size_ends_at_the_limit() -> None:
     async with gateway(OWN) as one:
         reader, writer = await asyncio.open_connection(LOOPBACK, one.port)
@@ -168,6 +191,41 @@ async def test_a_post_of_a_client_that_does_not_say_its_size_ends_at_the_limit()
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
         assert one.server.context.body_bytes == 0
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "kind", "app", "face"),
+    [
+        (partial(signed, EVENTS, "0" * 32), (), "requests", APP, "pusher"),
+        (PUBLISH, (BEARER,), "requests", APP, "own"),
+        (POST, partial(authorized, AWS_KEY), "requests", "chat", "aws"),
+        (f"/connect/{APP}", (), "asked", APP, "own"),
+    ],
+)
+async def test_a_body_that_finds_no_room_is_counted_once_by_its_app_and_face(
+    target: str | Callable[[], str],
+    fields: tuple[str, ...] | Callable[[], tuple[str, ...]],
+    kind: str,
+    app: str,
+    face: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = target if isinstance(target, str) else target()
+    fields = fields if isinstance(fields, tuple) else fields()
+    monkeypatch.setattr(main, "MAX_BODIES", 20)
+    async with gateway(token_file() + chat_api("http://127.0.0.1:1/")) as one:
+        _, held = await asyncio.open_connection(LOOPBACK, one.port)
+        held.write(f"POST /connect/{APP} HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{'x' * 15}".encode())
+        await eventually(lambda: one.server.context.body_bytes == 15)
+        assert (await half(one.port, target, *fields, sent=b"x" * 10)).status == 503
+        found = {
+            (*key, name): dict(count)
+            for key, figures in one.gateway.figures.items()
+            for name in ("requests", "asked")
+            if (count := getattr(figures, name))
+        }
+        assert found == {(app, face, kind): {503: 1}}
+        held.close()
 
 
 async def test_bodies_that_clients_post_have_a_part_of_their_app_and_address() -> None:

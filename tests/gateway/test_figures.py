@@ -19,7 +19,7 @@ from rawws.gateway.outgoing import IN_A_ROW, CallFailed, Outgoing
 from rawws.gateway.spelling import ConnectionId, shown_url
 from tests.gateway.aws_running import aws_gateway, chat_api, sdk
 from tests.gateway.backends import Backend, backend
-from tests.gateway.own_running import own
+from tests.gateway.own_running import everything, http, own, token_file
 from tests.gateway.running import APP, KEY, SECRET, Running, app_file, gateway, member, pair
 from tests.server.peers import eventually
 
@@ -109,6 +109,64 @@ async def test_what_an_application_is_asked_of_clients_of_rawws_v1_is_counted() 
             for name in ("unknown", "other"):
                 running.gateway.figures_of(name, "own").opened += 1
             assert read(running)["rawws_gateway_connections_opened_total app= face=own"] == 2
+
+
+async def test_each_request_of_a_client_of_rawws_v1_is_counted_once_by_its_status() -> None:
+    def counts(running: Running) -> dict[str, float]:
+        name = "rawws_gateway_client_requests_total "
+        return {key.removeprefix(name): value for key, value in read(running).items() if key.startswith(name)}
+
+    path, token = f"/connect/{APP}", everything("ann")
+    async with gateway(token_file("max_connections = 1")) as running, http(running.port) as client:
+        stream = {"Accept": "text/event-stream"}
+        asked: list[tuple[str, str, dict[str, Any], int]] = [
+            ("GET", f"{path}?topic=room", {"headers": stream}, 401),
+            ("GET", f"{path}?topic=room", {}, 401),
+            ("POST", path, {"content": "{}"}, 400),
+            ("POST", path, {"json": {"publish": "room", "id": 1, "data": "x"}}, 401),
+            ("POST", path, {"content": b"x" * (1 << 20)}, 413),
+            ("GET", path, {"content": b"x"}, 413),
+            ("GET", f"{path}?topic=room&token={token}", {}, 200),
+            ("POST", f"{path}?token={token}", {"json": {"publish": "room", "id": 1, "data": "x"}}, 200),
+            ("GET", "/connect/nobody", {}, 404),
+            ("POST", "/connect/nobody", {"content": "{}"}, 404),
+        ]
+        for method, at, more, status in asked:
+            answer = await client.request(method, at, **more)
+            assert answer.status_code == status, (method, at, answer.text)
+        before = {"200": 2, "400": 1, "401": 3, "413": 2}
+        found = counts(running)
+        assert found == {
+            **{f"app=3 face=own status={status}": count for status, count in before.items()},
+            "app= face=own status=404": 2,
+        }
+        async with client.stream("GET", f"{path}?topic=room&token={token}", headers=stream) as held:
+            assert held.status_code == 200
+            # One connection is the limit: of a stream, and of a WebSocket, which is no request.
+            refused = await client.get(f"{path}?topic=room&token={token}", headers=stream)
+            assert refused.status_code == 503
+            with pytest.raises(rawws.InvalidStatus):
+                async with own(running.port, token):
+                    pass
+            found = counts(running)
+            assert (found["app=3 face=own status=200"], found["app=3 face=own status=503"]) == (3, 1)
+            assert read(running)["rawws_gateway_connections_refused_total app=3 code=503 face=own"] == 1
+    assert not any(figures.requests for figures in running.gateway.figures.values())
+
+
+async def test_a_poll_that_waits_is_counted_when_it_is_answered() -> None:
+    async with gateway(token_file()) as running, http(running.port) as client:
+        path = f"/connect/{APP}?topic=room&token={everything('ann')}"
+        cursor = (await client.get(path)).json()["cursor"]
+        figures = running.gateway.figures_of(APP, "own")
+        waiting = asyncio.ensure_future(client.get(f"{path}&since={cursor}"))
+        await eventually(lambda: running.server.stats().polls == 1)
+        assert figures.asked == {200: 1}
+        running.gateway.main.publish(f"{APP}/room", "x")
+        cursor = (await waiting).json()["cursor"]
+        assert figures.asked == {200: 2}
+        assert (await client.get(f"{path}&since={cursor}&timeout=1")).status_code == 204
+        assert figures.asked == {200: 2, 204: 1}
 
 
 async def test_a_client_that_a_backend_refuses_is_counted() -> None:

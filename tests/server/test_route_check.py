@@ -93,6 +93,94 @@ async def test_what_a_check_raises_is_answered_and_what_it_returns_is_a_response
     logged.take("request failed: POST /b", TypeError)
 
 
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_what_is_asked_by_options_is_answered_before_a_body_comes_and_none_is_kept(version: str) -> None:
+    async with serve(on("/", lambda request: request.body, "POST"), http2=True) as server:
+        if version == "1.1":
+            peer = await Peer.reach(server.sockets[0].getsockname())
+            await peer.write(get("/", "Content-Length: 1000000", method="OPTIONS") + b"x" * 100_000)
+            [answer] = await asked(peer, ["OPTIONS"])
+            assert (answer.status, answer.headers["connection"]) == (204, "close")
+            assert server.context.body_bytes == 0
+            peer.close()
+        else:
+            async with reach(server) as client:
+                found = await client.request("/", "OPTIONS", body=b"x" * 10_000).whole()
+                assert (found.status, server.context.body_bytes) == (204, 0)
+
+
+async def test_an_endpoint_for_options_gets_the_body() -> None:
+    async with serve(on("/", lambda request: request.body, "OPTIONS")) as server:
+        [answer] = await ask(server, get("/", method="OPTIONS", body=b"abc"), ["OPTIONS"])
+        assert (answer.status, answer.body) == (200, b"abc")
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_who_asks_for_it_is_told_the_status_of_each_response_once_whoever_answers(
+    logged: Logged, version: str
+) -> None:
+    told: list[tuple[str, int]] = []
+    polls: list[rawws.LongPoll] = []
+
+    def note(request: rawws.HttpRequest) -> rawws.Response | None:
+        request.on_response = lambda status: told.append((request.path, status))
+        return rawws.Response(401) if request.path == "/checked" else None
+
+    def answer(request: rawws.HttpRequest) -> Any:
+        assert request.body == b"x"
+        if request.path == "/raised":
+            raise rawws.HttpError(409, "raised")
+        if request.path == "/poll":
+            polls.append(rawws.LongPoll())
+            return polls[0]
+        return {"/failed": 3, "/whole": "x", "/stream": rawws.EventStream()}[request.path]
+
+    expected = [
+        ("/checked", 401),
+        ("/whole", 200),
+        ("/raised", 409),
+        ("/failed", 500),
+        ("/stream", 200),
+        ("/poll", 503),
+    ]
+    routes = rawws.Routes([rawws.Route(path, answer, ["POST"], check=note) for path, _ in expected])
+    async with serve(routes, http2=True) as server, reach(server) as client:
+        peers = []
+        for number, (path, _) in enumerate(expected):
+            if version == "2":
+                client.request(path, "POST", body=b"x")
+                client.flush()
+            else:
+                peers.append(await Peer.reach(server.sockets[0].getsockname()))
+                await peers[-1].write(get(path, method="POST", body=b"x"))
+            if path == "/poll":
+                await eventually(lambda: polls)
+                assert len(told) == number
+                assert polls[0].respond(rawws.Response(503))
+            await eventually(lambda number=number: len(told) == number + 1)  # type: ignore[misc]
+        for peer in peers:
+            peer.close()
+    assert told == expected
+    logged.take("request failed: POST /failed", TypeError)
+
+
+async def test_who_asks_for_it_is_told_of_a_body_that_is_refused_and_not_of_a_client_that_left() -> None:
+    told: list[int] = []
+
+    def note(request: rawws.HttpRequest) -> None:
+        request.on_response = told.append
+
+    routes = rawws.Routes([rawws.Route("/", lambda request: request.body, ["POST"], check=note)])
+    async with serve(routes, max_body_memory=1000) as server:
+        one, other = await halves(server, 900, 50)
+        await other.write(b"x" * 100)
+        await eventually(lambda: told == [503])
+        for peer in (one, other):
+            peer.close()
+        await eventually(lambda: not server.settings.connections)
+    assert told == [503]
+
+
 def test_a_check_is_a_function_of_a_request_to_an_endpoint_of_http() -> None:
     async def chat(ws: rawws.WebSocket) -> None: ...
 
