@@ -6,6 +6,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Maven would leave what it fetches in the home folder, npm a cache in the temporary one.
 MVN := mvn --quiet --batch-mode -Dmaven.repo.local=build/maven
+# Where Python is told to write no bytecode, hundreds of processes would compile all of it again.
+export PYTHONDONTWRITEBYTECODE :=
 NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
 # Files of tests that run at a time: twice as many as small machines have processors, for tests wait. tests/conftest.py
 # says in which order.
