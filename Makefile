@@ -9,9 +9,9 @@ MVN := mvn --quiet --batch-mode -Dmaven.repo.local=build/maven
 # Where Python is told to write no bytecode, hundreds of processes would compile all of it again.
 export PYTHONDONTWRITEBYTECODE :=
 NPM := NODE_DISABLE_COMPILE_CACHE=1 npm ci --silent --no-audit --no-fund
-# Files of tests that run at a time: twice as many as small machines have processors, for tests wait. tests/conftest.py
+# Files of tests that run at a time: one more than small machines have processors, for tests wait. tests/conftest.py
 # says in which order.
-WORKERS ?= 4
+WORKERS ?= 3
 TESTS := .ci/tests.py -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python $(TESTS)
 COVERED := $(BIN)/python $(TESTS:-m=-m coverage run -m)
