@@ -143,9 +143,8 @@ class ServerConnection:
 
     def objects(self, resource: Resource, exchange: Exchange, *, whole: bool) -> bool:
         """Tell whether the check of the route answered; then that was sent. `whole` tells that no body is to come."""
-        method = exchange.request.method
-        check = resource.checks.get(method)
-        if method == "OPTIONS" and resource.find(method) is None:
+        check = resource.checks.get(exchange.request.method)
+        if exchange.endpoint == resource.answer_options:
             # The head has all that it takes: no body is kept for that.
             check = resource.answer_options
         response = None if check is None else check(exchange.request)

@@ -109,6 +109,17 @@ async def test_what_is_asked_by_options_is_answered_before_a_body_comes_and_none
                 assert (found.status, server.context.body_bytes) == (204, 0)
 
 
+async def test_no_body_is_kept_of_a_preflight_for_options_where_there_is_nothing() -> None:
+    async with serve(on("/", lambda request: request.body, "POST"), origins=["https://a.example"]) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        lines = ("Origin: https://a.example", "Access-Control-Request-Method: OPTIONS", "Content-Length: 1000000")
+        await peer.write(get("/nothing", *lines, method="OPTIONS") + b"x" * 100_000)
+        [answer] = await asked(peer, ["OPTIONS"])
+        assert (answer.status, answer.headers["connection"]) == (204, "close")
+        assert server.context.body_bytes == 0
+        peer.close()
+
+
 async def test_an_endpoint_for_options_gets_the_body() -> None:
     async with serve(on("/", lambda request: request.body, "OPTIONS")) as server:
         [answer] = await ask(server, get("/", method="OPTIONS", body=b"abc"), ["OPTIONS"])
