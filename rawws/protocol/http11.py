@@ -159,9 +159,9 @@ class Headers(MutableMapping[str, str]):
         self._items.append((name, value))
         self._index.setdefault(name.lower(), []).append(value)
 
-    def add_lines(self, lines: Iterable[str], *, octets_checked: bool = False) -> None:
+    def add_lines(self, lines: list[str], *, octets_checked: bool = False) -> None:
         """Parse header lines without their CRLF and add them; raises `HandshakeError` with status 400."""
-        _add_lines(self._items, self._index, list(lines), octets_checked)
+        _add_lines(self._items, self._index, lines, octets_checked)
 
 
 class Request(NamedTuple):
@@ -262,31 +262,6 @@ class HeadReader:
         # RFC 9112 3: "A server that receives a request-target longer than any URI it wishes to parse MUST respond with
         # a 414 (URI Too Long) status code".
         raise HandshakeError(414, f"the first line is over the limit of {max_line} bytes")
-
-
-def _add_lines(items: list[tuple[str, str]], index: dict[str, list[str]], lines: list[str], checked: bool) -> None:
-    """Parse header lines, whose octets may have been checked, into the fields of `Headers`."""
-    for line in lines:
-        if not checked:
-            _check_octets(line, FIELD_OCTETS)
-        name, colon, value = line.partition(":")
-        key = _KNOWN_NAMES.get(name)
-        if key is None or not colon:
-            if not colon or not is_token(name):
-                # RFC 9112 5.1: "A server MUST reject, with a response status code of 400 (Bad Request), any received
-                # request message that contains whitespace between a header field name and colon." And 5.2: an obs-fold
-                # "MUST either [be answered with] a 400 (Bad Request)" or be unfolded.
-                hint = " (line folding is not allowed)" if line[:1] in {" ", "\t"} else ""
-                raise HandshakeError(400, f"the header line {excerpt(line)} is not a name, a colon and a value{hint}")
-            key = name.lower()
-        # RFC 9112 5.1: "The field line value does not include that leading or trailing whitespace".
-        value = value.strip(" \t")
-        items.append((name, value))
-        values = index.get(key)
-        if values is None:
-            index[key] = [value]
-        else:
-            values.append(value)
 
 
 def parse_request(head: bytes) -> Request:
@@ -412,6 +387,31 @@ def _parse_head(head: bytes, parse_start: Callable[[str, bool], Start], *, respo
     start, headers = parse_start(lines[0], checked), Headers()
     headers.add_lines(lines[1:], octets_checked=checked)
     return start, headers
+
+
+def _add_lines(items: list[tuple[str, str]], index: dict[str, list[str]], lines: list[str], checked: bool) -> None:
+    """Parse header lines, whose octets may have been checked, into the fields of `Headers`."""
+    for line in lines:
+        if not checked:
+            _check_octets(line, FIELD_OCTETS)
+        name, colon, value = line.partition(":")
+        key = _KNOWN_NAMES.get(name)
+        if key is None or not colon:
+            if not colon or not is_token(name):
+                # RFC 9112 5.1: "A server MUST reject, with a response status code of 400 (Bad Request), any received
+                # request message that contains whitespace between a header field name and colon." And 5.2: an obs-fold
+                # "MUST either [be answered with] a 400 (Bad Request)" or be unfolded.
+                hint = " (line folding is not allowed)" if line[:1] in {" ", "\t"} else ""
+                raise HandshakeError(400, f"the header line {excerpt(line)} is not a name, a colon and a value{hint}")
+            key = name.lower()
+        # RFC 9112 5.1: "The field line value does not include that leading or trailing whitespace".
+        value = value.strip(" \t")
+        items.append((name, value))
+        values = index.get(key)
+        if values is None:
+            index[key] = [value]
+        else:
+            values.append(value)
 
 
 def _parse_request_line(line: str, checked: bool = False) -> tuple[str, str, str, str]:
