@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import subprocess
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "TEXT",
     "Exchange",
     "Options",
+    "compiled",
     "coroutine_handler",
     "exchange",
     "run",
@@ -82,6 +84,15 @@ def coroutine_handler(options: Options) -> Callable[[Any], Coroutine[Any, Any, N
                 await ws.send(TEXT)
 
     return stream if options.streaming else echo
+
+
+def compiled(source: Path, *arguments: str) -> Path:
+    """Return the program of a C file, which the compiler is given these arguments for, too; made where it is older."""
+    program = Path(__file__).resolve().parents[3] / "build" / source.stem
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(exist_ok=True)
+        subprocess.run(["cc", "-O2", "-o", program, source, *arguments], check=True)
+    return program
 
 
 def run(main: Coroutine[Any, Any, None], options: Options) -> None:

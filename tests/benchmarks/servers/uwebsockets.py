@@ -2,14 +2,9 @@
 
 import importlib.util
 import os
-import subprocess
 from pathlib import Path
-from typing import Final
 
-from . import STREAMED, TEXT, Options
-
-SOURCE: Final = Path(__file__).with_suffix(".c")
-PROGRAM: Final = Path(__file__).resolve().parents[3] / "build" / "uwebsockets"
+from . import STREAMED, TEXT, Options, compiled
 
 
 def library() -> Path:
@@ -21,15 +16,13 @@ def library() -> Path:
 
 
 def serve(options: Options) -> None:
-    if not PROGRAM.exists() or PROGRAM.stat().st_mtime < SOURCE.stat().st_mtime:
-        PROGRAM.parent.mkdir(exist_ok=True)
-        with_it = library()
-        subprocess.run(["cc", "-O2", "-o", PROGRAM, SOURCE, with_it, f"-Wl,-rpath,{with_it.parent}"], check=True)
-    words = [str(PROGRAM), str(options.port)]
+    with_it = library()
+    program = compiled(Path(__file__).with_suffix(".c"), str(with_it), f"-Wl,-rpath,{with_it.parent}")
+    words = [str(program), str(options.port)]
     if options.streaming:
         words += [str(STREAMED), TEXT]
     if options.scenario.deflate:
         words.append("--deflate")
     if options.scenario.tls:
         words += ["--tls", str(options.cert)]
-    os.execv(PROGRAM, words)
+    os.execv(program, words)
