@@ -15,9 +15,9 @@ WORKERS ?= 3
 TESTS := .ci/tests.py -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python $(TESTS)
 COVERED := $(BIN)/python $(TESTS:-m=-m coverage run -m)
-# What is tested here has no compiled twin, and is slow: it runs compiled alone, and is measured there. All else runs
-# interpreted, too, on one loop: what a loop does otherwise shows with the compiled twin, which runs on both.
-# `make pythons` runs each twin on each loop.
+# What is tested here has no compiled twin, and is slow: it runs compiled alone, and is measured there. The rooms that have
+# one run interpreted, too, on one loop: what a loop does otherwise shows with the compiled twin, which runs on both, and
+# what a twin does otherwise shows on either. `make pythons` runs each twin on each loop.
 SINGLE := $(addprefix tests/,backplanes gateway cli admin test_demo.py test_testing.py test_workers.py)
 INTERPRETED := RAWWS_PURE=1 TEST_LOOPS=asyncio $(COVERED)
 
