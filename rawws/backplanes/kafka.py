@@ -415,6 +415,6 @@ class KafkaBackplane:
                 for server, lease in each.places.leases.items():
                     known, heard = self._heard.get(server, (lease, began))
                     # It runs out after half of it, and the others look each quarter.
-                    if server != session.server and now - max(heard, began) > self.lease / 2 and known <= lease:
+                    if server != session.server and now - heard > self.lease / 2 and known <= lease:
                         each.send(None, kafka_places.gone(server, lease))
                 await checkpoints.write(each)

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NatsOutside"]
 
-# So many are answered at a time, and further ones refused: what they have takes memory of the hub that answers.
+# So many are answered at a time, with so many bytes of messages, and further ones refused: they take memory of the hub
+# that answers. One alone is never too large: NATS has a limit of its own for that.
 MAX_WAITING = 1000
+MAX_WAITING_SIZE = 16 << 20
 
 
 @final
@@ -48,7 +50,9 @@ class NatsOutside:
         self._prefix = prefix
         self._session = session
         self._writer = writer
+        # Those under way, and the bytes of their messages.
         self._waiting: set[asyncio.Future[Position]] = set()
+        self._size = 0
 
     def begin(self, line: NatsLine) -> None:
         """Take requests: where this user has no right to, others do that."""
@@ -58,13 +62,19 @@ class NatsOutside:
         try:
             if len(self._waiting) >= MAX_WAITING:
                 raise TopicError("limit", f"{MAX_WAITING} requests are under way, allowed are more when these are done")
+            size = self._size + len(message.data)
+            if self._waiting and size > MAX_WAITING_SIZE:
+                raise TopicError("limit", f"requests have {size} bytes of messages under way, limit {MAX_WAITING_SIZE}")
             topic, write = self._write_of(message)
         except (TopicError, ValueError) as error:
             code = error.code if isinstance(error, TopicError) else "malformed"
-            answer_to(line, message, {"error": code, "reason": str(error)})
+            answer_to(line, message.reply, {"error": code, "reason": str(error)})
             return
         self._waiting.add(write.answer)
-        write.answer.add_done_callback(lambda done: self._answer(line, message, done))
+        self._size = size
+        # The message itself has headers of any size, which nobody needs any more.
+        reply, taken = message.reply, len(message.data)
+        write.answer.add_done_callback(lambda done: self._answer(line, reply, taken, done))
         self._writer.add(topic, write)
 
     def _write_of(self, message: Msg) -> tuple[str, Write]:
@@ -87,17 +97,18 @@ class NatsOutside:
         extra = extra_of(event, is_json=is_json is not None)
         return topic, Write(new_answer(self._session.loop), kind, OUTSIDE, 0, key, extra, message.data)
 
-    def _answer(self, line: NatsLine, message: Msg, done: asyncio.Future[Position]) -> None:
+    def _answer(self, line: NatsLine, reply: str, size: int, done: asyncio.Future[Position]) -> None:
         self._waiting.discard(done)
+        self._size -= size
         error = done.exception()
         if isinstance(error, TopicUnavailable):
-            answer_to(line, message, {"error": "unavailable", "reason": error.reason})
+            answer_to(line, reply, {"error": "unavailable", "reason": error.reason})
         elif not isinstance(error, BackplaneAway):
             place = done.result()
-            answer_to(line, message, {"cursor": f"{place.epoch}:{place.offset}"})
+            answer_to(line, reply, {"cursor": f"{place.epoch}:{place.offset}"})
 
 
-def answer_to(line: NatsLine, message: Msg, answer: dict[str, str]) -> None:
+def answer_to(line: NatsLine, reply: str, answer: dict[str, str]) -> None:
     """Answer a request, where that is one."""
-    if message.reply:
-        line.send(message.reply, json.dumps(answer).encode())
+    if reply:
+        line.send(reply, json.dumps(answer).encode())

@@ -402,6 +402,7 @@ class PostgresBackplane:
                 raise ValueError(f"piece {piece} came behind {len(self._pieces.get(topic, ()))} others")
             if head[0] == ".":
                 self._pieces.setdefault(topic, []).append(body)
+                self._drop_pieces(topic)
                 return
             told = read(topic, head[0], int(number), "".join([*self._pieces.pop(topic, ()), body]))
         except (TypeError, ValueError, RecursionError) as error:
@@ -412,6 +413,12 @@ class PostgresBackplane:
             self._session.handler.on_record(told)
         else:
             self._session.handler.on_presence(topic, "join" if head[0] == "+" else "leave", told)
+
+    def _drop_pieces(self, topic: str) -> None:
+        """Keep the pieces of this topic alone: those of one notification come one behind the other."""
+        for other in self._pieces.keys() - {topic}:
+            del self._pieces[other]
+            self._session.handler.on_doubt(other, "what came of it cannot be read: it ends in the middle")
 
     def _hear_server(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
         """Hear that a server is gone, or what this one said itself."""

@@ -105,6 +105,8 @@ class HubEnvelope(NamedTuple):
     call: str = ""
     number: int = 0
     data: Any = None
+    # Characters of what it came in.
+    size: int = 0
     # The pattern by which it came, empty where it came by the name of its topic.
     pattern: str = ""
     error: str = ""
@@ -129,7 +131,8 @@ def parse_envelope(text: str | bytes) -> HubEnvelope:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         raise ServerEnvelopeError("the server sent what is no JSON") from None
-    return envelope_of(fields)
+    envelope = envelope_of(fields)
+    return envelope._replace(size=len(text)) if envelope.call else envelope
 
 
 def envelope_of(fields: object) -> HubEnvelope:

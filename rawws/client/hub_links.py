@@ -45,8 +45,10 @@ __all__ = ["TURN", "AnswerTooLargeError", "ChannelLink", "HubAddress", "HubLink"
 PROTOCOL: Final = "rawws.v1"
 # So many messages at once, and then those who wait for them have their turn.
 TURN = 64
-# Calls of the server that are answered at a time; a server makes no more.
+# Calls of the server that are answered at a time; a server makes no more. What they take together, in characters; one
+# alone is never too large.
 MAX_CALLS = 100
+MAX_CALLS_SIZE = 1 << 20
 # A stream brings a comment every 15 s; one that is silent for so long, in seconds, is lost.
 SILENCE = 40.0
 
@@ -217,7 +219,7 @@ class ChannelLink:
 class WebSocketLink(ChannelLink):
     """A WebSocket that speaks rawws.v1; `ws` is open."""
 
-    __slots__ = ("_address", "_answering", "_entries", "_functions", "_renewing", "ws")
+    __slots__ = ("_address", "_answering", "_asked_size", "_entries", "_functions", "_renewing", "ws")
 
     kind = "websocket"
 
@@ -236,6 +238,7 @@ class WebSocketLink(ChannelLink):
         # What the server may call, and what answers its calls.
         self._functions = functions
         self._answering: set[asyncio.Task[None]] = set()
+        self._asked_size = 0
         # What asks for a new token.
         self._renewing: asyncio.Task[None] | None = None
         # What is subscribed to and not answered yet: the topic, and since which cursor.
@@ -347,12 +350,20 @@ class WebSocketLink(ChannelLink):
         function = self._functions.get(envelope.call)
         if function is None:
             self._say(serialize_request_fields({"answer": envelope.number, "error": "call"}))
-        elif len(self._answering) >= MAX_CALLS:
+        elif len(self._answering) >= MAX_CALLS or (
+            self._answering and self._asked_size + envelope.size > MAX_CALLS_SIZE
+        ):
             self._say(serialize_request_fields({"answer": envelope.number, "error": "limit"}))
         else:
             task = asyncio.ensure_future(self._answer(envelope, function))
             self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._asked_size += envelope.size
+            task.add_done_callback(lambda task: self._answered(task, envelope.size))
+
+    def _answered(self, task: asyncio.Future[None], size: int) -> None:
+        """Count a call that was answered."""
+        self._answering.discard(task)
+        self._asked_size -= size
 
     async def _answer(self, envelope: HubEnvelope, function: Callable[[Any], Any]) -> None:
         fields: dict[str, Any] = {"answer": envelope.number}

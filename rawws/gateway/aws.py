@@ -49,8 +49,9 @@ __all__ = ["AwsConnection", "AwsFace"]
 logger = logging.getLogger("rawws.gateway")
 
 CONNECT, DISCONNECT, DEFAULT = "$connect", "$disconnect", "$default"
-# Messages of a client that wait while one is with the backend.
+# Messages of a client that wait while one is with the backend, and their characters: then no more is read.
 MAX_WAITING: Final = 16
+MAX_WAITING_SIZE: Final = 256 * 1024
 # Of one connection, as an app has it by default.
 MOST_CHANNELS: Final = 100
 # What clients are told, in the words of API Gateway.
@@ -140,6 +141,13 @@ class AwsConnection(GatewayConnection):
         # What goes to the backend, in order; and whether something is on its way.
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.working = False
+        # Of the messages that wait.
+        self.waiting_size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is to be read of it for now."""
+        return len(self.waiting) >= MAX_WAITING or self.waiting_size >= MAX_WAITING_SIZE
 
     def join(self, channel: str) -> None:
         """Subscribe to a channel, as a backend asks; nothing where it is. Raises rawws.TopicError."""
@@ -341,7 +349,7 @@ class AwsFace(rawws.Handler):
         route = None if api is None else api.route_of(str(message))
         key = DEFAULT if route is None else route.config.key
         self._put(connection, key, message_event(connection.client, key, str(message)))
-        if len(connection.waiting) >= MAX_WAITING:
+        if connection.is_full:
             ws.pause_messages()
 
     def on_close(self, ws: rawws.WebSocket, code: int, reason: str) -> None:
@@ -357,6 +365,7 @@ class AwsFace(rawws.Handler):
 
     def _put(self, connection: AwsConnection, key: str, event: dict[str, Any]) -> None:
         connection.waiting.append((key, event))
+        connection.waiting_size += len(event.get("body", ""))
         if not connection.working:
             connection.working = True
             self._start(self._work(connection))
@@ -372,9 +381,10 @@ class AwsFace(rawws.Handler):
         try:
             while connection.waiting:
                 key, event = connection.waiting.popleft()
+                connection.waiting_size -= len(event.get("body", ""))
                 with contextlib.suppress(rawws.ConnectionClosed):
                     await self._call(connection, key, event)
-                if len(connection.waiting) < MAX_WAITING:
+                if not connection.is_full:
                     connection.ws.resume_messages()
         finally:
             connection.working = False

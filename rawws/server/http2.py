@@ -99,10 +99,14 @@ class Http2Connection(Http2Carrier):
             if not self.context.enter(socket):
                 socket.abort()
         except HttpError as error:
-            self.context.counters.refuse(socket, error, b"")
-            # RFC 9113 has no word for it but this one; that of HTTP needs a request, which is not waited for.
-            self.core.go_away(0, ErrorCode.ENHANCE_YOUR_CALM)
-            self.end()
+            self.turn_away(error)
+
+    def turn_away(self, error: HttpError) -> None:
+        """End a connection that is one too many."""
+        self.context.counters.refuse(self.socket, error, b"")
+        # RFC 9113 has no word for it but this one; that of HTTP needs a request, which is not waited for.
+        self.core.go_away(error_code=ErrorCode.ENHANCE_YOUR_CALM)
+        self.end()
 
     # -- reading
 
@@ -189,11 +193,18 @@ class Http2Connection(Http2Carrier):
         if not self.streams and self.socket in self.context.carriers:
             self.context.carriers.discard(self.socket)
             if not self.socket.lost:
-                if self.context.proxies is None:
-                    # There is room: its streams had it.
-                    self.context.admission.enter(self.socket)
                 self.socket.set_deadline(self.context.keep_alive_timeout)
                 self.end_if_idle()
+                if not self.over:
+                    self.count_again()
+
+    def count_again(self) -> None:
+        """Count a connection without streams; where its streams were refused, others may have its place."""
+        if self.context.proxies is None:
+            try:
+                self.context.admission.enter(self.socket)
+            except HttpError as error:
+                self.turn_away(error)
 
     # -- ends
 

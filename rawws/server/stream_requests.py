@@ -102,7 +102,7 @@ class StreamRequests(ServerConnection):
             # RFC 9110 15.6.2: 501 "is the appropriate response when the server does not recognize the request method
             # and is not capable of supporting it".
             protocols = "this server is no proxy" if protocol is None else f":protocol is {protocol[:64]!r}"
-            self.refuse(HttpError(501, f"the method is CONNECT, {protocols}"))
+            self.attempt(self._reject, HttpError(501, f"the method is CONNECT, {protocols}"))
         else:
             self.attempt(self._judge, request, websocket)
         self.ws.corked = False
@@ -111,8 +111,13 @@ class StreamRequests(ServerConnection):
     def refuse_head(self, size: int, limit: int, whole: bool) -> None:
         """Answer a request whose header fields are too large to be looked at."""
         self.whole = whole
-        self.refuse(HttpError(431, f"the header fields have {size} bytes, limit {limit}"))
+        self.attempt(self._reject, HttpError(431, f"the header fields have {size} bytes, limit {limit}"))
         self.ws.flush()
+
+    def _reject(self, error: HttpError) -> None:
+        """Raise what is wrong with a request. Its stream counts before: it is there until the client ends it, too."""
+        self.carrier.enter(self.transport, self.ws)
+        raise error
 
     def _judge(self, request: Request, websocket: bool) -> None:
         self.carrier.enter(self.transport, self.ws)

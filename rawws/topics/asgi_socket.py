@@ -154,7 +154,7 @@ class AsgiSocket(Flow):
         if self.lost or self._close is not None:
             raise ConnectionClosedError(None, self._close)
         if isinstance(message, str):
-            self._put({"type": "websocket.send", "text": message}, len(message))
+            self._put({"type": "websocket.send", "text": message}, size_of(message))
         else:
             self._put({"type": "websocket.send", "bytes": bytes(message)}, len(message))
         return later(self.drain) if self.congested else DONE
@@ -184,7 +184,7 @@ class AsgiSocket(Flow):
                 message: str | bytes = event.get("bytes") or b"" if text is None else text
                 if self._close is not None:
                     continue
-                if len(message) <= self.max_size:
+                if size_of(message) <= self.max_size:
                     return message
                 self.close(CloseCode.MESSAGE_TOO_BIG, f"message is over {self.max_size} bytes, the limit")
             elif event["type"] == "websocket.disconnect":
@@ -319,6 +319,13 @@ class AsgiSubscriber(Subscriber):
         """Tell it, if it speaks a client protocol."""
         if self.render is not None:
             self.write_form(notice)
+
+
+def size_of(message: str | bytes) -> int:
+    """Return how many bytes a message has where it is sent."""
+    if isinstance(message, str) and not message.isascii():
+        return len(message.encode(errors="surrogatepass"))
+    return len(message)
 
 
 def native_socket(scope: AsgiScope) -> WebSocket | None:

@@ -41,6 +41,8 @@ ClientSocket: TypeAlias = "WebSocket | AsgiSocket"
 CALL_TIMEOUT: Final = 30.0
 # Calls of one connection in each direction, as HTTP/2 has streams by default.
 MAX_CALLS: Final = 100
+# What the calls of a client that run here may take together, in bytes; one alone is never too large.
+MAX_CALLS_SIZE: Final = 1 << 20
 # An answer in bytes: clients take 1 MiB, of which the rest of the envelope has some.
 MAX_ANSWER_SIZE: Final = (1 << 20) - 8192
 # Characters of a code and of a reason that a client sends.
@@ -71,13 +73,20 @@ class Function(NamedTuple):
 class ClientCalls:
     """The calls of one connection: what runs here for it, and what it was asked and did not answer."""
 
-    __slots__ = ("asked", "forget", "number", "tasks")
+    __slots__ = ("asked", "forget", "number", "size", "tasks")
 
     def __init__(self, forget: Callable[[], object]) -> None:
         self.forget = forget
         self.tasks: set[asyncio.Task[None]] = set()
+        # Bytes of what those tasks were asked.
+        self.size = 0
         self.asked: dict[int, asyncio.Future[Any]] = {}
         self.number = 0
+
+    def end(self, task: asyncio.Task[None], size: int) -> None:
+        """Count a call that is answered no more."""
+        self.tasks.discard(task)
+        self.size -= size
 
     def drained(self) -> None:
         """Do nothing: the hard limit of the connection bounds what waits to be sent."""
@@ -122,13 +131,18 @@ class Calls:
     def begin(self, ws: ClientSocket, command: Command) -> None:
         """Call a function for a client, and answer when it is done: later calls may be answered before."""
         client = self._client_of(ws)
+        size = client.size + command.size
         if len(client.tasks) >= MAX_CALLS:
-            error = {"error": "limit", "reason": f"{MAX_CALLS} calls are in flight already"}
-            ws.send(serialize({**numbered(command.id), **error}))
+            reason = f"{MAX_CALLS} calls are in flight already"
+        elif client.tasks and size > MAX_CALLS_SIZE:
+            reason = f"the calls in flight have {size} bytes, limit {MAX_CALLS_SIZE}"
+        else:
+            client.size = size
+            task = asyncio.get_running_loop().create_task(self._reply(ws, command))
+            client.tasks.add(task)
+            task.add_done_callback(lambda task: client.end(task, command.size))
             return
-        task = asyncio.get_running_loop().create_task(self._reply(ws, command))
-        client.tasks.add(task)
-        task.add_done_callback(client.tasks.discard)
+        ws.send(serialize({**numbered(command.id), "error": "limit", "reason": reason}))
 
     async def _reply(self, ws: ClientSocket, command: Command) -> None:
         text, code = await self.answer(ws, command)

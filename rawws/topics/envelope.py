@@ -8,6 +8,7 @@ Laws:
 from __future__ import annotations
 
 import json
+import sys
 from base64 import b64decode, b64encode
 from itertools import islice
 from json.encoder import encode_basestring as serialize_text
@@ -124,6 +125,8 @@ class Command(NamedTuple):
     number: int = 0
     error: str = ""
     reason: str = ""
+    # Bytes of memory that the envelope of a call takes.
+    size: int = 0
     # Whether the topic is a pattern.
     pattern: bool = False
 
@@ -134,10 +137,11 @@ def parse(text: str | bytes) -> Command:
     asked = fields.get("id")
     number = asked if isinstance(asked, int) and not isinstance(asked, bool) and 0 <= asked < 2**53 else None
     try:
-        return parse_fields(fields, number)
+        command = parse_fields(fields, number)
     except EnvelopeError as error:
         error.id = number
         raise
+    return command._replace(size=sys.getsizeof(text)) if command.action == "call" else command
 
 
 def parse_fields(fields: dict[str, Any], number: int | None) -> Command:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import re
 import sys
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +17,7 @@ import pytest
 
 from rawws.backplanes import nats_outside
 from rawws.backplanes.nats_records import quoted
+from rawws.backplanes.nats_writer import NatsWriter
 from tests.backplanes.engine_nats import NatsEngine
 from tests.backplanes.handlers import Reader, hubs
 from tests.processes import ROOT
@@ -28,6 +32,21 @@ def engine(tmp_path: Path) -> Iterator[NatsEngine]:
     made = NatsEngine(tmp_path)
     yield made
     made.end()
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[Callable[[], int]]:
+    """Give what tells how many bytes are held since."""
+    tracemalloc.start()
+
+    def held() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    try:
+        yield held
+    finally:
+        tracemalloc.stop()
 
 
 async def run(*command: str) -> str:
@@ -132,6 +151,42 @@ async def test_requests_under_way_are_bounded(engine: NatsEngine, monkeypatch: p
     async with hubs(engine, 1) as (hub,):
         await hub.publish("a", "begun")
         assert (await request(engine, "rawws.publish.a", b"x"))["error"] == "limit"
+
+
+async def test_messages_of_requests_under_way_are_bounded_in_bytes(
+    engine: NatsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going = asyncio.Event()
+    write = NatsWriter._work
+
+    async def wait(writer: NatsWriter, topic: str) -> None:
+        await going.wait()
+        await write(writer, topic)
+
+    async with hubs(engine, 1) as (hub,):
+        await hub.publish("a", "begun")
+        # A stream that takes its time.
+        monkeypatch.setattr(NatsWriter, "_work", wait)
+        replication: Any = hub._replication
+        outside = replication.backplane._outside
+        monkeypatch.setattr(nats_outside, "MAX_WAITING_SIZE", 4 << 20)
+        with memory() as held, engine.talk() as talk:
+
+            def say() -> bytes:
+                for number in range(40):
+                    talk.tell(f"rawws.publish.{number}", b"x" * (500 << 10), f"Padding: {'y' * (500 << 10)}")
+                return talk.ask("rawws.publish.b", b"x" * (500 << 10))[1]
+
+            refused = json.loads(await asyncio.to_thread(say))
+            assert refused["error"] == "limit"
+            assert refused["reason"] == "requests have 4608000 bytes of messages under way, limit 4194304"
+            assert len(outside._waiting) == 8
+            assert held() < 6 << 20
+        going.set()
+        await eventually(lambda: not outside._waiting)
+        assert outside._size == 0
+        monkeypatch.setattr(nats_outside, "MAX_WAITING_SIZE", 1)
+        assert "cursor" in await request(engine, "rawws.publish.0", b"alone")
 
 
 async def test_without_a_hub_nobody_answers(engine: NatsEngine) -> None:

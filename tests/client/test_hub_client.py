@@ -152,6 +152,17 @@ async def test_functions_are_called_in_both_directions(logged: Logged) -> None:
             await server_hub.call(client, "later", 1)
         assert raised.value.code == "failed"
         logged.take("the function 'later' failed", ZeroDivisionError, "rawws.client")
+        # What waits is bounded in bytes too, where it is not one alone.
+        going = asyncio.Event()
+        waits = hub.on_call("waits")(lambda _: going.wait())
+        assert waits is not None
+        first = asyncio.ensure_future(server_hub.call(client, "waits", "x" * (700 << 10)))
+        await asyncio.sleep(0)
+        with pytest.raises(rawws.CallError, match="limit"):
+            await server_hub.call(client, "waits", "x" * (700 << 10))
+        going.set()
+        assert await first is True
+        assert await server_hub.call(client, "waits", "x" * (700 << 10)) is True
         # Those that are not done are cancelled with the connection.
         never = hub.on_call("never")(lambda _: asyncio.Event().wait())
         assert never is not None

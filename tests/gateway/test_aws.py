@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 
 import rawws
 from rawws.backplanes.memory import Engine as Memory
+from rawws.gateway.aws import AwsConnection
 from rawws.gateway.config import ConfigError
 from rawws.gateway.loading import read_config
 from rawws.gateway.spelling import ConnectionId
@@ -33,7 +34,7 @@ from tests.gateway.backends import BAD_BACKENDS, backend, bad_backend
 from tests.gateway.running import KEY as PUSHER_KEY
 from tests.gateway.running import app_file
 from tests.processes import free_port
-from tests.server.peers import Logged
+from tests.server.peers import Logged, eventually
 
 MODELS: dict[str, Any] = {
     "CONNECT": APIGatewayWebSocketConnectEventModel,
@@ -351,6 +352,29 @@ async def test_messages_go_to_their_routes_in_order_and_answers_come_back() -> N
             keys = ["join", "$default", "$default", "$default"] + ["join"] * 40
             assert [await ws.recv() for _ in messages] == [f"{k} {m}" for k, m in zip(keys, messages, strict=True)]
         assert [event["body"] for event in parsed(running.requests)] == messages
+
+
+async def test_what_waits_for_a_slow_backend_is_bounded_in_bytes_and_comes_behind_that() -> None:
+    going = asyncio.Event()
+
+    async def slow(request: rawws.HttpRequest) -> dict[str, Any]:
+        await going.wait()
+        return lambda_chat(request)
+
+    async with backend(slow) as running:
+        text = chat_api(running.url, "$default", route="response = true")
+        async with aws_gateway(text) as gateway, gateway.connect(compression=None) as ws:
+            # Fewer than may wait.
+            messages = [f"{number} {'x' * 32_000}" for number in range(14)]
+            for message in messages:
+                await ws.send(message)
+            [connection] = gateway.gateway.connections.values()
+            assert isinstance(connection, AwsConnection)
+            await eventually(lambda: connection.is_full)
+            assert (len(connection.waiting), connection.waiting_size) == (9, 9 * 32_002)
+            going.set()
+            assert [await ws.recv() for _ in messages] == [f"$default {message}" for message in messages]
+            assert connection.waiting_size == 0
 
 
 async def test_a_message_without_a_route_and_one_that_fails_are_told(logged: Logged) -> None:

@@ -221,9 +221,10 @@ class Client:
         body: bytes | None = None,
         protocol: str | None = None,
         host: str = "localhost",
+        more: bool = False,
     ) -> Answer:
-        """Send a request, and return what will be its answer; None as `body` is none, and ends the stream."""
-        more = protocol is not None or body is not None
+        """Send a request, and return what will be its answer; it ends the stream if there is no body, nor `more`."""
+        more = more or protocol is not None or body is not None
         head = Request(method, path, Headers([("Host", host), *fields]), "2")
         stream = self.core.request(head, protocol=protocol, end_stream=not more)
         answer = self.answers[stream.id] = Answer(self, stream)

@@ -17,10 +17,11 @@ import trustme
 from OpenSSL import SSL as OpenSSL  # noqa: N811 - a module
 
 import rawws
+from rawws import clock
 from rawws.errors import Close, HttpError
 from rawws.http.files import FileResponse
 from rawws.integrations.asgi import Application
-from rawws.net.streams import StreamTransport
+from rawws.net.streams import StreamTransport, is_stream
 from rawws.server.server import Serve
 from rawws.server.tls import is_prohibited
 from tests.protocol.http2_wire import (
@@ -44,7 +45,7 @@ from tests.protocol.http2_wire import (
 from tests.protocol.http2_wire import number as frame_of_number
 from tests.server import peers
 from tests.server.http2_client import Answer, reach
-from tests.server.peers import Logged, Peer, eventually
+from tests.server.peers import Logged, Peer, eventually, handler_of
 
 AUTHORITY = trustme.CA()
 
@@ -389,10 +390,19 @@ async def test_a_body_that_is_announced_is_waited_for() -> None:
         assert (await wrong.head()).status == 417
 
 
-async def test_a_body_over_the_limit_is_refused_where_nothing_announced_it() -> None:
+@pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413)])
+async def test_a_body_of_the_limit_is_taken_and_a_byte_more_is_not_whether_announced_or_not(
+    size: int, status: int
+) -> None:
     async with serve(site(), max_size=1000) as server, reach(server) as client:
-        answer = client.request("/echo", "POST", body=b"x" * 3000)
-        assert (await answer.head()).status == 413
+        # In frames that are below the limit, each.
+        whole = client.request("/echo", "POST", more=True)
+        whole.write(b"x" * 600)
+        whole.write(b"x" * (size - 600), end=True)
+        announced = client.request("/echo", "POST", ("Content-Length", str(size)), body=b"x" * size)
+        for answer in (whole, announced):
+            assert (await answer.whole()).status == status
+            assert len(answer.body) == 1000 or b"limit" in answer.body
 
 
 async def test_a_hook_may_answer_now_or_later() -> None:
@@ -618,7 +628,11 @@ async def test_a_websocket_goes_over_a_stream(secure: bool) -> None:
 
 
 @pytest.mark.parametrize("end", ["reset", "error"])
-async def test_messages_in_frames_of_their_own_come_before_the_end_behind_them(end: str) -> None:
+async def test_messages_in_frames_of_their_own_come_before_the_end_behind_them(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Streams end with what ends their connection, and do not wait for the client to leave it.
+    monkeypatch.setattr("rawws.server.http2.LINGER", 600.0)
     came: dict[str, list[str | bytes]] = {"first": [], "second": []}
     ended: list[str] = []
     routes = rawws.Routes()
@@ -632,7 +646,7 @@ async def test_messages_in_frames_of_their_own_come_before_the_end_behind_them(e
                 came[name].append(message)
         ended.append(name)
 
-    async with serve(routes) as server, reach(server) as client:
+    async with serve(routes, ping_interval=None) as server, reach(server) as client:
         streams = {name: await client.connect(f"/{name}") for name in came}
         for number, name in enumerate(["first", "first", "first", "second", "first"]):
             answer = streams[name]
@@ -729,17 +743,27 @@ async def test_a_websocket_that_does_not_take_stops_its_client_alone() -> None:
     took: list[int] = []
 
     async def handler(ws: rawws.WebSocket) -> None:
-        await let_go.wait()
         async for message in ws:
             took.append(len(message))
+            if len(took) > 30:
+                await let_go.wait()
 
-    async with serve(handler, compression=None) as server, reach(server) as client:
+    async with serve(handler, compression=None, max_size=70_000) as server, reach(server) as client:
         slow, quick = await client.connect("/"), await client.connect("/")
         for _ in range(100):
             slow.send(b"x" * 10_000)
-        await client.wait(lambda: slow.stream.send_window == 0)
+        await eventually(lambda: max(len(transport.held) for transport in transports(server)) >= 70_000)
+        # An answer comes behind all that the client was given room for, the next one behind what it sent then.
+        for ping in (b"room for", b"all sent"):
+            client.core.ping(ping)
+            client.flush()
+            await client.wait(lambda ping=ping: ping in client.pings)
+        room, kept = slow.stream.send_window, max(len(transport.held) for transport in transports(server))
         quick.send("on its way")
         let_go.set()
+        # What goes on and on has a larger window, but none that is larger than a message may be.
+        assert room == 0
+        assert kept == 70_000
         await eventually(lambda: len(took) == 101)
         assert not slow.waiting
 
@@ -823,6 +847,37 @@ async def test_streams_count_for_their_address() -> None:
                 assert three.goaways[0].error_code == 11
 
 
+@pytest.mark.parametrize("fields", [(), (("X-Long", "x" * 17_000),)])
+async def test_streams_that_are_refused_count_for_their_address_too(fields: tuple[tuple[str, str], ...]) -> None:
+    async with serve(site(), max_connections_per_address=1) as server, reach(server) as client:
+        # The stream is there until the client ends it, too.
+        refused = client.request("/echo", "POST" if fields else "CONNECT", *fields, more=True)
+        assert (await refused.head()).status == (431 if fields else 501)
+        async with reach(server) as other:
+            await other.wait_ended()
+            assert not other.settings
+        refused.write(b"", end=True)
+        await eventually(lambda: server.stats().http2_streams == 0)
+        assert (await client.get("/")).status == 200
+
+
+async def test_a_connection_whose_place_another_one_took_ends_with_its_stream() -> None:
+    async with serve(site(), max_connections_per_address=1) as server, reach(server) as client:
+        await client.wait(lambda: client.settings)
+        # Over the limit of all, a stream is not counted for its address.
+        server.context.max_connections = 0
+        refused = client.request("/echo", "POST", more=True)
+        assert (await refused.head()).status == 503
+        server.context.max_connections = None
+        async with reach(server) as other:
+            assert (await other.get("/")).status == 200
+            refused.write(b"", end=True)
+            await client.wait_ended()
+            assert [event.error_code for event in client.goaways] == [11]
+            assert (await other.get("/")).status == 200
+        await eventually(lambda: not server.settings.connections)
+
+
 async def test_a_drain_says_goaway_twice_and_ends_each_stream() -> None:
     async with serve(site()) as server, reach(server) as client:
         stream, ws = client.request("/stream"), await client.connect("/ws")
@@ -861,14 +916,53 @@ async def test_a_silent_connection_ends() -> None:
 
 
 async def test_the_end_of_the_connection_is_that_of_its_streams() -> None:
-    async with serve(site()) as server:
+    counts: list[int] = []
+
+    class Leaving(rawws.Handler):
+        """Counts as the server does where somebody comes."""
+
+        def on_close(self, ws: rawws.WebSocket, code: int, reason: str) -> None:
+            counts.append(len(server.settings.connections) - len(server.context.carriers))
+
+    async with serve(Leaving()) as server:
         async with reach(server) as client:
-            ws = await client.connect("/ws")
-            await client.request("/stream").until(b"open")
-            assert ws.status == 200
+            assert (await client.connect("/")).status == 200
+            # The connection has its stream, which counts in its place.
+            assert (len(server.settings.connections), len(server.context.carriers)) == (2, 1)
         await eventually(lambda: not server.settings.connections)
         assert server.stats().closes == {1006: 1}
+        assert counts == [0]
         assert not server.context.carriers
+
+
+async def test_a_connection_has_the_time_of_an_idle_one_from_its_last_stream_on() -> None:
+    async with serve(site(), open_timeout=300, keep_alive_timeout=3000) as server, reach(server) as client:
+        assert (await client.get()).status == 200
+        await eventually(lambda: not server.context.carriers)
+        [connection] = server.settings.connections
+        assert connection.deadline > clock.monotonic() + 1000
+
+
+async def test_only_the_answer_to_the_ping_of_a_drain_is_behind_its_goaway() -> None:
+    async with serve(site()) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(PREFACE + settings() + frame(HEADERS, END_HEADERS, 1, block(SLOW_POST)))
+        await eventually(lambda: server.stats().http2_streams)
+        [connection] = [ws for ws in server.settings.connections if not is_stream(ws)]
+        handler_of(connection).shut_down()
+        came = b""
+        while PING not in [kind for kind, _ in frames_in(came)]:
+            came += await peer.read()
+        # On its way before the client knows of the drain: another answer, and a request.
+        request = frame(HEADERS, END_HEADERS | END_STREAM, 3, block(REQUEST))
+        await peer.write(frame(PING, 1, payload=b"another!") + request + frame(PING, 1, payload=b"draining"))
+        goaways: list[bytes] = []
+        while len(goaways) < 2:
+            came += await peer.read()
+            goaways = [payload[:4] for kind, payload in frames_in(came) if kind == GOAWAY]
+        # The second one is behind the request.
+        assert goaways == [b"\x7f\xff\xff\xff", b"\0\0\0\3"]
+        peer.close()
 
 
 async def test_server_abort_ends_all() -> None:

@@ -183,7 +183,8 @@ async def test_who_speaks_no_rawws_v1_and_who_says_too_much_is_closed(server: st
         async with connect(f"ws://{address}/topics/", subprotocols=V1) as ws:
             assert (await ask(ws, id=1, publish="a", data="x" * 1001))["error"] == "size"
             if server == "uvicorn":
-                await ws.send("x" * 100_000)
+                # Bytes, and not letters.
+                await ws.send("é" * 6000)
                 assert await closed(ws) == (1009, "message is over 10192 bytes, the limit")
 
 
@@ -571,6 +572,12 @@ async def test_what_an_asgi_socket_is_sent_is_bounded_and_its_close_is_not_lost(
             ws.send("x" * 100_000)
             sent += 1
     assert sent == 11
+    # In bytes, and not in letters.
+    letters = AsgiSocket(held.scope, None, held.send)
+    letters.send("é" * 525_000)
+    with pytest.raises(rawws.ConnectionClosed, match="1013"):
+        letters.send("one more")
+    letters.lose()
     ws.fail(1011, "")
     held.gate.set()
     await eventually(lambda: held.sent == [1013])

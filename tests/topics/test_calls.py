@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -157,6 +158,25 @@ async def test_so_many_calls_of_a_client_are_in_flight(monkeypatch: pytest.Monke
         going.set()
         assert [await one.hear(), await one.hear()] == [{"id": 0, "result": True}, {"id": 1, "result": True}]
         assert await one.ask(id=3, call="wait") == {"id": 3, "result": True}
+
+
+async def test_so_many_bytes_of_calls_of_a_client_are_in_flight() -> None:
+    hub = Hub(authorize=allow)
+    going = asyncio.Event()
+    hub.on_call("wait")(lambda *_: going.wait())
+    large = "x" * (700 << 10)
+    async with served(hub) as server, client(server) as one:
+        await one.say(id=0, call="wait", data=large)
+        found = await one.ask(id=1, call="wait", data=large)
+        assert (found["id"], found["error"]) == (1, "limit")
+        assert re.fullmatch(r"the calls in flight have 14\d{5} bytes, limit 1048576", found["reason"])
+        await one.say(id=2, call="wait")
+        going.set()
+        assert [await one.hear(), await one.hear()] == [{"id": 0, "result": True}, {"id": 2, "result": True}]
+        # What was answered counts no more, and one alone is never too large.
+        for number in (3, 4):
+            assert await one.ask(id=number, call="wait", data=large) == {"id": number, "result": True}
+        assert [each.size for each in hub.calls.clients.values()] == [0]
 
 
 @STYLES
