@@ -38,6 +38,7 @@ cdef class EpollTransport(Watched):
     cdef readonly AsyncSocket protocol
     cdef object address
     cdef object sock
+    cdef object alarm
     cdef list waiting
     cdef Py_ssize_t waiting_bytes
     cdef Py_ssize_t high
@@ -46,6 +47,7 @@ cdef class EpollTransport(Watched):
     cdef bint paused
     cdef bint closing
     cdef bint eof
+    cdef bint broken
     cdef bint ended
 
     cpdef begin(self)
@@ -55,6 +57,9 @@ cdef class EpollTransport(Watched):
     @cython.locals(waiting=list, sent=Py_ssize_t)
     cpdef send(self)
     @cython.locals(whole=Py_ssize_t)
+    cpdef break_off(self, error)
+    cpdef bint has_unread(self) except -1
+    cpdef set_alarm(self, double seconds)
     cpdef drop(self, list waiting, Py_ssize_t sent)
     cpdef relieve(self)
     cpdef sent_all(self)

@@ -11,6 +11,7 @@ Laws:
    socket says when it is read or written is the truth.
 3. epoll knows of a socket only what is waited for: nothing where reading is paused, room only where the kernel refused.
 4. What the loop's transports promise to a protocol, these do: the end is never told from within a call of it.
+5. What came before an end is handed over before that is told, also where a write finds that the peer is gone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from weakref import WeakKeyDictionary, ref
 from . import polls
 from .forks import let_go_in_children
 from .socket import HIGH_WATER, LOW_WATER, shared
+from .transports import has_unread
 from .turns import TURN_SIZE
 from .watched import READ, WRITE, Watched
 
@@ -49,6 +51,9 @@ ACCEPTS = 32
 ACCEPT_DELAY = 1.0
 # writev takes so many pieces at the most (IOV_MAX of Linux).
 MAX_PIECES = 1024
+# How long the rest is kept that a peer sent before it went, for an application that does not read it now; in TLS, how
+# long a peer is waited for that does not answer close_notify, where nobody says: as the loops do. In seconds.
+SHUTDOWN_TIMEOUT = 30.0
 
 
 class Reactor:
@@ -143,8 +148,8 @@ class EpollTransport(Watched):
     """The transport of one connection, with the methods of an asyncio.Transport that are used here."""
 
     __slots__ = (
-        "address", "closing", "ended", "eof", "high", "low", "paused", "protocol", "reactor", "sock", "waiting",
-        "waiting_bytes", "writing_paused",
+        "address", "alarm", "broken", "closing", "ended", "eof", "high", "low", "paused", "protocol", "reactor", "sock",
+        "waiting", "waiting_bytes", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, reactor: Reactor, fd: int, address: Any, protocol: AsyncSocket) -> None:
@@ -168,6 +173,10 @@ class EpollTransport(Watched):
         self.closing = False
         # The sending side ends behind what waits.
         self.eof = False
+        # The peer takes nothing any more; what it sent before that is still read.
+        self.broken = False
+        # When a peer is given up that does not end, or an application that does not read the rest.
+        self.alarm: asyncio.TimerHandle | None = None
         # Nothing more is done, the protocol is about to be told.
         self.ended = False
         reactor.add(self)
@@ -223,10 +232,31 @@ class EpollTransport(Watched):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self.cut(error)
+            self.break_off(error)
             return
         self.drop(waiting, sent)
         self.relieve()
+
+    def break_off(self, error: OSError) -> None:
+        """Write nothing more. What the peer sent before it went is still read, by those who take it in time."""
+        if self.closing or (self.paused and not self.has_unread()):
+            self.cut(error)
+            return
+        self.broken = True
+        self.waiting = []
+        self.waiting_bytes = 0
+        self.set_alarm(SHUTDOWN_TIMEOUT)
+        # Who waits to write goes on: it may be the one who is to read.
+        self.relieve()
+
+    def has_unread(self) -> bool:
+        """Tell whether something came that was not read."""
+        return has_unread(self.fd)
+
+    def set_alarm(self, seconds: float) -> None:
+        """Give up a peer, or an application, that takes too long to end."""
+        if self.alarm is None:
+            self.alarm = self.reactor.loop.call_later(seconds, self.abort, context=self.context)
 
     def drop(self, waiting: list[bytes | memoryview], sent: int) -> None:
         """Keep so many bytes no more: they were taken."""
@@ -285,6 +315,9 @@ class EpollTransport(Watched):
 
     def end_soon(self, error: BaseException | None) -> None:
         """Tell the protocol in the next turn of the loop: whoever ends it may be in the middle of a read."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
         self.waiting = None
         self.waiting_bytes = 0
         self.ended = True
@@ -377,6 +410,9 @@ class EpollTransport(Watched):
         if self.eof:
             raise RuntimeError("this was written after write_eof()")
         if self.ended:
+            return
+        if self.broken:
+            self.protocol.yield_writing()
             return
         tried = self.waiting is not None
         for piece in pieces:

@@ -115,37 +115,11 @@ class AsyncSocket:
     """
 
     __slots__ = (
-        "aborted",
-        "bytes_received",
-        "bytes_sent",
-        "closed_waiters",
-        "congested",
-        "connection",
-        "corked",
-        "deadline",
-        "drain_waiters",
-        "fd",
-        "followers",
-        "full",
-        "gathered",
-        "gathered_bytes",
-        "handler",
-        "in_dirty",
-        "last_look",
-        "last_sent_at",
-        "lost",
-        "rate_limiter",
-        "reading_paused",
-        "received_since_sweep",
-        "remote",
-        "secure",
-        "sent_since_sweep",
-        "shared",
-        "transport",
-        "transport_holds",
-        "turn_bytes",
-        "yielding",
-    )
+        "aborted", "bytes_received", "bytes_sent", "closed_waiters", "congested", "connection", "corked", "deadline",
+        "drain_waiters", "fd", "followers", "full", "gathered", "gathered_bytes", "handler", "in_dirty", "last_look",
+        "last_sent_at", "lost", "rate_limiter", "reading_paused", "received_since_sweep", "remote", "secure",
+        "sent_since_sweep", "shared", "transport", "transport_holds", "turn_bytes", "yielding",
+    )  # fmt: skip
 
     def __init__(self, shared: Shared, handler: SocketHandler[Self]) -> None:
         self.shared = shared
@@ -413,9 +387,12 @@ class AsyncSocket:
                 else:
                     sent = os.writev(self.fd, chunks if count <= MAX_PIECES else chunks[:MAX_PIECES])
             except OSError as error:
-                # Its transport would drop what came before, if it found by writing that it is broken; by reading, not.
-                if isinstance(error, ConnectionError) and not self.reading_paused and not self.yielding:
-                    return
+                if isinstance(error, ConnectionError):
+                    self.yield_writing()
+                    # Its transport would drop what came before, if it found by writing that it is broken; by reading,
+                    # not.
+                    if not self.reading_paused and not self.yielding:
+                        return
                 sent = 0
             for chunk in chunks:
                 self.bytes_sent += len(chunk)
@@ -427,16 +404,33 @@ class AsyncSocket:
             if not rest:
                 return
         else:
-            self.bytes_sent += sum(map(len, chunks))
+            count = sum(map(len, chunks))
+            self.bytes_sent += count
             rest.extend(chunks)
         self.transport_holds = True
         if self.fd < 0:
             self.transport.writelines(rest)
-            return
-        # The writelines of asyncio's sockets does not call `pause_writing` (Python 3.12.1, 3.13.0: a peer that does not
-        # read would never be noticed). Of these writes only the first tries the socket.
-        for piece in rest:
-            self.transport.write(piece)
+            # The TLS of the loops takes all, and tells nobody of this turn that it is broken.
+            if count >= WRITE_SIZE:
+                self.shared.turn.spend(count)
+                if self.shared.turn.is_over():
+                    self.yield_writing()
+        else:
+            # The writelines of asyncio's sockets does not call `pause_writing` (Python 3.12.1, 3.13.0: a peer that does
+            # not read would never be noticed). Of these writes only the first tries the socket.
+            for piece in rest:
+                self.transport.write(piece)
+        if self.transport.is_closing():
+            self.yield_writing()
+
+    def yield_writing(self) -> None:
+        """Be congested for the rest of this turn of the loop: what was written may go nowhere.
+
+        A task that only sends would never wait, and the loop not come to the end of its connection.
+        """
+        if not self.congested and not self.lost:
+            self.pause_writing()
+            self.shared.loop.call_soon(self.resume_writing)
 
     def end_writing(self) -> bool:
         """End the sending side behind all that was written; return False where there is no such thing, as in TLS."""

@@ -31,12 +31,10 @@ cdef class TlsTransport(EpollTransport):
     cdef bint read_wants_room
     cdef bint write_wants_data
     cdef object record
-    cdef bint broken
     cdef bint more
     cdef object fate
     cdef bint reading_soon
     cdef object certificate
-    cdef object alarm
 
     @cython.locals(readable=bint, room=bint)
     cpdef ready(self, int events)
@@ -51,7 +49,7 @@ cdef class TlsTransport(EpollTransport):
     @cython.locals(waiting=list, sent=Py_ssize_t)
     cpdef send(self)
     cpdef break_off(self, error)
-    cpdef set_alarm(self)
+    cpdef bint has_unread(self) except -1
     cpdef finish(self)
     @cython.locals(count=Py_ssize_t, over=bint)
     cpdef leave(self)

@@ -20,7 +20,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from .logs import shown_address
-from .reactor import EpollTransport, start
+from .reactor import SHUTDOWN_TIMEOUT, EpollTransport, start
 from .socket import shared
 from .watched import READ, WRITE
 
@@ -38,8 +38,6 @@ __all__ = ["TlsTerms", "TlsTransport"]
 RECORD = 16384
 # What a step of a handshake costs, in bytes that are read in that time: some are signatures of 1 ms, and others wait.
 STEP_COST = 65536
-# How long a peer is waited for that does not answer close_notify, in seconds, where nobody says: as the loops do.
-SHUTDOWN_TIMEOUT = 30.0
 # A handshake is due or under way; messages go; close_notify is to be sent; the peer's is waited for.
 SHAKING = 0
 OPEN = 1
@@ -83,8 +81,8 @@ class TlsTransport(EpollTransport):
     """The transport of one connection in TLS, with the methods of an asyncio.Transport that are used here."""
 
     __slots__ = (
-        "alarm", "broken", "certificate", "fate", "inner", "more", "phase", "read_wants_room", "reading_soon", "record",
-        "terms", "tls", "wants", "write_wants_data",
+        "certificate", "fate", "inner", "more", "phase", "read_wants_room", "reading_soon", "record", "terms", "tls",
+        "wants", "write_wants_data",
     )  # fmt: skip
 
     def __init__(self, reactor: Reactor, fd: int, address: Any, protocol: AsyncSocket, terms: TlsTerms) -> None:
@@ -102,16 +100,12 @@ class TlsTransport(EpollTransport):
         self.write_wants_data = False
         # What was offered to OpenSSL, and not taken whole.
         self.record: bytes | memoryview | None = None
-        # The peer takes nothing any more; what it sent before that is still read.
-        self.broken = False
         # There is something to read that epoll does not tell of: what OpenSSL has, or how the reading ended.
         self.more = False
         self.fate: OSError | None = None
         self.reading_soon = False
         # The peer's.
         self.certificate: Any = None
-        # When a peer is given up that does not answer close_notify, or an application that does not read the rest.
-        self.alarm: asyncio.TimerHandle | None = None
 
     # -- what the engine calls
 
@@ -306,25 +300,19 @@ class TlsTransport(EpollTransport):
         """Write nothing more. What the peer sent before it went is still read, by those who take it in time."""
         self.record = None
         # The first is what `ssl` makes of any error of the socket.
-        is_of_socket = isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError)
-        if self.closing or not is_of_socket:
-            self.cut(error)
+        if isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError):
+            self.set_alarm(self.terms.shutdown_timeout)
+            EpollTransport.break_off(self, error)
         else:
-            self.broken = True
-            self.waiting = None
-            self.waiting_bytes = 0
-            self.set_alarm()
-            self.update()
+            self.cut(error)
 
-    def set_alarm(self) -> None:
-        """Give up a peer, or an application, that takes too long to end."""
-        if self.alarm is None:
-            loop = self.reactor.loop
-            self.alarm = loop.call_later(self.terms.shutdown_timeout, self.abort, context=self.context)
+    def has_unread(self) -> bool:
+        """Tell whether something came that was not read."""
+        return self.fate is None and (self.inner.pending() > 0 or EpollTransport.has_unread(self))
 
     def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Send pieces, behind what waits. They must not change any more."""
-        if not self.broken and self.phase <= OPEN:
+        if self.phase <= OPEN:
             EpollTransport.writelines(self, pieces)
 
     def can_write_eof(self) -> bool:
@@ -343,7 +331,7 @@ class TlsTransport(EpollTransport):
             self.end_soon(None)
             return
         self.phase = LEAVING
-        self.set_alarm()
+        self.set_alarm(self.terms.shutdown_timeout)
         self.leave()
 
     def leave(self) -> None:
@@ -377,9 +365,6 @@ class TlsTransport(EpollTransport):
 
     def end_soon(self, error: BaseException | None) -> None:
         """Tell the protocol in the next turn of the loop: whoever ends it may be in the middle of a read."""
-        if self.alarm is not None:
-            self.alarm.cancel()
-            self.alarm = None
         self.record = None
         EpollTransport.end_soon(self, error)
 

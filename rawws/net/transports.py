@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["abort_transport", "close_transport", "shut_down_socket", "write_first"]
+__all__ = ["abort_transport", "close_transport", "has_unread", "shut_down_socket", "write_first"]
 
 
 def close_transport(transport: asyncio.Transport) -> None:
@@ -41,6 +41,17 @@ def shut_down_socket(transport: asyncio.Transport) -> None:
     except OSError:
         # The peer was faster.
         pass
+    finally:
+        same.detach()
+
+
+def has_unread(fd: int) -> bool:
+    """Tell whether the peer sent something that was not read; an end is nothing."""
+    same = socket.socket(fileno=fd)
+    try:
+        return bool(same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
     finally:
         same.detach()
 
