@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from contextvars import Context
 
-__all__ = ["DONE", "Latency", "Later", "PendingPing", "Started", "Stream", "Streamed", "Waiter", "later", "release"]
+__all__ = [
+    "DONE",
+    "Latency",
+    "Later",
+    "PendingPing",
+    "Started",
+    "Stream",
+    "Streamed",
+    "Waiter",
+    "later",
+    "raise_thrown",
+    "release",
+]
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -29,6 +41,15 @@ class Started(Coroutine[Any, None, Result_co]):
     """
 
     __slots__ = ()
+
+
+def raise_thrown(*error: Any) -> None:
+    """Raise what the `throw` of a coroutine is given: for example that its task is cancelled."""
+    try:
+        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+    finally:
+        # This frame is in its traceback: a name for it would be a cycle, and so keep all that the handler has.
+        del error
 
 
 class Done:
@@ -49,9 +70,7 @@ class Done:
         """End."""
         raise StopIteration
 
-    def throw(self, *error: Any) -> None:
-        """Raise the error."""
-        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+    throw = staticmethod(raise_thrown)
 
     def close(self) -> None:
         """Do nothing."""
@@ -79,7 +98,11 @@ class Later:
         """Raise the error where the coroutine waits."""
         if self._iterator is None:
             self._iterator = self._start().__await__()
-        return self._iterator.throw(*error)
+        try:
+            return self._iterator.throw(*error)
+        finally:
+            # As in `raise_thrown`.
+            del error
 
     def close(self) -> None:
         """End the coroutine."""

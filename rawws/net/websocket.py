@@ -20,7 +20,7 @@ from rawws.protocol.messages import Fragment
 from rawws.protocol.opcodes import CloseCode
 from rawws.protocol.phases import State, state_of
 
-from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, release
+from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, raise_thrown, release
 from .awaited import AwaitedBytes
 from .deflating import INFLATED, PIECE_SIZE, Deflating
 from .handshaken import HandshakenSocket
@@ -89,9 +89,8 @@ class Receiver:
         """Go on."""
         return self.__next__()
 
-    def throw(self, *error: Any) -> None:
-        """Raise the error, for example that the waiting task is cancelled; a message that came stays in the queue."""
-        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+    # A message that came stays in the queue.
+    throw = staticmethod(raise_thrown)
 
     def close(self) -> None:
         """Do nothing."""
