@@ -5,6 +5,7 @@
     python tests/autobahn/run.py --suite original            Autobahn itself (Python 2.7) instead of kosoku
     python tests/autobahn/run.py --role client               our client against the suite's server
     python tests/autobahn/run.py --http2 --cases 1-7,10      our server through a tunnel of HTTP/2 (RFC 8441)
+    python tests/autobahn/run.py --engine asyncio            our server on the loop's transports
     python tests/autobahn/run.py --peer websockets           another library, to compare
 
 kosoku drives Autobahn's own case files from Python 3 and is several times as fast. The exit status is 0 only if every
@@ -121,6 +122,7 @@ class Run:
             return suite.against_servers(lanes, [self.options.uri] * len(lanes), phase.jobs, report, PHASE_TIMEOUT)
         with contextlib.ExitStack() as stack:
             more = ["--http2"] if self.options.http2 else []
+            more += ["--engine", self.options.engine] if self.options.engine else []
             servers = [
                 stack.enter_context(self._start("server.py", "--style", self.options.style, *more)) for _ in lanes
             ]
@@ -180,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="event loop of the peer")
     parser.add_argument("--peer", default="rawws", help="the library that is tested (see server.py and client.py)")
     parser.add_argument("--http2", action="store_true", help="have all cases come over one connection of HTTP/2")
+    parser.add_argument("--engine", choices=("asyncio", "epoll"), help="of our server's sockets (default: its own)")
     parser.add_argument("--uri", help="test the server at this address instead of starting one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to FILE too")
     return parser
@@ -193,6 +196,8 @@ def main() -> int:
         parser.error("--uri is the address of a server, it does not go with --role client")
     if options.http2 and (options.uri or options.role == "client" or options.peer != "rawws"):
         parser.error("--http2 is for our own server, it goes with no --uri, --peer and --role client")
+    if options.engine and (options.uri or options.role == "client" or options.peer != "rawws"):
+        parser.error("--engine is for our own server, it goes with no --uri, --peer and --role client")
     if options.peer == "rawws" and not options.pure and not options.uri:
         refuse()
     try:

@@ -26,7 +26,7 @@ MAX_SIZE: Final = 2**24
 
 
 @contextlib.asynccontextmanager
-async def rawws_peer(style: str, *, http2: bool = False) -> AsyncIterator[tuple[int, str]]:
+async def rawws_peer(style: str, *, http2: bool = False, engine: Any = None) -> AsyncIterator[tuple[int, str]]:
     """Serve with this project: a coroutine for each connection, or one object with callbacks."""
     import rawws  # noqa: PLC0415 - a comparison runs where the project itself may not be built
     from rawws import _twins, _version  # noqa: PLC0415
@@ -43,9 +43,9 @@ async def rawws_peer(style: str, *, http2: bool = False) -> AsyncIterator[tuple[
             ws.send(message)
 
     handler = Echo() if style == "callback" else echo
-    async with rawws.serve(handler, HOST, 0, max_size=MAX_SIZE, http2=http2 or None) as server:
+    async with rawws.serve(handler, HOST, 0, max_size=MAX_SIZE, http2=http2 or None, engine=engine) as server:
         spoken = ", over HTTP/2" if http2 else ""
-        spoken += ", engine epoll" if ENGINE == "epoll" else ""
+        spoken += f", engine {engine or ENGINE}"
         yield server.sockets[0].getsockname()[1], f"rawws {_version.__version__}, {_twins.running()}, {style}{spoken}"
 
 
@@ -125,9 +125,9 @@ PEERS: Final[dict[str, Peer]] = {
 }
 
 
-async def serve(peer: str, style: str, *, http2: bool) -> None:
+async def serve(peer: str, style: str, *, http2: bool, engine: str | None) -> None:
     """Serve until the process is ended."""
-    serving = rawws_peer(style, http2=True) if http2 else PEERS[peer](style)
+    serving = rawws_peer(style, http2=http2, engine=engine) if peer == "rawws" else PEERS[peer](style)
     async with serving as (port, description):
         print(f"{description}, {type(asyncio.get_running_loop()).__module__.partition('.')[0]} loop")
         print(f"listening on {HOST}:{port}", flush=True)
@@ -142,6 +142,7 @@ def main() -> None:
         "--style", choices=("coroutine", "callback"), default="coroutine", help="of the handler of rawws"
     )
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="the event loop")
+    parser.add_argument("--engine", choices=("asyncio", "epoll"), help="of the sockets of rawws")
     parser.add_argument("--http2", action="store_true", help="have rawws speak HTTP/2 too, without TLS")
     options = parser.parse_args()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
@@ -150,7 +151,7 @@ def main() -> None:
 
         factory = uvloop.new_event_loop
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(options.peer, options.style, http2=options.http2))
+        runner.run(serve(options.peer, options.style, http2=options.http2, engine=options.engine))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,13 @@ def test_the_cases_without_heavy_load_pass_in_each_style_on_each_loop(
     assert f"{loop} loop" in str(found["peer"])
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_cases_without_heavy_load_pass_on_the_transports_of_the_loop(tmp_path: Path, loop: str) -> None:
+    found = verdict(tmp_path, "--cases", "1-7,10", "--loop", loop, "--engine", "asyncio")
+    assert cases(found) == WITHOUT_HEAVY
+    assert f", engine asyncio, {loop} loop" in str(found["peer"])
+
+
 @pytest.mark.parametrize("twin", ["compiled", "interpreted"])
 def test_the_cases_without_heavy_load_pass_in_uvicorn(tmp_path: Path, twin: str) -> None:
     pure = ["--pure"] if twin == "interpreted" else []
@@ -80,6 +87,7 @@ def test_the_cases_without_heavy_load_pass_on_streams_of_http2(tmp_path: Path, t
     assert f", {twin}, coroutine, over HTTP/2" in str(found["peer"])
 
 
-def test_http2_is_for_our_own_server() -> None:
-    with Process([sys.executable, RUN, "--http2", "--peer", "websockets"]) as process:
-        process.wait_for(lambda output: "--http2 is for our own server" in output, "it says so")
+@pytest.mark.parametrize("option", [["--http2"], ["--engine", "asyncio"]])
+def test_some_options_are_for_our_own_server(option: list[str]) -> None:
+    with Process([sys.executable, RUN, *option, "--peer", "websockets"]) as process:
+        process.wait_for(lambda output: f"{option[0]} is for our own server" in output, "it says so")
