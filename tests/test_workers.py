@@ -547,6 +547,38 @@ def test_a_signal_to_every_process_at_once_cuts_no_drain_short(tmp_path: Path, f
         assert_ends_well(process)
 
 
+def test_a_worker_that_cannot_be_started_again_for_now_ends_no_other() -> None:
+    code = (
+        "import os, resource, rawws.cli.supervisor as w\n"
+        "w.LAST_DELAY = 0.2\n"
+        "def work(channel):\n"
+        "    channel._sock.send(w.READY)\n"
+        "    print('serves', channel.number, os.getpid(), flush=True)\n"
+        "    channel._sock.recv(1)\n"
+        "limit = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "error = w.logger.error\n"
+        "def told(text, *words):\n"
+        "    print('told', text % words, flush=True)\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, limit)\n"
+        "w.logger.error = told\n"
+        # No descriptor from here on, until that is told.
+        "def ready():\n"
+        "    w.logger.error = lambda *_: setattr(w.logger, 'error', told)\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))\n"
+        "    print('ready', flush=True)\n"
+        "w.Supervisor(2, work, ready).run()"
+    )
+    with Process([sys.executable, "-c", code]) as process:
+        process.wait_for(lambda output: "ready" in output, "the workers serve")
+        first, second = (int(found) for found in re.findall(r"serves \d (\d+)", process.output))
+        os.kill(first, signal.SIGKILL)
+        process.wait_for(lambda output: output.count("serves") == 3, "another worker takes its place")
+        assert "cannot be started, it is tried again in 0.2 s: Too many open files" in process.output
+        assert exists(second)
+        os.kill(process.pid, signal.SIGTERM)
+        assert_ends_well(process)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_hangs_at_its_start_ends_with_the_supervisor(number: signal.Signals) -> None:
     code = (

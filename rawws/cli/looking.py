@@ -96,7 +96,7 @@ def _url(text: str) -> str:
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= LARGEST_LIMIT):
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 0 < int(text) <= LARGEST_LIMIT):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number, 1 to {LARGEST_LIMIT}")
     return int(text)
 

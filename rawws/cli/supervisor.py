@@ -218,10 +218,15 @@ class Supervisor:
         return max(0.0, min(self._due.values()) - clock.monotonic()) if self._due else 3600.0
 
     def _start(self, number: int) -> None:
-        """Fork one worker."""
+        """Fork one worker. Raises OSError where the system has no process or descriptor for it."""
         ours, theirs = socket.socketpair()
         flush_streams()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if pid:
             theirs.close()
             ours.setblocking(False)
@@ -324,5 +329,12 @@ class Supervisor:
         """Start those that are due."""
         now = clock.monotonic()
         for number in [number for number, due in self._due.items() if due <= now and not self._signals]:
-            del self._due[number]
-            self._start(number)
+            try:
+                self._start(number)
+            except OSError as error:
+                # The others serve on.
+                self._due[number] = now + LAST_DELAY
+                text = "worker %d cannot be started, it is tried again in %g s: %s"
+                logger.error(text, number, LAST_DELAY, error.strerror)  # noqa: TRY400 - all there is
+            else:
+                del self._due[number]

@@ -107,7 +107,7 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _is_local(name: str) -> bool:
     """Tell whether no attacker can have this name: it is an address, or has no dot."""
-    return bool(name) and ("." not in name or _address(name) is not None)
+    return "." not in name or _address(name) is not None
 
 
 def _is_loopback(address: Any) -> bool:

@@ -168,7 +168,7 @@ class StreamRequests(ServerConnection):
     def receive(self, data: bytes) -> None:
         """Take what came of the body."""
         exchange = self.exchange
-        if exchange is None or self.whole:
+        if exchange is None:
             return
         self.ws.corked = True
         self.attempt(self._read_body, exchange, data, False)

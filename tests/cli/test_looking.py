@@ -226,6 +226,8 @@ def test_nobody_there_is_one_line_that_says_what_helps() -> None:
             "rawws: RAWWS_ADMIN: 'ftp://x' is no http:// or https://",
         ),
         (["topics", "--limit", "0"], {}, 2, "'0' is not a number, 1 to 1000"),
+        (["topics", "--limit", "1001"], {}, 2, "'1001' is not a number, 1 to 1000"),
+        (["topics", "--limit", "0000000011111"], {}, 2, "'0000000011111' is not a number, 1 to 1000"),
         (["top", "--sort", "name"], {}, 2, "invalid choice: 'name'"),
         (["top", "--interval", "0"], {}, 2, "argument --interval"),
         (["who"], {}, 2, "the following arguments are required: TOPIC"),

@@ -13,7 +13,7 @@ import rawws
 from rawws import HttpError, testing
 from rawws.integrations import asgi
 from rawws.protocol.http11 import Headers, Request
-from rawws.server.hosts import MAX_KNOWN, AllowedHosts
+from rawws.server.hosts import MAX_KNOWN, AllowedHosts, _is_loopback
 from tests.server.answers import ask, get
 from tests.server.peers import Logged, Peer, request, serve
 
@@ -52,6 +52,22 @@ async def status(server: rawws.Server, data: bytes) -> int:
 LOCAL = ["localhost", "LOCALHOST:80", "localhost.", "app.localhost:5173", "127.0.0.1", "127.0.0.1:8765", "[::1]",
          "[::1]:80", "10.1.2.3", "[2001:db8::1]:80", "a", "devbox:8080"]  # fmt: skip
 FOREIGN = [EVIL, f"{EVIL}:80", "localhost.rebound.example", "127.0.0.1.rebound.example", "a.b", "127.1"]
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        (("127.0.0.2", 80), True),
+        (("::1", 80, 0, 0), True),
+        (("::ffff:127.0.0.1", 80, 0, 0), True),
+        (("::ffff:192.0.2.1", 80, 0, 0), False),
+        (("0.0.0.0", 80), False),
+        (("fe80::1%eth0", 80, 0, 2), False),
+        ("/run/socket", False),
+    ],
+)
+def test_loopback_is_what_other_machines_cannot_reach(address: object, loopback: bool) -> None:
+    assert _is_loopback(address) is loopback
 
 
 @pytest.mark.parametrize("host", LOCAL)

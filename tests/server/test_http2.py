@@ -19,9 +19,11 @@ from OpenSSL import SSL as OpenSSL  # noqa: N811 - a module
 import rawws
 from rawws import clock
 from rawws.errors import Close, HttpError
+from rawws.http.exchange import SLOWEST
 from rawws.http.files import FileResponse
 from rawws.integrations.asgi import Application
 from rawws.net.streams import StreamTransport, is_stream
+from rawws.protocol.http11 import Headers, Request
 from rawws.server.server import Serve
 from rawws.server.tls import is_prohibited
 from tests.protocol.http2_wire import (
@@ -522,6 +524,41 @@ async def test_a_stream_that_is_read_by_one_octet_at_a_time_is_given_up(
         await eventually(lambda: server.stats().http2_streams == 0)
 
 
+async def test_of_a_stream_for_which_little_waits_each_octet_counts() -> None:
+    routes = rawws.Routes()
+    routes.get("/")(lambda _: "x" * 66_000)
+    async with serve(routes) as server, reach(server) as client:
+        answer = client.request("/")
+        client.stalled.add(answer.stream.id)
+        await client.wait(lambda: len(answer.body) == 65535)
+        [stream] = transports(server)
+        handler = handler_of(stream.protocol)
+        assert not handler.stalls()
+        assert handler.stalls()
+        answer.stream.receive_window += 10
+        client.core.write_number(WINDOW_UPDATE, answer.stream.id, 10)
+        client.flush()
+        await client.wait(lambda: len(answer.body) == 65545)
+        assert not handler.stalls()
+
+
+async def test_a_body_has_more_time_the_longer_it_may_be() -> None:
+    async with serve(site(), open_timeout=10, max_size=1 << 20) as server, reach(server) as client:
+        client.request("/echo", "POST", ("Content-Length", "1000"), more=True)
+        client.request("/echo", "POST", more=True)
+        await eventually(lambda: len(transports(server)) == 2)
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n")
+        await eventually(lambda: server.stats().sockets == 2)
+        sockets = [ws for ws in server.settings.connections if ws.handler is not None and ws.handler.kind != "http2"]
+        await eventually(lambda: all(ws.deadline for ws in sockets))
+        now = clock.monotonic()
+        longest = 10 + (1 << 20) / SLOWEST
+        await eventually(lambda: sum(ws.deadline > now + longest - 60 for ws in sockets) == 2)
+        assert sum(ws.deadline <= now + 10 + 1000 / SLOWEST for ws in sockets) == 1
+        peer.close()
+
+
 async def test_an_answer_to_a_stream_that_is_gone_is_dropped_and_no_fault() -> None:
     answered = []
 
@@ -714,6 +751,17 @@ async def test_a_websocket_is_refused_with_a_status_and_no_reset(
         ws.write(b"", end=True)
         await eventually(lambda: server.stats().http2_streams == 0)
         assert ws.reset is None
+
+
+async def test_a_websocket_whose_stream_ends_with_its_request_is_refused() -> None:
+    async with serve(site()) as server, reach(server) as client:
+        await client.wait(lambda: client.settings)
+        fields = Headers([("Host", "localhost"), ("Sec-WebSocket-Version", "13")])
+        head = Request("CONNECT", "/ws", fields, "2")
+        stream = client.core.request(head, protocol="websocket", end_stream=True)
+        answer = client.answers[stream.id] = Answer(client, stream)
+        client.flush()
+        assert (await answer.head()).status == 400
 
 
 async def test_a_websocket_is_refused_where_there_is_none() -> None:
@@ -943,7 +991,41 @@ async def test_a_connection_has_the_time_of_an_idle_one_from_its_last_stream_on(
         assert connection.deadline > clock.monotonic() + 1000
 
 
+async def some(peer: Peer) -> bytes:
+    """Return what comes next, and not the end."""
+    data = await peer.read()
+    assert data
+    return data
+
+
 async def test_only_the_answer_to_the_ping_of_a_drain_is_behind_its_goaway() -> None:
+    async with serve(site(), hosts="*") as server:
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        await peer.write(PREFACE + settings() + frame(HEADERS, END_HEADERS, 1, block(SLOW_POST)))
+        await eventually(lambda: server.stats().http2_streams)
+        draining = asyncio.ensure_future(server.drain())
+        came = b""
+        while PING not in [kind for kind, _ in frames_in(came)]:
+            came += await some(peer)
+        # On its way before the client knows of the drain: another answer, and a request.
+        request = frame(HEADERS, END_HEADERS | END_STREAM, 3, block(REQUEST))
+        await peer.write(frame(PING, 1, payload=b"another!") + request + frame(PING, 1, payload=b"draining"))
+        goaways: list[bytes] = []
+        while len(goaways) < 2:
+            came += await some(peer)
+            goaways = [payload[:4] for kind, payload in frames_in(came) if kind == GOAWAY]
+        # The second one is behind the request, which is answered.
+        while b"the server is shutting down" not in came:
+            came += await some(peer)
+        assert goaways == [b"\x7f\xff\xff\xff", b"\0\0\0\3"]
+        peer.close()
+        await draining
+
+
+async def test_a_client_that_does_not_answer_the_ping_of_a_drain_is_told_the_last_stream_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rawws.server.http2.LINGER", 0.1)
     async with serve(site()) as server:
         peer = await Peer.reach(server.sockets[0].getsockname())
         await peer.write(PREFACE + settings() + frame(HEADERS, END_HEADERS, 1, block(SLOW_POST)))
@@ -951,17 +1033,8 @@ async def test_only_the_answer_to_the_ping_of_a_drain_is_behind_its_goaway() -> 
         [connection] = [ws for ws in server.settings.connections if not is_stream(ws)]
         handler_of(connection).shut_down()
         came = b""
-        while PING not in [kind for kind, _ in frames_in(came)]:
-            came += await peer.read()
-        # On its way before the client knows of the drain: another answer, and a request.
-        request = frame(HEADERS, END_HEADERS | END_STREAM, 3, block(REQUEST))
-        await peer.write(frame(PING, 1, payload=b"another!") + request + frame(PING, 1, payload=b"draining"))
-        goaways: list[bytes] = []
-        while len(goaways) < 2:
-            came += await peer.read()
-            goaways = [payload[:4] for kind, payload in frames_in(came) if kind == GOAWAY]
-        # The second one is behind the request.
-        assert goaways == [b"\x7f\xff\xff\xff", b"\0\0\0\3"]
+        while [kind for kind, _ in frames_in(came)].count(GOAWAY) < 2:
+            came += await some(peer)
         peer.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -29,6 +30,23 @@ class Endpoint:
             raise
         self.ended = "done"
         return "done"
+
+
+async def test_at_the_end_of_the_server_a_slow_reader_has_its_time_and_no_more() -> None:
+    routes = rawws.Routes()
+    routes.get("/")(lambda _: "x" * (8 << 20))
+    async with serve(routes, close_timeout=0.3) as server:
+        peer = await Peer.reach(server.sockets[0].getsockname(), 2048)
+        await peer.write(get())
+        await peer.read(1000)
+        server.close()
+        # It goes on and on.
+        with contextlib.suppress(ConnectionError):
+            while server.settings.connections:
+                await peer.read(1000)
+                await asyncio.sleep(0.02)
+        peer.close()
+        assert server.stats().aborted == 1
 
 
 @pytest.mark.parametrize("cancel", [False, True])

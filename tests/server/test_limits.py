@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 import time
 from pathlib import Path
@@ -65,6 +66,7 @@ async def test_connections_far_over_max_connections_are_cut_and_hold_nothing() -
             peers = [await Peer.reach(server.sockets[0].getsockname()) for _ in range(100)]
             await eventually(lambda: server.counters.accepted == 101)
             await eventually(lambda: len(server.settings.connections) <= 1 + REFUSALS)
+            assert server.counters.refusals[503] >= REFUSALS
             await first.send("unharmed")
             assert await first.recv() == "unharmed"
             for peer in peers:
@@ -83,6 +85,8 @@ async def test_an_address_with_too_many_connections_gets_429_until_one_is_gone()
                 await other.send("another address")
                 assert await other.recv() == "another address"
         await eventually(lambda: not server.settings.connections)
+        # Of addresses that are gone, nothing is remembered.
+        assert not server.context.admission._counts
         async with rawws.connect(uri) as again:
             await again.send("again")
             assert await again.recv() == "again"
@@ -307,6 +311,14 @@ def test_where_descriptors_are_not_counted_connections_are_not_either(monkeypatc
     assert (most_connections() or 1) > 0
     monkeypatch.setitem(sys.modules, "resource", None)
     assert most_connections() is None
+
+
+@pytest.mark.parametrize(("descriptors", "most"), [(1000, 936), (1280, 1216), (1300, 1235), (65, 1), (64, 1)])
+def test_of_the_descriptors_64_are_left_or_a_twentieth(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, most: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert most_connections() == most
 
 
 def test_a_pace_is_even_after_a_second_at_once() -> None:

@@ -223,6 +223,13 @@ async def test_each_connection_has_variables_of_its_own() -> None:
             assert await peer.message() == expected
 
 
+async def test_a_server_that_closed_leaves_nothing_at_the_reactor() -> None:
+    async with serve(echo):
+        reactor = reactor_of(asyncio.get_running_loop())
+        assert reactor.members == 1
+    assert reactor.members == 0
+
+
 async def test_a_lack_of_descriptors_is_logged_once_and_waited_out() -> None:
     told: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
