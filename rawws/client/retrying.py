@@ -81,8 +81,8 @@ def retry_after(error: BaseException, draw: Callable[[float, float], float] = ra
 def _parse_retry_after(value: str) -> float:
     """Read `Retry-After = HTTP-date / delay-seconds` (RFC 9110 section 10.2.3); what is neither asks for nothing."""
     if value.isascii() and value.isdigit():
-        # Ten digits are 300 years; of many more, int() is slow.
-        seconds = float(value[:10]) if len(value) <= 10 else LONGEST_ASKED
+        # Ten digits are 30 years at least; of many more, to read them is slow.
+        seconds = float(value.lstrip("0")[:10] or "0")
     else:
         from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few servers say a date
 

@@ -50,6 +50,7 @@ def calling() -> Hub:
 
     hub.on_call("strange")(lambda _, data: {data})
     hub.on_call("large")(lambda _, data: "x" * data)
+    hub.on_call("letters")(lambda _, data: "é" * data)
     return hub
 
 
@@ -89,6 +90,7 @@ async def test_a_client_calls_and_requests_behind_it_do_not_wait(callbacks: bool
         ({"call": "cancelled"}, 500, "failed", "the call failed", 1),
         ({"call": "strange", "data": 1}, 500, "failed", "the call failed", 1),
         ({"call": "large", "data": 1 << 20}, 413, "size", "the answer has over 1040384 bytes", 0),
+        ({"call": "letters", "data": 600_000}, 413, "size", "the answer has over 1040384 bytes", 0),
     ],
 )
 async def test_what_goes_wrong_is_a_code_over_a_websocket_and_by_a_post(

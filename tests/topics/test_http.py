@@ -454,6 +454,14 @@ async def test_an_answer_to_a_poll_is_bounded_in_bytes_and_its_cursor_says_where
         assert [topic for answer in answers for topic in answer] == [topic for topic in topics for _ in range(2)]
 
 
+async def test_a_publication_that_is_larger_than_an_answer_is_one_alone() -> None:
+    hub = Hub(authorize=allow)
+    hub.publish("a", "x" * 600_000)
+    hub.publish("a", "small")
+    async with served(hub) as server:
+        assert await collect(server, ["a"], "earliest") == [["a"], ["a"]]
+
+
 async def test_a_poll_that_waited_is_answered_with_no_more_either_and_goes_on() -> None:
     hub = Hub(authorize=allow)
     topics = [f"t{number}" for number in range(8)]

@@ -8,6 +8,7 @@ import pytest
 
 import rawws
 from rawws.topics import CursorError, History, Hub, Policy, TopicError, core
+from rawws.topics.history import cost
 from tests.server.peers import Logged
 from tests.topics.receivers import Receiver, still
 
@@ -170,6 +171,37 @@ def test_a_replay_that_is_too_long_is_declared_lost(monkeypatch: pytest.MonkeyPa
     assert not hub.subscribe(receiver, "b", since="earliest").recovered
     receiver.read_on()
     assert receiver.got == [*map(str, range(10))]
+
+
+def test_what_was_missed_counts_until_it_is_read_or_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub()
+    for number in range(10):
+        hub.publish("a", str(number))
+        hub.publish("b", str(number))
+    # One of both is as much as may be.
+    monkeypatch.setattr(core, "MAX_REPLAY", sum(map(cost, hub.recall("a", since="earliest")[1])))
+    monkeypatch.setattr(core, "MAX_REPLAYS", 0)
+    receiver = Receiver()
+    hub.subscribe(receiver, "stays")
+
+    def has_room(topic: str) -> bool:
+        return hub.subscribe(receiver, topic, since="earliest").recovered
+
+    # It is read at once.
+    assert has_room("a") and has_room("b")
+    hub.unsubscribe(receiver, "a")
+    hub.unsubscribe(receiver, "b")
+    receiver.congested = True
+    assert has_room("a") and not has_room("b")
+    hub.unsubscribe(receiver, "b")
+    # It is given up.
+    hub.unsubscribe(receiver, "a")
+    assert has_room("b") and not has_room("a")
+    hub.unsubscribe(receiver, "a")
+    # It is read later.
+    receiver.read_on()
+    assert has_room("a")
+    assert receiver.got == [*map(str, range(10))] * 4
 
 
 def test_a_second_subscription_is_the_first_and_since_needs_a_new_one() -> None:

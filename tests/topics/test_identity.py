@@ -578,3 +578,18 @@ async def test_on_publish_gets_what_json_stands_for_and_may_make_anything_of_it(
             event = {"event": "e"} if "event" in asked else {}
             said = {name: value for name, value in heard.items() if name not in {"topic", "cursor"}}
             assert said == {**wanted, **event, "user": "ann"}
+
+
+@pytest.mark.parametrize(("left", "wait"), [(100, 50), (1000, 940), (10_000, 3600)])
+async def test_a_client_is_told_a_minute_before_its_end_or_at_half_of_its_time(left: float, wait: float) -> None:
+    sessions = ClientSessions()
+    sessions.begin(1, Identity("ann", expires=time.time() + left), lambda *_: None, lambda _: None)
+    [session] = sessions.of("ann")
+    assert session.timer is not None
+    due = session.timer.when() - asyncio.get_running_loop().time()
+    assert abs(due - wait) < 5
+    sessions.end(1)
+    assert (session.timer.cancelled() if session.timer else True, sessions._users) == (True, {})
+    # One that comes too late begins nothing.
+    session.renew(Identity("ann", expires=time.time() + left))
+    assert session.timer is None

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rawws.net.identity import MAX_INFO
 from rawws.topics import Hub, Identity, Present, TopicError
 from rawws.topics.presence import PresenceSet, new_present, present_of
 from tests.server.peers import eventually
@@ -34,6 +35,27 @@ async def test_who_watches_is_told_who_comes_and_goes() -> None:
         assert await watcher.hear() == {"topic": "room", "leave": me}
         assert hub.presence("room") == []
         assert hub.stats().present == 0
+
+
+def test_of_a_user_who_is_gone_nothing_is_left() -> None:
+    known = PresenceSet()
+    for away in (False, True):
+        known.join(Present("@1", b"null", user="ann", away=away))
+        assert known.is_connected("ann") is not away
+        # Twice is once.
+        known.join(Present("@1", b"null", user="ann", away=away))
+        assert known.users == {"ann": 1}
+        assert known.leave("@1") is not None
+        assert (known.members, known.users, known.away) == ({}, {}, {})
+
+
+def test_the_longest_that_one_server_tells_of_a_user_is_read_by_another() -> None:
+    name, info = '"' * 255, "x" * (MAX_INFO - 2)
+    present = new_present(info, Identity(name, info), is_claim=True)
+    there = present_of(present.id, present.told(), "other")
+    assert (there.user, there.info, there.claim) == (name, info, info)
+    with pytest.raises(TopicError, match="names none"):
+        present_of(present.id, present.told() + " " * 4096, "other")
 
 
 async def test_nobody_is_present_who_did_not_say_so_and_nobody_told_who_did_not_ask() -> None:
