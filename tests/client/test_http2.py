@@ -500,8 +500,9 @@ async def test_a_redirect_is_followed() -> None:
         assert ws.request.path == "/b"
 
 
-async def test_of_an_endless_body_only_the_beginning_is_read() -> None:
+async def test_of_an_endless_body_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = tls()
+    monkeypatch.setattr("rawws.client.opening.BODY_WAIT", 3600.0)
 
     def refuse(connection: Http2PeerConnection, request: RequestReceived) -> None:
         connection.core.respond(request.stream, 403, Headers([("Content-Type", "text/plain")]))

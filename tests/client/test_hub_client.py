@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import rawws
-from rawws.client.envelopes import TopicMember
+from rawws.client.envelopes import HubEnvelope, TopicMember
+from rawws.client.hub_requests import HubRequests
 from rawws.client.options import HubState
-from rawws.client.subscriptions import ReceivedPublication, TopicPresence
+from rawws.client.subscriptions import ReceivedPublication, TopicPresence, TopicReceiver
 from rawws.topics import Identity, endpoints
 from tests.client.hubs import HASTY, TRANSPORTS, client_of, gate, hub_of, hub_server, routes_of, url_of
 from tests.processes import free_port
@@ -108,6 +109,52 @@ async def test_history_is_turned_page_by_page(transport: str) -> None:
         assert [each.message for each in await hub.history("told", since=cursors[0])] == ["1", "2", "3", "4"]
         with pytest.raises(rawws.HubError, match="refused"):
             await hub.history("secret")
+
+
+async def test_a_reader_that_was_full_goes_on_when_half_of_its_bytes_are_read() -> None:
+    receiver = TopicReceiver("a", "", None, "resume", (100, 1000), None)
+    drained: list[bool] = []
+
+    def take(number: int) -> None:
+        receiver.take(ReceivedPublication("a", f"e:{number}", "x" * 250))
+
+    for number in range(1, 6):
+        take(number)
+    # Four are as much as may wait; the fifth is asked for when there is room.
+    assert receiver.behind
+    for cursor, is_drained in (("e:1", False), ("e:2", True)):
+        found = await receiver.next(lambda: drained.append(True))
+        assert found is not None
+        assert (found.cursor, receiver.behind, bool(drained)) == (cursor, not is_drained, is_drained)
+    take(5)
+    assert [getattr(await receiver.next(lambda: None), "cursor", None) for _ in range(3)] == ["e:3", "e:4", "e:5"]
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("end", ["answered", "forgotten", "lost", "ended"])
+async def test_requests_that_wait_no_more_make_room_however_they_end(end: str, sent: bool) -> None:
+    requests = HubRequests(2, 120)
+    for _ in range(3):
+        request = requests.ask({"publish": "a", "data": "x" * 50})
+        with pytest.raises(rawws.HubError, match="2 requests or 120 bytes wait already"):
+            requests.ask({"publish": "a", "data": "x" * 50})
+        second = requests.ask({"publish": "b"})
+        with pytest.raises(rawws.HubError, match="2 requests or 120 bytes wait already"):
+            requests.ask({})
+        if sent or end in {"answered", "lost"}:
+            assert (requests.take(), requests.take(), requests.take()) == (request, second, None)
+        for each in (request, second):
+            if end == "answered":
+                assert requests.answer(HubEnvelope(id=each.id))
+            elif end == "forgotten" or sent:
+                requests.forget(each)
+        if end == "lost":
+            requests.lose()
+        elif end == "ended":
+            requests.end(rawws.HubError("closed", "it was closed"))
+        for each in (request, second):
+            # Whose error nobody waits for.
+            assert each.future.cancel() or end == "answered" or each.future.exception()
 
 
 async def test_functions_are_called_in_both_directions(logged: Logged) -> None:

@@ -170,7 +170,8 @@ async def test_a_message_that_came_with_the_response_can_be_answered_before_what
 
 async def test_interim_responses_come_before_the_one_that_counts() -> None:
     def answer(request: Request) -> bytes:
-        return b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + accepted(request)
+        # As many as may be.
+        return b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 8 + accepted(request)
 
     async with scripted(answer) as server:
         ws = await rawws.connect(server.uri)
