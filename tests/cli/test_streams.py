@@ -164,3 +164,21 @@ def test_each_outage_of_the_log_is_told_once_and_the_log_goes_on(capsys: pytest.
 def test_a_record_that_is_wrong_itself_is_told_as_logging_does(capsys: pytest.CaptureFixture[str]) -> None:
     LogHandler().handle(record("%d", "no number"))
     assert "--- Logging error ---" in capsys.readouterr().err
+
+
+def test_what_a_full_stream_does_not_take_is_let_go_and_the_program_ends_well() -> None:
+    code = (
+        "import os, sys\n"
+        "from rawws.cli.streams import release_streams\n"
+        "before = os.listdir('/dev/fd')\n"
+        "sys.stdout.write('never written')\n"
+        "release_streams()\n"
+        "sys.stderr.write(str(len(os.listdir('/dev/fd')) - len(before)))\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        # Where Python holds what is written.
+        env = {**os.environ, "PYTHONUNBUFFERED": ""}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
+    # Python itself would end with 120.
+    assert (done.returncode, done.stderr) == (0, "0")
