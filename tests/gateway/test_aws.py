@@ -25,9 +25,10 @@ from botocore.exceptions import ClientError
 
 import rawws
 from rawws.backplanes.memory import Engine as Memory
-from rawws.gateway.aws import AwsConnection
+from rawws.gateway.aws import AwsApi, AwsConnection
 from rawws.gateway.config import ConfigError
 from rawws.gateway.loading import read_config
+from rawws.gateway.outgoing import Outgoing
 from rawws.gateway.spelling import ConnectionId
 from tests.gateway.aws_running import KEY, SECRET, aws_gateway, chat_api, event_of, sdk
 from tests.gateway.backends import BAD_BACKENDS, backend, bad_backend
@@ -270,6 +271,7 @@ def policy(effect: str = "Allow", resource: Any = ARN, **more: Any) -> dict[str,
     return {"principalId": "u1", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}, **more}
 
 
+ALLOWED = policy()["policyDocument"]["Statement"][0]
 AUTHORIZERS = [
     (policy(), 101),
     (policy(resource="arn:aws:execute-api:*:*:chat/*"), 101),
@@ -277,14 +279,20 @@ AUTHORIZERS = [
     (policy(context={"role": "admin", "level": 3, "on": True}), 101),
     (policy("Deny"), 403),
     (policy(resource="arn:aws:execute-api:local:000000000000:other/*"), 403),
+    # Of a refusal that is not understood, nobody knows whom it is about.
+    (policy(policyDocument={"Statement": [ALLOWED, {"Effect": "Deny", "NotResource": "x"}]}), 403),
     (policy(principalId=""), 403),
     (policy(principalId=None), 403),
     ({"errorMessage": "Unauthorized", "errorType": "Exception"}, 401),
+    ({"errorMessage": "Unauthorized user", "errorType": "Exception"}, 500),
     ({"errorMessage": "a mistake", "errorType": "KeyError"}, 500),
     (rawws.Response(401), 401),
     (rawws.Response(403), 403),
     (rawws.Response(404), 500),
     (policy(context={"much": "x" * 9216}), 500),
+    # 8 KiB as JSON, and a byte more.
+    (policy(context={"much": "x" * 8180}), 101),
+    (policy(context={"much": "x" * 8181}), 500),
     (policy(context={"deep": {}}), 500),
     (policy(context=[1]), 500),
     (policy(policyDocument="text"), 500),
@@ -444,3 +452,12 @@ async def test_the_backend_chooses_the_subprotocol() -> None:
     async with backend(lambda _: answer) as running, aws_gateway(chat_api(running.url, "$connect")) as gateway:
         async with gateway.connect(subprotocols=["chat.v1", "chat.v2"]) as ws:
             assert ws.subprotocol == "chat.v2"
+
+
+@pytest.mark.parametrize("event", ["$connect", "$disconnect"])
+async def test_no_client_can_say_that_it_comes_or_goes(event: str) -> None:
+    config = read_config(chat_api("http://127.0.0.1:1/", "$connect", "$disconnect", "$default")).apis[0]
+    outgoing = Outgoing()
+    api = AwsApi(config, outgoing)
+    assert api.route_of(json.dumps({"action": event})) is api.routes["$default"]
+    await outgoing.close()

@@ -15,8 +15,11 @@ from urllib.parse import urlencode
 import pytest
 from pusher.signature import sign
 
+import rawws
 from rawws.gateway import main
-from rawws.gateway.bodies import ADDRESSES, CLIENTS, MAX_BODIES, MAX_BODY
+from rawws.gateway.bodies import ADDRESSES, CLIENTS, MAX_BODIES, MAX_BODY, BodyRooms
+from rawws.gateway.loading import read_config
+from rawws.gateway.own import most_of
 from tests.attacks.watch import memory
 from tests.cli.commands import port, start
 from tests.gateway.aws_running import KEY as AWS_KEY
@@ -249,6 +252,18 @@ async def test_bodies_that_clients_post_have_a_part_of_their_app_and_address() -
             writer.close()
         await eventually(lambda: one.server.context.body_bytes == 0)
         assert not one.gateway.bodies.held
+
+
+@pytest.mark.parametrize("more", ["", "limits = { event_size = 900000 }"])
+def test_at_least_four_bodies_of_one_address_fit_whatever_their_size(more: str) -> None:
+    config = read_config(token_file(more))
+    request = rawws.HttpRequest(rawws.Request("POST", "/", rawws.Headers()), {}, (LOOPBACK, 1), "http")
+    most = most_of(config.apps[0])
+    BodyRooms(lambda: config).enter_client(config.apps[0], request, most)
+    room = request.body_room
+    assert room is not None
+    for _ in range(4):
+        room.take(0, most)
 
 
 # -- in a process of its own, whose memory is looked at

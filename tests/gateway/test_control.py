@@ -69,6 +69,12 @@ async def test_what_is_sent_once_is_not_sent_again(engines: list[Memory]) -> Non
             assert await asked.gateway.send(ident, "first", once="a") == Delivery(200)
         assert await other.gateway.send(ident, "second", once="b") == Delivery(200)
         assert [await client.ws.recv(), await client.ws.recv()] == ["first", "second"]
+        # Who tries again is told what became of it, also of a client that left meanwhile.
+        await client.ws.close()
+        await eventually(lambda: not one.gateway.connections)
+        for asked in (one, other):
+            assert await asked.gateway.send(ident, "first", once="a") == Delivery(200)
+            assert await asked.gateway.send(ident, "third", once="c") == Delivery(410)
 
 
 async def test_a_connection_that_there_is_not_is_gone(engines: list[Memory]) -> None:
@@ -90,6 +96,8 @@ async def test_an_instance_that_does_not_answer_is_told_from_one_that_is_gone(
         assert await one.gateway.send(ident, "x") == Delivery(503)
         with pytest.raises(RegistryAway, match="does not answer"):
             await one.gateway.channel_counts(APP)
+        # What was not answered waits no more.
+        assert not one.gateway.registry._waiting
         monkeypatch.setattr(control, "MOST_ASKED", 0)
         with pytest.raises(RegistryAway, match="the limit"):
             await one.gateway.registry.ask(other.gateway.instance, "get")
@@ -164,5 +172,7 @@ def test_it_is_remembered_for_a_minute_what_was_done(monkeypatch: pytest.MonkeyP
             memory.remember(once, 200)
         known: list[Any] = [memory.status_of(once) for once in "abc"]
         assert known == [None, 200, 200]
-        clock.now += 61
+        clock.now += 60
+        assert memory.status_of("c") == 200
+        clock.now += 1
         assert memory.status_of("c") is None

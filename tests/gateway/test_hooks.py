@@ -360,3 +360,31 @@ async def test_a_queue_that_never_began_ends() -> None:
     queue = HookQueue(app, hook_of(app), outgoing)
     await queue.close(5.0)
     await outgoing.close()
+
+
+@pytest.mark.usefixtures("complaints")
+def test_what_is_larger_than_a_queue_may_be_is_sent_alone_and_what_just_fits_with_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = occupied("a").size
+    monkeypatch.setattr(hooks, "MAX_BYTES", size - 2)
+    receiver, queue = delivered(lambda _: (200, {}), seconds=1)
+    assert (len(receiver.requests), queue.stats.dropped, queue.stats.sent) == (1, 2, 1)
+    monkeypatch.setattr(hooks, "MAX_BYTES", 4 * size)
+    for most, counts in ((2 * size, [2, 1]), (2 * size - 1, [1, 2])):
+        monkeypatch.setattr(hooks, "BATCH_BYTES", most)
+        receiver, queue = delivered(lambda _: (200, {}), seconds=1)
+        assert [len(json.loads(body)["events"]) for _, _, body in receiver.requests] == counts
+
+
+@pytest.mark.usefixtures("complaints")
+def test_no_receiver_has_its_events_wait_for_longer_than_they_are_kept() -> None:
+    _, queue = delivered(lambda _: (503, {"Retry-After": "9999999"}), seconds=1)
+    assert [each.again for each in queue.log] == [hooks.MAX_AGE["pusher"]]
+
+
+@pytest.mark.usefixtures("complaints")
+def test_what_a_receiver_that_is_gone_was_not_told_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "BATCH_EVENTS", 1)
+    _, queue = delivered(lambda _: (410, {}), seconds=1)
+    assert (queue.stats.refused, queue.waiting, queue._size) == (3, 0, 0)

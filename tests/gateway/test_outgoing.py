@@ -202,10 +202,25 @@ def test_a_breaker_opens_after_five_failures_in_a_row_for_longer_each_time(monke
 def test_a_breaker_opens_where_half_of_the_last_twenty_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     times, breaker = Times(monkeypatch), Breaker()
     for number in range(19):
-        assert spend(breaker, failed=number % 2 == 0)
+        assert spend(breaker, failed=number % 2 == 1)
     assert breaker.state == CLOSED
     spend(breaker, failed=True)
     assert breaker.state == OPEN
+    # Once it answers again, what was before is forgotten.
+    times.now += 10.0
+    assert spend(breaker, failed=False)
+    assert spend(breaker, failed=True)
+    assert breaker.state == CLOSED
+    # A failure counts for 30 seconds.
+    for late, state in ((0.0, OPEN), (0.01, CLOSED)):
+        breaker = Breaker()
+        spend(breaker, failed=True)
+        times.now += 15.0
+        for number in range(18):
+            spend(breaker, failed=number % 2 == 1 and number < 17)
+        times.now += 15.0 + late
+        spend(breaker, failed=True)
+        assert breaker.state == state
     # The same within a longer time is how things are.
     breaker = Breaker()
     for number in range(40):

@@ -19,8 +19,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import rawws
 from rawws.backplanes.memory import Engine as Memory
+from rawws.gateway import own_clients
 from rawws.gateway.events import GatewayEvent
 from rawws.gateway.loading import read_config
+from rawws.gateway.own import OwnFace
 from rawws.gateway.pusher_users import TERMINATE, user_topic
 from tests.gateway.own_running import everything, http, own, signed, token_file
 from tests.gateway.running import APP, KEY, app_file, gateway, member, pair
@@ -377,3 +379,13 @@ async def drain(stream: httpx2.Response) -> list[str]:
     """Read a stream until its end."""
     async with asyncio.timeout(60):
         return [line async for line in stream.aiter_lines()]
+
+
+async def test_of_too_many_who_publish_the_first_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_clients, "MOST_RATES", 1)
+    async with gateway(token_file()) as running:
+        [face] = [each for each in running.gateway.faces if isinstance(each, OwnFace)]
+        app = running.gateway.config.apps[0]
+        ann, bob = (face.clients._rate_of(app, user) for user in ("ann", "bob"))
+        assert face.clients._rate_of(app, "bob") is bob
+        assert face.clients._rate_of(app, "ann") is not ann

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+import rawws
+from rawws.gateway import pusher_rules
 from rawws.gateway.control import RegistryAway
+from rawws.gateway.loading import read_config
 from rawws.gateway.pusher_rules import signature_of
 from tests.gateway.running import APP, KEY, SECRET, Running, app_file, gateway
 from tests.gateway.test_pusher_protocol import greeted
@@ -161,3 +165,20 @@ async def test_where_another_instance_does_not_answer_that_is_told(monkeypatch: 
         monkeypatch.setattr(running.gateway.registry, "ask_all", away)
         answer = await ask(running, "GET", path("channels"))
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+@pytest.mark.parametrize("off", [-600, 600, -601, 601])
+def test_the_clock_of_a_server_may_be_ten_minutes_off(off: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_000
+    monkeypatch.setattr(pusher_rules, "time", SimpleNamespace(time=lambda: float(now)))
+    query = f"auth_key={KEY}&auth_timestamp={now + off}&auth_version=1.0"
+    path = f"/apps/{APP}/channels"
+    signature = signature_of(SECRET, f"GET\n{path}\n{query}")
+    head = rawws.Request("GET", f"{path}?{query}&auth_signature={signature}", rawws.Headers())
+    request = rawws.HttpRequest(head, {}, None, "http")
+    app = read_config(app_file()).apps[0]
+    if abs(off) <= 600:
+        pusher_rules.check_request(app, request)
+    else:
+        with pytest.raises(rawws.HttpError, match="auth_timestamp is"):
+            pusher_rules.check_request(app, request)

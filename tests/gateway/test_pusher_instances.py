@@ -11,7 +11,7 @@ import pytest
 from rawws.backplanes.memory import Engine
 from rawws.gateway import control, pusher_counts
 from rawws.gateway.pusher import PusherFace
-from tests.gateway.running import app_file, pair
+from tests.gateway.running import APP, app_file, gateway, pair
 from tests.gateway.test_pusher_protocol import Client, greeted
 from tests.server.peers import eventually
 
@@ -123,3 +123,14 @@ async def test_a_count_that_an_instance_does_not_tell_is_told_the_next_time(
         await first.quiet()
         await second.subscribe("a")
         assert await first.got("pusher_internal:subscription_count") == {"subscription_count": 2}
+
+
+async def test_a_channel_of_a_hundred_is_told_of_at_once_and_a_larger_one_now_and_then() -> None:
+    async with gateway(app_file("subscription_count = true")) as running:
+        [face] = [each for each in running.gateway.faces if isinstance(each, PusherFace)]
+        for count in (100, 101):
+            key = APP, f"room-{count}"
+            face.counts._told[key] = count
+            face.counts._change(*key)
+            left = face.counts._due[key].when() - asyncio.get_running_loop().time()
+            assert (left > pusher_counts.GATHER) == (count > 100)
