@@ -12,7 +12,7 @@ ENGINE = os.environ.get("TEST_ENGINE", "epoll" if hasattr(select, "epoll") else 
 
 def choose() -> None:
     """Have the servers of this process run on that engine."""
-    from rawws.server import engines  # noqa: PLC0415 - what is imported before decides on the twin
+    from rawws.net import engines  # noqa: PLC0415 - what is imported before decides on the twin
 
     engines.check_engine(ENGINE)
     engines.default_engine = lambda _loop, **_tls: ENGINE  # type: ignore[assignment]  # it is one

@@ -7,7 +7,7 @@ import inspect
 import os
 from typing import TYPE_CHECKING
 
-from rawws.server.engines import ENGINES
+from rawws.net.engines import ENGINES
 from rawws.server.options import check_origins
 from rawws.server.server import serve
 from rawws.server.shutdown import Drain

@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rawws.server.engines import check_engine
+from rawws.net.engines import check_engine
 from rawws.topics.names import TopicError
 
 from .admin import AdminPlan
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rawws.gateway.config import GatewayConfig
     from rawws.gateway.model import Gateway
-    from rawws.server.engines import SocketEngine
+    from rawws.net.engines import SocketEngine
 
 __all__ = ["add_gateway_command"]
 

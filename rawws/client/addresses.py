@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["connect_tcp"]
+__all__ = ["connect_tcp", "connect_unix"]
 
 # RFC 8305 section 5: "One recommended value for a default delay is 250 milliseconds."
 ATTEMPT_DELAY = 0.25
@@ -52,6 +52,18 @@ async def connect_tcp(host: str, port: int, local_addr: tuple[str, int] | None =
             task.cancel()
             task.add_done_callback(_close_late)
     raise _one_error(host, errors)
+
+
+async def connect_unix(path: str) -> socket.socket:
+    """Connect to a unix socket. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def interleave(found: Sequence[Entry]) -> list[Entry]:

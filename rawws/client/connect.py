@@ -67,6 +67,7 @@ class connect:  # noqa: N801 - used as a function, as in `websockets`
         self.target = parse_uri(uri)
         self.transport = TransportOptions.of(chosen)._replace(
             sock=chosen.sock,
+            engine=chosen.engine,
             close_timeout=chosen.close_timeout,
             gone_after=gone_after(chosen.ping_interval, chosen.ping_timeout),
         )

@@ -6,15 +6,18 @@ import asyncio
 import ssl as ssl_module
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from rawws.net.engines import chosen_engine
 from rawws.net.kernel import GONE_AFTER
 
-from .addresses import connect_tcp
+from .addresses import connect_tcp, connect_unix
 from .proxies import Proxy, open_tls_tunnel, open_tunnel, parse_proxy, proxy_for
 from .transports import AlpnContext, TlsOptions, default_context, open_transport
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from rawws.net.engines import SocketEngine
 
     from .options import ClientOptions
     from .transports import ProtocolFactory
@@ -40,6 +43,8 @@ class TransportOptions(NamedTuple):
     gone_after: float = GONE_AFTER
     # What is offered in the TLS handshake in the place of HTTP/1.1 (RFC 7301).
     alpn: tuple[str, ...] = ()
+    # Who reads and writes a plain socket, None for the one that costs less.
+    engine: SocketEngine | None = "asyncio"
 
     @classmethod
     def of(cls, options: ClientOptions) -> TransportOptions:
@@ -57,23 +62,27 @@ async def create_connection(factory: ProtocolFactory, target: Target, options: T
         return options.in_memory(factory)
     tls = _tls(target, options)
     if options.path is not None:
-        return await _open_unix(factory, options.path, tls)
+        return await _open_unix(factory, options.path, tls, options.engine)
     if options.sock is not None:
         return await open_transport(factory, options.sock, tls, options.gone_after)
     proxy = _proxy(target, options.proxy)
     if proxy is None:
         sock = await connect_tcp(target.host, target.port, options.local_addr)
-    elif proxy.scheme == "https":
+        return await open_transport(factory, sock, tls, options.gone_after, options.engine)
+    if proxy.scheme == "https":
         return await open_tls_tunnel(factory, proxy, target, options.local_addr, tls, options.gone_after)
-    else:
-        sock = await open_tunnel(proxy, target, options.local_addr)
+    sock = await open_tunnel(proxy, target, options.local_addr)
     return await open_transport(factory, sock, tls, options.gone_after)
 
 
-async def _open_unix(factory: ProtocolFactory, path: str, tls: TlsOptions | None) -> asyncio.Transport:
+async def _open_unix(
+    factory: ProtocolFactory, path: str, tls: TlsOptions | None, engine: SocketEngine | None
+) -> asyncio.Transport:
     loop = asyncio.get_running_loop()
     try:
-        if tls is None:
+        if tls is None and chosen_engine(engine, loop, tls=False) == "epoll":
+            transport = await open_transport(factory, await connect_unix(path), engine=engine)
+        elif tls is None:
             transport, _ = await loop.create_unix_connection(factory, path)
         else:
             transport, _ = await loop.create_unix_connection(factory, path, ssl=tls.context, **tls.keywords())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from rawws._version import __version__
+from rawws.net.engines import check_engine
 from rawws.net.handlers import check_handler
 from rawws.net.options import check_limits
 from rawws.protocol.deflate import Compression
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import ssl as ssl_module
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
+    from rawws.net.engines import SocketEngine
     from rawws.net.handlers import Handler
 
 __all__ = [
@@ -120,6 +122,9 @@ class ConnectOptions(ClientOptions):
     hard_limit: int | None = 1 << 20
     # A connected socket.
     sock: socket.socket | None = None
+    # Who reads and writes a plain socket: "asyncio", the transports of the loop; "epoll", an engine of our own, on
+    # Linux; None is the one that costs less in the loop that runs. In TLS, by a proxy and on `sock` it is the loop.
+    engine: SocketEngine | None = None
     # What `compression` stands for.
     deflate: Compression | None = field(init=False)
 
@@ -127,6 +132,7 @@ class ConnectOptions(ClientOptions):
         ClientOptions.__post_init__(self)
         if self.handler is not None:
             check_handler(self.handler, callbacks=True)
+        check_engine(self.engine)
         if isinstance(self.subprotocols, str):
             raise TypeError(f"subprotocols is {self.subprotocols!r}, allowed is a list of them")
         if sum(option is not None for option in (self.path, self.sock, self.local_addr)) > 1:
@@ -242,6 +248,7 @@ class UnixConnectKeywords(ClientKeywords, total=False):
     ping_timeout: float | None
     hard_limit: int | None
     sock: socket.socket | None
+    engine: SocketEngine | None
 
 
 class ConnectKeywords(UnixConnectKeywords, total=False):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict, final
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict, cast, final
 
+from rawws.net.engines import chosen_engine
 from rawws.net.kernel import GONE_AFTER, notice_vanished
+from rawws.net.reactor import adopt, reactor_of
+from rawws.net.socket import AsyncSocket
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
+
+    from rawws.net.engines import SocketEngine
 
 __all__ = ["AlpnContext", "ProtocolFactory", "TlsOptions", "default_context", "open_transport"]
 
@@ -84,14 +91,24 @@ class AlpnContext(ssl.SSLContext):
 
 
 async def open_transport(
-    factory: ProtocolFactory, sock: socket.socket, tls: TlsOptions | None = None, gone_after: float = GONE_AFTER
+    factory: ProtocolFactory,
+    sock: socket.socket,
+    tls: TlsOptions | None = None,
+    gone_after: float = GONE_AFTER,
+    engine: SocketEngine | None = "asyncio",
 ) -> asyncio.Transport:
     """Give a connected socket to the loop, which closes it from here on, also if the TLS handshake fails.
 
-    A server that vanished is given up after `gone_after` seconds without an acknowledgement.
+    A server that vanished is given up after `gone_after` seconds without an acknowledgement. What is plain, and one of
+    our own protocols, may have our own `engine`.
     """
     loop = asyncio.get_running_loop()
     notice_vanished(sock, gone_after)
+    if tls is None and chosen_engine(engine, loop, tls=False) == "epoll":
+        protocol: object = factory()
+        if isinstance(protocol, AsyncSocket):
+            return _adopt(sock, protocol)
+        factory = partial(cast, "asyncio.Protocol", protocol)
     try:
         if tls is None:
             transport, _ = await loop.create_connection(factory, sock=sock)
@@ -103,3 +120,14 @@ async def open_transport(
         # forgets to tell the object (0.23), which would later close what has the same number then.
         if type(loop).__module__.partition(".")[0] in {"uvloop", "winloop"}:
             sock.detach()
+
+
+def _adopt(sock: socket.socket, protocol: AsyncSocket) -> asyncio.Transport:
+    """Give a connected socket to our own engine."""
+    sock.setblocking(False)
+    address = None
+    # It has none any more where the server has reset it: what came before that is read all the same.
+    with contextlib.suppress(OSError):
+        address = sock.getpeername()
+    adopt(reactor_of(asyncio.get_running_loop()), sock.detach(), address, protocol)
+    return protocol.transport  # type: ignore[no-any-return]  # it has the methods of one that are used here

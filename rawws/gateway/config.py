@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from rawws.server.engines import SocketEngine
+    from rawws.net.engines import SocketEngine
 
 __all__ = [
     "AWS_LIMITS",

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
-from rawws.server.engines import ENGINES, check_engine
+from rawws.net.engines import ENGINES, check_engine
 from rawws.topics.backplane_urls import SCHEMES
 
 from .config import (
@@ -40,7 +40,7 @@ from .webhooks import STANDARD_MARK, octets_of_secret
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rawws.server.engines import SocketEngine
+    from rawws.net.engines import SocketEngine
 
 __all__ = ["app_of_api", "load_config", "read_config"]
 

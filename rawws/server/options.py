@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 
 from rawws.http.application import HttpApplication
 from rawws.http.routes import Routes
+from rawws.net.engines import check_engine
 from rawws.net.handlers import Handler, check_handler
 from rawws.net.options import check_limits, options_for
 from rawws.protocol.deflate import Compression
 from rawws.protocol.extensions import is_token
 
-from .engines import check_engine
 from .hosts import check_hosts
 from .shutdown import Drain
 from .unix import check_mode
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     import socket
     import ssl as ssl_module
 
+    from rawws.net.engines import SocketEngine
     from rawws.net.websocket import WebSocket
     from rawws.protocol.handshake import Origins
     from rawws.protocol.http11 import HttpResponse, Request
 
-    from .engines import SocketEngine
 
 __all__ = [
     "ListenOptions",

@@ -8,6 +8,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rawws.net.engines import chosen_engine
 from rawws.net.forks import let_go_in_children
 from rawws.net.kernel import gone_after, notice_vanished
 from rawws.net.reactor import adopt, reactor_of
@@ -18,7 +19,7 @@ from rawws.protocol.opcodes import CloseCode
 from .admission import ACCEPTS
 from .connection import UNKNOWN_CLIENT
 from .context import ServerContext
-from .engines import EpollServer, chosen_engine
+from .engines import EpollServer
 from .forwarded import TrustedProxies
 from .hosts import AllowedHosts
 from .http1 import Http1Connection

@@ -112,6 +112,7 @@ CONNECT: Final[dict[str, list[Any]]] = {
     "ping_timeout": [None, 20, 0.5],
     "hard_limit": [None, 1 << 16, sys.maxsize, HUGE],
     "sock": [None],
+    "engine": [None, "asyncio", "epoll"],
 }
 EVENTS: Final[dict[str, list[Any]]] = {
     **SHARED,

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 import rawws
+from rawws.net import engines
 from rawws.net import reactor as module
 from rawws.net.reactor import Acceptor, EpollTransport, adopt, reactor_of
 from rawws.net.socket import AsyncSocket, shared
 from rawws.net.turns import TURN_SIZE
-from rawws.server import engines
 from rawws.server.admission import ACCEPTS
 from rawws.server.options import ListenOptions
 from tests.server.answers import get, on
