@@ -83,7 +83,8 @@ def prove(folder: str, env: dict[str, str]) -> None:
     """Check that the twin is compiled, and that an access behind the end of a buffer does not go unseen."""
     program = (
         "from rawws import _twins; assert _twins.running() == 'compiled', _twins.running()\n"
-        "from rawws.protocol.masking import mask_octets; mask_octets(bytearray(8), 0, 64, 1)"
+        "from rawws.protocol.frames import FrameReader; frames = FrameReader(False, False)\n"
+        r"frames.feed(bytearray(b'\x82\x40'), 66); frames.take_short()"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=folder, env=env, check=False, capture_output=True)
     if b"heap-buffer-overflow" not in ended.stderr:

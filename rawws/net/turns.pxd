@@ -1,4 +1,5 @@
 cdef class Turn:
+    cdef Py_ssize_t _size
     cdef object _loop
     cdef bint _scheduled
     cdef object _waiting

@@ -33,10 +33,12 @@ FLUSHED = 128
 class Turn:
     """The turn of one loop: how much was `spent` of it, and what goes on in the next."""
 
-    __slots__ = ("_loop", "_scheduled", "_waiting", "spent")
+    __slots__ = ("_loop", "_scheduled", "_size", "_waiting", "spent")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        # An attribute is a C integer in the compiled twin, for which each message asks.
+        self._size = TURN_SIZE
         self._scheduled = False
         self._waiting: OrderedDict[Callable[[], object], None] = OrderedDict()
         self.spent = 0
@@ -48,7 +50,7 @@ class Turn:
 
     def is_over(self) -> bool:
         """Tell whether this turn has its work."""
-        return self.spent > TURN_SIZE
+        return self.spent > self._size
 
     def wait(self, go_on: Callable[[], object]) -> None:
         """Have something called once in the next turn that has room for it."""

@@ -2,6 +2,7 @@ cimport cython
 
 from . cimport numbers as opcodes
 from . cimport numbers as phases
+from . cimport octets as masking
 from .frames cimport FrameReader, FrameWriter
 from .messages cimport MessageReader
 
@@ -34,11 +35,11 @@ cdef class Connection:
     cpdef receive(self, bytes data)
     cpdef receive_buffer(self, bytearray buffer, Py_ssize_t end)
     cpdef keep_buffer(self)
-    @cython.locals(frames=FrameReader)
+    @cython.locals(frames=FrameReader, messages=MessageReader)
     cpdef next_event(self)
     cpdef receive_control(self, unsigned int opcode, bytes payload)
     cpdef receive_eof(self)
-    @cython.locals(text=str, payload=bytes, first="unsigned int")
+    @cython.locals(text=str, first="unsigned int")
     cpdef send(self, message, compress=*)
     cpdef send_fragment(self, unsigned int opcode, bytes payload, bint final)
     cpdef send_frames(self, bytes octets)
@@ -55,7 +56,8 @@ cdef class Connection:
     cpdef close(self, code=*, reason=*)
     cpdef fail(self, code, reason)
     cpdef send_close(self, code, reason, bytes payload)
-    cpdef write(self, unsigned int first, bytes payload)
+    @cython.locals(writer=FrameWriter)
+    cpdef write(self, unsigned int first, payload)
     cpdef FrameWriter gather(self)
     @cython.locals(used=Py_ssize_t)
     cpdef unsigned int next_key(self) except? 0

@@ -26,7 +26,7 @@ from rawws.errors import (
     RemoteProtocolError,
 )
 
-from . import opcodes, phases
+from . import masking, opcodes, phases
 from .closing import close_reason, parse_close, serialize_close
 from .deflate import DeflateJob
 from .frames import FrameReader, FrameWriter
@@ -126,11 +126,12 @@ class Connection:
         for name, size in (("max_size", max_size), ("max_frame_size", max_frame_size)):
             if size is not None and size < 0:
                 raise ValueError(f"{name} is {size} bytes, allowed are 0 and more, or None")
-        if max_size is not None:
-            self.messages.max_size = min(max_size, UNLIMITED)
-        if max_frame_size is not None:
-            self.messages.max_frame_size = min(max_frame_size, UNLIMITED)
-        self.messages.text_only = text_only
+        messages = self.messages
+        messages.limit(
+            messages.max_size if max_size is None else min(max_size, UNLIMITED),
+            messages.max_frame_size if max_frame_size is None else min(max_frame_size, UNLIMITED),
+            text_only,
+        )
 
     def receive(self, data: bytes) -> None:
         """Take what was read from the peer; then call `next_event` until it returns None."""
@@ -152,36 +153,51 @@ class Connection:
         until `settle` or `data_to_send` writes this side's Close frame.
         """
         frames = self.frames
+        messages = self.messages
         try:
             while self.phase <= phases.CLOSE_SENT:
-                if self.messages.inflating:
-                    message = self.messages.receive_rest()
+                if messages.inflating:
+                    message = messages.receive_rest()
+                elif frames.position == frames.end:
+                    return None
                 else:
                     if not frames.in_frame:
-                        if not frames.read_header(self.messages.opcode != 0):
+                        if messages.opcode == 0 and messages.short and not messages.streaming:
+                            message = frames.take_short()
+                            if message is not None:
+                                return message
+                        if not frames.read_header(messages.opcode != 0):
                             return None
                         if frames.first & opcodes.CONTROL == 0:
-                            self.messages.begin_frame(frames)
+                            messages.begin_frame(frames)
                     if frames.first & opcodes.CONTROL:
                         if not frames.has_payload():
                             return None
                         return self.receive_control(frames.first & opcodes.OPCODE, frames.take_bytes())
                     if frames.remaining > 0 and frames.position == frames.end:
                         return None
-                    message = self.messages.receive(frames)
+                    message = messages.receive(frames)
                 if message is not None:
                     return message
-                if self.messages.inflating and self.deflate is not None:
+                if messages.inflating and self.deflate is not None:
                     return Inflated(self.deflate.piece_size)
+        except UnicodeDecodeError:
+            raise self.violated(CloseCode.INVALID_DATA, "a text message is not valid UTF-8") from None
         except RemoteProtocolError as error:
-            self.violation = RemoteProtocolError(error.close_code, error.reason)  # a traceback would hold the message
-            self.step(Step.RECEIVE_VIOLATION)
-            frames.discard()
+            self.violated(error.close_code, error.reason)
             raise
         # 1.4: after the Close frame of the peer there is no more data. 7.1.7: after a failure, an endpoint "MUST NOT
         # continue to attempt to process data (including a responding Close frame) from the remote endpoint".
         frames.discard()
         return None
+
+    def violated(self, close_code: int, reason: str) -> RemoteProtocolError:
+        """Read no more, for the peer broke the protocol; return the error that says how."""
+        # Another one is kept: by its traceback, one that was raised holds the message.
+        self.violation = RemoteProtocolError(close_code, reason)
+        self.step(Step.RECEIVE_VIOLATION)
+        self.frames.discard()
+        return RemoteProtocolError(close_code, reason)
 
     def receive_control(self, opcode: int, payload: bytes) -> ConnectionEvent:
         """Do what a control frame asks for."""
@@ -219,7 +235,7 @@ class Connection:
         if isinstance(message, str):
             text = message if type(message) is str else str.__str__(message)
             try:
-                payload = text.encode("utf-8")
+                payload = masking.encode(text)
             except UnicodeEncodeError as error:
                 raise LocalProtocolError(f"message has a lone surrogate at index {error.start}") from None
             first = opcodes.FIN | opcodes.TEXT
@@ -228,12 +244,13 @@ class Connection:
             first = opcodes.FIN | opcodes.BINARY
         else:
             raise TypeError(f"message is {type(message).__name__}, allowed are str and bytes")
-        if not self.may_send():
+        if self.phase != phases.OPEN and not self.may_send():
             raise self.closed()
         if self.deflate is not None:
             if len(payload) >= self.deflate.threshold if compress is None else compress:
                 # RFC 7692 7.2.1: the first frame of a compressed message has the "Per-Message Compressed" bit, rsv1.
                 first |= opcodes.RSV1
+                payload = masking.octets_of(payload)
                 if len(payload) > self.deflate.piece_size or self.backlog is not None:
                     self.hold(first, self.deflate.begin(payload))
                     return
@@ -379,7 +396,8 @@ class Connection:
 
     def write(self, first: int, payload: bytes) -> None:
         """Gather a frame for the next `data_to_send`."""
-        self.gather().write(first, payload, self.masks, self.next_key() if self.masks else 0)
+        writer = self.gather() if self.writer is None else self.writer
+        writer.write(first, payload, self.masks, self.next_key() if self.masks else 0)
 
     def gather(self) -> FrameWriter:
         """Return where frames are gathered."""
@@ -418,7 +436,7 @@ class Connection:
 
     def pending(self) -> int:
         """Return how many bytes were gathered."""
-        return 0 if self.writer is None else self.writer.size()
+        return 0 if self.writer is None else self.writer.sealed + self.writer.length
 
     def step(self, step: Step) -> None:
         """Go where the table says."""

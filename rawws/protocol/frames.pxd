@@ -1,11 +1,7 @@
 cimport cython
 
 from . cimport numbers as opcodes
-from .masking cimport blank_octets as blank
-from .masking cimport cut_octets as cut
-from .masking cimport mask_octets as mask
-from .masking cimport place_octets as place
-from .masking cimport rotate
+from . cimport octets as masking
 
 cdef Py_ssize_t LARGE
 cdef Py_ssize_t CAPACITY
@@ -20,7 +16,7 @@ cpdef check_header(
 @cython.final
 cdef class FrameReader:
     cdef bytearray buffer
-    cdef Py_ssize_t position
+    cdef readonly Py_ssize_t position
     cdef Py_ssize_t end
     cdef bint lent
     cdef bint masked
@@ -35,18 +31,20 @@ cdef class FrameReader:
     cpdef keep(self)
     @cython.locals(
         octets=bytearray, at=Py_ssize_t, available=Py_ssize_t, first="unsigned int", second="unsigned int",
-        length=Py_ssize_t, key="unsigned int", i=Py_ssize_t
+        length=Py_ssize_t, i=Py_ssize_t
     )
     cpdef bint read_header(self, bint fragmented) except -1
+    @cython.locals(octets=bytearray, start=Py_ssize_t, first="unsigned int", length=Py_ssize_t, key="unsigned int")
+    cpdef take_short(self)
     cpdef bint has_payload(self) except -1
     cpdef discard(self)
     @cython.locals(count=Py_ssize_t)
     cpdef Py_ssize_t advance(self) except -1
-    @cython.locals(data=bytes)
+    @cython.locals(start=Py_ssize_t, key="unsigned int")
     cpdef bytes take_bytes(self)
     @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, key="unsigned int")
     cpdef Py_ssize_t take_into(self, target, Py_ssize_t at) except -1
-    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, key="unsigned int")
+    @cython.locals(start=Py_ssize_t, key="unsigned int")
     cpdef str take_text(self)
 
 @cython.final
@@ -58,10 +56,9 @@ cdef class FrameWriter:
 
     cpdef Py_ssize_t size(self) except -1
     @cython.locals(
-        length=Py_ssize_t, room=Py_ssize_t, at=Py_ssize_t, octets=bytearray, mask_bit="unsigned int", i=Py_ssize_t,
-        hidden=bytes
+        length=Py_ssize_t, room=Py_ssize_t, at=Py_ssize_t, octets=bytearray, mask_bit="unsigned int", i=Py_ssize_t
     )
-    cpdef write(self, unsigned int first, bytes payload, bint masked, unsigned int key)
+    cpdef write(self, unsigned int first, payload, bint masked, unsigned int key)
     cpdef append(self, bytes octets)
     @cython.locals(chunks=list)
     cpdef list take(self)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from rawws.errors import RemoteProtocolError
 
-from . import opcodes
-from .masking import blank, cut, mask, place, rotate
+from . import masking, opcodes
 from .opcodes import CloseCode
 
 __all__ = ["FrameReader", "FrameWriter", "check_header"]
@@ -154,10 +153,7 @@ class FrameReader:
         if self.masked:
             if self.end - at < 4:
                 return False
-            key = octets[at + 3]
-            key = key << 8 | octets[at + 2]
-            key = key << 8 | octets[at + 1]
-            self.key = key << 8 | octets[at]
+            self.key = masking.read_key(octets, at)
             at += 4
         self.position = at
         self.first = first
@@ -165,6 +161,36 @@ class FrameReader:
         self.remaining = length
         self.in_frame = True
         return True
+
+    def take_short(self) -> str | bytes | None:
+        """Take the next frame if it is the most common one: a short message as a whole, not compressed, and all here.
+
+        Its payload has at most 125 octets. This is a shorter way to what `read_header` and the methods below do with
+        such a frame; of all others it takes nothing and returns None, so the verdict is theirs. The caller knows that
+        no frame and no message is in the middle. Raises UnicodeDecodeError.
+        """
+        octets = self.buffer
+        start = self.position + 2
+        if start > self.end:
+            return None
+        first = octets[start - 2]
+        length = octets[start - 1]
+        # 5.4: "An unfragmented message consists of a single frame with the FIN bit set (Section 5.2) and an opcode
+        # other than 0." 5.2: the reserved bits "MUST be 0 unless an extension is negotiated".
+        if first != opcodes.FIN | opcodes.TEXT and first != opcodes.FIN | opcodes.BINARY:
+            return None
+        # 5.1: "a client MUST mask all frames that it sends to the server"; "A server MUST NOT mask any frames".
+        if self.masked:
+            length -= opcodes.MASK
+            start += 4
+        # 5.2: "The length of the "Payload data", in bytes: if 0-125, that is the payload length."
+        if length < 0 or length > opcodes.SHORT or start + length > self.end:
+            return None
+        key = masking.read_key(octets, start - 4) if self.masked else 0
+        self.position = start + length
+        if first == opcodes.FIN | opcodes.TEXT:
+            return masking.unmask_text(octets, start, self.position, key)
+        return masking.unmask(octets, start, self.position, key)
 
     def has_payload(self) -> bool:
         """Tell whether all that remains of the payload is here."""
@@ -181,31 +207,28 @@ class FrameReader:
         self.remaining -= count
         self.in_frame = self.remaining > 0
         if self.in_frame:
-            self.key = rotate(self.key, count)
+            self.key = masking.rotate(self.key, count)
         return self.position
 
     def take_bytes(self) -> bytes:
         """Take what is here of the payload."""
-        data = blank(min(self.remaining, self.end - self.position))
-        self.take_into(data, 0)
-        return bytes(data)
+        start = self.position
+        key = self.key
+        return masking.unmask(self.buffer, start, self.advance(), key)
 
     def take_into(self, target: bytearray, at: int) -> int:
         """Take what is here of the payload, write it over `target[at:]`, and return where it ends there."""
         start = self.position
         key = self.key
         stop = self.advance()
-        place(target, at, self.buffer, start, stop, key)
+        masking.place(target, at, self.buffer, start, stop, key)
         return at + stop - start
 
     def take_text(self) -> str:
         """Take what is here of the payload, which must be UTF-8 to its end (raises UnicodeDecodeError)."""
         start = self.position
         key = self.key
-        stop = self.advance()
-        if key:
-            mask(self.buffer, start, stop, key)
-        return self.buffer[start:stop].decode("utf-8")
+        return masking.unmask_text(self.buffer, start, self.advance(), key)
 
 
 class FrameWriter:
@@ -224,7 +247,10 @@ class FrameWriter:
         return self.sealed + self.length
 
     def write(self, first: int, payload: bytes, masked: bool, key: int) -> None:
-        """Append a frame of these first eight bits and this payload, masked with the key if `masked`."""
+        """Append a frame of these first eight bits and this payload, masked with the key if `masked`.
+
+        What `masking.encode` returned is such a payload.
+        """
         length = len(payload)
         at = self.length
         room = 14 + (length if length < LARGE else 0)
@@ -253,14 +279,14 @@ class FrameWriter:
                 octets[at + i] = key >> (8 * i) & 0xFF
             at += 4
         if length < LARGE:
-            place(octets, at, payload, 0, length, key if masked else 0)
+            masking.place(octets, at, payload, 0, length, key if masked else 0)
             self.length = at + length
         else:
             self.length = at
-            if masked:
-                hidden = blank(length)
-                place(hidden, 0, payload, 0, length, key)
-                payload = bytes(hidden)
+            if masked or not isinstance(payload, bytes):
+                copied = masking.blank(length)
+                masking.place(copied, 0, payload, 0, length, key if masked else 0)
+                payload = masking.sealed(copied)
             self.append(payload)
 
     def append(self, octets: bytes) -> None:
@@ -268,7 +294,7 @@ class FrameWriter:
         if self.chunks is None:
             self.chunks = []
         if self.length:
-            self.chunks.append(cut(self.octets, 0, self.length))
+            self.chunks.append(masking.cut(self.octets, 0, self.length))
             self.sealed += self.length
             self.length = 0
         self.chunks.append(octets)
@@ -278,7 +304,7 @@ class FrameWriter:
         """Return all that waits, in order, and be empty."""
         chunks = self.chunks or []
         if self.length:
-            chunks.append(cut(self.octets, 0, self.length))
+            chunks.append(masking.cut(self.octets, 0, self.length))
         if len(self.octets) > KEPT:
             self.octets = bytearray(CAPACITY)
         self.chunks = None

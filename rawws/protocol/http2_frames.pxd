@@ -1,8 +1,7 @@
 cimport cython
 
 from . cimport http2_numbers as codes
-from .masking cimport cut_octets as cut
-from .masking cimport place_octets as place
+from . cimport octets as masking
 
 cdef Py_ssize_t FRAME_HEADER
 cdef Py_ssize_t LARGE

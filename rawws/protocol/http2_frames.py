@@ -10,8 +10,8 @@ from __future__ import annotations
 from rawws.errors import Http2Error
 
 from . import http2_codes as codes
+from . import masking
 from .http2_codes import ErrorCode, FrameType
-from .masking import cut, place
 
 __all__ = ["Http2FrameReader", "Http2FrameWriter", "check_frame"]
 
@@ -162,7 +162,7 @@ class Http2FrameReader:
         stop = start + self.remaining
         self.position = stop + self.padding
         self.in_frame = False
-        return cut(self.buffer, start, stop)
+        return masking.cut(self.buffer, start, stop)
 
     def take_view(self) -> memoryview | None:
         """Take what is here of the payload, and of the padding behind it; None where it has no more octets.
@@ -219,7 +219,7 @@ class Http2FrameWriter:
         octets[at + 8] = stream_id & 0xFF
         at += FRAME_HEADER
         if length < LARGE:
-            place(octets, at, payload, 0, length, 0)
+            masking.place(octets, at, payload, 0, length, 0)
             self.length = at + length
         else:
             self.length = at
@@ -230,7 +230,7 @@ class Http2FrameWriter:
         if self.chunks is None:
             self.chunks = []
         if self.length:
-            self.chunks.append(cut(self.octets, 0, self.length))
+            self.chunks.append(masking.cut(self.octets, 0, self.length))
             self.sealed += self.length
             self.length = 0
         self.chunks.append(octets)
@@ -240,7 +240,7 @@ class Http2FrameWriter:
         """Return all that waits, in order, and be empty."""
         chunks = self.chunks or []
         if self.length:
-            chunks.append(cut(self.octets, 0, self.length))
+            chunks.append(masking.cut(self.octets, 0, self.length))
         if len(self.octets) > KEPT:
             self.octets = bytearray(CAPACITY)
         self.chunks = None

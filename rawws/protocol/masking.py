@@ -1,49 +1,30 @@
 """Masking: XOR octets with a four-octet key (RFC 6455 section 5.3).
 
-A masking key is an int whose least significant octet is the first of the key. Two ways to the same result: `mask` suits
-the interpreter (one XOR of two large integers), `mask_octets` is the RFC's own loop, and the fast one when compiled.
-The `.pxd` files take the second where Python takes the first; the tests hold them equal. The same goes for the other
-two pairs: what copies octets in one step in Python is a loop in C.
+A masking key is an int whose least significant octet is the first of the key; with the key 0, octets stay as they are.
+Python masks by one XOR of two large integers. The compiled twin has the functions of octets.pxd in the place of these:
+the same in C, eight octets at a time.
 """
 
 from __future__ import annotations
 
-__all__ = [
-    "blank",
-    "blank_octets",
-    "cut",
-    "cut_octets",
-    "mask",
-    "mask_octets",
-    "place",
-    "place_octets",
-    "rotate",
-]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["blank", "cut", "octets_of", "place", "read_key", "rotate", "sealed", "unmask", "unmask_text"]
+
+# A text as UTF-8. In C that of a str of ASCII is the str itself, which `place` takes: nothing is copied before.
+encode: Callable[[str], bytes] = str.encode
+# What `encode` returned, as bytes.
+octets_of: Callable[[bytes], bytes] = bytes
+# The octets of what `blank` returned, once all are placed. In C without a copy.
+sealed = bytes
 
 
-def mask(buffer: bytearray, start: int, stop: int, key: int) -> None:
-    """XOR `buffer[start:stop]` in place with the key, repeated."""
-    length = stop - start
-    repeated = (key.to_bytes(4, "little") * (length // 4 + 1))[:length]
-    octets = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(repeated, "little")
-    buffer[start:stop] = octets.to_bytes(length, "little")
-
-
-def mask_octets(buffer: bytearray, start: int, stop: int, key: int) -> None:
-    """Do the same, octet by octet."""
-    # RFC 6455 5.3: "Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original data
-    # ("original-octet-i") with octet at index i modulo 4 of the masking key ("masking-key-octet-j")"
-    octets = buffer
-    key0, key1, key2, key3 = key & 0xFF, key >> 8 & 0xFF, key >> 16 & 0xFF, key >> 24
-    while start + 4 <= stop:
-        octets[start] ^= key0
-        octets[start + 1] ^= key1
-        octets[start + 2] ^= key2
-        octets[start + 3] ^= key3
-        start += 4
-    for last in range(start, stop):
-        octets[last] ^= key & 0xFF
-        key >>= 8
+def read_key(buffer: bytearray, at: int) -> int:
+    """Return the masking key that stands at `buffer[at:]`."""
+    return int.from_bytes(buffer[at : at + 4], "little")
 
 
 def rotate(key: int, count: int) -> int:
@@ -59,41 +40,28 @@ def cut(buffer: bytearray, start: int, stop: int) -> bytes:
     return bytes(buffer[start:stop])
 
 
-def cut_octets(buffer: bytearray, start: int, stop: int) -> bytes | bytearray:
-    """Do the same; compiled, the slice of a C pointer is a bytes object already."""
-    octets = buffer
-    return octets[start:stop]
+def unmask(buffer: bytes | bytearray, start: int, stop: int, key: int) -> bytes:
+    """Return `buffer[start:stop]`, masked with the key. Masking twice changes nothing, so this unmasks as well."""
+    if not key:
+        return bytes(buffer[start:stop])
+    # RFC 6455 5.3: "Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original data
+    # ("original-octet-i") with octet at index i modulo 4 of the masking key ("masking-key-octet-j")"
+    length = stop - start
+    repeated = (key.to_bytes(4, "little") * (length // 4 + 1))[:length]
+    octets = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(repeated, "little")
+    return octets.to_bytes(length, "little")
+
+
+def unmask_text(buffer: bytearray, start: int, stop: int, key: int) -> str:
+    """Return `buffer[start:stop]`, masked with the key, as text. Raises UnicodeDecodeError. It may change them."""
+    return unmask(buffer, start, stop, key).decode()
 
 
 def blank(length: int) -> bytearray:  # noqa: ARG001 - for the other twin
-    """Return where `place` may put so many octets, from the first to the last; `bytes()` of it is the result."""
+    """Return where `place` may put so many octets, from the first to the last."""
     return bytearray()
 
 
-def blank_octets(length: int) -> bytes:
-    """Do the same; compiled, bytes that nobody else has yet can be written to, and `bytes()` of them is no copy."""
-    return bytes(length)
-
-
 def place(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int, key: int) -> None:
-    """Write `source[start:stop]`, masked with the key unless that is 0, at `target[at:]`."""
-    target[at : at + stop - start] = source[start:stop]
-    if key:
-        mask(target, at, at + stop - start, key)
-
-
-def place_octets(target: bytearray, at: int, source: bytes | bytearray, start: int, stop: int, key: int) -> None:
-    """Do the same, octet by octet."""
-    octets = target
-    origin = source
-    key0, key1, key2, key3 = key & 0xFF, key >> 8 & 0xFF, key >> 16 & 0xFF, key >> 24
-    while start + 4 <= stop:
-        octets[at] = origin[start] ^ key0
-        octets[at + 1] = origin[start + 1] ^ key1
-        octets[at + 2] = origin[start + 2] ^ key2
-        octets[at + 3] = origin[start + 3] ^ key3
-        start += 4
-        at += 4
-    for last in range(start, stop):
-        octets[at + last - start] = origin[last] ^ (key & 0xFF)
-        key >>= 8
+    """Write `source[start:stop]`, masked with the key, at `target[at:]`."""
+    target[at : at + stop - start] = unmask(source, start, stop, key) if key else source[start:stop]

@@ -1,17 +1,18 @@
 cimport cython
 
 from . cimport numbers as opcodes
+from . cimport octets as masking
 from .frames cimport FrameReader
-from .masking cimport blank_octets as blank
 
 cdef Py_ssize_t PLACED
 
 @cython.final
 cdef class MessageReader:
     cdef object deflate
-    cdef public Py_ssize_t max_size
-    cdef public Py_ssize_t max_frame_size
-    cdef public bint text_only
+    cdef readonly Py_ssize_t max_size
+    cdef readonly Py_ssize_t max_frame_size
+    cdef readonly bint text_only
+    cdef readonly bint short
     cdef public bint streaming
     cdef readonly unsigned int opcode
     cdef bint compressed
@@ -24,6 +25,7 @@ cdef class MessageReader:
     cdef Py_ssize_t size
     cdef Py_ssize_t wire_size
 
+    cpdef limit(self, Py_ssize_t max_size, Py_ssize_t max_frame_size, bint text_only)
     @cython.locals(first="unsigned int", length=Py_ssize_t, limit=Py_ssize_t)
     cpdef begin_frame(self, FrameReader frames)
     @cython.locals(first="unsigned int", final=bint)

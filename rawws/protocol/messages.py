@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 from rawws.errors import RemoteProtocolError
 
-from . import opcodes
+from . import masking, opcodes
 from .deflate import INVALID, PerMessageDeflate
 from .frames import FrameReader
-from .masking import blank
 from .opcodes import CloseCode
 
 __all__ = ["UNLIMITED", "Fragment", "MessageReader"]
 
 # A binary message in one frame of up to this size gets its memory at once, and each octet is copied once. The memory is
-# zero pages until then, so what a header claims costs nothing.
+# not touched until then, so what a header claims costs nothing.
 PLACED = 16777216
 # Stands for "no limit"; twice this still fits the 64 bits of a length.
 UNLIMITED = 1 << 60
@@ -42,14 +41,10 @@ class MessageReader:
 
     __slots__ = (
         "checked", "compressed", "deflate", "filled", "held", "inflating", "last", "max_frame_size", "max_size",
-        "opcode", "size", "streaming", "target", "text_only", "wire_size",
+        "opcode", "short", "size", "streaming", "target", "text_only", "wire_size",
     )  # fmt: skip
 
     def __init__(self, max_size: int, deflate: PerMessageDeflate | None) -> None:
-        self.max_size = max_size
-        # Of the payload of one frame, as it is on the wire; and whether binary messages are refused.
-        self.max_frame_size = UNLIMITED
-        self.text_only = False
         # There is one where `compressed` is ever True, and `held` is a bytearray where the methods below use it.
         self.deflate: Any = deflate
         self.streaming = False
@@ -60,6 +55,17 @@ class MessageReader:
         self.held: Any = None
         self.target: bytearray | None = None
         self.filled = self.checked = self.size = self.wire_size = 0
+
+        self.limit(max_size, UNLIMITED, False)
+
+    def limit(self, max_size: int, max_frame_size: int, text_only: bool) -> None:
+        """Read no messages and no frames over these sizes in bytes, and no binary ones with `text_only`."""
+        self.max_size = max_size
+        # Of the payload of one frame, as it is on the wire.
+        self.max_frame_size = max_frame_size
+        self.text_only = text_only
+        # Nothing of this concerns a short message.
+        self.short = min(max_size, max_frame_size) >= opcodes.SHORT and not text_only
 
     def begin_frame(self, frames: FrameReader) -> None:
         """Start to read a data frame by its header.
@@ -99,7 +105,10 @@ class MessageReader:
             self.size += length
 
     def receive(self, frames: FrameReader) -> str | bytes | Fragment | None:
-        """Take the payload that is here of a data frame; return the message if that completes it, else None."""
+        """Take the payload that is here of a data frame; return the message if that completes it, else None.
+
+        Raises RemoteProtocolError, and UnicodeDecodeError for a text in one frame that is not UTF-8.
+        """
         first = frames.first
         final = first & opcodes.FIN != 0 and frames.has_payload()
         if (
@@ -116,12 +125,7 @@ class MessageReader:
             if final:
                 # The common case: a message in one frame, all there.
                 self.opcode = 0
-                if first & opcodes.OPCODE == opcodes.BINARY:
-                    return frames.take_bytes()
-                try:
-                    return frames.take_text()
-                except UnicodeDecodeError:
-                    raise RemoteProtocolError(CloseCode.INVALID_DATA, "a text message is not valid UTF-8") from None
+                return frames.take_bytes() if first & opcodes.OPCODE == opcodes.BINARY else frames.take_text()
         data = frames.take_bytes()
         # An empty fragment says nothing, and a read of 256 KiB may hold 43,000 of them.
         return self.receive_part(data, final) if data or final else None
@@ -129,12 +133,12 @@ class MessageReader:
     def receive_placed(self, frames: FrameReader) -> bytes | None:
         """Take the payload that is here of a large binary message, and put it where it will stay."""
         if self.target is None:
-            self.target = blank(frames.length)
+            self.target = masking.blank(frames.length)
             self.filled = 0
         self.filled = frames.take_into(self.target, self.filled)
         if frames.in_frame:
             return None
-        message = bytes(self.target)
+        message = masking.sealed(self.target)
         self.target, self.opcode = None, 0
         return message
 

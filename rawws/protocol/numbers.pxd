@@ -9,6 +9,7 @@ cdef enum:
     CONTROL = 0x08
     MASK = 0x80
     LENGTH = 0x7F
+    SHORT = 125
 
 cdef enum:
     CONTINUATION = 0x0

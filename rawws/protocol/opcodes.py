@@ -10,6 +10,8 @@ __all__ = ["CloseCode", "Opcode"]
 FIN, RSV1, RSV2_RSV3, OPCODE, CONTROL = 0x80, 0x40, 0x30, 0x0F, 0x08
 # Those of the second.
 MASK, LENGTH = 0x80, 0x7F
+# A payload of up to so many octets has its length there.
+SHORT = 125
 
 
 @enum.unique

@@ -190,6 +190,57 @@ def test_lengths_near_2_to_the_63_add_up_without_overflow(role: Role, length: in
     assert error[0] == 1009
 
 
+# -- the short way of short messages
+
+
+@pytest.mark.parametrize("masked", BOTH)
+def test_the_short_way_takes_what_is_legal_whole_and_not_compressed_and_nothing_else(masked: bool) -> None:
+    taken = set()
+    for first, second in product(range(256), range(256)):
+        octets = bytearray((first, second)) + bytes(204)
+        frames = FrameReader(masked, True)
+        frames.feed(octets, len(octets))
+        if frames.take_short() is not None:
+            taken.add((first, second))
+        else:
+            assert frames.position == 0
+    wanted = {TEXT, BINARY}
+    assert taken == {
+        header
+        for header in legal_headers(masked, compression=True, within_a_message=False)
+        if header[0] in wanted and header[1] & 127 <= 125
+    }
+
+
+@given(
+    payload=st.text(max_size=62) | st.binary(max_size=125),
+    masked=st.booleans(),
+    key=st.binary(min_size=4, max_size=4),
+    rest=st.binary(max_size=20),
+)
+def test_the_short_way_says_what_the_long_one_says(payload: str | bytes, masked: bool, key: bytes, rest: bytes) -> None:
+    octets = payload.encode()[:125] if isinstance(payload, str) else payload
+    first = TEXT if isinstance(payload, str) else BINARY
+    data = frame(first, octets, key if masked else None)
+    results: list[object] = []
+    for short in BOTH:
+        frames = FrameReader(masked, False)
+        frames.feed(bytearray(data + rest), len(data + rest))
+        try:
+            if short:
+                results.append((frames.take_short(), frames.position))
+            else:
+                assert frames.read_header(False)
+                results.append((frames.take_text() if first == TEXT else frames.take_bytes(), frames.position))
+        except UnicodeDecodeError as error:
+            results.append((error.start, error.reason, bytes(error.object)))
+    assert results[0] == results[1]
+    for end in range(len(data)):
+        frames = FrameReader(masked, False)
+        frames.feed(bytearray(data), end)
+        assert (frames.take_short(), frames.position) == (None, 0)
+
+
 # -- RFC 6455 section 5.7, verbatim
 
 

@@ -472,3 +472,29 @@ def test_pings_between_fragments_of_a_streamed_message_are_answered(role: Role) 
     assert result.events == [("Fragment", b"1", False), ("Ping", b"?"), ("Fragment", b"2", True)]
     assert result.sent == [(PONG, b"?")]
     assert sent_by(connection) == []
+
+
+@pytest.mark.parametrize("limit", [{"max_size": 5}, {"max_frame_size": 5}, {"text_only": True}])
+def test_limits_hold_for_short_messages_too(role: Role, limit: dict[str, int]) -> None:
+    connection = Connection(role)
+    connection.limit(limit.get("max_size"), limit.get("max_frame_size"), bool(limit.get("text_only")))
+    connection.receive(peer_frame(role, TEXT, b"12345") + peer_frame(role, BINARY, b"123456"))
+    assert connection.next_event() == "12345"
+    with pytest.raises(RemoteProtocolError) as caught:
+        connection.next_event()
+    assert caught.value.close_code == (1003 if limit.get("text_only") else 1009)
+
+
+def test_a_short_message_that_streams_comes_in_parts(role: Role) -> None:
+    connection = Connection(role)
+    connection.messages.streaming = True
+    connection.receive(peer_frame(role, TEXT, b"Hello") + peer_frame(role, TEXT, b"Hello"))
+    assert connection.next_event() == Fragment("Hello", True)
+    assert connection.next_event() == "Hello"
+
+
+def test_a_short_message_between_the_parts_of_another_fails_with_1002(role: Role) -> None:
+    connection = Connection(role)
+    connection.receive(peer_frame(role, FIRST_TEXT, b"Hel") + peer_frame(role, TEXT, b"lo"))
+    with pytest.raises(RemoteProtocolError, match="a new message before the end"):
+        connection.next_event()

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 import rawws.protocol.connection
 import rawws.protocol.deflate
 import rawws.protocol.frames
-import rawws.protocol.masking
 import rawws.protocol.messages
 from fuzz.twins import INTERPRETED, is_compiled
 from rawws.errors import RawwsError, RemoteProtocolError
@@ -26,14 +25,14 @@ from rawws.protocol.deflate import DeflateParameters
 from tests.protocol import strategies
 from tests.protocol.wire import Outcome, describe, outcome
 
-COMPILED_MODULES = tuple(f"rawws.protocol.{name}" for name in ("masking", "frames", "messages", "connection"))
+COMPILED_MODULES = tuple(f"rawws.protocol.{name}" for name in ("frames", "messages", "connection"))
 
 pytestmark = pytest.mark.skipif(
     not any(map(is_compiled, COMPILED_MODULES)), reason="this process runs the interpreted twin only"
 )
 
-# Each twin as its modules of masking, frames, deflate and connection.
-Twin = tuple[ModuleType, ModuleType, ModuleType, ModuleType]
+# Each twin as its modules of frames, deflate and connection.
+Twin = tuple[ModuleType, ModuleType, ModuleType]
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +41,18 @@ def twins() -> tuple[Twin, Twin]:
         return INTERPRETED.load(f"rawws.protocol.{name}")
 
     return (
-        (rawws.protocol.masking, rawws.protocol.frames, rawws.protocol.deflate, rawws.protocol.connection),
-        (pure("masking"), pure("frames"), pure("deflate"), pure("connection")),
+        (rawws.protocol.frames, rawws.protocol.deflate, rawws.protocol.connection),
+        (pure("frames"), pure("deflate"), pure("connection")),
     )
 
 
 def test_the_twins_are_one_compiled_and_one_interpreted(twins: tuple[Twin, Twin]) -> None:
     assert all(map(is_compiled, COMPILED_MODULES)), "half a build"
-    assert str(twins[0][3].__file__).endswith((".so", ".pyd"))
-    assert str(twins[1][3].__file__).endswith("connection.py")
-    assert twins[0][3].Connection is not twins[1][3].Connection
+    assert str(twins[0][2].__file__).endswith((".so", ".pyd"))
+    assert str(twins[1][2].__file__).endswith("connection.py")
+    assert twins[0][2].Connection is not twins[1][2].Connection
     # The errors are one and the same.
-    assert twins[1][3].RemoteProtocolError is RemoteProtocolError
+    assert twins[1][2].RemoteProtocolError is RemoteProtocolError
 
 
 @pytest.mark.parametrize("name", COMPILED_MODULES)
@@ -72,7 +71,7 @@ def test_both_twins_have_the_same_public_names(name: str) -> None:
 
 def make(twin: Twin, role: Role, max_size: int | None, parameters: DeflateParameters | None) -> Any:
     """A connection of this twin."""
-    _, _, deflate, connection = twin
+    _, deflate, connection = twin
     its_role = connection.Role[role.name]
     extension = None
     if parameters is not None:
@@ -166,25 +165,6 @@ def test_both_twins_do_the_same_for_the_same_calls(
     assert str(connections[0].closed()) == str(connections[1].closed())
 
 
-@given(
-    octets=st.binary(max_size=100),
-    key=st.integers(0, (1 << 32) - 1),
-    start=st.integers(0, 100),
-    count=st.integers(0, 1 << 62),
-)
-def test_both_twins_mask_alike(twins: tuple[Twin, Twin], octets: bytes, key: int, start: int, count: int) -> None:
-    start = min(start, len(octets))
-
-    def masked(mask: Callable[..., None]) -> bytearray:
-        buffer = bytearray(octets)
-        mask(buffer, start, len(octets), key)
-        return buffer
-
-    results = [masked(way) for masking, *_ in twins for way in (masking.mask, masking.mask_octets)]
-    assert all(result == results[0] for result in results)
-    assert len({masking.rotate(key, count) for masking, *_ in twins}) == 1
-
-
 def test_both_twins_judge_every_header_alike(twins: tuple[Twin, Twin]) -> None:
     def verdict(check: Callable[..., None], arguments: Iterable[Any]) -> str:
         try:
@@ -198,4 +178,4 @@ def test_both_twins_judge_every_header_alike(twins: tuple[Twin, Twin]) -> None:
             for length in (second & 127, 126, 65535, 65536, (1 << 63) - 1):
                 for context in ((True, False, False), (False, True, True)):
                     arguments = (first, second, length, *context)
-                    assert verdict(twins[0][1].check_header, arguments) == verdict(twins[1][1].check_header, arguments)
+                    assert verdict(twins[0][0].check_header, arguments) == verdict(twins[1][0].check_header, arguments)
