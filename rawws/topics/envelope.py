@@ -125,10 +125,10 @@ class Command(NamedTuple):
     number: int = 0
     error: str = ""
     reason: str = ""
-    # Bytes of memory that the envelope of a call takes.
-    size: int = 0
     # Whether the topic is a pattern.
     pattern: bool = False
+    # Bytes of memory that the envelope of a call takes.
+    size: int = 0
 
 
 def parse(text: str | bytes) -> Command:
