@@ -28,7 +28,7 @@ from weakref import WeakKeyDictionary, ref
 
 from . import polls
 from .forks import let_go_in_children
-from .socket import HIGH_WATER, LOW_WATER, shared
+from .socket import GONE_DELAY, HIGH_WATER, LOW_WATER, shared
 from .transports import has_unread
 from .turns import TURN_SIZE
 from .watched import READ, WRITE, Watched
@@ -412,7 +412,7 @@ class EpollTransport(Watched):
         if self.ended:
             return
         if self.broken:
-            self.protocol.yield_writing()
+            self.protocol.yield_writing(GONE_DELAY)
             return
         tried = self.waiting is not None
         for piece in pieces:

@@ -85,7 +85,7 @@ cdef class AsyncSocket:
     cpdef flush_gathered(self)
     @cython.locals(count=Py_ssize_t, sent=Py_ssize_t, rest=list, chunk=bytes)
     cpdef write(self, list chunks)
-    cpdef yield_writing(self)
+    cpdef yield_writing(self, double seconds)
     cpdef bint end_writing(self) except -1
     cpdef bint held(self) except -1
     cpdef long long bytes_taken(self) except -1

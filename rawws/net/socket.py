@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .interfaces import Follower, SocketHandler
     from .rate import RateLimiter
 
-__all__ = ["HIGH_WATER", "LOW_WATER", "AsyncSocket", "Shared", "SocketAddress", "Sweeper", "shared"]
+__all__ = ["GONE_DELAY", "HIGH_WATER", "LOW_WATER", "AsyncSocket", "Shared", "SocketAddress", "Sweeper", "shared"]
 
 # One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
 # Interpreted, 43,000 frames in one read take 0.3 s, in which all others wait.
@@ -43,6 +43,8 @@ WRITE_SIZE = 65536
 # `send` is to be waited for above the first mark, and no more under the second. websockets and asyncio chose alike.
 HIGH_WATER = 65536
 LOW_WATER = 16384
+# How long a `send` to a peer that is gone waits, in seconds, while what came before its end is still to be read.
+GONE_DELAY = 0.001
 # writev takes so many pieces at the most (IOV_MAX of Linux and macOS).
 MAX_PIECES = 1024
 
@@ -388,7 +390,7 @@ class AsyncSocket:
                     sent = os.writev(self.fd, chunks if count <= MAX_PIECES else chunks[:MAX_PIECES])
             except OSError as error:
                 if isinstance(error, ConnectionError):
-                    self.yield_writing()
+                    self.yield_writing(GONE_DELAY)
                     # Its transport would drop what came before, if it found by writing that it is broken; by reading,
                     # not.
                     if not self.reading_paused and not self.yielding:
@@ -414,23 +416,23 @@ class AsyncSocket:
             if count >= WRITE_SIZE:
                 self.shared.turn.spend(count)
                 if self.shared.turn.is_over():
-                    self.yield_writing()
+                    self.yield_writing(0.0)
         else:
             # The writelines of asyncio's sockets does not call `pause_writing` (Python 3.12.1, 3.13.0: a peer that does
             # not read would never be noticed). Of these writes only the first tries the socket.
             for piece in rest:
                 self.transport.write(piece)
         if self.transport.is_closing():
-            self.yield_writing()
+            self.yield_writing(GONE_DELAY)
 
-    def yield_writing(self) -> None:
-        """Be congested for the rest of this turn of the loop: what was written may go nowhere.
+    def yield_writing(self, seconds: float) -> None:
+        """Be congested for so long, and for the rest of this turn of the loop at least: it may go to nobody.
 
         A task that only sends would never wait, and the loop not come to the end of its connection.
         """
         if not self.congested and not self.lost:
             self.pause_writing()
-            self.shared.loop.call_soon(self.resume_writing)
+            self.shared.loop.call_later(seconds, self.resume_writing)
 
     def end_writing(self) -> bool:
         """End the sending side behind all that was written; return False where there is no such thing, as in TLS."""
