@@ -139,7 +139,7 @@ def knows_no_limit(extension: Any, stream: Any, data: bytes, limit: int) -> tupl
 
 # (target, module, name, what stands there instead of what stands there): mistakes that somebody could make.
 PLANTED: list[tuple[str, str, str, Callable[[Any], Any]]] = [
-    ("frames_server", "rawws.protocol.frames", "rotate", lambda _: lambda key, count: key),
+    ("frames_server", "rawws.protocol.masking", "rotate", lambda _: lambda key, count: key),
     ("frames_client", "rawws.protocol.connection", "parse_close", lambda _: lambda payload: payload.decode()),
     ("messages", "rawws.protocol.messages", "MessageReader.check_text", lambda _: checks_nothing),
     ("sending", "rawws.protocol.frames", "FrameWriter.take", lambda take: lambda writer: take(writer)[::-1]),
