@@ -9,12 +9,12 @@ Laws:
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from typing import TYPE_CHECKING, Final, final
 
 from rawws.http.keys import MIN_KEY, TOKEN, BearerKeys
 from rawws.http.responses import Response
+from rawws.net.peer_addresses import parse_ip_address
 from rawws.server.hosts import AllowedHosts
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ def check_admin_key(key: str) -> str:
 
 def is_loopback(address: str) -> bool:
     """Tell whether an address is one of this machine that no other can reach."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+    return parse_ip_address(address.partition("%")[0]).is_loopback
 
 
 def is_loopback_host(host: str) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from typing import TYPE_CHECKING, NamedTuple, final
 from urllib.parse import unquote
 
 from rawws.errors import InvalidMessage, InvalidURI, ProxyError
+from rawws.net.peer_addresses import parse_ip_address, parse_ip_network
 from rawws.net.transports import abort_transport
 
 from .addresses import connect_tcp
@@ -75,12 +75,12 @@ def proxy_for(target: Target) -> str | None:
 def _in_networks(host: str, exceptions: str) -> bool:
     """Tell whether a host is an address in a network of NO_PROXY; as with curl, a name is not looked up for that."""
     try:
-        address = ipaddress.ip_address(host)
+        address = parse_ip_address(host)
     except ValueError:
         return False
     for exception in exceptions.split(","):
         with contextlib.suppress(ValueError):
-            if address in ipaddress.ip_network(exception.strip(), strict=False):
+            if address in parse_ip_network(exception.strip(), strict=False):
                 return True
     return False
 

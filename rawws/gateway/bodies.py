@@ -12,8 +12,8 @@ from weakref import WeakValueDictionary
 
 import rawws
 from rawws.http.body_room import BodyRoom
+from rawws.net.peer_addresses import network_of
 from rawws.protocol.http11 import content_length
-from rawws.server.admission import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ import fnmatch
 import re
 import tomllib
 from importlib.util import find_spec
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from rawws.net.engines import ENGINES, check_engine
+from rawws.net.peer_addresses import parse_ip_network
 from rawws.topics.backplane_urls import SCHEMES
 
 from .config import (
@@ -205,7 +205,7 @@ def networks_of(table: TableReader) -> tuple[str, ...]:
     found = table.texts("trusted_proxies")
     for number, value in enumerate(found):
         try:
-            ip_network(value, strict=False)
+            parse_ip_network(value)
         except ValueError:
             table.wrong(f"trusted_proxies[{number}]", f"it is {value[:64]!r}, allowed are addresses and networks")
     return found

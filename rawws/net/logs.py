@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from .peer_addresses import plain_peer
+
 if TYPE_CHECKING:
     from rawws.protocol.http11 import Request
 
@@ -55,7 +57,7 @@ def without_tokens(line: str) -> str:
 def shown_address(address: Any) -> str:
     """Return the address of a peer for a log; that of a unix socket's peer is mostly empty."""
     if isinstance(address, tuple):
-        host, port = address[:2]
+        host, port = plain_peer(address)[:2]
         return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     return printable(str(address or "unix"))
 

@@ -20,6 +20,7 @@ from rawws.protocol import phases
 from .awaitables import release
 from .kernel import send_queue
 from .loops import of_loop
+from .peer_addresses import plain_peer
 from .threads import LoopThread
 from .transports import abort_transport, shut_down_socket
 from .turns import EVENT_COST, FLUSHED, TURN_SIZE, turn_of
@@ -552,13 +553,16 @@ class AsyncSocket:
 
     @property
     def remote_address(self) -> SocketAddress | None:
-        """The address of the peer, or of the client that a trusted proxy named: a tuple, or a str for a unix socket."""
-        return self.remote if self.remote is not None else self.extra("peername")
+        """The address of the peer, or of the client that a trusted proxy named: a tuple, or a str for a unix socket.
+
+        That of an IPv4 peer is an IPv4 one, also where the server listens for both versions.
+        """
+        return self.remote if self.remote is not None else plain_peer(self.extra("peername"))
 
     @property
     def local_address(self) -> SocketAddress | None:
         """The address of this side."""
-        return self.extra("sockname")  # type: ignore[no-any-return]
+        return plain_peer(self.extra("sockname"))  # type: ignore[no-any-return]
 
     def extra(self, name: str) -> Any:
         """Return what the transport knows under this name, None once it is gone."""

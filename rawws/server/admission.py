@@ -7,17 +7,17 @@ Laws:
 
 from __future__ import annotations
 
-import ipaddress
 from math import ceil
 from typing import TYPE_CHECKING, Any, final
 
 from rawws import clock
 from rawws.errors import HttpError
+from rawws.net.peer_addresses import network_of
 
 if TYPE_CHECKING:
     from rawws.protocol.deflate import DeflateParameters
 
-__all__ = ["ACCEPTS", "REFUSALS", "RETRY_AFTER", "AdmissionControl", "most_connections", "network_of"]
+__all__ = ["ACCEPTS", "REFUSALS", "RETRY_AFTER", "AdmissionControl", "most_connections"]
 
 # So many seconds of an even rate of handshakes may come at once: behind one address there may be an office, whose pages
 # all come back after a restart.
@@ -115,21 +115,6 @@ class AdmissionControl:
 def too_many(reason: str, seconds: float) -> HttpError:
     """Return the error for a client that asks too much."""
     return HttpError(429, reason, (("Retry-After", str(ceil(seconds))),))
-
-
-def network_of(address: Any) -> str | None:
-    """Return whose address it is: an IPv4 address, or the /64 that one subscriber has of IPv6; None for a unix socket.
-
-    A subscriber of IPv6 has 2**64 addresses, and would be as many.
-    """
-    if not isinstance(address, tuple):
-        return None
-    found = ipaddress.ip_address(address[0].partition("%")[0])
-    if found.version == 4:
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, 64), strict=False))
 
 
 def most_connections() -> int | None:

@@ -6,21 +6,20 @@ that it saw to what the client sent, so the list is read from its end, up to the
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, final
 
 from rawws.errors import HttpError
+from rawws.net.peer_addresses import parse_ip_address, parse_ip_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rawws.net.peer_addresses import IPAddress, IPNetwork
     from rawws.net.socket import SocketAddress
     from rawws.net.websocket import WebSocket
     from rawws.protocol.http11 import Request
 
 __all__ = ["TrustedProxies", "scheme_of"]
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @final
@@ -44,9 +43,8 @@ class TrustedProxies:
         """Whether the peers of a unix socket are proxies."""
         return self._unix
 
-    def trusts(self, address: Address) -> bool:
+    def trusts(self, address: IPAddress) -> bool:
         """Tell whether this address is that of a proxy."""
-        address = _plain(address)
         return self._all or any(address in network for network in self._networks)
 
     def apply(self, ws: WebSocket, request: Request, client: SocketAddress | None = None) -> None:
@@ -56,7 +54,7 @@ class TrustedProxies:
         HttpError(400) where a trusted proxy sends what cannot be read.
         """
         peer = ws.extra("peername") if client is None else client
-        if not (self.trusts(ipaddress.ip_address(peer[0])) if isinstance(peer, tuple) else self._unix):
+        if not (self.trusts(parse_ip_address(peer[0])) if isinstance(peer, tuple) else self._unix):
             return
         chain = ",".join(request.headers.get_all("X-Forwarded-For")).split(",")
         for entry in reversed([entry.strip() for entry in chain if entry.strip()]):
@@ -78,35 +76,30 @@ def scheme_of(ws: WebSocket) -> str:
     return "https" if secure else "http"
 
 
-def _network(proxy: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _network(proxy: str) -> IPNetwork:
     try:
-        return ipaddress.ip_network(proxy)
+        return parse_ip_network(proxy)
     except ValueError as error:
         raise ValueError(f"trusted_proxies has {proxy!r}, which is no address or network: {error}") from None
 
 
-def _plain(address: Address) -> Address:
-    """Return the IPv4 address that a socket for both versions shows as an IPv6 one."""
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _parse(entry: str) -> tuple[Address, int]:
+def _parse(entry: str) -> tuple[IPAddress, int]:
     """Return the address and the port (0 if none is told) of `1.2.3.4`, `1.2.3.4:5`, `::1` or `[::1]:5`."""
     host, port = entry, ""
     if entry.startswith("["):
         host, bracket, port = entry[1:].partition("]")
-        # Without the bracket this is no address: ip_address refuses the empty host.
+        # Without the bracket this is no address: parse_ip_address refuses the empty host.
         host, port = (host, port.removeprefix(":")) if bracket else ("", "")
     elif entry.count(":") == 1:
         host, _, port = entry.partition(":")
     try:
         if port and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
             raise ValueError
-        address = ipaddress.ip_address(host)
+        address = parse_ip_address(host)
         # Python takes anything for a zone (RFC 4007 section 11): it may be a line of a log, or a client's invention.
         zone = getattr(address, "scope_id", None)
         if zone is not None and not (len(zone) <= 15 and zone.isascii() and zone.replace("-", "").isalnum()):
             raise ValueError
-        return _plain(address), int(port or 0)
+        return address, int(port or 0)
     except ValueError:
         raise HttpError(400, f"X-Forwarded-For has {entry[:64]!r}, which is not an address") from None

@@ -9,16 +9,17 @@ which this machine and its network resolve: a domain that can be had has one.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING, Any, final
 
 from rawws.errors import HttpError
+from rawws.net.peer_addresses import parse_ip_address
 from rawws.protocol.extensions import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rawws.net.peer_addresses import IPAddress
     from rawws.protocol.http11 import Request
 
 __all__ = ["AllowedHosts", "check_hosts"]
@@ -98,9 +99,9 @@ def _plain(name: str) -> str:
     return name if address is None else str(address)
 
 
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address(name: str) -> IPAddress | None:
     try:
-        return ipaddress.ip_address(name)
+        return parse_ip_address(name)
     except ValueError:
         return None
 
@@ -116,4 +117,4 @@ def _is_loopback(address: Any) -> bool:
         # A unix socket, which no browser can reach.
         return False
     found = _address(address[0].partition("%")[0])
-    return found is not None and (getattr(found, "ipv4_mapped", None) or found).is_loopback
+    return found is not None and found.is_loopback

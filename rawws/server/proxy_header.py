@@ -11,6 +11,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rawws.errors import RawwsError
+from rawws.net.peer_addresses import parse_ip_address
 from rawws.protocol.extensions import excerpt
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def parse_line(line: bytes) -> ProxiedClient:
             raise ValueError
     except (KeyError, ValueError):
         raise ProxyHeaderError(f"the PROXY header is {excerpt(text)}, which names no client") from None
-    return ProxiedClient((str(address), port))
+    return ProxiedClient((str(parse_ip_address(str(address))), port))
 
 
 def parse_port(text: str) -> int:
@@ -116,9 +117,8 @@ def parse_binary() -> Generator[tuple[int, bool], bytes, ProxiedClient]:
     if family == INET:
         return ProxiedClient((str(ipaddress.IPv4Address(rest[:4])), int.from_bytes(rest[8:10], "big")), secure)
     if family == INET6:
-        address = ipaddress.IPv6Address(rest[:16])
-        shown = str(address.ipv4_mapped or address)
-        return ProxiedClient((shown, int.from_bytes(rest[32:34], "big")), secure)
+        address = parse_ip_address(str(ipaddress.IPv6Address(rest[:16])))
+        return ProxiedClient((str(address), int.from_bytes(rest[32:34], "big")), secure)
     return ProxiedClient(None, secure)
 
 

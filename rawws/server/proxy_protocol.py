@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import os
 import socket
 from typing import TYPE_CHECKING, Any, final
 
 from rawws.net.logs import shown_address
+from rawws.net.peer_addresses import parse_ip_address
 
 from .proxy_header import ProxyHeaderError, parse_header
 
@@ -152,7 +152,7 @@ class ProxyListener:
     def _trusts(self, family: int, address: Any) -> bool:
         if family == socket.AF_UNIX:
             return self._terms.trusted.trusts_unix
-        return self._terms.trusted.trusts(ipaddress.ip_address(address[0]))
+        return self._terms.trusted.trusts(parse_ip_address(address[0]))
 
     def _refuse(self, sock: socket.socket, address: Any, reason: str) -> None:
         sock.close()

@@ -44,7 +44,7 @@ class ConnectionLog:
         """Keep what the line at the end of a WebSocket needs."""
         if ws.remote is None and self._logger.isEnabledFor(logging.INFO):
             # Once the connection is gone, uvloop cannot tell.
-            ws.remote = ws.extra("peername")
+            ws.remote = ws.remote_address
 
     def closed(self, ws: WebSocket, code: int, reason: str, by: str) -> None:
         """Log the end of a WebSocket, and which side closed it."""

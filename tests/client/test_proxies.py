@@ -254,6 +254,8 @@ async def test_a_bad_proxy_is_an_invalid_uri(proxy: str, match: str) -> None:
         ("ws://[fd00::1]/", {"http_proxy": "http://p:1", "no_proxy": "10.0.0.0/8,fd00::/8"}, None),
         ("ws://[fd00::1%eth0]/", {"http_proxy": "http://p:1", "no_proxy": "fd00::/8"}, None),
         ("ws://[::1]/", {"http_proxy": "http://p:1", "no_proxy": "::1"}, None),
+        ("ws://[::ffff:10.1.2.3]/", {"http_proxy": "http://p:1", "no_proxy": "10.0.0.0/8"}, None),
+        ("ws://10.1.2.3/", {"http_proxy": "http://p:1", "no_proxy": "::ffff:10.1.0.0/112"}, None),
         ("ws://[fe80::1]/", {"http_proxy": "http://p:1", "no_proxy": "fd00::/8"}, "http://p:1"),
         ("ws://10.1.2.3/", {"http_proxy": "http://p:1", "no_proxy": "10.0.0.0/33, /8, 10.0.0.0/8/8, "}, "http://p:1"),
         ("ws://a.example/", {"http_proxy": "http://p:1", "no_proxy": "0.0.0.0/0,::/0"}, "http://p:1"),

@@ -181,6 +181,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (app_file(head='[gateway]\nlisten = ["a:99999"]'), "gateway.listen[0]: the port is 99999"),
         (app_file(head="[gateway]\nlisten = [1]"), "gateway.listen[0]: it is an integer, allowed is a string"),
         (app_file(head='[gateway]\ntrusted_proxies = ["x"]'), "gateway.trusted_proxies[0]: it is 'x'"),
+        (app_file(head='[gateway]\ntrusted_proxies = ["10.0.0.1/8"]'), "trusted_proxies[0]: it is '10.0.0.1/8'"),
         (app_file(head="[gateway]\nmax_connections = 0"), "gateway.max_connections: it is 0, allowed are 1 to"),
         (app_file(head="[gateway]\nhistory_age = true"), "gateway.history_age: it is a boolean"),
         (app_file(head="[gateway]\nhistory_age = 1979-05-27"), "gateway.history_age: it is a date or a time"),

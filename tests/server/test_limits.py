@@ -16,7 +16,7 @@ import rawws
 from rawws import clock
 from rawws.net.rate import RateLimiter
 from rawws.protocol.deflate import Compression, DeflateParameters
-from rawws.server.admission import ADDRESSES, REFUSALS, AdmissionControl, most_connections, network_of
+from rawws.server.admission import ADDRESSES, REFUSALS, AdmissionControl, most_connections
 from tests.server.answers import ask, asked, get, on
 from tests.server.peers import Peer, eventually, held, request, serve
 from tests.topics.receivers import still
@@ -273,13 +273,6 @@ async def head_of(peer: Peer) -> bytes:
 def test_a_limit_that_is_none_is_refused(option: str, value: object, error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=error):
         rawws.serve(echo, "127.0.0.1", 0, **{option: value})  # type: ignore[arg-type]
-
-
-def test_an_ipv6_subscriber_is_one_address_and_a_unix_socket_none() -> None:
-    assert network_of(("2001:db8::1", 1, 0, 0)) == network_of(("2001:db8::2:3", 1, 0, 0)) == "2001:db8::/64"
-    assert network_of(("fe80::1%eth0", 1, 0, 0)) == "fe80::/64"
-    assert network_of(("::ffff:192.0.2.1", 1, 0, 0)) == network_of(("192.0.2.1", 1)) == "192.0.2.1"
-    assert network_of("") is None
 
 
 def test_the_first_handshake_of_an_address_is_in_time_at_any_hour_and_the_second_is_not(

@@ -71,6 +71,7 @@ def read(data: bytes) -> tuple[ProxiedClient, bytes]:
         (b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n", (("255.255.255.255", 65535), None)),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 0 0\r\n", (("192.0.2.1", 0), None)),
         (b"PROXY TCP6 2001:DB8::1 ::1 50000 443\r\n", (("2001:db8::1", 50000), None)),
+        (b"PROXY TCP6 ::ffff:192.0.2.1 ::1 50000 443\r\n", (("192.0.2.1", 50000), None)),
         (b"PROXY UNKNOWN\r\n", (None, None)),
         (b"PROXY UNKNOWN \xff\xff what ever\r\n", (None, None)),
         (b"PROXY UNKNOWN " + b"f" * 91 + b"\r\n", (None, None)),
