@@ -34,6 +34,10 @@ class LastEventId(str):
     __slots__ = ()
 
 
+# Of the many who begin: each stream keeps its own.
+NO_EVENT = LastEventId()
+
+
 @final
 class HttpRequest:
     """A request as an endpoint gets it: `head` is what the client sent before the body.
@@ -134,8 +138,8 @@ class HttpRequest:
         As `since`, a hub never refuses it: of what no topic ever gave, `recovered` is False.
         """
         # WHATWG HTML 9.2.4: Last-Event-ID is UTF-8, which headers as such are not.
-        value = next(iter(self.headers.get_all("Last-Event-ID")), "")
-        return LastEventId(value.encode("latin-1").decode("utf-8", "replace"))
+        values = self.headers.get_all("Last-Event-ID")
+        return LastEventId(values[0].encode("latin-1").decode("utf-8", "replace")) if values else NO_EVENT
 
     def text(self) -> str:
         """Return the body as text; raises HttpError(400) if it is no UTF-8."""
