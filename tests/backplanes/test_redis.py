@@ -620,8 +620,17 @@ class Relay:
         # What it makes of what the Redis says.
         self.change: Callable[[bytes], bytes] = bytes
         self.writers: list[asyncio.StreamWriter] = []
+        self.passing: set[asyncio.Task[Any] | None] = set()
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self.passing.add(task)
+        try:
+            await self.both_ways(reader, writer)
+        finally:
+            self.passing.remove(task)
+
+    async def both_ways(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, self.count = self.count, self.count + 1
         back, out = await asyncio.open_connection(LOOPBACK, self.port)
         self.writers += [writer, out]
@@ -641,6 +650,15 @@ async def relayed(engine: RedisEngine) -> AsyncIterator[tuple[Relay, str]]:
     relay = Relay(engine.port)
     async with await asyncio.start_server(relay.pass_on, LOOPBACK, 0) as server:
         yield relay, f"redis://{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+        server.close()
+
+        def ended() -> bool:
+            for writer in relay.writers:
+                writer.close()
+            return not relay.passing
+
+        # One that was accepted last may have reached the Redis only now.
+        await eventually(ended)
         for writer in relay.writers:
             writer.close()
             with contextlib.suppress(ConnectionError):
