@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-__all__ = ["Follower", "SocketHandler"]
+__all__ = ["Follower", "SocketHandler", "Sweeper"]
 
 Spoken_contra = TypeVar("Spoken_contra", contravariant=True)
+Swept = TypeVar("Swept")
 
 
 class SocketHandler(Protocol[Spoken_contra]):
@@ -50,3 +51,17 @@ class Follower(Protocol):
 
     def lost(self) -> None:
         """Handle the end of the connection."""
+
+
+class Sweeper(Protocol[Swept]):
+    """The timer that calls `on_sweep` of connections: `Keepalive`."""
+
+    @property
+    def connections(self) -> set[Swept]:
+        """The connections that it looks after."""
+
+    def start(self) -> None:
+        """Sweep from now on, while there are connections."""
+
+    def tighten_interval(self, seconds: float) -> None:
+        """Sweep often enough for times as short as this."""

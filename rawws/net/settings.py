@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .histogram import Histogram
-    from .socket import AsyncSocket, Sweeper
+    from .interfaces import Sweeper
+    from .socket import AsyncSocket
 
 __all__ = ["Callbacks", "ConnectionCounter", "ConnectionLimiter", "Settings"]
 
@@ -85,7 +86,7 @@ class Settings:
         self.shared = shared(loop)
         self.logger = logger
         self.connections: set[AsyncSocket] = set()
-        self.keepalive: Sweeper | None = None
+        self.keepalive: Sweeper[AsyncSocket] | None = None
         # What a server has.
         self.counters: ConnectionCounter | None = None
         self.admission: ConnectionLimiter | None = None

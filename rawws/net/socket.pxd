@@ -38,6 +38,7 @@ cdef class AsyncSocket:
     cdef public bint corked
     cdef readonly bint full
     cdef readonly bint congested
+    cdef bint yields_writing
     cdef bint in_dirty
     cdef readonly bint lost
     cdef bint transport_holds
@@ -86,6 +87,7 @@ cdef class AsyncSocket:
     @cython.locals(count=Py_ssize_t, sent=Py_ssize_t, rest=list, chunk=bytes)
     cpdef write(self, list chunks)
     cpdef yield_writing(self, double seconds)
+    cpdef write_on(self)
     cpdef bint end_writing(self) except -1
     cpdef bint held(self) except -1
     cpdef long long bytes_taken(self) except -1

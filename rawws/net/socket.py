@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rawws import clock
 from rawws.errors import RemoteProtocolError
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from rawws.protocol.connection import Connection, ConnectionEvent
     from rawws.protocol.frames import FrameWriter
 
-    from .interfaces import Follower, SocketHandler
+    from .interfaces import Follower, SocketHandler, Sweeper
     from .rate import RateLimiter
 
-__all__ = ["GONE_DELAY", "HIGH_WATER", "LOW_WATER", "AsyncSocket", "Shared", "SocketAddress", "Sweeper", "shared"]
+__all__ = ["GONE_DELAY", "HIGH_WATER", "LOW_WATER", "AsyncSocket", "Shared", "SocketAddress", "shared"]
 
 # One read takes at most this many bytes. It is libuv's size: larger ones gain nothing, 64 KiB costs 20 % at 1 MiB.
 # Interpreted, 43,000 frames in one read take 0.3 s, in which all others wait.
@@ -53,20 +53,6 @@ MAX_PIECES = 1024
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 
 
-class Sweeper(Protocol):
-    """The timer that calls `on_sweep` of connections: `Keepalive`."""
-
-    @property
-    def connections(self) -> set[AsyncSocket]:
-        """The connections that it looks after."""
-
-    def start(self) -> None:
-        """Sweep from now on, while there are connections."""
-
-    def tighten_interval(self, seconds: float) -> None:
-        """Sweep often enough for times as short as this."""
-
-
 class Shared(LoopThread):
     """What all connections in one event loop share; `shared` returns it."""
 
@@ -81,7 +67,7 @@ class Shared(LoopThread):
         self.dirty: list[AsyncSocket] = []
         self.scheduled = False
         # The keepalive of the clients, once there is one; a server has its own.
-        self.clients: Sweeper | None = None
+        self.clients: Sweeper[AsyncSocket] | None = None
 
     def add_dirty(self, socket: AsyncSocket) -> None:
         """Have the connection write at the end of the loop's turn."""
@@ -122,6 +108,7 @@ class AsyncSocket:
         "drain_waiters", "fd", "followers", "full", "gathered", "gathered_bytes", "handler", "in_dirty", "last_look",
         "last_sent_at", "lost", "rate_limiter", "reading_paused", "received_since_sweep", "remote", "secure",
         "sent_since_sweep", "shared", "transport", "transport_holds", "turn_bytes", "yielding",
+        "yields_writing",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, handler: SocketHandler[Self]) -> None:
@@ -143,6 +130,8 @@ class AsyncSocket:
         self.turn_bytes = 0
         # The peer reads too slowly.
         self.congested = False
+        # And that is said for a while only, not by the transport.
+        self.yields_writing = False
         self.in_dirty = False
         # The TCP connection is gone.
         self.lost = False
@@ -251,6 +240,7 @@ class AsyncSocket:
     def pause_writing(self) -> None:
         """Hold Pongs back, and be congested: the transport's buffer is over its high-water mark."""
         self.congested = True
+        self.yields_writing = False
         if self.handler is None:
             self.connection.hold_pongs = True
 
@@ -433,7 +423,13 @@ class AsyncSocket:
         """
         if not self.congested and not self.lost:
             self.pause_writing()
-            self.shared.loop.call_later(seconds, self.resume_writing)
+            self.yields_writing = True
+            self.shared.loop.call_later(seconds, self.write_on)
+
+    def write_on(self) -> None:
+        """Be congested no more, unless meanwhile the transport said that it is full: it says when it is not."""
+        if self.yields_writing:
+            self.resume_writing()
 
     def end_writing(self) -> bool:
         """End the sending side behind all that was written; return False where there is no such thing, as in TLS."""

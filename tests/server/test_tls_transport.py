@@ -70,6 +70,32 @@ async def test_messages_of_any_size_go_both_ways(version: ssl.TLSVersion) -> Non
         assert [await client.message() for _ in range(1000)] == list(map(str, range(1000)))
 
 
+@pytest.mark.parametrize("engine", ["epoll", "asyncio"])
+async def test_a_client_that_reads_nothing_is_ended_at_the_hard_limit_also_behind_a_turn_full_of_writes(
+    engine: Any,
+) -> None:
+    """The turn that is over makes who sends wait; what the transport says of the client counts longer than that."""
+    part, opening = tls(HOST), asyncio.get_running_loop().create_future()
+
+    async def stay(ws: rawws.WebSocket) -> None:
+        opening.set_result(ws)
+        await ws.wait_closed()
+
+    async with rawws.serve(stay, HOST, 0, engine=engine, ssl=part.server) as server, opened(server, part):
+        ws: rawws.WebSocket = await opening
+        while ws.buffered < 500_000:
+            ws.send(bytes(100_000))
+        await asyncio.sleep(0.01)
+        assert ws.congested
+        waiting = ws.send(b"one more")
+        with pytest.raises(rawws.ConnectionClosedError, match="over 1048576 bytes wait"):
+            for _ in range(20):
+                ws.send(bytes(100_000))
+                await asyncio.sleep(0)
+        with pytest.raises(rawws.ConnectionClosedError):
+            await waiting
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_large_messages_wait_on_both_sides(version: ssl.TLSVersion) -> None:
     part = tls(HOST)
