@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rawws import clock
 from rawws.errors import RemoteProtocolError
 from rawws.protocol import phases
+from rawws.protocol.frames import FrameWriter
 
 from .awaitables import release
 from .kernel import send_queue
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from rawws.protocol.connection import Connection, ConnectionEvent
-    from rawws.protocol.frames import FrameWriter
 
     from .interfaces import Follower, SocketHandler, Sweeper
     from .rate import RateLimiter
@@ -46,6 +46,8 @@ HIGH_WATER = 65536
 LOW_WATER = 16384
 # How long a `send` to a peer that is gone waits, in seconds, while what came before its end is still to be read.
 GONE_DELAY = 0.001
+# Writers of frames that a loop begins with.
+WRITERS = 4
 # writev takes so many pieces at the most (IOV_MAX of Linux and macOS).
 MAX_PIECES = 1024
 
@@ -63,7 +65,8 @@ class Shared(LoopThread):
         self.turn = turn_of(loop)
         self.buffer = bytearray(READ_SIZE)
         self.view = memoryview(self.buffer)
-        self.writers: list[FrameWriter] = []
+        # More than are used at a time mostly: a list that becomes empty gives its memory back, at each message.
+        self.writers = [FrameWriter() for _ in range(WRITERS)]
         self.dirty: list[AsyncSocket] = []
         self.scheduled = False
         # The keepalive of the clients, once there is one; a server has its own.
