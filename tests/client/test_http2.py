@@ -25,7 +25,7 @@ from rawws.protocol.http11 import Headers
 from tests.client.http2_peers import Http2PeerConnection, http2_peer
 from tests.client.peers import Tls, echo, http_proxy, port, tls
 from tests.client.test_client import Recorder, send_on
-from tests.server.peers import eventually, run, serve
+from tests.server.peers import eventually, run, serve, set_at_end
 
 # A Close frame with 1000, of a server.
 CLOSE = b"\x88\x02\x03\xe8"
@@ -284,6 +284,7 @@ async def test_a_server_that_reads_one_too_slowly_makes_its_sender_wait() -> Non
     async with (
         serve(handler, ssl=keys.server, http2=True, max_size=None, compression=None) as server,
         rawws.connect(uri(server), ssl=keys.client, http2=True, compression=None) as quick,
+        set_at_end(go_on),
     ):
         slow = await rawws.connect(uri(server, "/slow"), ssl=keys.client, http2=True, compression=None, hard_limit=None)
         sent = 0

@@ -25,7 +25,7 @@ from rawws.client.options import (
 )
 from tests.client.peers import echo, port, tls
 from tests.client.sources import answer, source, stream
-from tests.server.peers import serve
+from tests.server.peers import serve, set_at_end
 
 HOST: Final = "127.0.0.1"
 HUGE: Final = 1 << 70
@@ -164,7 +164,7 @@ async def test_without_a_hard_limit_a_slow_server_is_left_alone(value: int | Non
         for _ in range(4):
             await ws.recv()
 
-    async with serve(hold, max_size=None) as server:
+    async with serve(hold, max_size=None) as server, set_at_end(held):
         async with rawws.connect(f"ws://{HOST}:{port(server)}/", hard_limit=value, compression=None) as ws:
             for _ in range(4):
                 ws.send(bytes(1 << 20))

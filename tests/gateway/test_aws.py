@@ -35,7 +35,7 @@ from tests.gateway.backends import BAD_BACKENDS, backend, bad_backend
 from tests.gateway.running import KEY as PUSHER_KEY
 from tests.gateway.running import app_file
 from tests.processes import free_port
-from tests.server.peers import Logged, eventually
+from tests.server.peers import Logged, eventually, set_at_end
 
 MODELS: dict[str, Any] = {
     "CONNECT": APIGatewayWebSocketConnectEventModel,
@@ -371,7 +371,7 @@ async def test_what_waits_for_a_slow_backend_is_bounded_in_bytes_and_comes_behin
 
     async with backend(slow) as running:
         text = chat_api(running.url, "$default", route="response = true")
-        async with aws_gateway(text) as gateway, gateway.connect(compression=None) as ws:
+        async with aws_gateway(text) as gateway, gateway.connect(compression=None) as ws, set_at_end(going):
             # Fewer than may wait.
             messages = [f"{number} {'x' * 32_000}" for number in range(14)]
             for message in messages:

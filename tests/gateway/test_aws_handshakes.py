@@ -13,7 +13,7 @@ from rawws.gateway.main import face_routes, gateway_options, new_gateway
 from tests.client.peers import port
 from tests.gateway.aws_running import aws_gateway, chat_api, event_of
 from tests.gateway.backends import Backend, backend
-from tests.server.peers import eventually
+from tests.server.peers import eventually, set_at_end
 
 HANDSHAKE = (
     b"GET /prod HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -45,7 +45,11 @@ async def begin(port: int, running: Backend) -> tuple[asyncio.StreamReader, asyn
 
 async def test_a_client_that_was_gone_when_it_was_let_in_gets_its_disconnect() -> None:
     deciding = Deciding(200)
-    async with backend(deciding) as running, aws_gateway(chat_api(running.url, "$connect", "$disconnect")) as gateway:
+    async with (
+        backend(deciding) as running,
+        aws_gateway(chat_api(running.url, "$connect", "$disconnect")) as gateway,
+        set_at_end(deciding.decided),
+    ):
         _, writer = await begin(gateway.port, running)
         writer.transport.abort()
         deciding.decided.set()
@@ -61,7 +65,8 @@ async def test_a_client_that_was_gone_when_it_was_let_in_gets_its_disconnect() -
 async def test_a_client_that_was_gone_when_it_was_refused_gets_none(status: int) -> None:
     deciding = Deciding(status)
     async with backend(deciding) as running:
-        async with aws_gateway(chat_api(running.url, "$connect", "$disconnect")) as gateway:
+        text = chat_api(running.url, "$connect", "$disconnect")
+        async with aws_gateway(text) as gateway, set_at_end(deciding.decided):
             _, writer = await begin(gateway.port, running)
             writer.transport.abort()
             deciding.decided.set()
@@ -77,7 +82,7 @@ async def test_a_client_that_waited_too_long_gets_its_disconnect_if_it_was_let_i
     async with backend(deciding) as running:
         gateway = new_gateway(read_config(chat_api(running.url, "$connect", "$disconnect")))
         options = {**gateway_options(gateway), "open_timeout": 0.2}
-        async with gateway:
+        async with gateway, set_at_end(deciding.decided):
             async with rawws.serve(face_routes(gateway), "127.0.0.1", 0, **options) as server:
                 reader, writer = await begin(port(server), running)
                 assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
@@ -90,7 +95,11 @@ async def test_a_client_that_waited_too_long_gets_its_disconnect_if_it_was_let_i
 
 async def test_a_client_that_is_let_in_while_the_server_ends_gets_a_503_and_its_disconnect() -> None:
     deciding = Deciding(200)
-    async with backend(deciding) as running, aws_gateway(chat_api(running.url, "$connect", "$disconnect")) as gateway:
+    async with (
+        backend(deciding) as running,
+        aws_gateway(chat_api(running.url, "$connect", "$disconnect")) as gateway,
+        set_at_end(deciding.decided),
+    ):
         reader, writer = await begin(gateway.port, running)
         ending = asyncio.ensure_future(gateway.server.drain())
         await eventually(lambda: gateway.server.closing)

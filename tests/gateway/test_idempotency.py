@@ -17,7 +17,7 @@ from rawws.gateway.idempotency import KeptAnswers
 from tests.gateway.running import app_file, gateway, pair
 from tests.gateway.test_pusher_protocol import greeted
 from tests.gateway.v1_running import OTHER, server
-from tests.server.peers import eventually
+from tests.server.peers import eventually, set_at_end
 
 pytestmark = pytest.mark.usefixtures("patient")
 
@@ -79,8 +79,9 @@ async def test_what_was_refused_may_be_asked_for_again() -> None:
 async def test_while_a_request_is_under_way_others_are_told_so(
     engines: list[Memory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with pair() as (one, other), server(one) as asking, server(other) as again:
-        client, begun, go, counts = await greeted(one), asyncio.Event(), asyncio.Event(), one.gateway.channel_counts
+    begun, go = asyncio.Event(), asyncio.Event()
+    async with pair() as (one, other), server(one) as asking, server(other) as again, set_at_end(go):
+        client, counts = await greeted(one), one.gateway.channel_counts
         await client.subscribe("room")
 
         async def count_later(app: str) -> dict[str, int]:

@@ -28,6 +28,7 @@ from rawws.gateway.outgoing import (
 )
 from tests.gateway.backends import BAD_BACKENDS, BadAnswer, backend, bad_backend
 from tests.processes import free_port
+from tests.server.peers import set_at_end
 
 
 @asynccontextmanager
@@ -134,7 +135,7 @@ async def test_more_calls_wait_for_their_turn_and_not_longer_than_their_timeout(
         await held.wait()
         return "late"
 
-    async with outgoing_calls(max_calls=2) as client, backend(answer) as running:
+    async with outgoing_calls(max_calls=2) as client, backend(answer) as running, set_at_end(held):
         calls = [asyncio.create_task(client.call(running.url, timeout=60)) for _ in range(3)]
         await running.wait_for(2)
         assert (await failure(client, running.url, timeout=0.05)).outcome == "timeout"

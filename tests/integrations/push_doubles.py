@@ -277,7 +277,12 @@ async def push_double(*, plain: bool = False) -> AsyncIterator[tuple[PushDouble,
     async with rawws.serve(routes, "127.0.0.1", 0, ssl=None if plain else tls) as server:
         double.port = host_and_port(server.sockets[0].getsockname())[1]
         double.server = server
-        yield double, trusting
+        try:
+            yield double, trusting
+        finally:
+            # Requests that it lets hang would hold up its end, and that of a test that fails.
+            if double.hangs is not None:
+                double.hangs.set()
 
 
 def apns_of(double: PushDouble) -> Apns:

@@ -14,7 +14,7 @@ import rawws
 from rawws.integrations import asgi
 from rawws.protocol.connection import Connection, Role
 from tests.integrations.serving import Receive, Recorder, Send, Speaker, echo
-from tests.server.peers import Logged, Peer, eventually, narrow, request
+from tests.server.peers import Logged, Peer, eventually, narrow, request, set_at_end
 from tests.topics.receivers import still
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -253,7 +253,7 @@ async def test_what_an_application_does_not_receive_is_not_read() -> None:
         await read_body(scope, receive, send)
 
     size = 8 << 20
-    async with visited(app, max_size=None) as (peer, _):
+    async with visited(app, max_size=None) as (peer, _), set_at_end(go_on):
         await peer.write(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
         sending = asyncio.create_task(peer.write(bytes(size)))
         done, _ = await asyncio.wait([sending], timeout=0.3)

@@ -22,7 +22,7 @@ from tests.integrations.serving import (
     refused,
     served,
 )
-from tests.server.peers import Logged, eventually
+from tests.server.peers import Logged, eventually, set_at_end
 
 
 @pytest.fixture(params=LOGGERS)
@@ -263,7 +263,7 @@ async def test_a_slow_application_holds_its_peer_back(server: str) -> None:
         for _ in range(400):
             await ws.send(bytes(1 << 16))
 
-    async with served(server, app) as url, connect(url, compression=None) as ws:
+    async with served(server, app) as url, connect(url, compression=None) as ws, set_at_end(go_on):
         sending = asyncio.create_task(flood(ws))
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done

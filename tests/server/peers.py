@@ -35,6 +35,7 @@ __all__ = [
     "request",
     "run",
     "serve",
+    "set_at_end",
     "waits_of",
 ]
 
@@ -358,6 +359,19 @@ async def connected(server: rawws.Server, *fields: str, receive_buffer: int = 0)
         yield peer
     finally:
         peer.close()
+
+
+@asynccontextmanager
+async def set_at_end(*events: asyncio.Event) -> AsyncIterator[None]:
+    """Set these at the end of a test, also of one that fails: handlers that wait for them hold up the end of a server.
+
+    It stands behind the server in `async with`, so that it ends before that.
+    """
+    try:
+        yield
+    finally:
+        for event in events:
+            event.set()
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ import rawws
 from rawws.net import reactor
 from tests.client.peers import HOST, Tls, tls
 from tests.server.answers import get, on
-from tests.server.peers import Peer, eventually
+from tests.server.peers import Peer, eventually, set_at_end
 from tests.server.test_reactor import fill, pair
 from tests.server.tls_client import TlsClient
 
@@ -142,7 +142,7 @@ async def test_what_came_before_a_write_failed_is_read(*, secure: bool, waits: b
                 got.append(await ws.recv())
         ended.append(ws.close_code)
 
-    async with serve(slow, part, "epoll") as server, opened(server, part) as client:
+    async with serve(slow, part, "epoll") as server, opened(server, part) as client, set_at_end(reset):
         [ws] = server.connections
         await leave_unread(client, ws)
         tcp(client).reset()

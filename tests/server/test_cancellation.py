@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from rawws.net.cancellation import finish
+from tests.server.peers import set_at_end
 
 
 class Closing:
@@ -46,18 +47,19 @@ async def test_what_is_finished_returns_what_it_does_or_raises_what_it_raises() 
 
 async def test_a_cancellation_is_raised_behind_the_end_and_a_second_one_is_passed_on() -> None:
     closing = Closing()
-    task = asyncio.create_task(finish(closing.run()))
-    await turns()
-    task.cancel()
-    await turns()
-    assert (task.done(), closing.cancelled) == (False, 0)
-    for count in (1, 2):
+    async with set_at_end(closing.over):
+        task = asyncio.create_task(finish(closing.run()))
+        await turns()
         task.cancel()
         await turns()
-        assert (task.done(), closing.cancelled) == (False, count)
-    closing.over.set()
-    await asyncio.wait([task])
-    assert (task.cancelled(), closing.is_done) == (True, True)
+        assert (task.done(), closing.cancelled) == (False, 0)
+        for count in (1, 2):
+            task.cancel()
+            await turns()
+            assert (task.done(), closing.cancelled) == (False, count)
+        closing.over.set()
+        await asyncio.wait([task])
+        assert (task.cancelled(), closing.is_done) == (True, True)
 
 
 async def test_a_closing_that_lets_the_second_cancellation_end_it_is_over() -> None:
@@ -72,17 +74,18 @@ async def test_a_closing_that_lets_the_second_cancellation_end_it_is_over() -> N
 
 async def test_a_cancellation_in_the_turn_of_the_end_is_raised() -> None:
     closing = Closing()
-    task = asyncio.create_task(finish(closing.run()))
-    await turns()
-    closing.over.set()
-    # One turn for the closing, one for what waits for its end.
-    for count in range(3):
-        await turns(count)
-        if closing.is_done:
-            break
-    task.cancel()
-    await asyncio.wait([task])
-    assert (task.cancelled(), closing.is_done) == (True, True)
+    async with set_at_end(closing.over):
+        task = asyncio.create_task(finish(closing.run()))
+        await turns()
+        closing.over.set()
+        # One turn for the closing, one for what waits for its end.
+        for count in range(3):
+            await turns(count)
+            if closing.is_done:
+                break
+        task.cancel()
+        await asyncio.wait([task])
+        assert (task.cancelled(), closing.is_done) == (True, True)
 
 
 async def test_a_time_limit_ends_behind_a_closing() -> None:

@@ -21,7 +21,7 @@ import pytest
 import rawws
 from tests.processes import ROOT, Process, free_port
 from tests.server.answers import get
-from tests.server.peers import Logged, Peer, connected, eventually, handler_of, serve
+from tests.server.peers import Logged, Peer, connected, eventually, handler_of, serve, set_at_end
 from tests.topics.receivers import still
 
 
@@ -259,7 +259,7 @@ async def test_a_request_that_is_answered_gets_its_answer_and_a_silent_connectio
         return "done"
 
     routes = rawws.Routes([rawws.Route("/", slow, methods=("GET", "POST"))])
-    async with serve(routes) as server:
+    async with serve(routes) as server, set_at_end(drained):
         address = server.sockets[0].getsockname()
         silent, asking, uploading = [await Peer.reach(address) for _ in range(3)]
         await asking.write(get("/"))
@@ -500,7 +500,7 @@ async def test_a_busy_handler_answers_before_its_connection_is_closed_for_its_ag
 
     begun, answered = asyncio.Event(), asyncio.Event()
     with still() as clock:
-        async with serve(slow, max_lifetime=1000) as server, crowd(server, 1) as [peer]:
+        async with serve(slow, max_lifetime=1000) as server, crowd(server, 1) as [peer], set_at_end(answered):
             [ws] = server.connections
             await peer.send("in time")
             await begun.wait()

@@ -14,7 +14,7 @@ import pytest
 import rawws
 import rawws_sse
 from tests.server.answers import get, judge, on, served
-from tests.server.peers import Follower, Logged, Peer, eventually, handler_of, narrow, serve
+from tests.server.peers import Follower, Logged, Peer, eventually, handler_of, narrow, serve, set_at_end
 from tests.topics.receivers import still
 
 
@@ -282,7 +282,7 @@ async def test_the_stream_of_a_client_that_left_before_it_was_made_is_over() -> 
         await made.wait()
         return stream
 
-    async with served(on("/", endpoint)) as (server, peer):
+    async with served(on("/", endpoint)) as (server, peer), set_at_end(made):
         await peer.write(get())
         await started.wait()
         peer.reset()
@@ -703,7 +703,7 @@ async def test_the_iterator_of_a_client_that_left_before_the_stream_was_made_is_
         await made.wait()
         return rawws.EventStream(source)
 
-    async with served(on("/", endpoint)) as (server, peer):
+    async with served(on("/", endpoint)) as (server, peer), set_at_end(made):
         await peer.write(get())
         await started.wait()
         peer.reset()

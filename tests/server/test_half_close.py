@@ -13,7 +13,7 @@ import pytest
 
 import rawws
 from tests.server.answers import asked, get, on, served
-from tests.server.peers import Peer, eventually, handler_of, narrow, serve
+from tests.server.peers import Peer, eventually, handler_of, narrow, serve, set_at_end
 from tests.server.test_http_exchange import authority_of_tls, tls_socket
 from tests.server.test_http_gone import Endpoint
 
@@ -47,7 +47,7 @@ async def half_closed(server: rawws.Server, peer: Peer) -> Any:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_who_half_closes_behind_a_request_gets_the_answer_and_the_end(method: str) -> None:
     endpoint = Endpoint()
-    async with served(on("/", endpoint, method)) as (server, peer):
+    async with served(on("/", endpoint, method)) as (server, peer), set_at_end(endpoint.go):
         await peer.write(get(method=method, body=b"x" * 1000 if method == "POST" else b""))
         await endpoint.started.wait()
         await half_closed(server, peer)
@@ -106,7 +106,7 @@ async def test_a_client_that_is_gone_ends_a_file_at_the_first_write_that_fails(t
 
 async def test_a_client_that_is_gone_is_noticed_with_its_answer() -> None:
     endpoint = Endpoint()
-    async with served(on("/", endpoint)) as (server, peer):
+    async with served(on("/", endpoint)) as (server, peer), set_at_end(endpoint.go):
         await peer.write(get() + get())
         await endpoint.started.wait()
         peer.close()
@@ -119,7 +119,7 @@ async def test_a_client_that_is_gone_is_noticed_with_its_answer() -> None:
 
 async def test_while_an_answer_is_due_the_end_is_told_once() -> None:
     endpoint = Endpoint()
-    async with served(on("/", endpoint)) as (server, peer):
+    async with served(on("/", endpoint)) as (server, peer), set_at_end(endpoint.go):
         await peer.write(get())
         await endpoint.started.wait()
         connection = await half_closed(server, peer)
@@ -165,7 +165,7 @@ async def test_a_stream_and_a_poll_that_begin_behind_the_end_are_over_at_once(ki
         answer = rawws.EventStream if kind == "stream" else rawws.LongPoll
         return answer(on_close=lambda _: ended.set())
 
-    async with served(on("/", endpoint)) as (server, peer):
+    async with served(on("/", endpoint)) as (server, peer), set_at_end(go):
         await peer.write(get())
         await eventually(lambda: server.handlers)
         await half_closed(server, peer)
@@ -183,7 +183,7 @@ async def test_an_endpoint_that_asks_later_hears_that_its_client_may_be_gone() -
         told.set()
         return "x"
 
-    async with served(on("/", endpoint)) as (server, peer):
+    async with served(on("/", endpoint)) as (server, peer), set_at_end(go):
         await peer.write(get())
         await eventually(lambda: server.handlers)
         await half_closed(server, peer)
@@ -195,7 +195,7 @@ async def test_an_endpoint_that_asks_later_hears_that_its_client_may_be_gone() -
 async def test_in_tls_where_no_loop_ends_one_side_alone_the_client_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     endpoint = Endpoint()
     server_tls, client_tls = authority_of_tls()
-    async with serve(on("/", endpoint), ssl=server_tls) as server:
+    async with serve(on("/", endpoint), ssl=server_tls) as server, set_at_end(endpoint.go):
         with await asyncio.to_thread(tls_socket, server, client_tls) as sock:
             await asyncio.to_thread(sock.sendall, get())
             await endpoint.started.wait()
@@ -247,7 +247,7 @@ async def test_a_websocket_behind_a_request_ends_with_the_end() -> None:
 
 async def test_a_server_that_ends_waits_for_the_answer() -> None:
     endpoint = Endpoint()
-    async with served(on("/", endpoint)) as (server, peer):
+    async with served(on("/", endpoint)) as (server, peer), set_at_end(endpoint.go):
         await peer.write(get())
         await endpoint.started.wait()
         await half_closed(server, peer)

@@ -47,7 +47,7 @@ from tests.protocol.http2_wire import (
 from tests.protocol.http2_wire import number as frame_of_number
 from tests.server import peers
 from tests.server.http2_client import Answer, reach
-from tests.server.peers import Logged, Peer, eventually, handler_of
+from tests.server.peers import Logged, Peer, eventually, handler_of, set_at_end
 
 AUTHORITY = trustme.CA()
 
@@ -796,7 +796,7 @@ async def test_a_websocket_that_does_not_take_stops_its_client_alone() -> None:
             if len(took) > 30:
                 await let_go.wait()
 
-    async with serve(handler, compression=None, max_size=70_000) as server, reach(server) as client:
+    async with serve(handler, compression=None, max_size=70_000) as server, reach(server) as client, set_at_end(let_go):
         slow, quick = await client.connect("/"), await client.connect("/")
         for _ in range(100):
             slow.send(b"x" * 10_000)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import rawws
 from tests.server.answers import Answer, ask, asked, get, judge, on, served
-from tests.server.peers import Logged, Peer, eventually, handler_of, narrow, request, serve
+from tests.server.peers import Logged, Peer, eventually, handler_of, narrow, request, serve, set_at_end
 
 
 def table() -> rawws.Routes:
@@ -197,7 +197,7 @@ async def test_what_is_sent_behind_a_pending_request_is_held_up_to_a_limit() -> 
 
     routes = table()
     routes.add(rawws.Route("/wait", wait))
-    async with served(routes) as (server, peer):
+    async with served(routes) as (server, peer), set_at_end(released):
         count = 200_000
         sending = asyncio.ensure_future(peer.write(get("/wait") + get() * count))
         await eventually(lambda: any(handler_of(ws).held for ws in server.settings.connections))
@@ -537,7 +537,7 @@ async def test_an_endpoint_goes_on_when_its_client_leaves() -> None:
         finished.set()
         return "saved"
 
-    async with served(on("/", save)) as (server, peer):
+    async with served(on("/", save)) as (server, peer), set_at_end(released):
         await peer.write(get())
         await started.wait()
         peer.reset()
@@ -556,7 +556,7 @@ async def test_an_endpoint_that_refuses_a_client_that_left_is_heard_by_nobody() 
         refused.set()
         raise rawws.HttpError(409, "not now")
 
-    async with served(on("/", refuse)) as (server, peer):
+    async with served(on("/", refuse)) as (server, peer), set_at_end(gone):
         await peer.write(get() + get())
         await started.wait()
         peer.reset()
@@ -829,7 +829,7 @@ async def test_at_the_end_a_pending_request_is_answered_and_others_are_not_waite
         await released.wait()
         return "done"
 
-    async with serve(on("/", slow)) as server:
+    async with serve(on("/", slow)) as server, set_at_end(released):
         address = server.sockets[0].getsockname()
         pending, idle, half = [await Peer.reach(address) for _ in range(3)]
         await pending.write(get())

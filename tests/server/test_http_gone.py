@@ -10,7 +10,7 @@ import pytest
 
 import rawws
 from tests.server.answers import ask, asked, get, on, served
-from tests.server.peers import Peer, eventually, serve
+from tests.server.peers import Peer, eventually, serve, set_at_end
 
 
 class Endpoint:
@@ -58,7 +58,7 @@ async def test_an_endpoint_is_cancelled_with_its_client_where_its_route_says_so(
         routes.post("/", cancel=cancel)(endpoint)
     else:
         routes.get("/", cancel=cancel)(endpoint)
-    async with served(routes) as (server, peer):
+    async with served(routes) as (server, peer), set_at_end(endpoint.go):
         await peer.write(get(method=method))
         await endpoint.started.wait()
         peer.reset()
@@ -73,7 +73,7 @@ async def test_an_endpoint_that_is_answered_is_not_cancelled_and_the_connection_
     endpoint = Endpoint()
     endpoint.go.set()
     routes = rawws.Routes([rawws.Route("/", endpoint, cancel=True)])
-    async with served(routes) as (_, peer):
+    async with served(routes) as (_, peer), set_at_end(endpoint.go):
         await peer.write(get() + get())
         assert [answer.body for answer in await asked(peer, ["GET", "GET"])] == [b"done", b"done"]
 
@@ -121,7 +121,7 @@ async def test_a_task_beside_the_endpoint_is_told_when_nothing_can_be_answered_a
 
 async def test_an_endpoint_whose_client_is_gone_counts_as_a_connection_until_it_is_done() -> None:
     endpoint = Endpoint()
-    async with serve(on("/", endpoint), max_connections=2) as server:
+    async with serve(on("/", endpoint), max_connections=2) as server, set_at_end(endpoint.go):
         peers = [await Peer.reach(server.sockets[0].getsockname()) for _ in range(2)]
         for peer in peers:
             await peer.write(get())

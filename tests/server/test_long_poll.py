@@ -14,7 +14,7 @@ import pytest
 
 import rawws
 from tests.server.answers import ask, asked, get, judge, on, served
-from tests.server.peers import Logged, Peer, eventually, handler_of, serve
+from tests.server.peers import Logged, Peer, eventually, handler_of, serve, set_at_end
 
 
 @asynccontextmanager
@@ -161,7 +161,7 @@ async def test_the_poll_of_a_client_that_left_before_it_was_made_is_over(logged:
         made.clear()
         asked_for.clear()
         left.clear()
-        async with served(on("/", endpoint)) as (server, peer):
+        async with served(on("/", endpoint)) as (server, peer), set_at_end(left):
             await peer.write(get(target))
             await asked_for.wait()
             peer.reset()

@@ -10,7 +10,7 @@ import pytest
 import rawws
 from tests.server.answers import ask, asked, get, on, served
 from tests.server.http2_client import reach
-from tests.server.peers import Logged, Peer, eventually, serve
+from tests.server.peers import Logged, Peer, eventually, serve, set_at_end
 
 LARGE = ("Content-Length: 1000000", "Transfer-Encoding: chunked")
 
@@ -257,7 +257,7 @@ async def test_a_body_counts_until_its_client_is_gone_or_its_endpoint_done() -> 
         await go.wait()
         return body
 
-    async with serve(on("/", wait, "POST")) as server:
+    async with serve(on("/", wait, "POST")) as server, set_at_end(go):
         [half, whole] = await halves(server, 300, 1000)
         assert server.context.body_bytes == 1300
         half.close()

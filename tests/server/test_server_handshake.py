@@ -23,6 +23,7 @@ from tests.server.peers import (
     narrow,
     request,
     serve,
+    set_at_end,
 )
 from tests.server.test_server_shutdown import descriptors
 
@@ -279,7 +280,7 @@ async def test_frames_that_come_while_process_request_thinks_are_delivered_once(
         thinks.set()
         await decided.wait()
 
-    async with serve(echo, process_request=think) as server, reached(server) as peer:
+    async with serve(echo, process_request=think) as server, reached(server) as peer, set_at_end(decided):
         await peer.write(request())
         await thinks.wait()
         await peer.write(HI)

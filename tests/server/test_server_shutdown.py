@@ -17,7 +17,7 @@ import pytest
 
 import rawws
 from tests.processes import Process, free_port
-from tests.server.peers import Logged, Peer, connected, eventually, narrow, request, serve
+from tests.server.peers import Logged, Peer, connected, eventually, narrow, request, serve, set_at_end
 
 
 async def echo(ws: rawws.WebSocket) -> None:
@@ -56,7 +56,7 @@ async def test_close_tells_every_peer_1001_and_wait_closed_waits_for_the_handler
         await released.wait()
         finished.append("saved")
 
-    async with serve(handler) as server, connected(server) as one, connected(server) as two:
+    async with serve(handler) as server, connected(server) as one, connected(server) as two, set_at_end(released):
         await eventually(lambda: len(server.connections) == 2)
         server.close()
         assert not server.is_serving()

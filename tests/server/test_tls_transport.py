@@ -18,7 +18,7 @@ from rawws.net.tls_transport import TlsTransport
 from tests.client.peers import HOST, Tls, tls
 from tests.server.answers import get
 from tests.server.forked import child
-from tests.server.peers import Peer, eventually, narrow, request
+from tests.server.peers import Peer, eventually, narrow, request, set_at_end
 from tests.server.tls_client import ALERT, TlsClient
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -172,7 +172,7 @@ async def test_what_comes_behind_a_pause_waits_for_the_application() -> None:
 
     part = tls(HOST)
     sent = [os.urandom(60_000) for _ in range(40)]
-    async with serve(slow, part) as server, opened(server, part) as client:
+    async with serve(slow, part) as server, opened(server, part) as client, set_at_end(go_on):
         sending = asyncio.ensure_future(client.send(*sent))
         await eventually(lambda: not transport_of(server).is_reading())
         assert got == []

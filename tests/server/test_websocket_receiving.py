@@ -13,7 +13,7 @@ import pytest
 
 import rawws
 from rawws.protocol.connection import Ping, Pong
-from tests.server.peers import Peer, connected, eventually, held, serve
+from tests.server.peers import Peer, connected, eventually, held, serve, set_at_end
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
@@ -676,7 +676,7 @@ async def test_a_broken_off_stream_of_parts_that_are_queued_is_skipped() -> None
             break
         await ws.send(await ws.recv())
 
-    async with serve(handler) as server, connected(server) as peer:
+    async with serve(handler) as server, connected(server) as peer, set_at_end(go_on):
         await peer.fragment(1, b"first")
         assert await peer.message() == "first"
         await peer.fragment(0, b"skipped")
@@ -699,7 +699,7 @@ async def test_a_stream_cancelled_before_its_first_part_loses_nothing() -> None:
         await ws.send(await ws.recv())
 
     go_on = asyncio.Event()
-    async with serve(handler) as server, connected(server) as peer:
+    async with serve(handler) as server, connected(server) as peer, set_at_end(go_on):
         assert await peer.message() == "ready"
         await peer.fragment(1, b"wh")
         await peer.fragment(0, b"ole", final=True)
