@@ -24,6 +24,7 @@ from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, raise
 from .awaited import AwaitedBytes
 from .deflating import INFLATED, PIECE_SIZE, Deflating
 from .handshaken import HandshakenSocket
+from .held_messages import HeldMessages
 from .logs import request_line
 from .prepared import control_payload, encode_part
 from .rate import RateLimiter
@@ -120,7 +121,7 @@ class WebSocket(HandshakenSocket):
         self.waiter: Waiter | None = None
         self._iterator: Receiver | None = None
         self.joined: list[Any] | None = None  # of str, or of bytes; not empty
-        self.held_messages: list[tuple[str | bytes, bool | None]] | None = None
+        self.held_messages: HeldMessages | None = None
         self.pings: list[PendingPing] | None = None
         self.task: asyncio.Task[None] | None = None
         # No more messages are taken before the next turn of the loop, or for longer.
@@ -539,10 +540,7 @@ class WebSocket(HandshakenSocket):
                 message = message.encode()
             if self.held_messages is None:
                 return self.send(message, None, compress)
-            if not self.connection.may_send():
-                raise self.connection.closed()
-            self.held_messages.append((message, compress))
-            return later(self.drain)
+            return self.held_messages.add(message, compress)
         if hasattr(message, "__await__"):
             raise TypeError(f"message is {type(message).__name__}, which is to be awaited first")
         if hasattr(message, "__aiter__"):
@@ -574,7 +572,7 @@ class WebSocket(HandshakenSocket):
         """Send an asynchronous iterable as one message in fragments; other messages wait for its end."""
         if self.held_messages is not None:
             raise LocalProtocolError("another message in fragments is being sent, allowed is one at a time")
-        self.held_messages = []
+        held = self.held_messages = HeldMessages(self)
         first = 0
         try:
             async for part in parts:
@@ -596,11 +594,8 @@ class WebSocket(HandshakenSocket):
                 self.close(CloseCode.INTERNAL_ERROR, "a message in fragments was broken off")
             raise
         finally:
-            held = self.held_messages
             self.held_messages = None
-            if self.connection.may_send():
-                for message, compress in held:
-                    self.send(message, None, compress)
+            held.end()
         await self.drain()
 
     def ping(self, data: DataLike | None = None) -> Started[Latency]:

@@ -210,6 +210,83 @@ async def test_other_messages_wait_for_the_end_of_an_asynchronous_one_and_keep_t
         assert events == [Pong(b"between"), "ab", "0", "1", "2", "binary", "last"]
 
 
+async def test_who_awaits_a_message_behind_an_asynchronous_one_waits_for_its_end() -> None:
+    async with held() as (ws, peer):
+        go_on, sent = asyncio.Event(), []
+
+        async def parts() -> AsyncIterator[str]:
+            yield "a"
+            # What gives the parts does not wait for itself.
+            await ws.send("behind")
+            await go_on.wait()
+            yield "b"
+
+        async def flood() -> None:
+            for number in range(100):
+                await ws.send(bytes(100_000))
+                sent.append(number)
+
+        task = asyncio.ensure_future(ws.send(parts()))
+        await asyncio.sleep(0)
+        flooding = asyncio.ensure_future(flood())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert sent == []
+        go_on.set()
+        assert await peer.message() == "ab"
+        assert await peer.message() == "behind"
+        for _ in range(100):
+            assert await peer.message() == bytes(100_000)
+        await task
+        await flooding
+
+
+async def test_what_nobody_awaits_behind_an_asynchronous_message_is_bounded_by_the_hard_limit() -> None:
+    async with held(hard_limit=100_000) as (ws, peer):
+        go_on = asyncio.Event()
+
+        async def parts() -> AsyncIterator[str]:
+            yield "a"
+            await go_on.wait()
+            yield "b"
+
+        task = asyncio.ensure_future(ws.send(parts()))
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(ws.send(bytes(1_000_000)))
+        await asyncio.sleep(0)
+        # An empty one takes memory, too.
+        for size in (90_000, *[0] * 39):
+            ws.send(bytes(size))
+        with pytest.raises(rawws.ConnectionClosed, match="over 100000 bytes wait behind a message in fragments"):
+            ws.send(b"one more")
+        assert await peer.finish() == (1013, "over 100000 bytes wait behind a message in fragments")
+        go_on.set()
+        for each in (task, waiting):
+            with pytest.raises(rawws.ConnectionClosed):
+                await each
+
+
+async def test_who_awaits_a_message_behind_an_asynchronous_one_hears_of_the_end_of_the_connection() -> None:
+    async with held() as (ws, peer):
+        go_on = asyncio.Event()
+
+        async def parts() -> AsyncIterator[str]:
+            yield "a"
+            await go_on.wait()
+            yield "b"
+
+        task = asyncio.ensure_future(ws.send(parts()))
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(ws.send("behind"))
+        await asyncio.sleep(0)
+        peer.reset()
+        with pytest.raises(rawws.ConnectionClosed):
+            await waiting
+        go_on.set()
+        with pytest.raises(rawws.ConnectionClosed):
+            await task
+
+
 async def test_the_parts_of_an_asynchronous_message_leave_as_they_come() -> None:
     async with held() as (ws, peer):
         go_on = asyncio.Event()
