@@ -133,4 +133,4 @@ async def test_a_channel_of_a_hundred_is_told_of_at_once_and_a_larger_one_now_an
             face.counts._told[key] = count
             face.counts._change(*key)
             left = face.counts._due[key].when() - asyncio.get_running_loop().time()
-            assert (left > pusher_counts.GATHER) == (count > 100)
+            assert (left > 2 * pusher_counts.GATHER) == (count > 100)
