@@ -53,7 +53,7 @@ SERVERS: Final = {
     "picows-coroutine": Variant("picows", "picows, coroutine", "coroutine", deflate=False),
     "picows-asyncio": Variant("picows", "picows, callback, stdlib loop", loop="asyncio", deflate=False),
     "uwebsockets": Variant("uwebsockets", "uWebSockets (C++)"),
-    "socketify": Variant("socketify", "socketify (uWebSockets in Python)"),
+    "socketify": Variant("socketify", "socketify"),
     "granian": Variant("granian", "granian (Rust)", deflate=False),
     "aiohttp": Variant("aiohttp", "aiohttp"),
     "uvicorn": Variant("uvicorn", "uvicorn"),
