@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from rawws.protocol.handshake import Origins
     from rawws.protocol.http11 import HttpResponse, Request
 
-
 __all__ = [
     "ListenOptions",
     "ServerHandler",

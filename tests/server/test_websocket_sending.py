@@ -139,6 +139,12 @@ async def generate_slowly(parts: list[Any]) -> AsyncIterator[Any]:
         yield part
 
 
+async def generate_until(go_on: asyncio.Event) -> AsyncIterator[str]:
+    yield "a"
+    await go_on.wait()
+    yield "b"
+
+
 @pytest.mark.parametrize("make", [list, tuple, generate, generate_slowly])
 @pytest.mark.parametrize(
     ("parts", "expected"),
@@ -244,13 +250,7 @@ async def test_who_awaits_a_message_behind_an_asynchronous_one_waits_for_its_end
 async def test_what_nobody_awaits_behind_an_asynchronous_message_is_bounded_by_the_hard_limit() -> None:
     async with held(hard_limit=100_000) as (ws, peer):
         go_on = asyncio.Event()
-
-        async def parts() -> AsyncIterator[str]:
-            yield "a"
-            await go_on.wait()
-            yield "b"
-
-        task = asyncio.ensure_future(ws.send(parts()))
+        task = asyncio.ensure_future(ws.send(generate_until(go_on)))
         await asyncio.sleep(0)
         waiting = asyncio.ensure_future(ws.send(bytes(1_000_000)))
         await asyncio.sleep(0)
@@ -269,13 +269,7 @@ async def test_what_nobody_awaits_behind_an_asynchronous_message_is_bounded_by_t
 async def test_who_awaits_a_message_behind_an_asynchronous_one_hears_of_the_end_of_the_connection() -> None:
     async with held() as (ws, peer):
         go_on = asyncio.Event()
-
-        async def parts() -> AsyncIterator[str]:
-            yield "a"
-            await go_on.wait()
-            yield "b"
-
-        task = asyncio.ensure_future(ws.send(parts()))
+        task = asyncio.ensure_future(ws.send(generate_until(go_on)))
         await asyncio.sleep(0)
         waiting = asyncio.ensure_future(ws.send("behind"))
         await asyncio.sleep(0)
@@ -290,13 +284,7 @@ async def test_who_awaits_a_message_behind_an_asynchronous_one_hears_of_the_end_
 async def test_the_parts_of_an_asynchronous_message_leave_as_they_come() -> None:
     async with held() as (ws, peer):
         go_on = asyncio.Event()
-
-        async def parts() -> AsyncIterator[str]:
-            yield "a"
-            await go_on.wait()
-            yield "b"
-
-        task = asyncio.ensure_future(ws.send(parts()))
+        task = asyncio.ensure_future(ws.send(generate_until(go_on)))
         assert await peer.read() == b"\x01\x01a"
         go_on.set()
         await task
@@ -377,13 +365,7 @@ DEADLINE = 60
 async def test_an_asynchronous_message_on_a_closing_connection_raises_connection_closed() -> None:
     async with held() as (ws, peer):
         go_on = asyncio.Event()
-
-        async def parts() -> AsyncIterator[str]:
-            yield "a"
-            await go_on.wait()
-            yield "b"
-
-        task = asyncio.ensure_future(ws.send(parts()))
+        task = asyncio.ensure_future(ws.send(generate_until(go_on)))
         await asyncio.sleep(0)
         await peer.start_close()
         assert await peer.finish() == (1000, "")
