@@ -62,8 +62,8 @@ async def member(port: int, channel: str, user: str) -> rawws.WebSocket:
     library = pusher.Pusher(app_id=APP, key=KEY, secret=SECRET)
     signed = library.authenticate(channel, ident, {"user_id": user})
     await ws.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": channel, **signed}}))
-    while json.loads(await ws.recv())["event"] != "pusher_internal:subscription_succeeded":
-        pass
+    while (message := json.loads(await ws.recv()))["event"] != "pusher_internal:subscription_succeeded":
+        assert message["event"] != "pusher:subscription_error", message
     return ws
 
 
