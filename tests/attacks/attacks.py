@@ -64,12 +64,12 @@ def flooding(data: bytes, times: int, *, first: bytes = b"", count: int = 1, pat
     return attack
 
 
-def bombing(*frames: bytes, times: int = 1) -> Callable[[int], None]:
+def bombing(*frames: bytes, times: int = 1, count: int = 1) -> Callable[[int], None]:
     """Return an attack: compressed messages, of which the server may read as many as it likes."""
 
     def attack(port: int) -> None:
-        with upgrade(port, "/", DEFLATE) as sock:
-            flood([sock], b"".join(frames), times)
+        with hold(lambda: upgrade(port, "/", DEFLATE), count) as socks:
+            flood(socks, b"".join(frames), times)
             time.sleep(WORKS)
 
     return attack
@@ -86,6 +86,8 @@ def zeros(size: int, strategy: int = zlib.Z_DEFAULT_STRATEGY, level: int = 9) ->
     data = b"".join(deflater.compress(bytes(1 << 20)) for _ in range(size >> 20))
     return (data + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
+
+LARGEST = zeros(1 << 20)
 
 # -- frames
 
@@ -538,9 +540,10 @@ ATTACKS = [
     Attack("a bomb of dynamic blocks", bombing(compressed(zeros(256 << 20)))),
     Attack("a bomb of fixed blocks", bombing(compressed(zeros(64 << 20, zlib.Z_FIXED)))),
     Attack("a bomb of stored blocks", bombing(compressed(zeros(2 << 20, level=0)))),
-    Attack("bombs of the largest message", bombing(compressed(zeros(1 << 20)), times=100), kept=1),
+    # For each it uses 3.5 MiB, of 20 that came; the pieces that messages are joined of leave holes in the heap.
+    Attack("bombs of the largest message", bombing(compressed(LARGEST), times=20, count=16), 16, kept=3),
     Attack("a bomb of text", bombing(frame(TEXT, zeros(64 << 20), rsv1=True))),
-    Attack("bombs of the largest text", bombing(frame(TEXT, zeros(1 << 20), rsv1=True), times=100), kept=1),
+    Attack("bombs of the largest text", bombing(frame(TEXT, LARGEST, rsv1=True), times=20, count=16), 16, kept=3),
     Attack("empty stored blocks", bombing(compressed(b"\x00\x00\x00\xff\xff" * 200_000))),
     Attack("final blocks", bombing(compressed(b"\x01\x00\x00\xff\xff" * 200_000))),
     Attack("empty fixed blocks", bombing(compressed(b"\x02\x00" * 500_000))),
