@@ -10,16 +10,6 @@ cdef class Later:
     cdef object _iterator
 
 @cython.final
-cdef class Waiter:
-    cdef public bint _asyncio_future_blocking
-    cdef object callback
-    cdef object context
-    cdef object loop
-
-    cpdef wake(self)
-    cpdef wake_soon(self)
-
-@cython.final
 cdef class Stream:
     cdef object _ws
     cdef object _decode

@@ -14,7 +14,6 @@ from rawws.protocol.messages import Fragment
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Generator
-    from contextvars import Context
 
 __all__ = [
     "DONE",
@@ -24,7 +23,6 @@ __all__ = [
     "Started",
     "Stream",
     "Streamed",
-    "Waiter",
     "later",
     "raise_thrown",
     "release",
@@ -113,56 +111,6 @@ class Later:
 def later(start: Callable[[], Awaitable[Result_co]]) -> Started[Result_co]:
     """Return an awaitable that calls `start` when it is awaited."""
     return Later(start)  # type: ignore[return-value]  # as that of DONE
-
-
-class Waiter:
-    """What a task that waits for a message yields: a future to the task, but one that is used again and again.
-
-    asyncio takes for a future what has `_asyncio_future_blocking`; then it calls `get_loop`, `add_done_callback`,
-    `cancel` and `result`.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "callback", "context", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._asyncio_future_blocking = False
-        self.callback: Callable[[Any], object] | None = None
-        self.context: Context | None = None
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop of the task that may wait."""
-        return self.loop
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
-        """Remember how to wake the task."""
-        self.callback = callback
-        self.context = context
-
-    def cancel(self, msg: Any = None) -> bool:  # noqa: ARG002 - the task keeps it
-        """Wake the task, which raises its CancelledError itself: "False" means that it was not done here."""
-        self.wake_soon()
-        return False
-
-    def result(self) -> None:
-        """Return nothing: the task then looks for its message."""
-
-    def wake(self) -> None:
-        """Run the task's next step now. No other task may be running."""
-        callback = self.callback
-        context = self.context
-        self.callback = None
-        self.context = None
-        if callback is not None and context is not None:
-            context.run(callback, self)
-
-    def wake_soon(self) -> None:
-        """Run the task's next step in the loop's next turn."""
-        callback = self.callback
-        if callback is not None:
-            self.callback = None
-            self.loop.call_soon(callback, self, context=self.context)
-            self.context = None
 
 
 class Streamed(Protocol):

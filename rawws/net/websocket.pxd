@@ -3,11 +3,13 @@ cimport cython
 from rawws.protocol cimport numbers as opcodes
 from rawws.protocol cimport numbers as phases
 from rawws.protocol.connection cimport Connection
-from .awaitables cimport Waiter, later
+from . cimport stop_iteration as results
+from .awaitables cimport later
 from .prepared cimport PreparedMessage
 from .settings cimport Settings
 from .handshaken cimport HandshakenSocket
 from .socket cimport AsyncSocket
+from .waking cimport Waiter
 
 cdef Py_ssize_t QUEUE_SIZE
 cdef Py_ssize_t MESSAGE_COST

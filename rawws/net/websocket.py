@@ -20,7 +20,8 @@ from rawws.protocol.messages import Fragment
 from rawws.protocol.opcodes import CloseCode
 from rawws.protocol.phases import State, state_of
 
-from .awaitables import DONE, Latency, PendingPing, Stream, Waiter, later, raise_thrown, release
+from . import results
+from .awaitables import DONE, Latency, PendingPing, Stream, later, raise_thrown, release
 from .awaited import AwaitedBytes
 from .deflating import INFLATED, PIECE_SIZE, Deflating
 from .handshaken import HandshakenSocket
@@ -30,6 +31,7 @@ from .prepared import control_payload, encode_part
 from .rate import RateLimiter
 from .socket import AsyncSocket
 from .transports import close_transport
+from .waking import Waiter
 
 if TYPE_CHECKING:
     import asyncio
@@ -83,7 +85,8 @@ class Receiver:
         if ws.stream != 0 and not self.streams:
             ws.end_stream()
         if ws.has_message() and (ws.queue_at == 0 or not ws.leaves_turn()):
-            raise StopIteration(ws.take())
+            results.give(ws.take())
+            raise StopIteration
         return ws.wait(self.iterates)
 
     def send(self, value: None) -> Waiter:  # noqa: ARG002 - with throw and close: what makes it a coroutine to asyncio

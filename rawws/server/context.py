@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from dataclasses import replace
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, final
 
 from rawws.errors import ConnectionClosed, HttpError, LocalProtocolError
@@ -17,6 +18,7 @@ from rawws.http.routes import Routes
 from rawws.net.handlers import Handler
 from rawws.net.keepalive import Keepalive
 from rawws.net.settings import Settings
+from rawws.net.waking import HandlerCoroutine
 from rawws.protocol.deflate import Compression
 from rawws.protocol.handshake import accept, check_connect, check_origin, check_upgrade
 from rawws.protocol.http11 import serialize_fields, serialize_response
@@ -272,6 +274,8 @@ class ServerContext:
             coroutine = endpoint.handler(ws)
             if coroutine is None:
                 raise TypeError("handler returned None, needed is a coroutine: `async` is missing before its `def`")
+            if isinstance(coroutine, CoroutineType):
+                coroutine = HandlerCoroutine(coroutine)
             task = self.settings.loop.create_task(coroutine, name=HANDLER)
         except Exception as error:  # noqa: BLE001 - the handler is no coroutine function, or raised before it was one
             ws.on_handler_error(error)

@@ -1,0 +1,28 @@
+cimport cython
+
+cdef object NOTHING
+
+@cython.final
+cdef class Waiter:
+    cdef public bint _asyncio_future_blocking
+    cdef bint cancelled
+    cdef object callback
+    cdef object context
+    cdef object loop
+    cdef HandlerCoroutine coroutine
+    cdef object task
+
+    cpdef wake(self)
+    cpdef wake_soon(self)
+    cdef forget(self)
+
+@cython.final
+cdef class HandlerCoroutine:
+    cdef object _coroutine
+    cdef object _yielded
+    cdef object _error
+
+    cpdef bint resume(self, Waiter waiter, task) except -1
+    cdef bint has_ended(self)
+    cpdef send(self, value)
+    cdef _end(self)
