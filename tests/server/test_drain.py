@@ -284,6 +284,30 @@ async def test_a_request_that_is_answered_gets_its_answer_and_a_silent_connectio
             peer.close()
 
 
+async def test_what_came_before_the_end_began_is_answered_also_on_a_connection_that_waits_to_be_accepted() -> None:
+    routes = rawws.Routes()
+
+    @routes.get("/")
+    def page(request: rawws.HttpRequest) -> str:
+        return "here"
+
+    async with serve(routes) as server:
+        address = server.sockets[0].getsockname()
+        kept, waiting = await Peer.reach(address), Peer(socket.socket())
+        await kept.write(get("/"))
+        assert (await until_head(kept)).endswith(b"\r\n\r\nhere")
+        # The loop does not turn until the end begins: of this the kernel knows, and the server does not.
+        waiting.sock.connect(address)
+        waiting.sock.setblocking(False)
+        for peer in (kept, waiting):
+            peer.sock.send(get("/"))
+        task = server.start_draining()
+        for peer in (kept, waiting):
+            assert (await peer.read_to_end()).endswith(b"\r\n\r\nhere")
+            peer.close()
+        await task
+
+
 async def test_event_streams_and_polls_end_whole() -> None:
     stream = rawws.EventStream()
     routes = rawws.Routes(
