@@ -6,9 +6,10 @@ percentile of a route, alone and beside one whose backend hangs, and what memory
 Pusher's protocol that is subscribed to a channel; CPU per delivery of an event to all of them, one event at a time and
 ten in one batch; CPU per post to a connection that another instance has, by a Redis, at both instances.
 
-Three more where they are named: `soketi`, the same channel at soketi, which npm installs at the first time; `bad`, a
+Four more where they are named: `soketi`, the same channel at soketi, which npm installs at the first time; `bad`, a
 healthy route beside backends that fail in each way, for a minute, with what memory that takes; `outage`, two instances
-whose Redis stands still for half a minute while servers publish: what is told, and how soon all is right again.
+whose Redis stands still for half a minute while servers publish: what is told, and how soon all is right again;
+`restart`, both instances restarted one after the other: how long clients of pusher-js are away, and what they miss.
 """
 
 import argparse
@@ -46,6 +47,7 @@ from tests.gateway.own_running import http
 from tests.gateway.running import APP, KEY, SECRET, app_file, member
 from tests.processes import Process, free_port
 
+from .gateway_restart import restart
 from .rounds import HOST, cores
 
 AT_ONCE: Final = 32
@@ -469,7 +471,7 @@ async def run_posts(one: Instance, other: Instance, application: Backend, second
 def main() -> None:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.gateway", description=__doc__)
     usual = ["connects", "hung", "channel", "posts"]
-    names = [*usual, "soketi", "bad", "outage"]
+    names = [*usual, "soketi", "bad", "outage", "restart"]
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(names)}")
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -488,6 +490,8 @@ def main() -> None:
         "bad": lambda: bad(last, given.seconds),
         # The channel has at most 100 members, and one comes late.
         "outage": lambda: outage(last, min(given.connections, 99), given.seconds),
+        # More is what one Node does not serve in time.
+        "restart": lambda: restart(last, min(given.connections, 500)),
     }
     for name in given.scenarios or usual:
         uvloop.run(runs[name]())

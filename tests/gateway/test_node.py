@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import socket
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import rawws
@@ -98,15 +100,51 @@ def test_p5_clients_come_back_while_instances_are_restarted_one_after_the_other(
         async with stacks[0], stacks[1], relay(lambda: ports[next(turn) % len(ports)]) as balancer:
             instances += [await begin(stack) for stack in stacks]
             clients = asyncio.ensure_future(node("restarts.mjs", balancer.port, clients=CLIENTS))
-            await eventually(lambda: all_are_back() or clients.done())
+            ticks = Ticks()
             for number, stack in enumerate(stacks):
-                before = instances[number]
-                ports.remove(before.port)
-                await before.server.drain()
-                await stack.aclose()
-                instances[number] = await begin(stack)
                 await eventually(lambda: all_are_back() or clients.done())
-            instances[0].gateway.publish(APP, "room", GatewayEvent("over", "{}"))
+                before, other = instances[number], instances[1 - number]
+                ticks.for_all += [ticks.next(other), ticks.next(before)]
+                ports.remove(before.port)
+                async with ticks.by(other):
+                    await before.server.drain()
+                    await stack.aclose()
+                    instances[number] = await begin(stack)
+                    await eventually(lambda: all_are_back() or clients.done())
+                    ticks.for_all.append(ticks.next(other))
+            over = {"last": ticks.next(instances[0]), "for_all": ticks.for_all}
+            instances[0].gateway.publish(APP, "room", GatewayEvent("over", json.dumps(over)))
             await clients
 
     asyncio.run(main())
+
+
+class Ticks:
+    """Numbers that are published in a channel, each one more than the last."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        # Those that were published while all clients were in the channel.
+        self.for_all: list[int] = []
+
+    def next(self, running: Running) -> int:
+        """Publish the next one; return it."""
+        self.number += 1
+        running.gateway.publish(APP, "room", GatewayEvent("tick", str(self.number)))
+        return self.number
+
+    @asynccontextmanager
+    async def by(self, running: Running) -> AsyncIterator[None]:
+        """Publish one after the other by an instance."""
+
+        async def publish() -> None:
+            while True:
+                self.next(running)
+                await asyncio.sleep(0.01)
+
+        task = asyncio.ensure_future(publish())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
