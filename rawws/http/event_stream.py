@@ -243,6 +243,8 @@ class EventStream:
         if self._exchange is not None:
             raise LocalProtocolError("the stream is another response already, needed is one for each request")
         self._exchange = exchange
+        # Asked for until now; the number of a thread is an object of its own for each stream.
+        self._maker = 0
         exchange.observe(self)
         self._watch()
         self.last_event_id = request.last_event_id

@@ -239,6 +239,8 @@ class Exchange:
         "started",
     )
 
+    last_line = ""
+
     def __init__(
         self, connection: HttpConnection, socket: ByteStream, context: HttpContext, request: HttpRequest
     ) -> None:
@@ -272,7 +274,12 @@ class Exchange:
 
     def forget(self) -> None:
         """Let go of the request: the response may last."""
-        self.line = self.name()
+        # Streams of one target have one line.
+        self.line, last = self.name(), Exchange.last_line
+        if self.line == last:
+            self.line = last
+        else:
+            Exchange.last_line = self.line
         self.on_response = self.request.on_response
         self.free()
         del self.endpoint, self.content

@@ -2,6 +2,7 @@ cimport cython
 
 from . cimport epoll as polls
 from . cimport posix as os
+from rawws.protocol.flags cimport flag
 from .socket cimport AsyncSocket
 from .watched cimport Watched
 
@@ -37,18 +38,19 @@ cdef class EpollTransport(Watched):
     cdef Reactor reactor
     cdef readonly AsyncSocket protocol
     cdef object address
+    cdef long long ipv4
     cdef object sock
     cdef object alarm
     cdef list waiting
     cdef Py_ssize_t waiting_bytes
     cdef Py_ssize_t high
     cdef Py_ssize_t low
-    cdef bint writing_paused
-    cdef bint paused
-    cdef bint closing
-    cdef bint eof
-    cdef bint broken
-    cdef bint ended
+    cdef flag writing_paused
+    cdef flag paused
+    cdef flag closing
+    cdef flag eof
+    cdef flag broken
+    cdef flag ended
 
     cpdef begin(self)
     cpdef ready(self, int events)

@@ -148,16 +148,21 @@ class EpollTransport(Watched):
     """The transport of one connection, with the methods of an asyncio.Transport that are used here."""
 
     __slots__ = (
-        "address", "alarm", "broken", "closing", "ended", "eof", "high", "low", "paused", "protocol", "reactor", "sock",
-        "waiting", "waiting_bytes", "writing_paused",
+        "address", "alarm", "broken", "closing", "ended", "eof", "high", "ipv4", "low", "paused", "protocol", "reactor",
+        "sock", "waiting", "waiting_bytes", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, reactor: Reactor, fd: int, address: Any, protocol: AsyncSocket) -> None:
         super().__init__(fd, contextvars.copy_context())
         self.reactor = reactor
         self.protocol = protocol
-        # The peer's.
-        self.address = address
+        # The peer's. That of IPv4 is a number where `polls.accept_one` told it, and -1 for none.
+        self.address: Any = None
+        self.ipv4 = -1
+        if type(address) is int:
+            self.ipv4 = address
+        else:
+            self.address = address
         # Made for those who ask for it.
         self.sock: socket.socket | None = None
         # What the kernel refused.
@@ -349,11 +354,9 @@ class EpollTransport(Watched):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what is known under this name: the socket, or one of its addresses."""
         if name == "peername":
-            address = self.address
-            if type(address) is int:
-                # See `polls.accept_one`.
-                return socket.inet_ntoa((address >> 16).to_bytes(4, "big")), address & 0xFFFF
-            return address
+            if self.ipv4 >= 0:
+                return socket.inet_ntoa((self.ipv4 >> 16).to_bytes(4, "big")), self.ipv4 & 0xFFFF
+            return self.address
         if name not in {"socket", "sockname"} or self.fd < 0 or self.ended:
             return default
         if self.sock is None:

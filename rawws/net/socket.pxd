@@ -4,6 +4,7 @@ from . cimport posix as os
 
 from rawws.protocol cimport numbers as phases
 from rawws.protocol.connection cimport Connection
+from rawws.protocol.flags cimport flag
 from .threads cimport LoopThread
 from .turns cimport Turn
 
@@ -35,18 +36,18 @@ cdef class AsyncSocket:
     cdef list gathered
     cdef Py_ssize_t gathered_bytes
     cdef int fd
-    cdef public bint corked
-    cdef readonly bint full
-    cdef readonly bint congested
-    cdef bint yields_writing
-    cdef bint in_dirty
-    cdef readonly bint lost
-    cdef bint transport_holds
-    cdef bint reading_paused
-    cdef bint yielding
-    cdef bint received_since_sweep
-    cdef bint sent_since_sweep
-    cdef readonly bint aborted
+    cdef public flag corked
+    cdef readonly flag full
+    cdef readonly flag congested
+    cdef flag yields_writing
+    cdef flag in_dirty
+    cdef readonly flag lost
+    cdef flag transport_holds
+    cdef flag reading_paused
+    cdef flag yielding
+    cdef flag received_since_sweep
+    cdef flag sent_since_sweep
+    cdef readonly flag aborted
     cdef Py_ssize_t turn_bytes
     cdef public object rate_limiter
     cdef readonly long long bytes_received

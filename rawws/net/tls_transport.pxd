@@ -1,6 +1,7 @@
 cimport cython
 
 from . cimport posix as os
+from rawws.protocol.flags cimport flag
 from .reactor cimport EpollTransport, Reactor
 
 cdef int READ
@@ -28,12 +29,12 @@ cdef class TlsTransport(EpollTransport):
     cdef object inner
     cdef int phase
     cdef int wants
-    cdef bint read_wants_room
-    cdef bint write_wants_data
+    cdef flag read_wants_room
+    cdef flag write_wants_data
+    cdef flag more
+    cdef flag reading_soon
     cdef object record
-    cdef bint more
     cdef object fate
-    cdef bint reading_soon
     cdef object certificate
 
     @cython.locals(readable=bint, room=bint)

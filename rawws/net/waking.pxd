@@ -1,11 +1,13 @@
 cimport cython
 
+from rawws.protocol.flags cimport flag
+
 cdef object NOTHING
 
 @cython.final
 cdef class Waiter:
-    cdef public bint _asyncio_future_blocking
-    cdef bint cancelled
+    cdef public flag _asyncio_future_blocking
+    cdef flag cancelled
     cdef object callback
     cdef object context
     cdef object loop

@@ -1,6 +1,6 @@
 cdef class Watched:
     cdef readonly int fd
-    cdef object context
     cdef int mask
+    cdef object context
 
     cpdef ready(self, int events)

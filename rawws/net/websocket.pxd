@@ -3,6 +3,7 @@ cimport cython
 from rawws.protocol cimport numbers as opcodes
 from rawws.protocol cimport numbers as phases
 from rawws.protocol.connection cimport Connection
+from rawws.protocol.flags cimport flag
 from . cimport stop_iteration as results
 from .awaitables cimport later
 from .prepared cimport PreparedMessage
@@ -43,9 +44,10 @@ cdef class WebSocket(HandshakenSocket):
     cdef object pings
     cdef public object task
     cdef public int stream
-    cdef bint turn_paused
-    cdef bint messages_paused
-    cdef bint ending
+    cdef flag turn_paused
+    cdef flag messages_paused
+    cdef flag ending
+    cdef flag active_since_sweep
     cdef object awaited
     cdef object deflating
     cdef double opened_at
@@ -54,7 +56,6 @@ cdef class WebSocket(HandshakenSocket):
     cdef double alive_at
     cdef double idle_timeout
     cdef double active_at
-    cdef bint active_since_sweep
     cdef readonly double latency
 
     cpdef check_open(self)

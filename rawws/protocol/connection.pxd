@@ -3,6 +3,7 @@ cimport cython
 from . cimport numbers as opcodes
 from . cimport numbers as phases
 from . cimport octets as masking
+from .flags cimport flag
 from .frames cimport FrameReader, FrameWriter
 from .messages cimport MessageReader
 
@@ -19,17 +20,17 @@ cdef class Connection:
     cdef FrameWriter writer
     cdef readonly object backlog
     cdef Py_ssize_t behind
-    cdef bint masks
-    cdef readonly int phase
+    cdef int _keys_used
+    cdef readonly unsigned char phase
+    cdef flag masks
+    cdef public flag hold_pongs
     cdef readonly object close_sent
     cdef readonly object close_rcvd
     cdef readonly object rcvd_then_sent
     cdef readonly object violation
-    cdef public bint hold_pongs
     cdef object pong_held
     cdef object _random
     cdef bytes _keys
-    cdef Py_ssize_t _keys_used
 
     cpdef limit(self, max_size, max_frame_size, bint text_only)
     cpdef receive(self, bytes data)

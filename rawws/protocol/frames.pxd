@@ -2,6 +2,7 @@ cimport cython
 
 from . cimport numbers as opcodes
 from . cimport octets as masking
+from .flags cimport flag
 
 cdef Py_ssize_t LARGE
 cdef Py_ssize_t CAPACITY
@@ -18,11 +19,11 @@ cdef class FrameReader:
     cdef bytearray buffer
     cdef readonly Py_ssize_t position
     cdef Py_ssize_t end
-    cdef bint lent
-    cdef bint masked
-    cdef bint rsv1
-    cdef readonly bint in_frame
     cdef readonly unsigned int first
+    cdef flag lent
+    cdef flag masked
+    cdef flag rsv1
+    cdef readonly flag in_frame
     cdef readonly Py_ssize_t length
     cdef readonly Py_ssize_t remaining
     cdef unsigned int key

@@ -2,6 +2,7 @@ cimport cython
 
 from . cimport numbers as opcodes
 from . cimport octets as masking
+from .flags cimport flag
 from .frames cimport FrameReader
 
 cdef Py_ssize_t PLACED
@@ -11,13 +12,13 @@ cdef class MessageReader:
     cdef object deflate
     cdef readonly Py_ssize_t max_size
     cdef readonly Py_ssize_t max_frame_size
-    cdef readonly bint text_only
-    cdef readonly bint short
-    cdef public bint streaming
     cdef readonly unsigned int opcode
-    cdef bint compressed
-    cdef readonly bint inflating
-    cdef bint last
+    cdef readonly flag text_only
+    cdef readonly flag short
+    cdef public flag streaming
+    cdef flag compressed
+    cdef readonly flag inflating
+    cdef flag last
     cdef bytearray held
     cdef object target
     cdef Py_ssize_t filled

@@ -110,6 +110,17 @@ def test_held_pongs_are_one_for_the_last_ping(role: Role) -> None:
     assert outcome(connection, [peer_frame(role, PING, b"next")]).sent == [(PONG, b"next")]
 
 
+def test_whatever_is_true_holds_pongs(role: Role) -> None:
+    connection = Connection(role)
+    connection.hold_pongs = True
+    assert connection.hold_pongs is True
+    # In an octet of C this were nothing.
+    connection.hold_pongs = 256  # type: ignore[assignment]
+    assert outcome(connection, [peer_frame(role, PING, b"1")]).sent == []
+    connection.hold_pongs = False
+    assert connection.hold_pongs is False
+
+
 def test_a_held_pong_is_not_sent_after_a_close(role: Role) -> None:
     connection = Connection(role)
     connection.hold_pongs = True
