@@ -274,17 +274,33 @@ class AwsFace(rawws.Handler):
 
     async def _admit(self, api: AwsApi, ws: rawws.WebSocket, request: rawws.Request) -> rawws.Response | None:
         check_upgrade(request)
-        refusal = await self._judge(api, ws, request)
+        ident, held = api.config.id, self.gateway.held
+        refusal = self._refusal(api.config, request)
+        if refusal is None:
+            # It has its place while its backend is asked: else all would be let in who wait for that at once.
+            held.change(ident, 1)
+            try:
+                refusal = await self._judge(api, ws, request)
+            finally:
+                held.change(ident, -1)
         if refusal is not None:
-            self.gateway.figures_of(api.config.id, self.name).refused[refusal.status] += 1
+            self.gateway.figures_of(ident, self.name).refused[refusal.status] += 1
         return refusal
 
-    async def _judge(self, api: AwsApi, ws: rawws.WebSocket, request: rawws.Request) -> rawws.Response | None:
-        config, origin = api.config, request.headers.get("Origin")
+    def _refusal(self, config: ApiConfig, request: rawws.Request) -> rawws.Response | None:
+        """Return what refuses a handshake of which nobody need be asked."""
+        origin, most = request.headers.get("Origin"), self.gateway.config.max_connections
         if config.origins and origin is not None and not {origin, "*"} & {*config.origins}:
             return refused(403, FORBIDDEN, "")
         if config.max_connections is not None and self.gateway.of_app(config.id) >= config.max_connections:
             return rawws.Response(503, "the API has as many connections as it may have", {"Retry-After": "1"})
+        if most is not None and self.gateway.held.total >= most:
+            return rawws.Response(503, "the gateway has as many connections as it may have", {"Retry-After": "1"})
+        return None
+
+    async def _judge(self, api: AwsApi, ws: rawws.WebSocket, request: rawws.Request) -> rawws.Response | None:
+        """Ask the authorizer and the backend of an API whether a client may connect."""
+        config = api.config
         ident = self.gateway.new_id()
         client = client_of(config, ident, ws, request)
         status, client = await api.authorize(client)

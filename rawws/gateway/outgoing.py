@@ -109,9 +109,10 @@ class Breaker:
             self.trying = True
         return True
 
-    def end(self, *, failed: bool | None) -> None:
-        """Count a call that ended; None for one that says nothing about the URL."""
-        tried, self.trying = self.trying, False
+    def end(self, *, failed: bool | None, tried: bool) -> None:
+        """Count a call that ended; None for one that says nothing about the URL. `tried` is the one call that tries."""
+        if tried:
+            self.trying = False
         if failed is None:
             return
         now = clock.monotonic()
@@ -217,6 +218,8 @@ class Outgoing:
     async def _send(self, target: _Target, request: Request, deadline: float) -> BackendAnswer:
         """Send a request, and tell the breaker what came of it."""
         failed: bool | None = None  # of one that is cancelled, nothing is known
+        # Others may be under way still that began before it was opened: they do not close it.
+        breaker, tried = target.breaker, target.breaker.trying
         target.calls += 1
         began = clock.monotonic()
         try:
@@ -229,7 +232,7 @@ class Outgoing:
         finally:
             target.calls -= 1
             target.times.observe(clock.monotonic() - began)
-            target.breaker.end(failed=failed)
+            breaker.end(failed=failed, tried=tried)
         return answer
 
     async def _exchange(self, request: Request) -> BackendAnswer:

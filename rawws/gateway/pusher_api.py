@@ -32,6 +32,8 @@ __all__ = ["PusherApi"]
 
 # How long an answer may take that other instances are asked for, or the engine of the backplane, in seconds.
 PATIENCE: Final = 5.0
+# And what is told of the channels of an event that is published already.
+INFO_PATIENCE: Final = 2.5
 SOCKET_ID: Final = re.compile(r"[0-9]{1,16}\.[0-9]{1,16}", re.ASCII)
 INFOS: Final = ("user_count", "subscription_count", "cache")
 
@@ -129,7 +131,7 @@ class PusherApi:
         await self._publish(app, asked)
         if not asked.infos:
             return {}
-        infos = await self._infos(app, asked.channels, asked.infos)
+        infos = await self._infos_of_published(app, asked)
         return {"channels": dict(zip(asked.channels, infos, strict=True))}
 
     async def _batch(self, app: AppConfig, request: rawws.HttpRequest) -> dict[str, Any]:
@@ -142,7 +144,8 @@ class PusherApi:
             await self._publish(app, each)
         if not any(each.infos for each in asked):
             return {}
-        return {"batch": [(await self._infos(app, each.channels, each.infos))[0] for each in asked]}
+        told = await asyncio.gather(*[self._infos_of_published(app, each) for each in asked])
+        return {"batch": [infos[0] for infos in told]}
 
     async def _publish(self, app: AppConfig, asked: EventRequest) -> None:
         """Publish, and wait until the event is on its way to all instances. Raises HttpError(503) where it is not."""
@@ -153,6 +156,17 @@ class PusherApi:
             if not result.accepted:
                 raise rawws.HttpError(503, "the event could not be published at this time", (LATER,))
         self._users.begin_missed(app, asked.channels, asked.event)
+
+    async def _infos_of_published(self, app: AppConfig, asked: EventRequest) -> list[dict[str, Any]]:
+        """Return what is asked of the channels of an event that is out; nothing of what cannot be known now.
+
+        An error would have the server ask again, and publish again.
+        """
+        try:
+            async with asyncio.timeout(INFO_PATIENCE):
+                return await self._infos(app, asked.channels, asked.infos)
+        except (rawws.TopicError, TimeoutError, RegistryAway):
+            return [{} for _ in asked.channels]
 
     async def _infos(self, app: AppConfig, channels: list[str], infos: frozenset[str]) -> list[dict[str, Any]]:
         """Return what is asked of channels."""

@@ -14,6 +14,7 @@ from rawws.topics.cursors import EARLIEST, cursor_of
 from rawws.topics.pages import MAX_ANSWER, answer_page, check_page, page_of
 from rawws.topics.payloads import serialize
 
+from .control import RegistryAway
 from .events import topic_of_channel
 from .loading import app_of_api
 from .pusher_rules import USER_CHANNEL, check_channel_name
@@ -75,9 +76,19 @@ class V1Api(ServerFace):
         asked = publish_in(app, request)
         told = await self._publish_to(app, asked.channels, asked.event)
         if asked.counted:
-            counts = await self._gateway.channel_counts(app.id)
-            told["subscribers"] = {channel: counts.get(channel, 0) for channel in asked.channels}
+            told["subscribers"] = await self._counted(app, asked.channels)
         return serialize(told)
+
+    async def _counted(self, app: AppConfig, channels: list[str]) -> dict[str, int] | None:
+        """Return how many are subscribed to channels, None where that is not known now.
+
+        An error would have the server ask again, and publish again what is out already.
+        """
+        try:
+            counts = await self._gateway.channel_counts(app.id)
+        except RegistryAway:
+            return None
+        return {channel: counts.get(channel, 0) for channel in channels}
 
     async def _send_to_user(self, app: AppConfig, request: rawws.HttpRequest) -> str:
         """Send an event to the connections of a user, in the channel that is for that."""

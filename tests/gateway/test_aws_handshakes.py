@@ -109,3 +109,27 @@ async def test_a_client_that_is_let_in_while_the_server_ends_gets_a_503_and_its_
         await ending
         await running.wait_for(2)
         assert running.events[1]["requestContext"]["eventType"] == "DISCONNECT"
+
+
+@pytest.mark.parametrize("whose", ["API", "gateway"])
+async def test_no_more_are_let_in_than_may_be_however_many_wait_for_the_backend_at_once(whose: str) -> None:
+    deciding, limit = Deciding(200), "max_connections = 2"
+    async with backend(deciding) as running, set_at_end(deciding.decided):
+        api = chat_api(running.url, "$connect", "$disconnect", api=limit if whose == "API" else "")
+        async with aws_gateway(api if whose == "API" else f"[gateway]\n{limit}\n{api}") as gateway:
+            waiting = [await begin(gateway.port, running) for _ in range(2)]
+            await running.wait_for(2)
+            with pytest.raises(rawws.InvalidStatus, match=f"the {whose} has as many connections") as caught:
+                await gateway.connect()
+            assert (caught.value.status, caught.value.response.headers["Retry-After"]) == (503, "1")
+            deciding.decided.set()
+            for reader, _ in waiting:
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+            assert gateway.gateway.held.total == 2
+            with pytest.raises(rawws.InvalidStatus, match=f"the {whose} has as many connections"):
+                await gateway.connect()
+            for _, writer in waiting:
+                writer.transport.abort()
+            await eventually(lambda: gateway.gateway.held.total == 0)
+            async with gateway.connect():
+                assert gateway.gateway.held.total == 1

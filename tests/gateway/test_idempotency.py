@@ -125,6 +125,27 @@ async def test_where_an_instance_cannot_be_asked_nothing_is_done(monkeypatch: py
         await asking.post("publish", EVENT, key="k")
 
 
+async def test_what_is_published_is_published_once_where_nobody_says_how_many_are_subscribed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with gateway() as running, server(running) as asking:
+        client = await greeted(running)
+        await client.subscribe("room")
+        ask_all = running.gateway.registry.ask_all
+
+        async def away(verb: str, **fields: Any) -> list[dict[str, Any]]:
+            if verb == "counts":
+                raise RegistryAway(verb)
+            return await ask_all(verb, **fields)
+
+        monkeypatch.setattr(running.gateway.registry, "ask_all", away)
+        told = await asking.post("publish", {**EVENT, "count": True}, key="k")
+        assert (told["reached"], told["subscribers"]) == (1, None)
+        assert await asking.post("publish", {**EVENT, "count": True}, key="k") == told
+        assert (await client.said())["data"] == "hello"
+        await client.quiet()
+
+
 class Alone:
     """A registry of one instance."""
 

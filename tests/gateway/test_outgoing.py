@@ -28,7 +28,7 @@ from rawws.gateway.outgoing import (
 )
 from tests.gateway.backends import BAD_BACKENDS, BadAnswer, backend, bad_backend
 from tests.processes import free_port
-from tests.server.peers import set_at_end
+from tests.server.peers import eventually, set_at_end
 
 
 @asynccontextmanager
@@ -170,7 +170,7 @@ def spend(breaker: Breaker, *, failed: bool | None) -> bool:
     """Make a call, if that is allowed."""
     allowed = breaker.begin()
     if allowed:
-        breaker.end(failed=failed)
+        breaker.end(failed=failed, tried=breaker.trying)
     return allowed
 
 
@@ -192,12 +192,54 @@ def test_a_breaker_opens_after_five_failures_in_a_row_for_longer_each_time(monke
     assert breaker.begin()
     assert not breaker.begin()
     # What was cancelled tells nothing: the next one tries.
-    breaker.end(failed=None)
+    breaker.end(failed=None, tried=True)
     assert spend(breaker, failed=False)
     assert breaker.state == CLOSED
     for _ in range(5):
         assert spend(breaker, failed=True)
     assert breaker.left_until == times.now + 10.0
+
+
+async def test_a_call_that_began_before_its_breaker_opened_neither_closes_it_nor_lets_a_second_one_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outgoing, "FIRST_OPEN", 0.05)
+    answers: dict[str, asyncio.Event] = {name: asyncio.Event() for name in ("old", "cancelled", "trial")}
+
+    async def answer(request: rawws.HttpRequest) -> rawws.Response:
+        name = request.body.decode()
+        if name in answers:
+            await answers[name].wait()
+            return rawws.Response(200)
+        return rawws.Response(500)
+
+    async with backend(answer) as running, outgoing_calls() as client:
+        calls: dict[str, asyncio.Task[BackendAnswer]] = {}
+
+        async def begin(name: str) -> None:
+            count = len(running.requests)
+            calls[name] = asyncio.create_task(client.call(running.url, name.encode(), timeout=60))
+            await running.wait_for(count + 1)
+
+        await begin("old")
+        await begin("cancelled")
+        for _ in range(5):
+            await client.call(running.url, b"fails", timeout=60)
+        breaker = client.targets[running.url].breaker
+        await eventually(lambda: breaker.state == HALF_OPEN)
+        await begin("trial")
+        answers["old"].set()
+        assert (await calls["old"]).status == 200
+        calls["cancelled"].cancel()
+        await asyncio.wait([calls["cancelled"]])
+        # Only the one that tries says that the URL can be called again.
+        assert breaker.state == HALF_OPEN
+        with pytest.raises(CallFailed, match="left alone for a while"):
+            await client.call(running.url, b"fails", timeout=60)
+        answers["trial"].set()
+        assert (await calls["trial"]).status == 200
+        assert breaker.state == CLOSED
+        answers["cancelled"].set()
 
 
 def test_a_breaker_opens_where_half_of_the_last_twenty_failed(monkeypatch: pytest.MonkeyPatch) -> None:

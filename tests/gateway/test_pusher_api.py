@@ -167,6 +167,25 @@ async def test_where_another_instance_does_not_answer_that_is_told(monkeypatch: 
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
+async def test_what_is_published_is_not_refused_where_its_audience_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with gateway() as running:
+        client = await greeted(running)
+        await client.subscribe("a")
+
+        async def away(verb: str, **fields: Any) -> list[dict[str, Any]]:
+            raise RegistryAway(verb)
+
+        monkeypatch.setattr(running.gateway.registry, "ask_all", away)
+        event = {**EVENT, "info": "subscription_count"}
+        answer = await ask(running, "POST", path("events"), event)
+        assert (answer.status_code, answer.json()) == (200, {"channels": {"a": {}}})
+        answer = await ask(running, "POST", path("batch_events"), {"batch": [event, {**EVENT, "name": "last"}]})
+        assert (answer.status_code, answer.json()) == (200, {"batch": [{}, {}]})
+        assert [(await client.said())["event"] for _ in range(3)] == ["e", "e", "last"]
+
+
 @pytest.mark.parametrize("off", [-600, 600, -601, 601])
 def test_the_clock_of_a_server_may_be_ten_minutes_off(off: int, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_800_000_000
