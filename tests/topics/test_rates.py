@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 import rawws
 from rawws.topics import Hub, TopicError, rates
-from rawws.topics.rates import TOPIC_BURST, TopicRates, key_of
+from rawws.topics.rates import TOPIC_BURST, TopicRates, address_of, key_of
 from tests.server.answers import ask, get
 from tests.server.peers import eventually, serve
 from tests.topics.test_http import poll_of
@@ -134,3 +135,83 @@ async def test_a_client_that_comes_where_another_one_was_owes_nothing_of_what_th
     rates = hub._rates
     assert rates is not None
     assert not rates._due
+
+
+# -- clients that come again and again
+
+ATTACKER, OTHER = "8.8.8.8", "9.9.9.9"
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (("8.8.8.8", 1), "8.8.8.8"),
+        (["8.8.8.8", 1], "8.8.8.8"),
+        (("::ffff:8.8.8.8", 1, 0, 0), "8.8.8.8"),
+        (("2001:4860:4860::8888", 1, 0, 0), "2001:4860:4860::/64"),
+        (("10.0.0.1", 1), None),
+        (("::1", 1, 0, 0), None),
+        (("fe80::1%eth0", 1, 0, 2), None),
+        (("testclient", 1), None),
+        ((None, 0), None),
+        ("/run/socket", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_an_address_of_the_internet_is_known_and_one_that_may_be_a_proxys_is_not(address: Any, found: Any) -> None:
+    assert address_of(Client(address)) == found
+
+
+def test_an_address_has_the_topics_of_ten_clients_however_many_connections_it_makes(now: list[float]) -> None:
+    limits = TopicRates(1.0)
+    for number in range(100):
+        limits.account(Client((ATTACKER, number)), [f"{number}"], ())
+    with pytest.raises(TopicError, match=r"over 10 new topics a second from 8\.8\.8\.8, allowed is to ask again later"):
+        limits.account(Client((ATTACKER, 101)), ["one more"], ())
+    limits.account(Client((OTHER, 1)), ["one more"], ())
+    now[0] += 0.1
+    limits.account(Client((ATTACKER, 102)), ["two more"], ())
+    # Those that nobody tells apart: they may come through a proxy.
+    for number in range(200):
+        limits.account(Client(("10.0.0.2", number)), [f"inside {number}"], ())
+
+
+async def test_a_client_that_connects_again_for_each_request_has_no_more_topics_than_its_address() -> None:
+    hub = Hub(authorize=lambda *_: True, topic_rate=0.1)
+    routes = rawws.Routes([rawws.Route("/poll", hub.poll)])
+    routes.post("/post")(hub.post)
+    routes.websocket("/ws")(hub.serve)
+    async with serve(routes, trusted_proxies=["127.0.0.1"], subprotocols=["rawws.v1"]) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
+
+        # Each connection has a port of its own.
+        ports = itertools.count(1024)
+
+        async def polled(topic: str, address: str) -> int:
+            fields = ("Connection: close", f"X-Forwarded-For: {address}:{next(ports)}")
+            [answer] = await ask(server, get(poll_of(topic=[topic], timeout=0), *fields))
+            return answer.status
+
+        async def posted(topic: str, address: str) -> int:
+            fields = ("Connection: close", f"X-Forwarded-For: {address}:{next(ports)}")
+            body = json.dumps({"publish": topic, "data": "x"}).encode()
+            [answer] = await ask(server, get("/post", *fields, method="POST", body=body), ["POST"])
+            return answer.status
+
+        async def subscribed(topic: str, address: str) -> str:
+            headers = {"X-Forwarded-For": f"{address}:{next(ports)}"}
+            async with rawws.connect(uri, subprotocols=["rawws.v1"], additional_headers=headers) as ws:
+                await ws.send(json.dumps({"id": 1, "subscribe": topic}))
+                return str(json.loads(await ws.recv()).get("error", ""))
+
+        for number in range(4):
+            assert await polled(f"polled {number}", ATTACKER) == 200
+            assert await posted(f"posted {number}", ATTACKER) == 200
+        for number in range(2):
+            assert await subscribed(f"subscribed {number}", ATTACKER) == ""
+        assert await polled("new", ATTACKER) == 429
+        assert await posted("new", ATTACKER) == 429
+        assert await subscribed("new", ATTACKER) == "limit"
+        assert await polled("polled 0", ATTACKER) == 200
+        assert (await polled("new", OTHER), await subscribed("newer", OTHER)) == (200, "")
