@@ -41,7 +41,7 @@ DEFLATERS: dict[tuple[int, int, int], Deflater] = {}
 class OpeningHandshake:
     """A request and its response: the transport gives it the bytes that it reads until `opened` is done."""
 
-    __slots__ = ("begun", "body", "headers", "opened", "options", "received", "refusal", "rest", "target", "ws")
+    __slots__ = ("begun", "body", "headers", "opened", "options", "received", "refusal", "target", "ws")
 
     def __init__(self, options: ConnectOptions, target: Target, headers: list[tuple[str, str]]) -> None:
         self.options = options
@@ -57,8 +57,6 @@ class OpeningHandshake:
         # A response that is no handshake, and as much of its body as came.
         self.refusal: HttpResponse | None = None
         self.body = bytearray()
-        # What came behind a response that is a handshake.
-        self.rest = b""
 
     # -- what the transport calls
 
@@ -135,28 +133,21 @@ class OpeningHandshake:
         ws.open(Connection(Role.CLIENT, options.max_size, deflate, ws.settings.shared.writers))
         self.opened.set_result(None)
         if options.handler is None:
-            self.rest = rest
-            ws.pause_reading()
+            ws.keep(rest)
             return
         try:
             options.handler.on_open(ws)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, it ends its own connection only
             ws.on_handler_error(error)
         if rest:
-            ws.data_received(rest)
+            ws.receive(bytearray(rest), len(rest))
 
     def deliver(self) -> None:
         """Let messages come: the task that called `connect` has run, and waits for them if that is what it wants.
 
         Before that, it could not answer a message that a Close, or a violation of the protocol, follows closely.
         """
-        ws = self.ws
-        if ws.lost or ws.transport.is_closing():
-            return
-        if self.rest:
-            ws.data_received(self.rest)
-        if not ws.full:
-            ws.resume_reading()
+        self.ws.read_kept()
 
     def end_refusal(self) -> None:
         """Fail with the refusal, whose body came as far as it did."""

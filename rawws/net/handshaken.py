@@ -96,6 +96,22 @@ class HandshakenSocket(AsyncSocket):
                 self._request = parse_request(self.request_head)
         return self._request
 
+    def keep(self, rest: bytes) -> None:
+        """Keep what came behind the opening handshake, and read no more, until `read_kept`."""
+        self.connection.receive(rest)
+        self.connection.keep_buffer()
+        self.pause_reading()
+        if self.rate_limiter is not None:
+            self.account(0, len(rest))
+
+    def read_kept(self) -> None:
+        """Process what was kept, also where a write found meanwhile that the peer is gone, and read on."""
+        if self.lost or self.aborted:
+            return
+        self.receive(bytearray(), 0)
+        if not self.full and not self.transport.is_closing():
+            self.resume_reading()
+
     def respond(self, status: int, text: str) -> HttpResponse:
         """Return an HTTP response of this status with this text, for `process_request` to return."""
         from rawws.protocol.http11 import Headers, HttpResponse  # noqa: PLC0415

@@ -255,8 +255,12 @@ class EpollTransport(Watched):
         self.relieve()
 
     def has_unread(self) -> bool:
-        """Tell whether something came that was not read."""
-        return has_unread(self.fd)
+        """Tell whether something came that was not read, or not processed."""
+        return self.has_unprocessed() or has_unread(self.fd)
+
+    def has_unprocessed(self) -> bool:
+        """Tell whether there is more of what was read than the application took so far."""
+        return self.protocol.handler is None and self.protocol.connection.has_unprocessed()
 
     def set_alarm(self, seconds: float) -> None:
         """Give up a peer, or an application, that takes too long to end."""

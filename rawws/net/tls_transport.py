@@ -307,8 +307,10 @@ class TlsTransport(EpollTransport):
             self.cut(error)
 
     def has_unread(self) -> bool:
-        """Tell whether something came that was not read."""
-        return self.fate is None and (self.inner.pending() > 0 or EpollTransport.has_unread(self))
+        """Tell whether something came that was not read, or not processed."""
+        if self.fate is None:
+            return self.inner.pending() > 0 or EpollTransport.has_unread(self)
+        return self.has_unprocessed()
 
     def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Send pieces, behind what waits. They must not change any more."""

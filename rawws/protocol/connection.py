@@ -219,6 +219,10 @@ class Connection:
         self.step(Step.RECEIVE_CLOSE)
         return close
 
+    def has_unprocessed(self) -> bool:
+        """Tell whether `next_event` may have another message of what was received."""
+        return self.phase == phases.OPEN and (self.messages.inflating or self.frames.position < self.frames.end)
+
     def receive_eof(self) -> None:
         """End the connection, with or without a closing handshake, and drop a message that is not complete."""
         if self.phase != phases.ENDED:

@@ -64,16 +64,10 @@ def read_on(ws: WebSocket, rest: bytes = b"") -> None:
     if rest:
         # Frames came in the same segment. The handler's first step is due before them: so it can answer what stands
         # before a Close. Nothing may be read meanwhile: libuv reads again at once where a read filled the buffer.
-        ws.pause_reading()
-        ws.settings.loop.call_soon(_deliver, ws, rest)
+        ws.keep(rest)
+        ws.settings.loop.call_soon(ws.read_kept)
     else:
         ws.resume_reading()
-
-
-def _deliver(ws: WebSocket, rest: bytes) -> None:
-    """Hand on what came behind the request."""
-    ws.resume_reading()
-    ws.data_received(rest)
 
 
 def serialize_accept(accepted: Acceptance, fields: Iterable[tuple[str, str]], own: bytes = b"") -> bytes:

@@ -15,7 +15,7 @@ import pytest
 import rawws
 from rawws.client import dialing, proxies
 from rawws.net.transports import abort_transport, close_transport
-from rawws.protocol.http11 import parse_request
+from rawws.protocol.http11 import Request, parse_request
 from tests.client.peers import HOST, accepted, http_proxy, scripted, tls
 from tests.client.sources import source, stream
 from tests.processes import ROOT
@@ -215,6 +215,70 @@ async def test_a_close_that_came_before_the_connection_broke_is_read() -> None:
     assert caught.value.rcvd is not None
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1008, "left")
     await ws.wait_closed()
+
+
+# Of these, more than a queue takes are in one read.
+SHORT = [b"%02d" % number * 20 for number in range(100)] * 10
+
+
+@pytest.mark.parametrize("engine", ["asyncio", "epoll"])
+@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
+async def test_messages_that_came_with_the_response_are_read_where_the_first_write_meets_a_reset(
+    engine: Any, size: int
+) -> None:
+    accepting: list[socket.socket] = []
+    with socket.create_server((HOST, 0)) as listening:
+
+        def agree() -> None:
+            there, _ = listening.accept()
+            answer = accepted(parse_request(there.recv(65536)))
+            accepting.append(there)
+            there.sendall(answer + b"\x81\x02hi\x81\x03you")
+
+        agreed = asyncio.create_task(asyncio.to_thread(agree))
+        ws = await rawws.connect(f"ws://{HOST}:{listening.getsockname()[1]}/", engine=engine, compression=None)
+        [there] = accepting
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        there.close()
+        ws.send(bytes(size))
+        assert [await ws.recv(), await ws.recv()] == ["hi", "you"]
+        with pytest.raises(rawws.ConnectionClosedError):
+            await ws.recv()
+        await ws.wait_closed()
+        await agreed
+
+
+async def test_more_messages_than_are_queued_that_came_with_the_response_are_read_behind_a_reset() -> None:
+    accepting: list[socket.socket] = []
+    with socket.create_server((HOST, 0)) as listening:
+
+        def agree() -> None:
+            there, _ = listening.accept()
+            answer = accepted(parse_request(there.recv(65536)))
+            accepting.append(there)
+            there.sendall(answer + b"".join(b"\x82%c" % len(message) + message for message in SHORT))
+
+        agreed = asyncio.create_task(asyncio.to_thread(agree))
+        ws = await rawws.connect(f"ws://{HOST}:{listening.getsockname()[1]}/", engine="epoll", compression=None)
+        [there] = accepting
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        there.close()
+        ws.send(bytes(100_000))
+        assert [await ws.recv() for _ in SHORT] == SHORT
+        with pytest.raises(rawws.ConnectionClosedError):
+            await ws.recv()
+        await agreed
+
+
+async def test_a_client_that_is_aborted_at_once_gets_nothing_more() -> None:
+    def answer(request: Request) -> bytes:
+        return accepted(request) + b"\x81\x02hi"
+
+    async with scripted(answer) as server:
+        ws = await rawws.connect(server.uri)
+        ws.abort()
+        with pytest.raises(rawws.ConnectionClosedError):
+            await ws.recv()
 
 
 class Refusing(asyncio.Protocol):

@@ -16,7 +16,7 @@ import rawws
 from rawws.net import reactor
 from tests.client.peers import HOST, Tls, tls
 from tests.server.answers import get, on
-from tests.server.peers import Peer, eventually, set_at_end
+from tests.server.peers import Peer, eventually, request, set_at_end
 from tests.server.test_reactor import fill, pair
 from tests.server.tls_client import TlsClient
 
@@ -152,6 +152,77 @@ async def test_what_came_before_a_write_failed_is_read(*, secure: bool, waits: b
         await eventually(lambda: not server.settings.connections)
 
 
+@SECURE
+async def test_what_was_read_at_once_and_is_more_than_a_queue_is_taken_behind_a_reset(*, secure: bool) -> None:
+    part = tls(HOST) if secure else None
+    got: list[Any] = []
+    reset = asyncio.Event()
+    short = [b"%03d" % number * 13 for number in range(1000)]
+
+    async def slow(ws: rawws.WebSocket) -> None:
+        await reset.wait()
+        with pytest.raises(rawws.ConnectionClosed):
+            while True:
+                with contextlib.suppress(rawws.ConnectionClosed):
+                    await ws.send(bytes(100_000))
+                got.append(await ws.recv())
+
+    async with (
+        serve(slow, part, "epoll") as server,
+        opened(server, part) as client,
+        set_at_end(reset),
+    ):
+        [ws] = server.connections
+        await client.send(*short)
+        await eventually(lambda: not ws.transport.is_reading())
+        tcp(client).reset()
+        reset.set()
+        await eventually(lambda: not server.settings.connections)
+        assert got == short
+
+
+@ENGINES
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_message_that_came_with_the_request_is_taken_where_the_first_write_meets_a_reset(
+    engine: str, size: int
+) -> None:
+    got: list[Any] = []
+    peers: list[Peer] = []
+
+    async def greet(ws: rawws.WebSocket) -> None:
+        peers[0].reset()
+        ws.send(bytes(size))
+        async for message in ws:
+            got.append(message)
+
+    async with rawws.serve(greet, HOST, 0, engine=engine) as server:  # type: ignore[arg-type]
+        peers.append(await Peer.reach(server.sockets[0].getsockname()))
+        peers[0].connection.send("hi")
+        peers[0].connection.send("you")
+        await peers[0].write(request() + b"".join(peers[0].connection.data_to_send()))
+        await eventually(lambda: len(got) == 2)
+        await eventually(lambda: not server.settings.connections)
+        assert got == ["hi", "you"]
+
+
+@ENGINES
+async def test_what_came_with_the_request_is_counted_once(engine: str) -> None:
+    counts: list[int] = []
+
+    async def count(ws: rawws.WebSocket) -> None:
+        await ws.recv()
+        counts.append(ws.bytes_received)
+
+    async with rawws.serve(count, HOST, 0, engine=engine) as server:  # type: ignore[arg-type]
+        peer = await Peer.reach(server.sockets[0].getsockname())
+        peer.connection.send("hi")
+        octets = request() + b"".join(peer.connection.data_to_send())
+        await peer.write(octets)
+        await eventually(lambda: counts)
+        assert counts == [len(octets)]
+        peer.close()
+
+
 async def test_the_rest_waits_for_an_application_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reactor, "SHUTDOWN_TIMEOUT", 0.1)
     async with pair() as (witness, transport, theirs):
@@ -161,7 +232,7 @@ async def test_the_rest_waits_for_an_application_only_for_a_while(monkeypatch: p
         theirs.close()
         await eventually(lambda: not transport.get_write_buffer_size())
         transport.write(b"nobody takes it")
-        assert (transport.get_write_buffer_size(), transport.is_closing(), witness.lost) == (0, False, 0)
+        assert transport.get_write_buffer_size() == 0
         await eventually(lambda: witness.lost)
         assert witness.told == []
 
@@ -174,7 +245,7 @@ async def test_the_rest_is_read_when_reading_goes_on_and_then_the_end() -> None:
             transport.write(bytes(10_000))
         theirs.close()
         await eventually(lambda: not transport.get_write_buffer_size())
-        assert not witness.socket.congested
+        assert (transport.is_closing(), witness.lost, witness.socket.congested) == (False, 0, False)
         transport.resume_reading()
         await eventually(lambda: witness.lost)
         assert witness.received() == b"the rest"
