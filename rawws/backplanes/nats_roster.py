@@ -243,6 +243,9 @@ class NatsRoster:
         def done(_: object) -> None:
             self._writes.discard(asked)
             error = asked.exception()
+            if sign == "-" and isinstance(error, BackplaneAway):
+                # The server may not have it: without this, somebody would be present who left.
+                self.part_later(topic, ident)
             if self.line is None or isinstance(error, BackplaneAway):
                 return
             if error is not None and sign == "+":

@@ -188,7 +188,12 @@ class PostgresBackplane:
 
     def leave(self, topic: str, ident: str) -> None:
         """Remove somebody from the presence of a topic, and tell its followers."""
-        if not self._session.leave(topic, ident) and self._left is not None:
+        if not self._session.leave(topic, ident):
+            self._part_later(topic, ident)
+
+    def _part_later(self, topic: str, ident: str) -> None:
+        """Remember who left while the PostgreSQL is away."""
+        if self._left is not None:
             self._left.append((topic, ident))
             if len(self._left) > MAX_LEFT:
                 self._left = None
@@ -371,7 +376,13 @@ class PostgresBackplane:
     def part(self, topic: str, ident: str) -> None:
         """Tell the PostgreSQL that somebody is no longer present."""
         assert self._line is not None  # noqa: S101 - for mypy
-        self._line.ask(self._statements["part"], topic, ident)
+
+        def parted(done: asyncio.Future[list[Row]]) -> None:
+            if isinstance(done.exception(), BackplaneAway):
+                # It was lost before it answered: without this, somebody would be present who left.
+                self._part_later(topic, ident)
+
+        self._line.ask(self._statements["part"], topic, ident).add_done_callback(parted)
 
     # -- what comes
 

@@ -186,8 +186,11 @@ class RedisNode:
 
     def leave(self, topic: str, ident: str) -> None:
         """Remove somebody from the presence of a topic, and tell its followers."""
-        if self._session.leave(topic, ident):
-            return
+        if not self._session.leave(topic, ident):
+            self._part_later(topic, ident)
+
+    def _part_later(self, topic: str, ident: str) -> None:
+        """Remember who left while the node is away."""
         if len(self._left) < MAX_LEFT:
             self._left.append((topic, ident))
         else:
@@ -307,11 +310,9 @@ class RedisNode:
                 self._break(answer, error)
             return
         try:
-            found = parse(asked.result())
+            answer.set_result(parse(asked.result()))
         except Exception as error:  # noqa: BLE001 - whatever stands there, others may have written it
             answer.set_exception(TopicUnavailable(topic, f"what the Redis has of it cannot be read: {error!r}"))
-        else:
-            answer.set_result(found)
 
     def _keep_pattern(self, pattern: str) -> asyncio.Future[bool]:
         """Have a log of a pattern for some time; the future says whether it is a new one."""
@@ -422,14 +423,14 @@ class RedisNode:
 
     def _entered(self, topic: str, ident: str, error: BaseException | None) -> None:
         """Remember somebody present whom the Redis refused to hold, to try it again."""
-        if error is None or self._is_redirected(topic, error):
-            return
-        if is_topics_fault(error):
+        if error is not None and not self._is_redirected(topic, error) and is_topics_fault(error):
             self._session.not_held(topic, ident, f"the Redis does not hold who is present: {with_remedy(str(error))}")
 
     def _parted(self, topic: str, ident: str, error: BaseException | None) -> None:
-        """Remember somebody who left, where the node does not serve the topic at this time."""
-        if error is not None and self._is_redirected(topic, error) and len(self._left) < MAX_LEFT:
+        """Remember somebody who left, where the node does not serve the topic now, or was lost before it answered."""
+        if isinstance(error, BackplaneAway):
+            self._part_later(topic, ident)
+        elif error is not None and self._is_redirected(topic, error) and len(self._left) < MAX_LEFT:
             self._left.append((topic, ident))
 
     # -- what a cluster does to its nodes
@@ -511,11 +512,10 @@ class RedisNode:
         """Tell the handler what came of a topic, or that nobody can read it."""
         topic = self._followed.get(channel)
         if topic is None:
-            if channel.endswith(b":servers"):
-                # Of what is no name, nobody is gone.
-                server = server_of(data) if data.isascii() else ""
-                if server not in {"", self._session.server}:
-                    self._session.handler.on_server_gone(server)
+            # Of what is no name, nobody is gone.
+            server = server_of(data) if channel.endswith(b":servers") and data.isascii() else ""
+            if server not in {"", self._session.server}:
+                self._session.handler.on_server_gone(server)
             return
         kind = data[:1]
         told: Record | PresenceEntry

@@ -67,6 +67,26 @@ async def test_a_hub_that_closes_takes_its_own_with_it(engine: Engine) -> None:
         await eventually(lambda: seen(watcher) == present(one) == {})
 
 
+async def test_who_leaves_as_the_engine_is_lost_is_gone_when_it_is_back(engine: Engine, logged: Logged) -> None:
+    async with hubs(engine) as (one, two):
+        watcher, stays, goes = Reader(), Reader(), [Reader() for _ in range(20)]
+        await one.subscribe(watcher, "a", watch=True)
+        stays_id = (await two.subscribe(stays, "a", join="stays")).present
+        for each in goes:
+            await two.subscribe(each, "a", join="goes")
+        await eventually(lambda: len(seen(watcher)) == 21)
+        engine.kill(forget=False)
+        # The hub does not know it yet: the engine is told, and nobody hears that.
+        for each in goes:
+            two.unsubscribe(each)
+        await eventually(lambda: one.stats().degraded and two.stats().degraded)
+        engine.start()
+        await eventually(lambda: not one.stats().degraded and not two.stats().degraded)
+        await eventually(lambda: seen(watcher) == present(one) == present(two) == {stays_id: "stays"})
+        logged.take_all("the backplane is away", 2)
+        logged.take_all("the backplane is back", 2)
+
+
 @pytest.mark.parametrize("forget", [False, True], ids=["with its data", "without its data"])
 async def test_who_came_and_went_while_the_engine_was_away_is_told_when_it_is_back(
     engine: Engine, logged: Logged, forget: bool
