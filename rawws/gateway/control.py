@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import logging
 import time
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any, Final, final
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InstanceRegistry", "OnceMemory", "RegistryAway"]
 
-logger = logging.getLogger("rawws.gateway")
 
 REGISTRY: Final = "instances"
 # Seconds for an answer; one takes less than 2 ms.
@@ -89,17 +87,14 @@ class InstanceRegistry:
         """Take what another instance asks, or answers."""
         if publication.topic != inbox(self.instance):
             return
-        try:
-            said = json.loads(publication.message)
-            if "re" in said:
-                waiter = self._waiting.pop(said["re"], None)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(said)
-                return
-            answer = self._answer(said["do"], said)
-            self._hub.publish(inbox(said["from"]), json.dumps({**answer, "re": said["n"]}))
-        except Exception:
-            logger.exception("what another instance says could not be understood")
+        said = json.loads(publication.message)
+        if "re" in said:
+            waiter = self._waiting.pop(said["re"], None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(said)
+            return
+        answer = self._answer(said["do"], said)
+        self._hub.publish(inbox(said["from"]), json.dumps({**answer, "re": said["n"]}))
 
     # -- what the gateway calls
 

@@ -44,7 +44,11 @@ class ControlReceiver:
 
     def send(self, publication: Publication) -> None:
         """Take a publication."""
-        self._take(publication)
+        try:
+            self._take(publication)
+        except Exception:
+            # Such as that of an instance of another version: a hub would end the subscription, for good.
+            logger.exception("what another instance says could not be understood")
 
     def move(self, topic: str, cursor: str, recovered: bool) -> None:  # noqa: ARG002 - what every receiver has
         """Say that there is a gap."""

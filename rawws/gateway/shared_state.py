@@ -280,7 +280,7 @@ def record_of(publication: Publication) -> dict[str, Any] | None:
     """Return what an instance said, None for what is no record: somebody else may use the engine, too."""
     try:
         record = json.loads(publication.message)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     return record if isinstance(record, dict) and isinstance(record.get("i"), str) else None
 

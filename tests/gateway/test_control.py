@@ -9,7 +9,7 @@ import pytest
 
 import rawws
 from rawws.backplanes.memory import Engine as Memory
-from rawws.gateway import control
+from rawws.gateway import control, pusher_counts
 from rawws.gateway.control import InstanceRegistry, OnceMemory, RegistryAway
 from rawws.gateway.deliveries import Delivery
 from rawws.gateway.receivers import ControlReceiver
@@ -139,9 +139,11 @@ async def test_what_cannot_be_understood_is_logged_and_nothing_else(caplog: pyte
         registry = running.gateway.registry
         for text in ("{", "{}", '{"do":"send","n":1,"from":2,"to":"x"}', '{"re":99}'):
             running.gateway.control.publish(control.inbox(registry.instance), text)
+        for text in ("{", "[1]"):
+            running.gateway.control.publish(pusher_counts.TOPIC, text)
         ControlReceiver().fail(1013, "too slow")
     failed = [record.message for record in caplog.records if record.name == "rawws.gateway"]
-    assert failed == ["what another instance says could not be understood"] * 3 + [
+    assert failed == ["what another instance says could not be understood"] * 5 + [
         "the gateway is cut off from a hub: too slow (1013)"
     ]
     caplog.clear()

@@ -127,6 +127,24 @@ def test_what_begins_and_ends_at_several_instances_is_told_once() -> None:
     assert len({name for name, _, _ in group.told}) == 1
 
 
+def test_a_record_that_cannot_be_understood_is_logged_and_what_follows_is_heard(logged: Logged) -> None:
+    async def main() -> None:
+        group = Group("a", "b")
+        await asyncio.sleep(QUIET)
+        # The first is no record; the second may be one of another version.
+        for text in ("[" * 100_000, '{"i":"b","ask":"all"}'):
+            group.living["b"].hub.publish("state", text)
+        await asyncio.sleep(1)
+        group.living["b"].change("3/c:room", 1)
+        await asyncio.sleep(QUIET)
+        assert group.transitions("3/c:room") == [True]
+        group.check()
+        await group.close()
+
+    testing.run(main())
+    logged.take_all("what another instance says could not be understood", 2)
+
+
 def test_who_comes_back_within_the_grace_was_never_away() -> None:
     async def main() -> None:
         group = Group("a", "b")
