@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -169,11 +168,11 @@ def tell(clients: list[dict[str, Any]], published: int, took: list[float]) -> No
     """Print what the clients say."""
     away = [one / 1000 for each in clients for one in each["away"]]
     back = sum(each["over"] is not None for each in clients)
-    codes = Counter(str(code) for each in clients for code in each["codes"])
+    codes = ", ".join(sorted({str(code) for each in clients for code in each["codes"]}))
     # What stands between the first and the last of one time in the channel, and was not heard.
     missed = sum(stay[-1] - stay[0] + 1 - len(stay) for each in clients for stay in each["stays"] if stay)
     while_away = sum(published - sum(map(len, each["stays"])) for each in clients) - missed
     print(f"restart:  {back} of {len(clients)} clients are back, who were away {len(away)} times: ", end="")
-    print(f"{statistics.median(away):.2f} s in the middle, {max(away):.2f} s at most (told {dict(codes)}); ", end="")
+    print(f"{statistics.median(away):.2f} s in the middle, {max(away):.2f} s at most (told {codes}); ", end="")
     print(f"of {published} events each missed {while_away / len(clients):.1f} while it was away, and ", end="")
     print(f"{missed} were missed by those who were there; the restarts took {took[0]:.1f} and {took[1]:.1f} s")
