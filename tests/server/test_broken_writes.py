@@ -157,7 +157,8 @@ async def test_what_was_read_at_once_and_is_more_than_a_queue_is_taken_behind_a_
     part = tls(HOST) if secure else None
     got: list[Any] = []
     reset = asyncio.Event()
-    short = [b"%03d" % number * 13 for number in range(1000)]
+    # So short that all are in one record of TLS, and over the queue with what each counts.
+    short = [b"%04d" % number for number in range(1500)]
 
     async def slow(ws: rawws.WebSocket) -> None:
         await reset.wait()
