@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 
 from rawws.cli import folders
 from rawws.cli.main import parser
-from rawws.cli.supervisor import ReservedPort, Supervisor
+from rawws.cli.supervisor import ReservedPort, Supervisor, Worker
 from tests.cli.commands import ASGI, port, run, start
 from tests.processes import LOOPBACK, ROOT, Process, eventually
 
@@ -282,6 +282,22 @@ def test_a_worker_that_lived_long_is_replaced_at_once_each_time(here: Path) -> N
             os.kill(min(pids(process)), signal.SIGKILL)
             process.wait_for(lambda output, times=times: output.count("takes its place in 0.0 s") == times, "the log")  # type: ignore[misc]
             eventually(lambda: len(pids(process)) == 2)
+
+
+def test_a_worker_that_lived_long_begins_its_delays_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("rawws.clock.monotonic", lambda: now)
+    supervisor = Supervisor(1, lambda channel: None, lambda: None)
+    supervisor._started = True
+    delays = []
+    for lived in (1.0, 1.0, 1.0, 60.0, 1.0, 1.0):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            worker = Worker(0, 1, ours)
+            now += lived
+            supervisor._replace(worker, 7)
+        delays.append(round(supervisor._due[0] - now, 3))
+    assert delays == [0.1, 0.2, 0.4, 0.0, 0.1, 0.2]
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "many", "1.5", "1000"])

@@ -76,6 +76,8 @@ def fill(folder: Path) -> Path:
     """Make a directory as a newcomer has it: one module, and one of every kind of broken one."""
     (folder / "chat.py").write_text(HANDLERS)
     (folder / "needy.py").write_text("import a_package_that_nobody_has\n")
+    # What it needs has a name that its own begins with.
+    (folder / "needy_too.py").write_text("import needy_to\n")
     (folder / "torn.py").write_text("def half(:\n")
     (folder / "raising.py").write_text("\n\nprint({}['key'])\n")
     return folder

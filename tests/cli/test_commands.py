@@ -303,6 +303,7 @@ def test_the_defaults_that_help_shows_are_those_of_serve(here: Path) -> None:
             "needy:echo",
             r"cannot import 'needy': ModuleNotFoundError: .*'a_package_that_nobody_has' \(needy\.py, line 1\)",
         ),
+        ("needy_too:echo", r"cannot import 'needy_too': ModuleNotFoundError: .*'needy_to' \(needy_too\.py, line 1\)"),
         ("torn:echo", r"cannot import 'torn': SyntaxError: .* \(torn\.py, line 1\)"),
         ("raising:echo", r"cannot import 'raising': KeyError: 'key' \(raising\.py, line 3\)"),
     ],

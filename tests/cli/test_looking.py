@@ -191,6 +191,8 @@ def answering(text: bytes) -> Iterator[str]:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "is no `rawws serve --admin` (status 200)"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "is no `rawws serve --admin` (status 200)"),
         (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", "is no `rawws serve --admin` (status 404)"),
+        # A port of the server that wants WebSockets.
+        (b"HTTP/1.1 426 X\r\nContent-Length: 3\r\n\r\nno\n", "is no `rawws serve --admin` (status 426)"),
         (b"HTTP/1.1 421 X\r\nContent-Length: 9\r\n\r\nHost\x1b is\n", "answered 421: Host\\x1b is"),
         (b"nothing in HTTP\r\n", "nobody answers at "),
         (b"", "nobody answers at "),

@@ -69,6 +69,12 @@ def test_a_wrong_variable_is_named(
     assert words in fails(run(here, "serve", "chat:echo"), status)
 
 
+@pytest.mark.parametrize("value", ["yes", "no"])
+@pytest.mark.parametrize("word", ["--compression", "--no-compression"])
+def test_the_command_line_counts_before_the_variable_also_where_it_says_no(word: str, value: str) -> None:
+    assert options_in({"RAWWS_COMPRESSION": value}, ["serve", "chat:echo", word]) == {}
+
+
 KUBERNETES = {
     "RAWWS_PORT": "tcp://10.3.247.17:8765",
     "RAWWS_PORT_8765_TCP": "tcp://10.3.247.17:8765",

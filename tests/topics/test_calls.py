@@ -13,6 +13,7 @@ from starlette.routing import Mount
 from websockets.asyncio.client import connect
 
 import rawws
+from rawws.net.turns import turn_of
 from rawws.topics import CallError, Hub, TopicError, calls
 from tests.server.peers import Logged, eventually
 from tests.topics.asgi import in_asgi
@@ -52,6 +53,28 @@ def calling() -> Hub:
     hub.on_call("large")(lambda _, data: "x" * data)
     hub.on_call("letters")(lambda _, data: "é" * data)
     return hub
+
+
+async def test_an_answer_is_work_of_the_turn_as_a_publication_is() -> None:
+    hub = Hub(authorize=allow)
+    asked, going = asyncio.Event(), asyncio.Event()
+
+    @hub.on_call("much")
+    async def answer(_: Any, data: Any) -> str:
+        asked.set()
+        await going.wait()
+        return "x" * data  # type: ignore[no-any-return]
+
+    async with served(hub, callbacks=True) as server, client(server) as one:
+        await one.say(id=1, call="much", data=10_000)
+        await asked.wait()
+        turn, most = turn_of(asyncio.get_running_loop()), 0
+        going.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+            most = max(most, turn.spent)
+        assert 10_000 < most < 20_000
+        assert len((await one.hear())["result"]) == 10_000
 
 
 @STYLES

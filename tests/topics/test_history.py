@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from rawws.net.prepared import PreparedMessage
 from rawws.protocol.connection import Role
 from rawws.protocol.deflate import DeflateParameters
-from rawws.topics import CursorError, History
+from rawws.topics import CursorError, History, Hub
 from rawws.topics.cursors import cursor_of, cursors_of, join_cursors, parse_cursor
 from rawws.topics.envelope import render
 from rawws.topics.history import HELD_COST, TOPIC_COST, HistoryStore, Log, Publication
 from rawws.topics.subscribers import event_data
 from tests.protocol.wire import deflate_for
-from tests.topics.receivers import Clock, still
+from tests.topics.receivers import Clock, Receiver, still
 
 LARGE = History(1000, 1 << 30, 1e9, 1 << 40)
 
@@ -217,6 +217,24 @@ def test_forms_over_the_limit_are_forgotten_the_oldest_first_and_made_again() ->
     left = [publication.forms is not None for publication in publications]
     assert left == [False] * (20 - sum(left)) + [True] * sum(left)
     assert publications[0].form_of(render).payload == made[0].payload
+
+
+async def test_a_replay_holds_no_more_forms_than_allowed_and_the_one_that_goes_out() -> None:
+    hub = Hub(history=History(1000, 1 << 30, 1e9, 1 << 22))
+    for _ in range(20):
+        hub.publish("a", "x" * 100_000)
+    cache = hub._table.store.forms
+    sizes = []
+
+    def send(publication: Publication) -> None:
+        publication.form_of(render)
+        sizes.append(cache.size)
+
+    receiver = Receiver()
+    receiver.send = send  # type: ignore[method-assign]
+    hub.subscribe(receiver, "a", since="earliest")
+    assert len(sizes) == 20
+    assert cache.limit < max(sizes) <= cache.limit + 101_000
 
 
 def test_forms_go_with_what_they_were_made_of() -> None:
