@@ -244,6 +244,11 @@ def test_what_stops_the_workers_from_serving_ends_the_command(here: Path) -> Non
     assert ran.stderr.count("\n") == 1
 
 
+def test_a_certificate_that_cannot_be_had_is_told_once(here: Path) -> None:
+    ran = run(here, "serve", "crowd:who", "--port", "0", "--workers", "2", "--ssl-certfile", "none.pem")
+    assert (ran.returncode, ran.stderr) == (1, "rawws: cannot read certificate none.pem: No such file or directory\n")
+
+
 def test_an_application_that_does_not_start_ends_the_command(here: Path) -> None:
     (here / "web.py").write_text(ASGI)
     ran = run(here, "serve", "--asgi", "web:app", "--port", "0", "--workers", "2")

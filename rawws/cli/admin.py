@@ -105,8 +105,6 @@ class AdminPlan(NamedTuple):
 def admin_plan(options: argparse.Namespace) -> AdminPlan | None:
     """Return what the options say, None without --admin. Raises CommandError for what cannot be."""
     if options.admin is None:
-        if options.admin_key_file is not None:
-            raise CommandError("--admin-key-file needs --admin")
         return None
     host, port = options.admin
     try:

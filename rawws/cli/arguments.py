@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+# An int of C.
+LARGEST_DESCRIPTOR = 2**31 - 1
+
+
 def add_asgi(parser: argparse.ArgumentParser) -> None:
     """Add the options of ASGI applications."""
     group = parser.add_argument_group("ASGI")
@@ -142,6 +146,8 @@ def target_of(text: str) -> tuple[str, str]:
     module, colon, name = text.partition(":")
     if not (colon and module and name):
         raise argparse.ArgumentTypeError(f"{text!r} is not MODULE:OBJECT, for example chat:chat")
+    if module.startswith(".") or "/" in module or "\\" in module:
+        raise argparse.ArgumentTypeError(f"{module!r} is not the name of a module: of a file chat.py, that is chat")
     return module, name
 
 
@@ -228,7 +234,7 @@ def _seconds_or_off(text: str) -> float | None:
 
 
 def _descriptor(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and int(text[:11]) <= LARGEST_DESCRIPTOR):
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a descriptor, for example 3")
     return int(text)
 

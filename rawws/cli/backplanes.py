@@ -11,6 +11,8 @@ from rawws.net.loops import loop_factory
 from rawws.topics.backplane_urls import backplane_class
 
 from .loading import CommandError
+from .streams import write_output
+from .terminal import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +38,7 @@ def add_backplane_commands(commands: Any, prog: str) -> None:
     init: argparse.ArgumentParser = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "init",
         help=summary,
-        description=f"{summary[:1].upper()}{summary[1:]}: for PostgreSQL, a schema with tables and functions.",
+        description=f"{summary[:1].upper()}{summary[1:]}:\nfor PostgreSQL, a schema with tables and functions.",
         usage=f"{prog} backplane init [URL] [options]",
         epilog=EXAMPLES.format(prog=prog),
         formatter_class=as_written,
@@ -51,16 +53,19 @@ def add_backplane_commands(commands: Any, prog: str) -> None:
 def initialize(options: argparse.Namespace) -> int:
     """Make what an engine needs."""
     url = options.url or os.environ.get("RAWWS_BACKPLANE", "")
+    if not url:
+        refuse("there is no URL, needed is one, or RAWWS_BACKPLANE in the environment")
+    said = f"{options.prefix} is there"
     try:
         make: Callable[..., Awaitable[None]] | None = getattr(backplane_class(url), "initialize", None)
         if make is None:
-            print(f"{url.partition('://')[0]}:// needs nothing made before the first hub comes")
-            return 0
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(finish(make(url, prefix=options.prefix, role=options.role)))
+            said = f"{url.partition('://')[0]}:// needs nothing made before the first hub comes"
+        else:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(finish(make(url, prefix=options.prefix, role=options.role)))
     except Exception as error:  # noqa: BLE001 - what an engine says may be of any class
         raise CommandError(f"backplane init: {str(error) or 'no answer in time'}") from None
-    print(f"{options.prefix} is there")
+    write_output(f"{said}\n".encode())
     return 0
 
 

@@ -15,7 +15,8 @@ from rawws.admin.inspector import ORDERS
 from rawws.admin.listening import DEFAULT_PORT
 from rawws.net.logs import without_userinfo
 
-from .terminal import leave_pipe, legible, seconds_above_0, url_of
+from .streams import complain, write_output
+from .terminal import legible, seconds_above_0, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,8 +180,6 @@ def run(options: argparse.Namespace, show: Callable[[argparse.Namespace, AdminCl
             _print([json.dumps(found, ensure_ascii=False)] if options.json else lines, redraws=_redraws(options))
     except LookError as error:
         return _fail(str(error))
-    except BrokenPipeError:
-        leave_pipe()
     except KeyboardInterrupt:
         pass
     return DONE
@@ -199,13 +198,11 @@ def _print(lines: list[str], *, redraws: bool) -> None:
         lines = [f"{line[: columns - 1]}{CLEAR_LINE}" for line in lines[: rows - 1]]
         lines[0] = HOME + lines[0]
         lines[-1] += CLEAR_BELOW
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()
+    write_output("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
 
 
 def _fail(text: str) -> int:
-    line = legible(text).replace("\n", "\\n")
-    sys.stderr.write(f"rawws: {line}\n")
+    complain(legible(text).replace("\n", "\\n"))
     return FAILED
 
 

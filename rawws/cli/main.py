@@ -16,7 +16,7 @@ from .environment import EnvironmentParser, options_in, variable_of
 from .loading import CommandError
 from .logs import begin_json_lines
 from .serve import product, serve_application, serve_demo
-from .streams import complain, open_streams, release_streams
+from .streams import ReaderGoneError, complain, open_streams, release_streams, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,15 +73,42 @@ with 1, a wrong option with 2.
 """
 
 
+# Options that do nothing without another one: that is said, for who gave them waits for something.
+NEEDS = {
+    "ssl_certfile": ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
+    "asgi": ("factory", "probes", "root_path", "lifespan"),
+    "uds": ("uds_mode",),
+    "admin": ("admin_key_file",),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 for what failed, 130 for a second Ctrl-C (argparse exits with 2, for usage)."""
     open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    whole = parser()
-    options = parse(whole, words)
-    command = whole.commands.get(words[0], whole) if words else whole
-    # What `--reload` runs, with the same environment.
-    options.words = [word for word in words if word != "--reload"]
+    try:
+        whole = parser()
+        options = parse(whole, words)
+        check(options, whole.commands[words[0]])
+        # What `--reload` runs, with the same environment.
+        options.words = [word for word in words if word != "--reload"]
+        if getattr(options, "log_json", False):
+            begin_json_lines()
+        run: Callable[[argparse.Namespace], int] = options.command
+        return run(options)
+    except CommandError as error:
+        complain(str(error))
+        return 1
+    except ReaderGoneError:
+        return 0
+    except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl-C before it serves, or a second one
+        return 130
+    finally:
+        release_streams()
+
+
+def check(options: argparse.Namespace, command: EnvironmentParser) -> None:
+    """Exit with 2 for options that do not go together."""
     if getattr(options, "uds", None) and (options.host or options.port is not None):
         command.error("--uds stands for --host and --port, and not beside them")
     if getattr(options, "fd", None) and (options.uds or options.host or options.port is not None):
@@ -90,24 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(
             f"--workers shares a port, not {'a unix socket' if options.uds else 'a socket that was inherited'}"
         )
-    for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"):
-        if getattr(options, name, None) and not options.ssl_certfile:
-            command.error(f"--{name.replace('_', '-')} needs --ssl-certfile")
-    for name in ("factory", "probes"):
-        if getattr(options, name, False) and not options.asgi:
-            command.error(f"--{name} needs --asgi")
-    if getattr(options, "log_json", False):
-        begin_json_lines()
-    try:
-        run: Callable[[argparse.Namespace], int] = options.command
-        return run(options)
-    except CommandError as error:
-        complain(str(error))
-        return 1
-    except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl-C before it serves, or a second one
-        return 130
-    finally:
-        release_streams()
+    for needed, names in NEEDS.items():
+        for name in names:
+            if getattr(options, name, None) != command.get_default(name) and not getattr(options, needed):
+                command.error(f"--{name.replace('_', '-')} needs --{needed.replace('_', '-')}")
 
 
 def parse(whole: EnvironmentParser, words: list[str]) -> argparse.Namespace:
@@ -193,5 +206,5 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print, and exit with 0."""
-        print(product())
+        write_output(f"{product()}\n".encode())
         parser.exit()

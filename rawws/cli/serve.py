@@ -147,9 +147,9 @@ def tls_of(options: argparse.Namespace) -> Callable[[], ssl.SSLContext] | None:
     """Return what reads the certificate that the options name, None for none. Calling it raises CommandError."""
     if not getattr(options, "ssl_certfile", None):
         return None
-    return functools.partial(
-        _tls, options.ssl_certfile, options.ssl_keyfile, options.ssl_keyfile_password, options.ssl_ca_certs
-    )
+    # Only `serve` has variables for all of its options; the password is not for a command line in any command.
+    password = options.ssl_keyfile_password or os.environ.get("RAWWS_SSL_KEYFILE_PASSWORD") or None
+    return functools.partial(_tls, options.ssl_certfile, options.ssl_keyfile, password, options.ssl_ca_certs)
 
 
 def _live(

@@ -1,7 +1,8 @@
-"""Streams: what a server says on standard output and standard error, which may be full or closed, and do not end it.
+"""Streams: what is said on standard output and standard error, which may be full or closed.
 
-A log on a full disk, or a terminal that is gone, costs lines of the log and no client. Each outage is told once, on the
-other stream, if that still takes it. Where the log is JSON, each line is: who reads a container's output reads both.
+A server goes on: a log on a full disk, or a terminal that is gone, costs lines of the log and no client. Each outage is
+told once, on the other stream, if that still takes it. Where the log is JSON, each line is: who reads a container's
+output reads both. What a client has to print (`write_output`) is what it was run for: it ends where that cannot be.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO, final
 
+from .loading import CommandError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
     "LogHandler",
+    "ReaderGoneError",
     "complain",
     "flush_streams",
     "lay_out",
@@ -24,9 +28,14 @@ __all__ = [
     "print_line",
     "release_streams",
     "write_error",
+    "write_output",
 ]
 
 LAYOUT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class ReaderGoneError(Exception):
+    """Whoever read standard output has enough."""
 
 
 @final
@@ -44,14 +53,17 @@ def lay_out(made_by: Callable[[int, str], str] | None) -> None:
 def open_streams() -> None:
     """Have those go nowhere that were closed when the process began, so that no socket gets their descriptors.
 
-    What writes to standard error, or is careful not to close it (libuv), means them by their numbers.
+    What writes to standard error, or is careful not to close it (libuv), means them by their numbers. And Python has
+    None in the place of their files.
     """
-    for descriptor in range(3):
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
             # The lowest one that is free: this.
             os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r"))
 
 
 def print_line(text: str) -> None:
@@ -61,6 +73,20 @@ def print_line(text: str) -> None:
     except OSError as error:
         _drop(sys.stdout)
         complain(f"cannot write to standard output: {error.strerror}; it serves anyway")
+
+
+def write_output(data: bytes) -> None:
+    """Write on standard output at once. Raises ReaderGoneError for a pipe that nobody reads, CommandError for others.
+
+    These are no OSErrors: a connection to a server can end with the same ones.
+    """
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+    except OSError as error:
+        raise CommandError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def complain(text: str) -> None:

@@ -20,6 +20,8 @@ from rawws.errors import ConnectionClosed, ConnectionClosedOK, HandshakeError, I
 from rawws.net.logs import without_userinfo
 from rawws.net.loops import loop_factory
 
+from .streams import complain, write_output
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
@@ -34,7 +36,6 @@ __all__ = [
     "context_of",
     "header_of",
     "http2_of",
-    "leave_pipe",
     "legible",
     "read_input",
     "reason_of",
@@ -228,18 +229,10 @@ async def _hold(
         return DONE
     except ConnectionClosed as error:
         return screen.fail(f"the connection ended: {error}", BROKEN)
-    except BrokenPipeError:
-        leave_pipe()
-        return DONE
     except asyncio.CancelledError:  # Ctrl-C, or SIGTERM
         return DONE
     finally:
         await ws.close()
-
-
-def leave_pipe() -> None:
-    """End standard output, of which its reader has enough: what Python still holds for it would raise at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _connection(options: argparse.Namespace) -> connect:
@@ -270,7 +263,9 @@ def context_of(options: argparse.Namespace) -> ssl.SSLContext | None:
         return None
     try:
         context = ssl.create_default_context(cafile=options.ca)
-    except (OSError, ssl.SSLError) as error:
+    except ssl.SSLError as error:
+        refuse(f"cannot use the certificates in {options.ca}: {error.reason or error} (allowed: PEM)")
+    except OSError as error:
         refuse(f"cannot use the certificates in {options.ca}: {reason_of(error)}")
     if options.insecure:
         context.check_hostname = False
@@ -280,7 +275,7 @@ def context_of(options: argparse.Namespace) -> ssl.SSLContext | None:
 
 def refuse(text: str) -> NoReturn:
     """Say in one line what is wrong with the options, and exit with 2."""
-    print(f"rawws: {text}", file=sys.stderr)
+    complain(text)
     raise SystemExit(2)
 
 
@@ -289,7 +284,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not good: {error.verify_message} (--ca names an authority, --insecure takes any)"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return "what answers there is not TLS (ws:// is without it)"
+        return "what answers there is not TLS (ws:// and http:// are without it)"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error)
@@ -420,8 +415,7 @@ class Screen:
         else:
             data = message.encode() if isinstance(message, str) else message
             raw = self._binary and isinstance(message, bytes)
-            sys.stdout.buffer.write(data if raw else data + b"\n")
-            sys.stdout.buffer.flush()
+            write_output(data if raw else data + b"\n")
 
     def note(self, text: str) -> None:
         """Tell a person what happens; in a pipe there is none."""
@@ -433,7 +427,7 @@ class Screen:
         if self.prompts:
             sys.stdout.write("\r\x1b[K")
             sys.stdout.flush()
-        print(f"rawws: {legible(text)}", file=sys.stderr)
+        complain(legible(text))
         return status
 
     def _colour(self, code: str, text: str) -> str:

@@ -19,6 +19,7 @@ from rawws.net.logs import without_userinfo
 from rawws.net.loops import loop_factory
 from rawws_sse import EventTooLarge
 
+from .streams import complain, write_output
 from .terminal import (
     BROKEN,
     DONE,
@@ -28,7 +29,6 @@ from .terminal import (
     context_of,
     header_of,
     http2_of,
-    leave_pipe,
     legible,
     read_input,
     reason_of,
@@ -160,9 +160,6 @@ async def _until_ended(options: argparse.Namespace, work: Callable[..., Coroutin
         return await work(options)
     except (InvalidURI, LocalProtocolError) as error:
         refuse(str(error))
-    except ReaderGoneError:
-        leave_pipe()
-        return DONE
     except asyncio.CancelledError:  # Ctrl-C, or SIGTERM
         return DONE
 
@@ -173,12 +170,14 @@ async def say(options: argparse.Namespace) -> int:
         refuse("there is no key, needed is RAWWS_KEY in the environment, or --key")
     if options.binary and options.as_json:
         refuse("--binary and --as-json are two kinds of message, allowed is one")
+    check_text("topic", options.topic)
+    check_text("name of the event", options.event or "")
     octets = options.text if isinstance(options.text, bytes) else options.text.encode("utf-8", "surrogateescape")
     try:
         data = octets if options.binary else octets.decode()
         cursor = await post_publication(
             options.uri,
-            options.topic.encode("utf-8", "surrogateescape").decode(),
+            options.topic,
             data,
             key=options.key,
             event=options.event,
@@ -196,11 +195,22 @@ async def say(options: argparse.Namespace) -> int:
     return DONE
 
 
+def check_text(what: str, word: str) -> None:
+    """Exit with 2 for a word of the command line that is not UTF-8: Python has its octets as surrogates."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        refuse(f"the {what} is not UTF-8 at character {error.start}")
+
+
 async def listen(options: argparse.Namespace) -> int:
     """Print what is published, until there is enough of it."""
+    for topic in options.topics:
+        check_text("topic", topic)
+    check_text("cursor", options.since or "")
     since = [("since", options.since)] if options.since else []
     field = "pattern" if options.pattern else "topic"
-    query = urlencode([*((field, topic) for topic in options.topics), *since], errors="surrogateescape")
+    query = urlencode([*((field, topic) for topic in options.topics), *since])
     headers = [*(options.header or ()), *([("Authorization", f"Bearer {options.key}")] if options.key else ())]
     listener = Listener(options)
     feed = events(
@@ -230,10 +240,6 @@ async def listen(options: argparse.Namespace) -> int:
 
 class NoEnvelopeError(Exception):
     """What came is not said by a hub."""
-
-
-class ReaderGoneError(Exception):
-    """Who read standard output has enough."""
 
 
 @final
@@ -282,16 +288,10 @@ def _line(text: str) -> str:
 
 
 def _print(line: str) -> None:
-    try:
-        sys.stdout.buffer.write(line.encode("utf-8", "replace") + b"\n")
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # A server's connection can end with the same error.
-        raise ReaderGoneError from None
+    write_output(line.encode("utf-8", "replace") + b"\n")
 
 
 def _fail(text: str, status: int) -> int:
     """Say in one line what is wrong, and return the exit status."""
-    line = legible(text).replace("\n", "\\n")
-    sys.stderr.write(f"rawws: {line}\n")
+    complain(legible(text).replace("\n", "\\n"))
     return status

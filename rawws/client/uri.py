@@ -79,6 +79,9 @@ def split_uri(uri: str, what: str) -> tuple[SplitResult, int | None]:
     shown = without_userinfo(uri)
     if any(character <= " " or character == "\x7f" for character in uri):
         raise InvalidURI(f"the {what} is {shown!r}, whitespace and control characters are not allowed")
+    # What Python makes of a command line that is not UTF-8.
+    if any("\ud800" <= character <= "\udfff" for character in uri):
+        raise InvalidURI(f"the {what} is {shown!r}, it has lone surrogates, which are no text")
     try:
         parts = urlsplit(uri)
         port = parts.port

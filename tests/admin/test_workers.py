@@ -292,7 +292,7 @@ def test_a_busy_port_is_one_line(tmp_path: Path, workers: str) -> None:
         ),
         (["--admin", ":::0"], 1, ":: can be reached from other machines"),
         (["--admin", "no.such.host.invalid:0"], 1, "cannot listen on no.such.host.invalid for --admin: "),
-        (["--admin-key-file", "key"], 1, "--admin-key-file needs --admin"),
+        (["--admin-key-file", "key"], 2, "--admin-key-file needs --admin"),
         (
             ["--admin", "127.0.0.1:0", "--admin-key-file", "nothing"],
             1,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 
 import rawws
 from rawws.topics import endpoints
@@ -39,6 +39,16 @@ def other(_: rawws.HttpRequest) -> rawws.EventStream:
     stream = rawws.EventStream()
     stream.send("no\x1b envelope")
     return stream
+
+
+@routes.get("/envelope")
+def envelope(request: rawws.HttpRequest) -> rawws.EventStream:
+    """Send this text, so many times in one event."""
+
+    async def events() -> AsyncIterator[str]:
+        yield request.query["text"] * int(request.query.get("times", "1"))
+
+    return rawws.EventStream(events())
 
 
 @routes.post("/strange/publish")

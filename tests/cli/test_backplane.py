@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -121,6 +122,24 @@ def test_what_an_engine_needs_is_made_once_and_where_it_needs_nothing_that_is_to
     postgres.ask("drop schema other cascade")
 
 
+def test_a_url_on_the_command_line_counts_first_and_there_must_be_one(here: Path) -> None:
+    command = rawws_command("backplane", "init", "nats://ali:sesame@localhost")
+    with Process(command, cwd=here, env={"RAWWS_BACKPLANE": "redis://localhost"}) as process:
+        assert process.result(60) == "nats:// needs nothing made before the first hub comes\n"
+    found = run(here, "backplane", "init")
+    assert (found.returncode, found.stdout, found.stderr) == (
+        2,
+        "",
+        "rawws: there is no URL, needed is one, or RAWWS_BACKPLANE in the environment\n",
+    )
+
+
+def test_an_engine_that_does_not_answer_is_told(here: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        url = f"postgresql://{LOOPBACK}:{listening.getsockname()[1]}/x"
+        assert fails(run(here, "backplane", "init", url), 1) == "rawws: backplane init: no answer in time"
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -128,9 +147,10 @@ def test_what_an_engine_needs_is_made_once_and_where_it_needs_nothing_that_is_to
         (["postgresql://ali:sesame@host:port"], "url is 'postgresql://***@host:port': a port is no number"),
         (["postgresql://ali:sesame@127.0.0.1:1"], "[Errno 111] Connect"),
         (["URL", "--prefix", "a b"], "prefix is 'a b', allowed are "),
+        (["URL-none"], 'database "postgres-none" does not exist'),
         (["URL", "--role", "nobody"], "there is no role nobody: create it first"),
     ],
-    ids=["scheme", "port", "nobody listens", "prefix", "role"],
+    ids=["scheme", "port", "nobody listens", "prefix", "database", "role"],
 )
 def test_what_cannot_be_made_is_told_in_a_line(
     here: Path, postgres: PostgresEngine, words: list[str], reason: str

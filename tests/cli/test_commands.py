@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import errno
 import inspect
@@ -23,6 +24,7 @@ from websockets.sync.client import connect, unix_connect
 import rawws
 import rawws.sync
 from rawws.cli import arguments, serve
+from rawws.cli.main import parser
 from tests.cli.commands import ASGI, echoes, fails, get, port, run, start
 from tests.processes import LOOPBACK, ROOT, Process, ProcessError, eventually
 
@@ -263,6 +265,21 @@ def test_pure_makes_the_interpreted_twin_run_beside_compiled_files(here: Path, m
     assert "(interpreted)" in run(here, "--version").stdout
 
 
+def test_the_help_of_each_command_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    waiting, seen = [parser()], 0
+    while waiting:
+        command = waiting.pop()
+        for action in command._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+        # What is written as it stands does not follow the width.
+        assert max(map(len, (command.description or "").splitlines()), default=0) <= 80
+        assert max(map(len, command.format_help().splitlines())) <= 100
+        seen += 1
+    assert seen > 14
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["demo", "--help"]])
 def test_help_fits_a_terminal_and_fails_nothing(here: Path, arguments: list[str]) -> None:
     found = run(here, *arguments)
@@ -386,6 +403,10 @@ def test_a_busy_port_is_one_line(here: Path, command: list[str]) -> None:
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 8765: this machine has no such address"),
         (["--host", "name.invalid"], "cannot listen on name.invalid, port 8765: "),
         (["--uds", "no/such/folder/chat.sock"], "cannot listen on no/such/folder/chat.sock: No such file or directory"),
+        (
+            ["--host", "192.0.2.1", "--host", "192.0.2.2"],
+            "cannot listen on 192.0.2.1 and 192.0.2.2, port 8765: this machine has no such address",
+        ),
         (["--uds", "chat.py"], "cannot listen on chat.py: that is there, and no socket"),
         (["--uds", "x" * 120], "AF_UNIX path too long"),
         (["--trusted-proxies", "a proxy"], "a proxy"),
@@ -396,6 +417,11 @@ def test_a_busy_port_is_one_line(here: Path, command: list[str]) -> None:
 )
 def test_what_cannot_be_had_is_one_line(here: Path, arguments: list[str], words: str) -> None:
     assert words in fails(run(here, "serve", "chat:echo", *arguments), 1)
+
+
+def test_the_module_is_found_in_this_directory_also_where_python_does_not_look_there(here: Path) -> None:
+    with start(here, "serve", "chat:echo", "--port", "0", env={"PYTHONSAFEPATH": "1"}) as process:
+        assert "listening on ws://" in process.output
 
 
 def test_a_port_that_takes_a_privilege_is_said_to() -> None:
@@ -425,15 +451,17 @@ def test_the_demo_has_tls_where_it_has_a_certificate(here: Path) -> None:
         assert process.output.startswith(f"open https://127.0.0.1:{port(process)} (rawws ")
 
 
-def test_the_demo_opens_its_page_in_a_browser(here: Path) -> None:
+@pytest.mark.parametrize(("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("127.0.0.2", "127.0.0.2")])
+def test_the_demo_opens_its_page_in_a_browser(here: Path, host: str, reached: str) -> None:
     browser = here / "browser"
     browser.write_text('#!/bin/sh\necho "$1" > opened\n')
     browser.chmod(0o755)
-    with start(here, "demo", "--port", "0", "--host", "0.0.0.0", "--open", env={"BROWSER": str(browser)}) as process:
+    with start(here, "demo", "--port", "0", "--host", host, "--open", env={"BROWSER": str(browser)}) as process:
         opened = here / "opened"
         eventually(lambda: opened.exists() and opened.read_text())
-        assert opened.read_text() == f"http://127.0.0.1:{port(process)}\n"
-        assert get(port(process), "/healthz")[0] == 200
+        assert opened.read_text() == f"http://{reached}:{port(process)}\n"
+        if host == "0.0.0.0":
+            assert get(port(process), "/healthz")[0] == 200
 
 
 def test_serve_runs_an_asgi_application_or_what_makes_one(here: Path) -> None:

@@ -25,7 +25,7 @@ from rawws.cli.environment import options_in
 from rawws.cli.main import parse, parser
 from rawws.server.options import check_origins
 from tests.cli.commands import echoes, fails, port, rawws_command, run, start
-from tests.processes import LOOPBACK, ROOT, Process, eventually
+from tests.processes import LOOPBACK, ROOT, Process, ProcessError, eventually
 
 # -- the environment
 
@@ -179,7 +179,15 @@ def test_every_option_of_serve_can_be_a_variable(
         (["chat:echo", "--fd", "3", "--port", "1"], "--fd stands for --host, --port and --uds"),
         (["chat:echo", "--fd", "3", "--workers", "2"], "--workers shares a port, not a socket that was inherited"),
         (["chat:echo", "--uds", "x", "--workers", "2"], "--workers shares a port, not a unix socket"),
+        (["chat:echo", "--fd", "2147483648"], "'2147483648' is not the number of a descriptor, for example 3"),
+        (["chat:echo", "--fd", "9" * 30], "' is not the number of a descriptor, for example 3"),
         (["chat:echo", "--ssl-ca-certs", "x"], "--ssl-ca-certs needs --ssl-certfile"),
+        (["chat:echo", "--uds-mode", "0"], "--uds-mode needs --uds"),
+        (["chat:echo", "--root-path", "/at"], "--root-path needs --asgi"),
+        (["chat:echo", "--lifespan", "off"], "--lifespan needs --asgi"),
+        (["chat:echo", "--admin-key-file", "x"], "--admin-key-file needs --admin"),
+        (["./chat.py:echo"], "'./chat.py' is not the name of a module: of a file chat.py, that is chat"),
+        (["rooms/chat:echo"], "'rooms/chat' is not the name of a module"),
     ],
 )  # fmt: skip
 def test_a_mistaken_option_says_what_was_meant(here: Path, words: list[str], meant: str) -> None:
@@ -270,6 +278,18 @@ def test_a_descriptor_that_is_no_socket_is_one_line(here: Path) -> None:
     assert re.search(r"cannot listen on descriptor 0: ", line)
 
 
+def test_a_socket_that_cannot_be_listened_on_is_one_line(here: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams, socket.socket(socket.AF_UNIX) as nameless:
+        datagrams.bind((LOOPBACK, 0))
+        for sock in (datagrams, nameless):
+            number = sock.fileno()
+            process = Process(rawws_command("serve", "chat:echo", "--fd", str(number)), cwd=here, inherits=[number])
+            with process, pytest.raises(ProcessError, match="ended with status 1"):
+                process.result(60)
+            said = f"rawws: cannot listen on descriptor {number}: it is no stream socket with an address\n"
+            assert process.output == said
+
+
 @pytest.mark.parametrize("words", [["--drain-grace", "0"], ["--drain-timeout", "off"]])
 def test_a_drain_may_be_without_a_grace_and_without_an_end(here: Path, words: list[str]) -> None:
     with start(here, "serve", "chat:echo", "--port", "0", *words) as process:
@@ -320,6 +340,11 @@ def test_in_tls_http2_is_spoken_unless_it_is_switched_off(
         with socket.create_connection((LOOPBACK, port(process)), timeout=60) as plain:
             with trusting.wrap_socket(plain, server_hostname=LOOPBACK) as sock:
                 assert sock.selected_alpn_protocol() == spoken
+
+
+def test_the_password_of_a_key_is_a_variable_for_the_demo_too(here: Path, secured: list[str]) -> None:
+    with start(here, "demo", *secured[2:], env={"RAWWS_SSL_KEYFILE_PASSWORD": "open sesame"}) as process:
+        assert process.output.startswith("open https://")
 
 
 @pytest.mark.parametrize(("words", "first"), [([], b"HTTP/1.1 505 "), (["--http2", "on"], b"\0\0")])

@@ -87,6 +87,34 @@ def test_a_server_whose_streams_are_full_or_closed_serves_and_says_so_once(
         assert "Exception ignored" not in process.output
 
 
+@pytest.mark.parametrize(
+    ("words", "streams", "status", "said"),
+    [
+        ("--version", ">/dev/full", 1, f"rawws: cannot write to standard output: {FULL}\n"),
+        ("backplane init redis://localhost", ">/dev/full", 1, f"rawws: cannot write to standard output: {FULL}\n"),
+        ("--version", ">&-", 0, ""),
+        ("send 127.0.0.1:1 x --http2", "2>/dev/full", 2, ""),
+        ("publish 127.0.0.1:1 a x --key k", "2>/dev/full", 1, ""),
+        ("status --url 127.0.0.1:1", "2>/dev/full", 1, ""),
+        *(
+            (words, "<&- >&-", 1, f"rawws: {said}: nothing listens at 127.0.0.1:1\n")
+            for words, said in (
+                ("connect 127.0.0.1:1", "cannot connect to ws://127.0.0.1:1"),
+                ("send 127.0.0.1:1 -", "cannot connect to ws://127.0.0.1:1"),
+                ("publish 127.0.0.1:1 a - --key k", "cannot publish at http://127.0.0.1:1"),
+                ("subscribe 127.0.0.1:1 a", "cannot subscribe at http://127.0.0.1:1"),
+            )
+        ),
+    ],
+)
+def test_a_client_whose_streams_are_full_or_closed_says_so_in_a_line(
+    here: Path, words: str, streams: str, status: int, said: str
+) -> None:
+    with Process(["sh", "-c", f"exec {sys.executable} -m rawws {words} {streams}"], cwd=here) as process:
+        eventually(lambda: process.poll() is not None)
+        assert (process.poll(), process.output) == (status, said)
+
+
 @contextlib.contextmanager
 def broken_pipe() -> Iterator[int]:
     reads, writes = os.pipe()

@@ -16,6 +16,7 @@ import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -93,7 +94,8 @@ def count(api: httpx.Client, topic: str) -> int:
 
 
 def test_publish_prints_the_cursor(address: str, api: httpx.Client) -> None:
-    status, out, err = run("publish", f"http://{address}/api", "one", "Grüße", *BOLD)
+    # What stands on the command line counts first.
+    status, out, err = run("publish", f"http://{address}/api", "one", "Grüße", *BOLD, RAWWS_KEY="another")
     assert (status, err) == (0, "")
     [found] = history(api, "one")
     assert (found["data"], found["cursor"]) == ("Grüße", out.strip())
@@ -131,6 +133,10 @@ def test_what_cannot_be_published_is_one_line(address: str, tmp_path: Path) -> N
         ((url, "a\n", "x", *BOLD), 1, r"the topic is 'a\n', allowed are 1 to 255 printable bytes (HTTP status 400)"),
         ((f"http://{address}/topics", "a", "x", *BOLD), 1, "there is nothing at this path"),
         ((nobody, "a", "x", *BOLD), 1, "nothing listens at"),
+        ((url, "a", "x", *BOLD, "--uds", str(tmp_path / "no")), 1, "no: there is no such"),
+        ((url, "a", "x", *BOLD, "--proxy", nobody), 1, f"nothing listens at {LOOPBACK}:{port}"),
+        ((url, b"\xff", "x", *BOLD), 2, "the topic is not UTF-8 at character 0"),
+        ((url, "a", "x", "--event", b"\xff", *BOLD), 2, "the name of the event is not UTF-8 at character 0"),
         ((f"https://{address}/api", "a", "x", *BOLD), 1, "TLS"),
         ((page, "a", "x", *BOLD), 1, "the answer has no cursor, so it is none of the API of a hub"),
         ((url, "a", "x"), 2, "there is no key, needed is RAWWS_KEY in the environment, or --key"),
@@ -149,6 +155,8 @@ def test_what_cannot_be_published_is_one_line(address: str, tmp_path: Path) -> N
 def test_a_server_that_says_nothing_is_not_waited_for(address: str) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         url = f"http://{LOOPBACK}:{listener.getsockname()[1]}/api"
+        status, _, err = run("send", url.replace("http:", "ws:"), "x", "--open-timeout", "0.2")
+        assert (status, "within 0.2 s" in err) == (1, True)
         status, _, err = run("publish", url, "a", "x", *BOLD, "--timeout", "0.2")
         assert (status, "no answer from" in err) == (1, True)
         status, _, err = run("subscribe", url, "a", "--open-timeout", "0.2")
@@ -287,7 +295,7 @@ def test_a_server_that_is_gone_is_waited_for_and_a_refusal_later_on_ends_it(tmp_
 def test_http2_is_used_where_it_is_asked_for(tmp_path: Path) -> None:
     trustme.CA().issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     with Process([sys.executable, HUB, tmp_path / "server.pem"], listens=True) as process:
-        at = f"https://{LOOPBACK}:{process.port}"
+        at = f"HTTPS://{LOOPBACK}:{process.port}"
         assert run("publish", f"{at}/api", "a", "one", "--insecure", *BOLD)[0] == 0
         command = ("subscribe", f"{at}/feed", "a", "--since", "earliest", "--count", "1", "--insecure")
         for options, version in (((), "1.1"), (("--http2",), "2")):
@@ -304,7 +312,12 @@ def test_what_cannot_be_subscribed_to_is_one_line(address: str) -> None:
     nobody = f"http://{LOOPBACK}:{free_port()}"
     for arguments, status, reason in [
         ((nobody, "a"), 1, "nothing listens at"),
+        (("ali-baba:sesame@" + nobody.removeprefix("http://"), "a"), 1, "cannot subscribe at http://***@"),
+        ((f"{address}/api", "a", "--uds", "/nowhere"), 1, "/nowhere: there is no such"),
+        ((f"{address}/topics", "b", b"a\xff"), 2, "the topic is not UTF-8 at character 1"),
+        ((f"{address}/topics", "a", "--since", b"\xff"), 2, "the cursor is not UTF-8 at character 0"),
         ((f"{address}/topics", "secret"), 1, "403"),
+        ((f"{address}/envelope?text=[&times=5000", "a"), 3, "what came is no envelope of rawws.v1: [[["),
         ((f"{address}/api", "a", "--key", "wrong"), 1, "401"),
         ((f"{address}/api", "a", "--header", "Authorization: Basic x"), 1, "401"),
         ((f"{address}/nothing", "a"), 1, "there is nothing at this path"),
@@ -317,8 +330,59 @@ def test_what_cannot_be_subscribed_to_is_one_line(address: str) -> None:
         found, out, err = run("subscribe", *arguments)
         assert (found, out, err.count("\n")) == (status, "", 1), err
         assert reason in err
+        assert "sesame" not in err
     for arguments in ((address, "a", "--count", "0"), (address, "a", "--count", "²"), (address,)):
         assert run("subscribe", *arguments)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "times", "shown"),
+    [
+        ('{"topic":"a","data":"x"}' + " " * 1000, 3000, None),
+        ('{"topic":"a","data":"\\ud800"}', 1, "?\n"),
+    ],
+    ids=["long", "half a character"],
+)
+def test_what_comes_may_be_longer_than_a_person_reads_and_no_text(
+    address: str, text: str, times: int, shown: str | None
+) -> None:
+    query = urlencode({"text": text, "times": times})
+    status, out, err = run("subscribe", f"{address}/envelope?{query}", "a", "--count", "1")
+    if shown is None:
+        # It came, and is then no envelope.
+        assert (status, "what came is no envelope of rawws.v1" in err) == (3, True)
+    else:
+        assert (status, out, err) == (0, shown, "")
+
+
+def test_the_proxy_of_the_environment_is_used_unless_it_shall_not_be(address: str) -> None:
+    dead = "http://127.0.0.1:1"
+    for command, more in (("publish", ["text"]), ("subscribe", ["--since", "earliest", "--count", "1"])):
+        status, _, err = run(command, f"{address}/api", "proxied", *more, RAWWS_KEY=KEY, no_proxy="", http_proxy=dead)
+        assert (status, err.endswith(": nothing listens at 127.0.0.1:1\n")) == (1, True)
+        assert (
+            run(command, f"{address}/api", "proxied", *more, "--proxy", "off", RAWWS_KEY=KEY, http_proxy=dead)[0] == 0
+        )
+
+
+def test_what_cannot_be_printed_is_told(address: str) -> None:
+    for arguments in (
+        ("publish", f"{address}/api", "full", "x"),
+        ("subscribe", f"{address}/api", "full", "--since", "earliest"),
+    ):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "rawws", *arguments],
+                env=environment(RAWWS_KEY=KEY),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=60,
+                check=False,
+            )
+        assert (done.returncode, done.stderr) == (
+            1,
+            b"rawws: cannot write to standard output: No space left on device\n",
+        )
 
 
 def test_who_reads_no_more_ends_it(address: str, api: httpx.Client) -> None:

@@ -16,6 +16,14 @@ import rawws
 
 
 async def talk(ws: rawws.WebSocket) -> None:
+    """Obey, and say how it ended."""
+    try:
+        await obey(ws)
+    finally:
+        print("ended with", ws.close_code, flush=True)
+
+
+async def obey(ws: rawws.WebSocket) -> None:
     """Obey."""
     left = int(ws.request.path[1:] or 0) if ws.request is not None else 0
     async for message in ws:
@@ -29,6 +37,10 @@ async def talk(ws: rawws.WebSocket) -> None:
             await ws.wait_closed()
         elif order == "binary":
             await ws.send(bytes(range(int(rest))))
+        elif order == "much":
+            await ws.send("x" * int(rest))
+        elif order == "lines":
+            await ws.send("\n".join(["x"] * int(rest)))
         elif order == "hostile":
             await ws.send("\x1b[31mred\x1b[0m\x07 \x9b\u202e")
         elif order == "later":

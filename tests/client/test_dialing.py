@@ -70,6 +70,8 @@ def test_a_user_in_the_uri_is_basic_authentication() -> None:
         ("ws://[::1/", "Invalid IPv6 URL"),
         ("ws://exa mple.com/", "whitespace and control characters are not allowed"),
         ("ws://example.com/\r\nX: y", "whitespace and control characters are not allowed"),
+        ("ws://example.com/\ud800", "it has lone surrogates, which are no text"),
+        ("ws://us\udcffer@example.com/", "it has lone surrogates, which are no text"),
         ("ws://example.com/\n", "whitespace and control characters are not allowed"),
         (f"ws://{'ä' * 64}.com/", "its host is no name"),
     ],

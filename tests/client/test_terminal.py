@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import contextlib
 import errno
 import json
@@ -24,7 +26,9 @@ from typing import Final, Self, final
 import pytest
 import trustme
 
-from rawws.cli.terminal import _fit, _width
+from rawws import Handler, connect, serve
+from rawws.cli import terminal as module
+from rawws.cli.terminal import Screen, _fit, _width, header_of, seconds_above_0, url_of
 from rawws.cli.terminal import legible as _legible
 from tests.processes import LOOPBACK, ROOT, Process
 
@@ -38,15 +42,15 @@ def uri() -> Iterator[str]:
         yield f"ws://{LOOPBACK}:{server.port}"
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "rawws", *map(str, arguments)]
+def command(*arguments: str | bytes | Path) -> list[str]:
+    return [sys.executable, "-m", "rawws", *map(os.fsdecode, arguments)]
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "TERM": "xterm-256color"}
 
 
-def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(*arguments: str | bytes | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     result = subprocess.run(
         command(*arguments), input=stdin, env=environment(), capture_output=True, timeout=TIMEOUT, check=False
     )
@@ -71,6 +75,34 @@ def test_a_host_and_a_port_are_enough(uri: str) -> None:
 def test_send_takes_the_message_from_standard_input(uri: str) -> None:
     assert run("send", uri, "-", stdin="several\nlines ü\n".encode()).stdout == "several\nlines ü\n\n".encode()
     assert run("send", uri, "-", "--binary", stdin=b"\xff\x00\n").stdout == b"\xff\x00\n"
+
+
+def test_an_answer_may_be_longer_than_a_person_reads(uri: str) -> None:
+    result = run("send", uri, "much 3000000")
+    assert (result.returncode, len(result.stdout), result.stderr) == (0, 3_000_001, b"")
+
+
+def test_an_answer_that_cannot_be_printed_is_told(uri: str) -> None:
+    for arguments, stdin in ((["send", uri, "hi"], b""), (["connect", uri], b"hi\n")):
+        with Path("/dev/full").open("w") as full:
+            result = subprocess.run(
+                command(*arguments), input=stdin, env=environment(), stdout=full, stderr=subprocess.PIPE, check=False
+            )
+        assert (result.returncode, result.stderr) == (
+            1,
+            b"rawws: cannot write to standard output: No space left on device\n",
+        )
+
+
+def test_the_proxy_of_the_environment_is_used_unless_it_shall_not_be(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    result = run("send", uri, "hi")
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"rawws: cannot connect to {uri}: nothing listens at 127.0.0.1:1\n".encode(),
+    )
+    assert run("send", uri, "hi", "--proxy", "off").stdout == b"hi\n"
 
 
 def test_send_without_reply_waits_for_none(uri: str) -> None:
@@ -184,10 +216,12 @@ def test_http2_is_used_where_it_is_asked_for_and_there(tmp_path: Path) -> None:
         (["send", "ws://localhost", "x", "--timeout", "0"], "'0' is not a time in seconds, more than 0"),
         (["connect", "ws://localhost", "--linger", "x"], "'x' is not a time in seconds, more than 0"),
         (["send", "wss://localhost", "x", "--ca", "/nowhere"], "cannot use the certificates in /nowhere: No such file"),
+        (["send", "wss://localhost", "x", "--ca", TALKER], "cannot use the certificates in "),
+        (["send", b"ws://localhost/\xff", "x"], "rawws: the URI is 'ws://localhost/\\udcff', it has lone surrogates"),
         (["send", "ws://localhost"], "the following arguments are required: MESSAGE"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_exits_with_2(arguments: list[str], line: str) -> None:
+def test_a_wrong_option_is_one_line_and_exits_with_2(arguments: list[str | bytes | Path], line: str) -> None:
     result = run(*arguments)
     assert result.returncode == 2
     assert line in result.stderr.decode()
@@ -198,6 +232,11 @@ def test_a_wrong_option_is_one_line_and_exits_with_2(arguments: list[str], line:
     [
         ("ws://127.0.0.1:1", [], "cannot connect to ws://127.0.0.1:1: nothing listens at 127.0.0.1:1\n"),
         ("127.0.0.1:1/a", [], "cannot connect to ws://127.0.0.1:1/a: nothing listens at 127.0.0.1:1\n"),
+        (
+            "ws://ali-baba:sesame@127.0.0.1:1",
+            [],
+            "cannot connect to ws://***@127.0.0.1:1: nothing listens at 127.0.0.1:1\n",
+        ),
         ("x:1", ["--uds", "/nowhere"], "cannot connect to ws://x:1: nothing listens at /nowhere: there is no such"),
         ("ws://nowhere.invalid", [], "cannot connect to ws://nowhere.invalid: "),
         (
@@ -218,7 +257,7 @@ def test_what_cannot_be_reached_is_one_line_and_exits_with_1(target: str, option
 def test_tls_where_there_is_none_is_told(uri: str) -> None:
     result = run("send", uri.replace("ws:", "wss:"), "x")
     assert result.returncode == 1
-    assert result.stderr.endswith(b": what answers there is not TLS (ws:// is without it)\n")
+    assert result.stderr.endswith(b": what answers there is not TLS (ws:// and http:// are without it)\n")
 
 
 def test_a_refused_handshake_is_one_line_and_exits_with_1() -> None:
@@ -275,14 +314,20 @@ def test_a_reader_that_has_enough_ends_it_quietly(uri: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_closes_the_connection_properly(uri: str, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        command("connect", uri),
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def test_a_signal_closes_the_connection_properly(number: signal.Signals) -> None:
+    with Process([sys.executable, TALKER], listens=True) as server:
+        process = subprocess.Popen(
+            command("connect", f"{LOOPBACK}:{server.port}"),
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        says_hi_and_ends(process, number)
+        server.wait_for(lambda output: output.endswith("ended with 1000\n"), "it is closed")
+
+
+def says_hi_and_ends(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -407,6 +452,27 @@ def test_a_message_goes_above_the_line_that_is_being_typed(uri: str) -> None:
         terminal.until("\x1b[32m<\x1b[0m half a line done")
 
 
+def test_a_message_leaves_room_for_the_line_that_is_being_typed(uri: str) -> None:
+    with Terminal("connect", uri) as terminal:
+        terminal.until("> ")
+        terminal.type("lines 40\r")
+        # Of 24 rows, one for the prompt and one for what is typed behind the end of it.
+        terminal.until("\x1b[22A\x1b[22L")
+        terminal.until("... (38 more characters)")
+
+
+def test_a_pong_is_told_in_milliseconds() -> None:
+    with Process([sys.executable, TALKER], listens=True) as server:
+        with Terminal("connect", f"{LOOPBACK}:{server.port}", "--ping", "0.01") as terminal:
+            took = 0.0
+            while took < 100:
+                os.kill(server.pid, signal.SIGSTOP)
+                time.sleep(0.3)
+                os.kill(server.pid, signal.SIGCONT)
+                terminal.until("pong after ")
+                took = float(terminal.until(" ms"))
+
+
 def test_the_history_brings_a_line_back(uri: str) -> None:
     with Terminal("connect", uri) as terminal:
         terminal.until("> ")
@@ -496,9 +562,9 @@ def test_what_comes_to_a_terminal_from_a_pipe_is_coloured_without_a_prompt(uri: 
         assert terminal.output == ""
 
 
-def test_without_colours_there_are_none(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    with Terminal("connect", uri) as terminal:
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_without_colours_there_are_none(uri: str, name: str, value: str) -> None:
+    with Terminal("connect", uri, first=f"import os; os.environ[{name!r}] = {value!r}") as terminal:
         terminal.until("> ")
         terminal.type("hello\r")
         assert not re.search(r"\x1b\[[0-9;]*m", terminal.until("< hello"))
@@ -513,6 +579,7 @@ def test_without_colours_there_are_none(uri: str, monkeypatch: pytest.MonkeyPatc
         ("👩\u200d👧 漢字 ñ n\u0303", "👩\u200d👧 漢字 ñ n\u0303"),
         (b"", "binary "),
         (b"\xff\x00", "binary ff 00"),
+        (bytes(32), "binary " + " ".join(["00"] * 32)),
         (bytes(33), "binary " + " ".join(["00"] * 32) + " ... (33 bytes)"),
     ],
 )
@@ -539,3 +606,74 @@ def test_a_message_takes_no_more_rows_than_there_are(lines: list[str], fitted: t
 
 def test_the_width_counts_columns_and_not_colours() -> None:
     assert _width("\x1b[32m<\x1b[0m 漢n\u0303") == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("host:1/a", "ws://host:1/a"),
+        ("ws/a", "ws://ws/a"),
+        ("ws", "ws://ws"),
+        ("HTTP://x", "HTTP://x"),
+        ("https:1", None),
+        ("Ws:x", None),
+    ],
+)
+def test_a_url_without_a_scheme_gets_one_unless_it_lacks_its_slashes(text: str, url: str | None) -> None:
+    if url is None:
+        with pytest.raises(
+            argparse.ArgumentTypeError, match=f"{text!r} has no // after {text.partition(':')[0].lower()}:"
+        ):
+            url_of(text, "ws")
+    else:
+        assert url_of(text, "ws") == url
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "inf", "1e400", "nan", "soon", ""])
+def test_a_time_is_a_number_above_0_with_an_end(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text!r} is not a time in seconds, more than 0"):
+        seconds_above_0(text)
+
+
+def test_a_header_is_a_name_and_a_value_without_the_spaces_around_them() -> None:
+    assert header_of(" X-Token : a: b ") == ("X-Token", "a: b")
+
+
+async def test_of_a_file_one_line_waits_and_not_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes((b"x" * 1023 + b"\n") * 64 * 4)
+    with path.open() as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        came = 0
+        async for line in Screen(False).lines():
+            assert line == b"x" * 1023
+            # One that was given, one that waits, and one that the thread holds.
+            assert os.lseek(lines.fileno(), 0, os.SEEK_CUR) <= 65536 * (1 + (came + 2) // 64)
+            came += 1
+            await asyncio.sleep(0.001)
+    assert came == 256
+
+
+@pytest.fixture
+def no_input(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with Path(os.devnull).open() as empty:
+        monkeypatch.setattr(sys, "stdin", empty)
+        yield
+
+
+@pytest.mark.usefixtures("no_input")
+async def test_what_comes_behind_the_end_of_the_input_has_it_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(False)
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        # Two times something came meanwhile.
+        screen.heard += len(waited) < 3
+
+    async with serve(Handler(), LOOPBACK, 0) as server:
+        async with connect(f"ws://{LOOPBACK}:{server.sockets[0].getsockname()[1]}") as ws:
+            with monkeypatch.context() as patched:
+                patched.setattr(module.asyncio, "sleep", sleep)  # type: ignore[attr-defined]
+                await module._send_lines(ws, argparse.Namespace(binary=False, linger=7.0), screen)
+    assert waited == [7.0, 7.0, 7.0]

@@ -254,8 +254,8 @@ async def test_what_nobody_awaits_behind_an_asynchronous_message_is_bounded_by_t
         await asyncio.sleep(0)
         waiting = asyncio.ensure_future(ws.send(bytes(1_000_000)))
         await asyncio.sleep(0)
-        # An empty one takes memory, too.
-        for size in (90_000, *[0] * 39):
+        # An empty one takes memory, too: 256 bytes. These are as many as the limit, so that one more may come.
+        for size in (89_760, *[0] * 39, 0):
             ws.send(bytes(size))
         with pytest.raises(rawws.ConnectionClosed, match="over 100000 bytes wait behind a message in fragments"):
             ws.send(b"one more")
@@ -264,6 +264,59 @@ async def test_what_nobody_awaits_behind_an_asynchronous_message_is_bounded_by_t
         for each in (task, waiting):
             with pytest.raises(rawws.ConnectionClosed):
                 await each
+
+
+async def test_who_awaits_a_message_behind_an_asynchronous_one_waits_for_a_slow_reader_too() -> None:
+    async with held() as (ws, peer):
+        go_on = asyncio.Event()
+        task = asyncio.ensure_future(ws.send(generate_until(go_on)))
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(ws.send(bytes(10_000_000)))
+        await asyncio.sleep(0)
+        go_on.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert ws.followers is None
+        assert ws.buffered > 0
+        assert not waiting.done()
+        assert await peer.message() == "ab"
+        assert await peer.message() == bytes(10_000_000)
+        await waiting
+        await task
+
+
+async def test_a_message_behind_an_asynchronous_one_is_compressed_or_not_as_it_was_asked_for_and_awaited_late() -> None:
+    async with held(DEFLATE) as (ws, peer):
+        go_on = asyncio.Event()
+        task = asyncio.ensure_future(ws.send(generate_until(go_on)))
+        await asyncio.sleep(0)
+        sent = ws.send("x" * 2000, compress=False)
+        go_on.set()
+        await task
+        assert ws.bytes_sent > 2000
+        # It went out before anybody waited for it.
+        waiting = asyncio.ensure_future(sent)
+        await eventually(waiting.done)
+        assert [await peer.message(), await peer.message()] == ["ab", "x" * 2000]
+
+
+async def test_what_is_awaited_no_more_behind_an_asynchronous_message_counts_for_the_hard_limit_again() -> None:
+    async with held(hard_limit=100_000) as (ws, peer):
+        go_on = asyncio.Event()
+        task = asyncio.ensure_future(ws.send(generate_until(go_on)))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            waiting = asyncio.ensure_future(ws.send(bytes(60_000)))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        with pytest.raises(rawws.ConnectionClosed, match="over 100000 bytes wait behind a message in fragments"):
+            ws.send(b"one more")
+        assert (await peer.finish())[0] == 1013
+        go_on.set()
+        with pytest.raises(rawws.ConnectionClosed):
+            await task
 
 
 async def test_who_awaits_a_message_behind_an_asynchronous_one_hears_of_the_end_of_the_connection() -> None:
