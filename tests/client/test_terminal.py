@@ -464,13 +464,17 @@ def test_a_message_leaves_room_for_the_line_that_is_being_typed(uri: str) -> Non
 def test_a_pong_is_told_in_milliseconds() -> None:
     with Process([sys.executable, TALKER], listens=True) as server:
         with Terminal("connect", f"{LOOPBACK}:{server.port}", "--ping", "0.01") as terminal:
-            took = 0.0
-            while took < 100:
+            took = []
+            # One that was asked for while the server stands still, for a third of a second, takes as long.
+            for _ in range(20):
                 os.kill(server.pid, signal.SIGSTOP)
                 time.sleep(0.3)
                 os.kill(server.pid, signal.SIGCONT)
                 terminal.until("pong after ")
-                took = float(terminal.until(" ms"))
+                took.append(float(terminal.until(" ms")))
+                if took[-1] >= 100:
+                    break
+        assert max(took) >= 100
 
 
 def test_the_history_brings_a_line_back(uri: str) -> None:

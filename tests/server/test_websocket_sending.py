@@ -313,7 +313,7 @@ async def test_what_is_awaited_no_more_behind_an_asynchronous_message_counts_for
                 await waiting
         with pytest.raises(rawws.ConnectionClosed, match="over 100000 bytes wait behind a message in fragments"):
             ws.send(b"one more")
-        assert (await peer.finish())[0] == 1013
+        assert await peer.finish() == (1013, "over 100000 bytes wait behind a message in fragments")
         go_on.set()
         with pytest.raises(rawws.ConnectionClosed):
             await task
