@@ -54,5 +54,5 @@ def network_of(address: Any) -> str | None:
     """
     if not isinstance(address, tuple):
         return None
-    found = parse_ip_address(address[0].partition("%")[0])
+    found = parse_ip_address(address[0])
     return str(found if found.version == 4 else ipaddress.ip_network((found, 64), strict=False))

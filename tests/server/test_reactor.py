@@ -416,7 +416,9 @@ async def test_who_is_still_to_be_sent_something_is_read_no_more_and_the_loop_do
         assert witness.told == ["eof", "eof"]
 
 
-async def test_a_peer_that_goes_while_bytes_wait_is_noticed() -> None:
+async def test_a_peer_that_goes_while_bytes_wait_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of one who left nothing to read, nothing is waited for.
+    monkeypatch.setattr(module, "SHUTDOWN_TIMEOUT", 3600.0)
     async with pair() as (witness, transport, theirs):
         transport.pause_reading()
         await fill(transport)
@@ -425,11 +427,41 @@ async def test_a_peer_that_goes_while_bytes_wait_is_noticed() -> None:
         assert transport.is_closing()
 
 
+async def test_who_waits_to_write_to_a_peer_that_is_gone_goes_on_and_reads_what_came_before() -> None:
+    async with pair() as (witness, transport, theirs):
+        transport.pause_reading()
+        theirs.send(b"last")
+        transport.writelines([bytes(3_000)] * 200)
+        assert witness.socket.congested
+        theirs.close()
+        await eventually(lambda: not witness.socket.congested)
+        # Nothing is kept for it, and who only writes waits for a moment.
+        transport.write(b"nobody reads this")
+        assert witness.socket.congested
+        assert (transport.get_write_buffer_size(), witness.lost) == (0, 0)
+        transport.resume_reading()
+        await eventually(lambda: witness.lost)
+        assert witness.received() == b"last"
+
+
+async def test_what_waits_goes_out_to_a_peer_that_sends_no_more() -> None:
+    async with pair() as (witness, transport, theirs):
+        transport.writelines([bytes(3_000)] * 200)
+        theirs.shutdown(socket.SHUT_WR)
+        await eventually(lambda: witness.told == ["eof"])
+        loop, got = asyncio.get_running_loop(), 0
+        while data := await loop.sock_recv(theirs, 65536):
+            got += len(data)
+        assert got == 600_000
+
+
 async def test_the_end_is_told_later_and_once() -> None:
     async with pair() as (witness, transport, _theirs):
         transport.abort()
         transport.abort()
         transport.close()
+        # As that of a loop, it takes what comes behind its end, and does nothing.
+        transport.write_eof()
         assert witness.lost == 0
         transport.write(b"nobody reads this")
         assert transport.get_write_buffer_size() == 0
@@ -550,6 +582,9 @@ async def test_the_marks_are_the_last_that_are_allowed() -> None:
         while transport.get_write_buffer_size():
             await loop.sock_recv(theirs, 65536)
         assert not witness.socket.congested
+        for high, low in ((9, 10), (10, -1)):
+            with pytest.raises(ValueError, match="must be >= low"):
+                transport.set_write_buffer_limits(high, low)
 
 
 async def test_a_connection_ends_and_is_told_of_no_more_though_a_child_has_its_descriptor() -> None:

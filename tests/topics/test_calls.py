@@ -201,6 +201,10 @@ async def test_so_many_bytes_of_calls_of_a_client_are_in_flight() -> None:
         # What was answered counts no more, and one alone is never too large.
         for number in (3, 4):
             assert await one.ask(id=number, call="wait", data=large) == {"id": number, "result": True}
+        # In memory, this one has over 2 MiB.
+        wide = {"id": 5, "call": "wait", "data": large + "\U0001f600"}
+        await one.peer.send(json.dumps(wide, ensure_ascii=False))
+        assert await one.hear() == {"id": 5, "result": True}
         assert [each.size for each in hub.calls.clients.values()] == [0]
 
 
