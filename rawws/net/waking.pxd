@@ -25,6 +25,5 @@ cdef class HandlerCoroutine:
     cdef object _error
 
     cpdef bint resume(self, Waiter waiter, task) except -1
-    cdef bint has_ended(self)
     cpdef send(self, value)
     cdef _end(self)

@@ -70,18 +70,15 @@ class Waiter:
         self.forget()
         if callback is None or context is None:
             return
-        if coroutine is None or task is None:
-            context.run(callback, self)
-        elif context.run(coroutine.resume, self, task):
+        if coroutine is not None and task is not None and context.run(coroutine.resume, self, task):
             # It waits for the next message.
             self.callback, self.context = callback, context
             self.coroutine, self.task = coroutine, task
-        elif coroutine.has_ended() or self.cancelled:
-            # An error has the frames that it was raised through, and they those below: this one has the task, which
-            # keeps the error.
-            self.loop.call_soon(callback, self, context=context)
         else:
             context.run(callback, self)
+        # The task keeps its error, which has the frames that it was raised through, and they have those below, such as
+        # this one: with these names, that would be a cycle.
+        del callback, context, coroutine, task
 
     def resume_by(self, coroutine: HandlerCoroutine, task: asyncio.Task[Any] | None) -> None:
         """Have the next message resume what a task runs, which waits for it."""
@@ -131,18 +128,15 @@ class HandlerCoroutine:
         try:
             self._yielded = self._coroutine.send(None)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the task raises it
-            # Without this frame, which has the task.
-            self._error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+            self._error = error
         finally:
             _leave_task(waiter.loop, task)
+            # As in `Waiter.wake`.
+            del task
         if self._yielded is waiter and not waiter.cancelled:
             self._yielded = NOTHING
             return True
         return False
-
-    def has_ended(self) -> bool:
-        """Tell whether it returned or raised when it was resumed."""
-        return self._error is not None
 
     def send(self, value: None) -> Any:
         """Take a step of the task."""
