@@ -680,3 +680,20 @@ def test_frames_of_one_read_never_overlap() -> None:
     chunks = b"".join(server.data_to_send())
     payloads = [payload for _, payload, _ in frames_in(chunks)]
     assert all(len(b) == len(a) + 1 for a, b in pairwise(payloads))
+
+
+def test_what_was_received_is_unprocessed_until_its_last_message_is_taken(role: Role) -> None:
+    connection = Connection(role)
+    assert not connection.has_unprocessed()
+    connection.receive(peer_frame(role, TEXT, b"one") + peer_frame(role, BINARY, b"two"))
+    assert connection.has_unprocessed()
+    assert connection.next_event() == "one"
+    assert connection.has_unprocessed()
+    assert connection.next_event() == b"two"
+    assert not connection.has_unprocessed()
+
+
+def test_what_was_received_behind_a_close_is_not_unprocessed(role: Role) -> None:
+    connection = Connection(role)
+    outcome_before_settling(connection, peer_frame(role, CLOSE, NORMAL) + peer_frame(role, TEXT, b"late"))
+    assert not connection.has_unprocessed()
