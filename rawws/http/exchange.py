@@ -275,11 +275,10 @@ class Exchange:
     def forget(self) -> None:
         """Let go of the request: the response may last."""
         # Streams of one target have one line.
-        self.line, last = self.name(), Exchange.last_line
-        if self.line == last:
-            self.line = last
-        else:
-            Exchange.last_line = self.line
+        line = self.name()
+        if line != Exchange.last_line:
+            Exchange.last_line = line
+        self.line = Exchange.last_line
         self.on_response = self.request.on_response
         self.free()
         del self.endpoint, self.content

@@ -106,7 +106,7 @@ def address_of(client: Any) -> str | None:
     address = client.scope.get("client") if isinstance(client, AsgiSocket) else client.remote_address
     host = address[0] if isinstance(address, (tuple, list)) else None
     try:
-        found = parse_ip_address(str(host).partition("%")[0])
+        found = parse_ip_address(str(host))
     except ValueError:
         # A unix socket; and servers of ASGI may name anything.
         return None

@@ -8,6 +8,8 @@ import socket
 import ssl
 import struct
 from asyncio.sslproto import _SSLProtocolTransport
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -221,11 +223,9 @@ async def test_a_close_that_came_before_the_connection_broke_is_read() -> None:
 SHORT = [b"%02d" % number * 20 for number in range(100)] * 10
 
 
-@pytest.mark.parametrize("engine", ["asyncio", "epoll"])
-@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
-async def test_messages_that_came_with_the_response_are_read_where_the_first_write_meets_a_reset(
-    engine: Any, size: int
-) -> None:
+@asynccontextmanager
+async def reset_behind(frames: bytes, engine: Any) -> AsyncIterator[rawws.WebSocket]:
+    """Connect to a server that sends frames with its response, and resets the connection then."""
     accepting: list[socket.socket] = []
     with socket.create_server((HOST, 0)) as listening:
 
@@ -233,41 +233,36 @@ async def test_messages_that_came_with_the_response_are_read_where_the_first_wri
             there, _ = listening.accept()
             answer = accepted(parse_request(there.recv(65536)))
             accepting.append(there)
-            there.sendall(answer + b"\x81\x02hi\x81\x03you")
+            there.sendall(answer + frames)
 
         agreed = asyncio.create_task(asyncio.to_thread(agree))
         ws = await rawws.connect(f"ws://{HOST}:{listening.getsockname()[1]}/", engine=engine, compression=None)
         [there] = accepting
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         there.close()
-        ws.send(bytes(size))
-        assert [await ws.recv(), await ws.recv()] == ["hi", "you"]
-        with pytest.raises(rawws.ConnectionClosedError):
-            await ws.recv()
+        yield ws
         await ws.wait_closed()
         await agreed
 
 
+@pytest.mark.parametrize("engine", ["asyncio", "epoll"])
+@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
+async def test_messages_that_came_with_the_response_are_read_where_the_first_write_meets_a_reset(
+    engine: Any, size: int
+) -> None:
+    async with reset_behind(b"\x81\x02hi\x81\x03you", engine) as ws:
+        ws.send(bytes(size))
+        assert [await ws.recv(), await ws.recv()] == ["hi", "you"]
+        with pytest.raises(rawws.ConnectionClosedError):
+            await ws.recv()
+
+
 async def test_more_messages_than_are_queued_that_came_with_the_response_are_read_behind_a_reset() -> None:
-    accepting: list[socket.socket] = []
-    with socket.create_server((HOST, 0)) as listening:
-
-        def agree() -> None:
-            there, _ = listening.accept()
-            answer = accepted(parse_request(there.recv(65536)))
-            accepting.append(there)
-            there.sendall(answer + b"".join(b"\x82%c" % len(message) + message for message in SHORT))
-
-        agreed = asyncio.create_task(asyncio.to_thread(agree))
-        ws = await rawws.connect(f"ws://{HOST}:{listening.getsockname()[1]}/", engine="epoll", compression=None)
-        [there] = accepting
-        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        there.close()
+    async with reset_behind(b"".join(b"\x82%c" % len(message) + message for message in SHORT), "epoll") as ws:
         ws.send(bytes(100_000))
         assert [await ws.recv() for _ in SHORT] == SHORT
         with pytest.raises(rawws.ConnectionClosedError):
             await ws.recv()
-        await agreed
 
 
 async def test_a_client_that_is_aborted_at_once_gets_nothing_more() -> None:

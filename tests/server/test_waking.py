@@ -145,7 +145,8 @@ async def test_a_resumed_handler_that_cancels_its_own_task_is_cancelled_where_it
     assert said == [*(["nothing"] if then is nothing else []), "cancelled", "cancelling 1", "end"]
 
 
-async def test_a_resumed_handler_that_cancels_its_own_task_and_returns_is_cancelled() -> None:
+async def cancels_itself(then: Callable[[], None]) -> tuple[asyncio.Task[Any], tuple[int, str] | None]:
+    """Return the task of a handler that cancels it once a message resumed it, and does this; and how it closed."""
     tasks: list[asyncio.Task[Any]] = []
 
     async def handler(ws: rawws.WebSocket) -> None:
@@ -153,29 +154,29 @@ async def test_a_resumed_handler_that_cancels_its_own_task_and_returns_is_cancel
         await ws.recv()
         tasks.append(task_of_handler())
         tasks[0].cancel()
+        then()
 
     async with serve(handler) as server, connected(server) as peer:
         await peer.send("one")
         await peer.send("two")
-        await eventually(lambda: bool(tasks) and tasks[0].done())
-        assert tasks[0].cancelled()
+        closed = await peer.closed()
+        await eventually(tasks[0].done)
+    return tasks[0], closed
+
+
+async def test_a_resumed_handler_that_cancels_its_own_task_and_returns_is_cancelled() -> None:
+    task, closed = await cancels_itself(lambda: None)
+    assert task.cancelled()
+    assert closed == (1000, "")
 
 
 async def test_a_resumed_handler_that_cancels_its_own_task_and_raises_has_raised(logged: Logged) -> None:
-    tasks: list[asyncio.Task[Any]] = []
-
-    async def handler(ws: rawws.WebSocket) -> None:
-        await ws.recv()
-        await ws.recv()
-        tasks.append(task_of_handler())
-        tasks[0].cancel()
+    def fail() -> None:
         raise ValueError("on purpose")
 
-    async with serve(handler) as server, connected(server) as peer:
-        await peer.send("one")
-        await peer.send("two")
-        assert await peer.closed() == (1011, "internal error")
-        assert isinstance(tasks[0].exception(), ValueError)
+    task, closed = await cancels_itself(fail)
+    assert closed == (1011, "internal error")
+    assert isinstance(task.exception(), ValueError)
     logged.take("connection handler failed", ValueError)
 
 
